@@ -1,0 +1,1 @@
+//! Rust bindings of the module's user-space ABI.

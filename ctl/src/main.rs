@@ -1,0 +1,3 @@
+//! Operator's control tool of the cowbird kernel module.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! PID 1 and agent of the test guests.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Typed host-guest protocol.

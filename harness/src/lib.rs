@@ -1,0 +1,1 @@
+//! Boots kernels in QEMU, runs cases and judges them.

@@ -1,0 +1,1 @@
+//! Catalogue of kernels, and how each is obtained and built for.

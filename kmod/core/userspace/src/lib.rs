@@ -1,0 +1,1 @@
+//! The module's pure C core, built in user space.

@@ -1,0 +1,1 @@
+//! The oracle: what every block must contain, without any I/O.

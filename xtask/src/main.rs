@@ -1,0 +1,3 @@
+//! The developer's front door.
+
+fn main() {}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "header.h"
+
+#define CB_HEADER_VERSION 1u
+#define CB_HEADER_CRC_AT (CB_BLOCK_BYTES - 4)
+
+static const u8 cb_header_magic[8] = { 'C', 'O', 'W', 'B', 'I', 'R', 'D', 1 };
+
+/*
+ * Half a byte at a time: a header is checked once per epoch, so sixteen words
+ * of table and no dependency on a kernel module are worth more than speed.
+ */
+u32 cb_crc32c(const u8 *bytes, size_t length)
+{
+	static const u32 table[16] = {
+		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
+		0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+	};
+	u32 crc = ~0u;
+	size_t i;
+
+	for (i = 0; i < length; i++) {
+		crc ^= bytes[i];
+		crc = (crc >> 4) ^ table[crc & 15];
+		crc = (crc >> 4) ^ table[crc & 15];
+	}
+	return ~crc;
+}
+
+static void cb_put(u8 *at, u64 value, int bytes)
+{
+	while (bytes-- > 0) {
+		*at++ = (u8)value;
+		value >>= 8;
+	}
+}
+
+static u64 cb_get(const u8 *at, int bytes)
+{
+	u64 value = 0;
+
+	while (bytes-- > 0)
+		value = value << 8 | at[bytes];
+	return value;
+}
+
+void cb_header_encode(const struct cb_header *header, u8 *block)
+{
+	memset(block, 0, CB_BLOCK_BYTES);
+	memcpy(block, cb_header_magic, sizeof(cb_header_magic));
+	cb_put(block + 8, CB_HEADER_VERSION, 4);
+	cb_put(block + 12, CB_BLOCK_BYTES, 4);
+	memcpy(block + 16, header->uuid, CB_UUID_BYTES);
+	cb_put(block + 32, header->epoch, 8);
+	cb_put(block + 40, header->origin_sectors, 8);
+	cb_put(block + 48, header->cow_slots, 8);
+	cb_put(block + 56, header->flags, 4);
+	cb_put(block + CB_HEADER_CRC_AT, cb_crc32c(block, CB_HEADER_CRC_AT), 4);
+}
+
+int cb_header_decode(struct cb_header *header, const u8 *block)
+{
+	if (memcmp(block, cb_header_magic, sizeof(cb_header_magic)))
+		return -ENOENT;
+	if (cb_get(block + CB_HEADER_CRC_AT, 4) != cb_crc32c(block, CB_HEADER_CRC_AT))
+		return -EBADMSG;
+	if (cb_get(block + 8, 4) != CB_HEADER_VERSION)
+		return -EPROTO;
+	if (cb_get(block + 12, 4) != CB_BLOCK_BYTES)
+		return -EBADMSG;
+	memcpy(header->uuid, block + 16, CB_UUID_BYTES);
+	header->epoch = cb_get(block + 32, 8);
+	header->origin_sectors = cb_get(block + 40, 8);
+	header->cow_slots = cb_get(block + 48, 8);
+	header->flags = (u32)cb_get(block + 56, 4);
+	return 0;
+}

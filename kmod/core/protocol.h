@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The protocol between writers, snapshot readers and the switch at T0, as pure
+ * decisions. The kernel code asks here and then does the I/O.
+ *
+ * Phases of a snapshot:
+ *
+ *   NEW --gate--> HOLDING --begin--> ACTIVE --fail--> FAILED
+ *    |               |                  |               |
+ *    +---------------+------ close -----+---------------+--> CLOSING
+ *                    +------ fail ----------------------^
+ *
+ * NEW      tracked, but every write passes; nobody can read the snapshot
+ * HOLDING  every write to the origin is held: the cut is being made
+ * ACTIVE   a write passes once all of its blocks are preserved
+ * FAILED   every write passes, every snapshot read fails; stays until closed
+ * CLOSING  as FAILED, while the snapshot is taken apart
+ */
+#ifndef COWBIRD_CORE_PROTOCOL_H
+#define COWBIRD_CORE_PROTOCOL_H
+
+#include "platform.h"
+
+enum cb_phase {
+	CB_PHASE_NEW,
+	CB_PHASE_HOLDING,
+	CB_PHASE_ACTIVE,
+	CB_PHASE_FAILED,
+	CB_PHASE_CLOSING,
+	CB_PHASE_COUNT,
+};
+
+enum cb_event {
+	CB_EVENT_GATE, /* start to hold writes */
+	CB_EVENT_BEGIN, /* nothing in flight, header on disk: the epoch begins */
+	CB_EVENT_FAIL,
+	CB_EVENT_CLOSE,
+	CB_EVENT_COUNT,
+};
+
+/* The phase after an event, or -EINVAL where the event has no meaning. */
+int cb_phase_next(enum cb_phase phase, enum cb_event event);
+
+enum cb_write_action {
+	CB_WRITE_PASS, /* submit it now */
+	CB_WRITE_HOLD, /* keep it until the engine says that it may pass */
+};
+
+/* What to do with a write; preserved: all blocks that it touches are. */
+enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved);
+
+enum cb_read_source {
+	CB_READ_ORIGIN, /* provisional: cb_read_confirm decides afterwards */
+	CB_READ_MEMORY,
+	CB_READ_COW,
+	CB_READ_ZERO,
+	CB_READ_FAIL,
+};
+
+/*
+ * Where the T0 content of one block is found. own: the block belongs to the
+ * COW file; preserved: its content is readable without the origin; in_memory:
+ * it waits in memory to be stored.
+ */
+enum cb_read_source cb_read_decide(enum cb_phase phase, bool own, bool preserved, bool in_memory);
+
+/*
+ * Whether a block that was read from the origin may be returned. preserved and
+ * phase must have been sampled after the read of the origin completed: a write
+ * to the block is released only once the block is preserved, so a block that
+ * is still unpreserved then cannot have been overtaken.
+ */
+bool cb_read_confirm(enum cb_phase phase, bool preserved);
+
+#endif

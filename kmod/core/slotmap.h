@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which slot of the COW file keeps which block.
+ *
+ * An open-addressing hash table with as many keys as the COW file has slots.
+ * Its memory therefore follows the COW file, not the origin, and is complete
+ * before the epoch begins: an insertion never allocates and so never fails for
+ * want of memory while a write waits. Entries are never removed within an
+ * epoch.
+ *
+ *   buckets[hash(block) ...] -> slot + 1, or 0 for an empty bucket
+ *   block_of[slot]           -> block, the key
+ *
+ * Half of the buckets stay empty at least, which bounds a probe in practice
+ * and ends it in theory.
+ */
+#ifndef COWBIRD_CORE_SLOTMAP_H
+#define COWBIRD_CORE_SLOTMAP_H
+
+#include "platform.h"
+
+#define CB_SLOT_NONE (~(u32)0)
+#define CB_SLOTMAP_MAX_SLOTS (1u << 30)
+
+struct cb_slotmap {
+	u32 *buckets;
+	u64 *block_of;
+	u32 bucket_mask;
+	u32 capacity; /* slots */
+	u32 used;
+};
+
+/* Number of buckets for a capacity: a power of two, at least twice as many. */
+u32 cb_slotmap_bucket_count(u32 capacity);
+
+/*
+ * Starts with caller-owned, zeroed memory: cb_slotmap_bucket_count(capacity)
+ * buckets and capacity keys. -EINVAL for a capacity of 0 or above the maximum.
+ */
+int cb_slotmap_init(struct cb_slotmap *map, u32 capacity, u32 *buckets, u64 *block_of);
+
+/*
+ * Records that slot keeps block. -EINVAL for a slot out of range, -EEXIST when
+ * the block is there already (its preserved copy must never be replaced).
+ */
+int cb_slotmap_insert(struct cb_slotmap *map, u64 block, u32 slot);
+
+/* The slot of a block, or CB_SLOT_NONE. */
+u32 cb_slotmap_find(const struct cb_slotmap *map, u64 block);
+
+#endif

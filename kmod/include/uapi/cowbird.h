@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * The one source of Cowbird's user-space ABI and of its on-disk format.
+ *
+ * Rules: fixed-width types only, explicit padding, pointers as __u64, every
+ * structure's size asserted at the end of this file. The Rust bindings in
+ * abi/ are generated from here; a difference between the two fails the tests.
+ */
+#ifndef _UAPI_COWBIRD_H
+#define _UAPI_COWBIRD_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* Raised with every incompatible change of a structure below. */
+#define COWBIRD_ABI_VERSION 1
+
+#define COWBIRD_VERSION "0.1.0"
+
+/* Control device, and the name that numbered snapshot devices start with. */
+#define COWBIRD_CONTROL_NAME "cowbird-control"
+#define COWBIRD_DISK_PREFIX "cowbird"
+#define COWBIRD_PROC_NAME "cowbird-info"
+
+/* The unit of preservation and of every verdict. */
+#define COWBIRD_BLOCK_BYTES 4096
+#define COWBIRD_SECTOR_BYTES 512
+
+/* Snapshot devices are /dev/cowbird0 to /dev/cowbird<COWBIRD_MAX_MINORS - 1>. */
+#define COWBIRD_MAX_MINORS 16
+
+/* Bounds of one setup request. */
+#define COWBIRD_MAX_EXTENTS (1024 * 1024)
+#define COWBIRD_MAX_FREEZE_FDS 64
+#define COWBIRD_MIN_CACHE_BYTES (1024 * 1024)
+#define COWBIRD_UUID_BYTES 16
+#define COWBIRD_PATH_BYTES 512
+#define COWBIRD_REASON_BYTES 192
+
+/*
+ * One physical piece of the COW file.
+ * Units: 512-byte sectors, relative to the start of the block device that
+ * carries the COW file's filesystem.
+ */
+struct cowbird_extent {
+	__u64 sector;
+	__u64 sectors;
+};
+
+/*
+ * COWBIRD_IOC_PIN: fixes the extents of a COW file.
+ *
+ * The inode is marked as a swap file is, so that the filesystem refuses to
+ * write, truncate, move or unlink it. The pin belongs to the control device's
+ * open file: closing that without a successful COWBIRD_IOC_SETUP undoes it.
+ * Only after the pin may user space ask the filesystem for the extents.
+ */
+struct cowbird_ioc_pin {
+	__s32 cow_fd;
+	__u32 reserved;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
+ * COWBIRD_IOC_SETUP: takes a snapshot of one origin, using the pinned COW file.
+ *
+ * Every filesystem named by freeze_fds is frozen, which is verified, before
+ * the origin is drained and the epoch begins; all are thawed before return.
+ */
+struct cowbird_ioc_setup {
+	__u32 abi_version;
+	__u32 minor;
+	__u32 origin_major; /* device number of the origin */
+	__u32 origin_minor;
+	__u64 cache_bytes; /* bound of preserved blocks in memory */
+	__u64 extents; /* pointer to struct cowbird_extent[] */
+	__u32 extent_count;
+	__u32 freeze_fd_count;
+	__u64 freeze_fds; /* pointer to __s32[]: any file of each filesystem */
+	__u8 uuid[COWBIRD_UUID_BYTES]; /* of the series */
+	__u64 epoch;
+	__u32 timeout_ms; /* bound of the time in which writes are held at T0 */
+	__u32 reserved;
+	char origin_path[COWBIRD_PATH_BYTES]; /* for display only */
+	char cow_path[COWBIRD_PATH_BYTES]; /* for display only */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/* COWBIRD_IOC_DESTROY: ends a snapshot; refused with EBUSY while it is open. */
+struct cowbird_ioc_destroy {
+	__u32 minor;
+	__u32 reserved;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+#define COWBIRD_IOC_MAGIC 0xCB
+#define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, 1, struct cowbird_ioc_pin)
+#define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, 2, struct cowbird_ioc_setup)
+#define COWBIRD_IOC_DESTROY _IOWR(COWBIRD_IOC_MAGIC, 3, struct cowbird_ioc_destroy)
+
+/* The state field of /proc/cowbird-info. */
+#define COWBIRD_STATE_DORMANT_INCREMENTAL 0
+#define COWBIRD_STATE_DORMANT_SNAPSHOT 1
+#define COWBIRD_STATE_ACTIVE_INCREMENTAL 2
+#define COWBIRD_STATE_ACTIVE_SNAPSHOT 3
+#define COWBIRD_STATE_UNVERIFIED_INCREMENTAL 4
+#define COWBIRD_STATE_UNVERIFIED_SNAPSHOT 5
+
+/*
+ * Epoch header: the first 4096-byte slot of the COW file, little endian.
+ *
+ *   0  magic "COWBIRD\x01"        40  origin_sectors (512 B)
+ *   8  format_version             48  cow_slots, this one included
+ *  12  header_bytes (4096)        56  flags
+ *  16  uuid of the series         60  reserved
+ *  32  epoch                      64  zeros ... 4092 crc32c of bytes 0..4092
+ *
+ * It is written with FUA while the origin is quiet, so that its place in a log
+ * of the disk's writes is the snapshot instant.
+ */
+#define COWBIRD_HEADER_MAGIC "COWBIRD\x01"
+#define COWBIRD_HEADER_MAGIC_BYTES 8
+#define COWBIRD_HEADER_VERSION 1
+#define COWBIRD_HEADER_BYTES 4096
+
+struct cowbird_header {
+	__u8 magic[COWBIRD_HEADER_MAGIC_BYTES];
+	__le32 format_version;
+	__le32 header_bytes;
+	__u8 uuid[COWBIRD_UUID_BYTES];
+	__le64 epoch;
+	__le64 origin_sectors;
+	__le64 cow_slots;
+	__le32 flags;
+	__le32 reserved;
+	__u8 zeros[4028];
+	__le32 crc32c;
+};
+
+_Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
+_Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
+_Static_assert(sizeof(struct cowbird_ioc_setup) == 1296, "ABI: cowbird_ioc_setup");
+_Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
+_Static_assert(sizeof(struct cowbird_header) == COWBIRD_HEADER_BYTES, "format: cowbird_header");
+
+#endif /* _UAPI_COWBIRD_H */

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The module's own bios: loads of T0 content from the origin, stores into the
+ * COW file's extents, and the epoch header. They never pass through a
+ * filesystem or the page cache.
+ */
+#include <linux/slab.h>
+
+#include "cowbird.h"
+
+static void cb_run_end_io(struct bio *bio)
+{
+	struct cb_run *run = bio->bi_private;
+	struct cb_device *dev = run->dev;
+
+	run->status = bio->bi_status;
+	bio_put(bio);
+	/*
+	 * Once the run is on the list the engine may finish and the snapshot
+	 * be destroyed; cb_device_free waits for this read section.
+	 */
+	rcu_read_lock();
+	llist_add(&run->done, &dev->done);
+	cb_engine_wake(dev);
+	rcu_read_unlock();
+}
+
+static struct cb_entry *cb_run_first(struct cb_run *run)
+{
+	return list_first_entry(&run->entries, struct cb_entry, list);
+}
+
+/* A short last block leaves the rest of its page zero. */
+static void cb_run_add_pages(struct cb_run *run, struct bio *bio)
+{
+	struct cb_entry *entry;
+
+	list_for_each_entry(entry, &run->entries, list) {
+		u32 bytes = cb_geom_block_sectors(&run->dev->geom, entry->block) << SECTOR_SHIFT;
+
+		if (run->store) {
+			bytes = CB_BLOCK_BYTES;
+		} else if (bytes < CB_BLOCK_BYTES) {
+			void *page = cb_kmap(entry->page);
+
+			memset(page + bytes, 0, CB_BLOCK_BYTES - bytes);
+			cb_kunmap(page);
+		}
+		/* Cannot fail: the bio was allocated for so many pages. */
+		WARN_ON_ONCE(bio_add_page(bio, entry->page, bytes, 0) != bytes);
+	}
+}
+
+static struct bio *cb_run_bio(struct cb_run *run, struct block_device *bdev, unsigned int opf,
+			      u64 sector)
+{
+	struct bio *bio = cb_bio_alloc(bdev, run->count, opf, &run->dev->run_bios);
+
+	bio->bi_iter.bi_sector = sector;
+	bio->bi_private = run;
+	bio->bi_end_io = cb_run_end_io;
+	cb_run_add_pages(run, bio);
+	return bio;
+}
+
+void cb_run_submit_load(struct cb_run *run)
+{
+	struct cb_device *dev = run->dev;
+	/* The origin's own device: sectors count from the origin's start. */
+	u64 sector = cb_run_first(run)->block << CB_BLOCK_SECTOR_SHIFT;
+
+	if (cb_mutant(shift_preserved_copy) &&
+	    cb_run_first(run)->block + run->count + 1 < dev->block_count)
+		sector += CB_BLOCK_SECTORS;
+	cb_submit_past_hook(cb_run_bio(run, dev->origin.bdev, REQ_OP_READ | REQ_SYNC, sector));
+}
+
+void cb_run_submit_store(struct cb_run *run)
+{
+	struct cb_device *dev = run->dev;
+	u64 sector, contiguous;
+
+	/* Slots come from the engine and exist; see cb_engine_fill_store. */
+	if (WARN_ON_ONCE(cb_extents_slot(&dev->extents, cb_run_first(run)->slot, &sector,
+					 &contiguous) ||
+			 contiguous < run->count)) {
+		run->status = BLK_STS_IOERR;
+		llist_add(&run->done, &dev->done);
+		return;
+	}
+	cb_submit_past_hook(
+		cb_run_bio(run, dev->cow_bdev, REQ_OP_WRITE | REQ_SYNC, sector - dev->cow_base));
+}
+
+static void cb_header_end_io(struct bio *bio)
+{
+	struct cb_device *dev = bio->bi_private;
+
+	dev->header_status = bio->bi_status;
+	bio_put(bio);
+	complete(&dev->header_done);
+}
+
+int cb_header_prepare(struct cb_device *dev)
+{
+	struct cb_header header = {
+		.epoch = dev->epoch,
+		.origin_sectors = dev->geom.sectors,
+		.cow_slots = dev->extents.slots,
+	};
+	void *address;
+
+	init_completion(&dev->header_done);
+	dev->header_page = alloc_page(GFP_KERNEL);
+	if (!dev->header_page)
+		return -ENOMEM;
+	memcpy(header.uuid, dev->uuid, sizeof(header.uuid));
+	address = cb_kmap(dev->header_page);
+	cb_header_encode(&header, address);
+	cb_kunmap(address);
+	return 0;
+}
+
+int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
+{
+	struct bio *bio;
+	u64 sector, run;
+	int ret;
+
+	ret = cb_extents_slot(&dev->extents, 0, &sector, &run);
+	if (ret)
+		return ret;
+	bio = cb_bio_alloc(dev->cow_bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH | REQ_FUA,
+			   &dev->run_bios);
+	bio->bi_iter.bi_sector = sector - dev->cow_base;
+	bio->bi_private = dev;
+	bio->bi_end_io = cb_header_end_io;
+	WARN_ON_ONCE(bio_add_page(bio, dev->header_page, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
+	dev->header_submitted = true;
+	cb_submit_past_hook(bio);
+	if (!wait_for_completion_io_timeout(&dev->header_done, timeout_jiffies))
+		return -ETIMEDOUT;
+	dev->header_submitted = false;
+	return blk_status_to_errno(dev->header_status);
+}
+
+void cb_header_free(struct cb_device *dev)
+{
+	if (dev->header_submitted)
+		wait_for_completion_io(&dev->header_done);
+	if (dev->header_page)
+		__free_page(dev->header_page);
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Preserved blocks: first in memory, then in the COW file.
+ *
+ * All memory is allocated when the snapshot is set up. A block moves
+ *
+ *   (free) -> LOADING -> DIRTY -> STORING -> STORED -> (free)
+ *
+ * and is found by snapshot readers in the hash table from DIRTY until the slot
+ * map knows it, with no gap between: both change under the device's lock.
+ */
+#include <linux/hash.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "cowbird.h"
+
+static struct hlist_head *cb_blocks_bucket(struct cb_device *dev, u64 block)
+{
+	return &dev->memory_hash[hash_64(block, CB_MEMORY_HASH_BITS)];
+}
+
+struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block)
+{
+	struct cb_entry *entry;
+
+	lockdep_assert_held(&dev->lock);
+	hlist_for_each_entry(entry, cb_blocks_bucket(dev, block), hash)
+		if (entry->block == block)
+			return entry;
+	return NULL;
+}
+
+/* A free entry for a block that is in no other, or NULL while all are in use. */
+struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
+{
+	struct cb_entry *entry;
+	int in_use;
+
+	lockdep_assert_held(&dev->lock);
+	if (list_empty(&dev->entries_free))
+		return NULL;
+	entry = list_first_entry(&dev->entries_free, struct cb_entry, list);
+	list_del_init(&entry->list);
+	dev->entries_free_count--;
+	entry->block = block;
+	entry->state = CB_ENTRY_LOADING;
+	hlist_add_head(&entry->hash, cb_blocks_bucket(dev, block));
+	in_use = dev->entry_count - dev->entries_free_count;
+	if (in_use > atomic_read(&dev->stats.memory_peak_blocks))
+		atomic_set(&dev->stats.memory_peak_blocks, in_use);
+	return entry;
+}
+
+static void cb_blocks_recycle(struct cb_device *dev, struct cb_entry *entry)
+{
+	entry->state = CB_ENTRY_FREE;
+	list_add(&entry->list, &dev->entries_free);
+	dev->entries_free_count++;
+}
+
+/* Drops a block that could not be loaded. */
+void cb_blocks_forget(struct cb_device *dev, struct cb_entry *entry)
+{
+	lockdep_assert_held(&dev->lock);
+	hlist_del_init(&entry->hash);
+	cb_blocks_recycle(dev, entry);
+}
+
+/* The block is in its slot now: readers find it there from here on. */
+int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry)
+{
+	int ret;
+
+	lockdep_assert_held(&dev->lock);
+	ret = cb_slotmap_insert(&dev->slotmap, entry->block, entry->slot);
+	if (ret)
+		return ret;
+	hlist_del_init(&entry->hash);
+	entry->state = CB_ENTRY_STORED;
+	if (!entry->readers)
+		cb_blocks_recycle(dev, entry);
+	return 0;
+}
+
+void cb_blocks_get(struct cb_entry *entry)
+{
+	entry->readers++;
+}
+
+void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry)
+{
+	lockdep_assert_held(&dev->lock);
+	if (!--entry->readers && entry->state == CB_ENTRY_STORED) {
+		cb_blocks_recycle(dev, entry);
+		cb_engine_wake(dev);
+	}
+}
+
+bool cb_block_is_own(struct cb_device *dev, u64 block)
+{
+	return dev->cow_on_origin &&
+	       cb_extents_touch(&dev->extents, cb_geom_block_start(&dev->geom, block),
+				cb_geom_block_sectors(&dev->geom, block));
+}
+
+/* Blocks of the origin that are slots of the COW file. */
+static u64 cb_blocks_count_own(struct cb_device *dev)
+{
+	u64 own = 0;
+	u32 i;
+
+	if (!dev->cow_on_origin)
+		return 0;
+	for (i = 0; i < dev->extents.count; i++) {
+		const struct cb_extent *piece = &dev->extents.list[i];
+		struct cb_blocks touched;
+
+		if (cb_geom_touched(&dev->geom, piece->sector,
+				    piece->slots << CB_BLOCK_SECTOR_SHIFT, &touched))
+			own += touched.last - touched.first + 1;
+	}
+	return own;
+}
+
+static int cb_blocks_init_entries(struct cb_device *dev)
+{
+	u32 i;
+
+	dev->entry_count = dev->cache_bytes / CB_BLOCK_BYTES;
+	dev->entries = kvcalloc(dev->entry_count, sizeof(*dev->entries), GFP_KERNEL);
+	if (!dev->entries)
+		return -ENOMEM;
+	for (i = 0; i < dev->entry_count; i++) {
+		struct cb_entry *entry = &dev->entries[i];
+
+		INIT_HLIST_NODE(&entry->hash);
+		entry->page = alloc_page(GFP_KERNEL);
+		if (!entry->page)
+			return -ENOMEM;
+		list_add_tail(&entry->list, &dev->entries_free);
+		dev->entries_free_count++;
+	}
+	return 0;
+}
+
+int cb_blocks_init(struct cb_device *dev)
+{
+	u32 capacity = min_t(u64, dev->extents.slots, CB_SLOTMAP_MAX_SLOTS);
+	u32 *buckets;
+	u64 *block_of;
+
+	dev->preserved = vzalloc(BITS_TO_LONGS(dev->block_count) * sizeof(long));
+	buckets = vzalloc(array_size(cb_slotmap_bucket_count(capacity), sizeof(*buckets)));
+	block_of = vzalloc(array_size(capacity, sizeof(*block_of)));
+	/* The map owns both from here on, so that one place frees them. */
+	if (cb_slotmap_init(&dev->slotmap, capacity, buckets, block_of))
+		return -EINVAL;
+	if (!dev->preserved || !buckets || !block_of)
+		return -ENOMEM;
+	dev->own_blocks = cb_blocks_count_own(dev);
+	/* Slot 0 keeps the epoch header. */
+	dev->slots_reserved = 1;
+	dev->slots_used = 1;
+	return cb_blocks_init_entries(dev);
+}
+
+void cb_blocks_free(struct cb_device *dev)
+{
+	u32 i;
+
+	for (i = 0; dev->entries && i < dev->entry_count; i++)
+		if (dev->entries[i].page)
+			__free_page(dev->entries[i].page);
+	kvfree(dev->entries);
+	vfree(dev->slotmap.buckets);
+	vfree(dev->slotmap.block_of);
+	vfree(dev->preserved);
+}

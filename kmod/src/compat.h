@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every difference between kernels, in one place. The HAVE_ macros come from
+ * the compile probes; a kernel that fits none of the known forms stops the
+ * build here, with a message, rather than somewhere below.
+ */
+#ifndef COWBIRD_COMPAT_H
+#define COWBIRD_COMPAT_H
+
+#include <linux/bio.h>
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+#include <linux/ftrace.h>
+#include <linux/highmem.h>
+#include <linux/part_stat.h>
+#include <linux/rcupdate.h>
+#include <linux/version.h>
+
+#include "cowbird_config.h"
+
+/* ---- where a bio goes -------------------------------------------------- */
+
+#ifdef HAVE_BIO_BDEV
+
+static inline struct gendisk *cb_bio_disk(const struct bio *bio)
+{
+	return bio->bi_bdev->bd_disk;
+}
+
+/*
+ * First sector of the bio on its whole disk. A bio for a partition is relative
+ * to the partition until the block layer has moved it, which BIO_REMAPPED
+ * tells; the rest of a split bio enters again with that flag set.
+ */
+static inline u64 cb_bio_disk_sector(struct bio *bio)
+{
+	u64 sector = bio->bi_iter.bi_sector;
+
+	if (bdev_is_partition(bio->bi_bdev) && !bio_flagged(bio, BIO_REMAPPED))
+		sector += get_start_sect(bio->bi_bdev);
+	return sector;
+}
+
+#else
+
+static inline struct gendisk *cb_bio_disk(const struct bio *bio)
+{
+	return bio->bi_disk;
+}
+
+/* As above; moving the bio to the disk clears bi_partno on these kernels. */
+static inline u64 cb_bio_disk_sector(struct bio *bio)
+{
+	u64 sector = bio->bi_iter.bi_sector;
+	struct disk_part_tbl *table;
+	struct hd_struct *part;
+
+	if (!bio->bi_partno)
+		return sector;
+	rcu_read_lock();
+	table = rcu_dereference(bio->bi_disk->part_tbl);
+	if (bio->bi_partno < table->len) {
+		part = rcu_dereference(table->part[bio->bi_partno]);
+		if (part)
+			sector += part->start_sect;
+	}
+	rcu_read_unlock();
+	return sector;
+}
+
+#endif
+
+#ifdef HAVE_REQ_POLLED
+#define CB_REQ_POLLED REQ_POLLED
+#else
+#define CB_REQ_POLLED REQ_HIPRI
+#endif
+
+/* ---- bios -------------------------------------------------------------- */
+
+static inline struct bio *cb_bio_alloc(struct block_device *bdev, unsigned short vecs,
+				       unsigned int opf, struct bio_set *set)
+{
+	struct bio *bio;
+
+#ifdef HAVE_BIO_ALLOC_BDEV
+	bio = bio_alloc_bioset(bdev, vecs, opf, GFP_NOIO, set);
+#else
+	bio = bio_alloc_bioset(GFP_NOIO, vecs, set);
+	bio_set_dev(bio, bdev);
+	bio->bi_opf = opf;
+#endif
+	return bio;
+}
+
+/* A bio that shares the pages of another; the other must outlive it. */
+static inline struct bio *cb_bio_clone(struct block_device *bdev, struct bio *from,
+				       struct bio_set *set)
+{
+#ifdef HAVE_BIO_ALLOC_CLONE
+	return bio_alloc_clone(bdev, from, GFP_NOIO, set);
+#else
+	struct bio *bio = bio_clone_fast(from, GFP_NOIO, set);
+
+	if (bio)
+		bio_set_dev(bio, bdev);
+	return bio;
+#endif
+}
+
+#ifdef HAVE_KMAP_LOCAL
+#define cb_kmap(page) kmap_local_page(page)
+#define cb_kunmap(address) kunmap_local(address)
+#else
+#define cb_kmap(page) kmap_atomic(page)
+#define cb_kunmap(address) kunmap_atomic(address)
+#endif
+
+/* ---- block devices ----------------------------------------------------- */
+
+static inline u64 cb_bdev_sectors(struct block_device *bdev)
+{
+#ifdef HAVE_BDEV_NR_SECTORS
+	return bdev_nr_sectors(bdev);
+#else
+	return i_size_read(bdev->bd_inode) >> SECTOR_SHIFT;
+#endif
+}
+
+static inline u64 cb_disk_sectors(struct gendisk *disk)
+{
+	return get_capacity(disk);
+}
+
+/* An open block device, however this kernel names that. */
+struct cb_bdev {
+	struct block_device *bdev;
+#ifdef HAVE_BDEV_FILE
+	struct file *file;
+#endif
+};
+
+/* Opened for reading only: bios do not ask, and nobody's claim is disturbed. */
+static inline int cb_bdev_open(struct cb_bdev *open, dev_t dev)
+{
+#if defined(HAVE_BDEV_FILE)
+	open->file = bdev_file_open_by_dev(dev, BLK_OPEN_READ, NULL, NULL);
+	if (IS_ERR(open->file))
+		return PTR_ERR(open->file);
+	open->bdev = file_bdev(open->file);
+#elif defined(HAVE_BLKDEV_GET_FMODE)
+	open->bdev = blkdev_get_by_dev(dev, FMODE_READ, NULL);
+	if (IS_ERR(open->bdev))
+		return PTR_ERR(open->bdev);
+#else
+#error "cowbird: no known way to open a block device on this kernel; see cowbird_config.log"
+#endif
+	return 0;
+}
+
+static inline void cb_bdev_close(struct cb_bdev *open)
+{
+#ifdef HAVE_BDEV_FILE
+	fput(open->file);
+#else
+	blkdev_put(open->bdev, FMODE_READ);
+#endif
+}
+
+/* Freezes the filesystem on a device. Counts: each call wants one cb_thaw. */
+static inline int cb_freeze(struct block_device *bdev)
+{
+#if defined(HAVE_BDEV_FREEZE)
+	return bdev_freeze(bdev);
+#elif defined(HAVE_FREEZE_BDEV_INT)
+	return freeze_bdev(bdev);
+#else
+	struct super_block *sb = freeze_bdev(bdev);
+
+	return IS_ERR(sb) ? PTR_ERR(sb) : 0;
+#endif
+}
+
+static inline int cb_thaw(struct block_device *bdev, struct super_block *sb)
+{
+#if defined(HAVE_BDEV_FREEZE)
+	return bdev_thaw(bdev);
+#elif defined(HAVE_FREEZE_BDEV_INT)
+	return thaw_bdev(bdev);
+#else
+	return thaw_bdev(bdev, sb);
+#endif
+}
+
+static inline void cb_queue_unfreeze(struct request_queue *queue)
+{
+#if defined(HAVE_UNFREEZE_NOMEMRESTORE)
+	blk_mq_unfreeze_queue_nomemrestore(queue);
+#elif defined(HAVE_UNFREEZE_PLAIN)
+	blk_mq_unfreeze_queue(queue);
+#else
+#error "cowbird: no known way to unfreeze a queue on this kernel; see cowbird_config.log"
+#endif
+}
+
+/* Bios and requests in flight on a whole disk; exact only while none can enter. */
+static inline unsigned long cb_disk_in_flight(struct gendisk *disk)
+{
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+#ifdef HAVE_BIO_BDEV
+		sum += part_stat_local_read_cpu(disk->part0, in_flight[0], cpu);
+		sum += part_stat_local_read_cpu(disk->part0, in_flight[1], cpu);
+#else
+		sum += part_stat_local_read_cpu(&disk->part0, in_flight[0], cpu);
+		sum += part_stat_local_read_cpu(&disk->part0, in_flight[1], cpu);
+#endif
+	}
+	return sum > 0 ? sum : 0;
+}
+
+/* ---- the snapshot device ----------------------------------------------- */
+
+#ifdef HAVE_SUBMIT_BIO_VOID
+#define CB_SUBMIT_BIO_TYPE void
+#define CB_SUBMIT_BIO_RETURN
+#else
+#define CB_SUBMIT_BIO_TYPE blk_qc_t
+#define CB_SUBMIT_BIO_RETURN BLK_QC_T_NONE
+#endif
+
+static inline struct gendisk *cb_disk_alloc(unsigned int logical_block_bytes,
+					    unsigned int max_sectors)
+{
+#if defined(HAVE_ALLOC_DISK_LIMITS)
+	struct queue_limits limits = {
+		.logical_block_size = logical_block_bytes,
+		.physical_block_size = PAGE_SIZE,
+		.io_min = PAGE_SIZE,
+		.max_hw_sectors = max_sectors,
+	};
+
+	return blk_alloc_disk(&limits, NUMA_NO_NODE);
+#else
+	struct gendisk *disk;
+
+#if defined(HAVE_ALLOC_DISK_NODE)
+	disk = blk_alloc_disk(NUMA_NO_NODE);
+	if (!disk)
+		return ERR_PTR(-ENOMEM);
+#else
+	struct request_queue *queue;
+
+	queue = blk_alloc_queue(NUMA_NO_NODE);
+	if (!queue)
+		return ERR_PTR(-ENOMEM);
+	disk = alloc_disk(1);
+	if (!disk) {
+		blk_cleanup_queue(queue);
+		return ERR_PTR(-ENOMEM);
+	}
+	disk->queue = queue;
+#endif
+	blk_queue_logical_block_size(disk->queue, logical_block_bytes);
+	blk_queue_physical_block_size(disk->queue, PAGE_SIZE);
+	blk_queue_io_min(disk->queue, PAGE_SIZE);
+	blk_queue_max_hw_sectors(disk->queue, max_sectors);
+	return disk;
+#endif
+}
+
+static inline int cb_disk_add(struct gendisk *disk)
+{
+#ifdef HAVE_ADD_DISK_INT
+	return add_disk(disk);
+#else
+	add_disk(disk);
+	return 0;
+#endif
+}
+
+/* The last reference of a disk that was never added, or was deleted. */
+static inline void cb_disk_put(struct gendisk *disk)
+{
+#ifndef HAVE_ALLOC_DISK_NODE
+#ifndef HAVE_ALLOC_DISK_LIMITS
+	blk_cleanup_queue(disk->queue);
+#endif
+#endif
+	put_disk(disk);
+}
+
+#ifdef GENHD_FL_NO_PART_SCAN
+#define CB_DISK_FLAGS (GENHD_FL_NO_PART_SCAN | GENHD_FL_EXT_DEVT)
+#elif defined(HAVE_DISK_OPEN) || defined(HAVE_SUBMIT_BIO_VOID)
+#define CB_DISK_FLAGS GENHD_FL_NO_PART
+#else
+#error "cowbird: no known flags for a disk without partitions; see cowbird_config.log"
+#endif
+
+/* ---- interception ------------------------------------------------------ */
+
+#ifdef HAVE_FTRACE_REGS
+#define CB_FTRACE_REGS struct ftrace_regs
+#define cb_ftrace_pt_regs(fregs) ftrace_get_regs(fregs)
+#else
+#define CB_FTRACE_REGS struct pt_regs
+#define cb_ftrace_pt_regs(fregs) (fregs)
+#endif
+
+/*
+ * The callback keeps no state, so that it may nest; it must not be skipped by
+ * ftrace's recursion guard either, for a skipped callback is a missed write.
+ */
+#ifdef HAVE_FTRACE_RECURSION_SAFE
+#define CB_FTRACE_FLAGS                                                                           \
+	(FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT |             \
+	 FTRACE_OPS_FL_RECURSION_SAFE)
+#else
+#define CB_FTRACE_FLAGS (FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT)
+#endif
+
+#endif

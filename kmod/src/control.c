@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * /dev/cowbird-control: checks what user space asks for, and pins COW files.
+ *
+ * Nothing that comes from user space is used before it has been copied and
+ * bounded here.
+ */
+#include <linux/file.h>
+#include <linux/miscdevice.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "cowbird.h"
+
+/* Bounds of the time in which writes may be held at T0. */
+#define CB_TIMEOUT_MIN_MS 100
+#define CB_TIMEOUT_MAX_MS 60000
+
+/* What an open control device owns: at most one pinned COW file. */
+struct cb_control {
+	struct mutex lock;
+	struct file *pinned;
+};
+
+/* ---- pin --------------------------------------------------------------- */
+
+/*
+ * S_SWAPFILE is what the kernel itself uses for a file whose extents are
+ * written below the filesystem: writes, truncation, renaming over, unlinking
+ * and defragmentation are refused with it set.
+ */
+static int cb_pin_cow_file(struct file *file, char *reason)
+{
+	struct inode *inode = file_inode(file);
+	int ret = 0;
+
+	if (!S_ISREG(inode->i_mode))
+		return cb_refuse(reason, -EINVAL, "the COW file is not a regular file");
+	if (!(file->f_mode & FMODE_WRITE))
+		return cb_refuse(reason, -EBADF, "the COW file is not open for writing");
+	inode_lock(inode);
+	if (IS_SWAPFILE(inode))
+		ret = cb_refuse(reason, -EBUSY, "the COW file is in use as a swap or COW file");
+	else if (mapping_mapped(inode->i_mapping))
+		ret = cb_refuse(reason, -EBUSY, "the COW file is mapped by a process");
+	else
+		inode->i_flags |= S_SWAPFILE;
+	inode_unlock(inode);
+	if (ret)
+		return ret;
+	/* Nothing may be written back to these blocks later. */
+	ret = filemap_write_and_wait(inode->i_mapping);
+	if (ret) {
+		inode_lock(inode);
+		inode->i_flags &= ~S_SWAPFILE;
+		inode_unlock(inode);
+		return cb_refuse(reason, ret, "cannot write back the COW file");
+	}
+	get_file(file);
+	return 0;
+}
+
+void cb_unpin_cow_file(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	inode_lock(inode);
+	inode->i_flags &= ~S_SWAPFILE;
+	inode_unlock(inode);
+	fput(file);
+}
+
+static int cb_ioctl_pin(struct cb_control *control, void __user *user)
+{
+	struct cowbird_ioc_pin *arg = memdup_user(user, sizeof(*arg));
+	struct file *file;
+	int ret;
+
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	memset(arg->reason, 0, sizeof(arg->reason));
+	file = fget(arg->cow_fd);
+	if (!file) {
+		ret = cb_refuse(arg->reason, -EBADF, "the COW file's descriptor is not open");
+		goto out;
+	}
+	mutex_lock(&control->lock);
+	if (control->pinned)
+		ret = cb_refuse(arg->reason, -EBUSY, "this control device holds a COW file already");
+	else
+		ret = cb_pin_cow_file(file, arg->reason);
+	if (!ret)
+		control->pinned = file;
+	mutex_unlock(&control->lock);
+	fput(file);
+out:
+	if (copy_to_user(user, arg, sizeof(*arg)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+/* ---- set-up ------------------------------------------------------------ */
+
+static int cb_setup_copy_extents(struct cb_setup *setup, const struct cowbird_ioc_setup *arg)
+{
+	struct cowbird_extent __user *user = u64_to_user_ptr(arg->extents);
+	u32 i;
+
+	if (!arg->extent_count || arg->extent_count > COWBIRD_MAX_EXTENTS)
+		return cb_refuse(setup->reason, -EINVAL,
+				 "the COW file has %u extents; 1 to %u can be handled",
+				 arg->extent_count, COWBIRD_MAX_EXTENTS);
+	setup->extents = kvcalloc(arg->extent_count, sizeof(*setup->extents), GFP_KERNEL);
+	if (!setup->extents)
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for %u extents",
+				 arg->extent_count);
+	setup->extent_count = arg->extent_count;
+	for (i = 0; i < arg->extent_count; i++) {
+		struct cowbird_extent extent;
+
+		if (copy_from_user(&extent, &user[i], sizeof(extent)))
+			return cb_refuse(setup->reason, -EFAULT, "the list of extents is unreadable");
+		setup->extents[i].sector = extent.sector;
+		setup->extents[i].slots = extent.sectors;
+	}
+	return 0;
+}
+
+static int cb_setup_get_freeze_files(struct cb_setup *setup, const struct cowbird_ioc_setup *arg)
+{
+	__s32 __user *user = u64_to_user_ptr(arg->freeze_fds);
+	u32 i;
+
+	if (arg->freeze_fd_count > COWBIRD_MAX_FREEZE_FDS)
+		return cb_refuse(setup->reason, -EINVAL, "more than %u filesystems to freeze",
+				 COWBIRD_MAX_FREEZE_FDS);
+	if (!arg->freeze_fd_count)
+		return 0;
+	setup->freeze_files = kcalloc(arg->freeze_fd_count, sizeof(struct file *), GFP_KERNEL);
+	if (!setup->freeze_files)
+		return -ENOMEM;
+	for (i = 0; i < arg->freeze_fd_count; i++) {
+		s32 fd;
+
+		if (get_user(fd, &user[i]))
+			return cb_refuse(setup->reason, -EFAULT,
+					 "the list of filesystems is unreadable");
+		setup->freeze_files[i] = fget(fd);
+		if (!setup->freeze_files[i])
+			return cb_refuse(setup->reason, -EBADF,
+					 "a filesystem's descriptor is not open");
+		setup->freeze_count++;
+	}
+	return 0;
+}
+
+static int cb_setup_check(const struct cb_setup *setup, struct cowbird_ioc_setup *arg)
+{
+	arg->origin_path[sizeof(arg->origin_path) - 1] = 0;
+	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
+	if (arg->abi_version != COWBIRD_ABI_VERSION)
+		return cb_refuse(setup->reason, -EPROTO,
+				 "the tool speaks version %u of the interface, the module version %u; install both from one release",
+				 arg->abi_version, COWBIRD_ABI_VERSION);
+	if (arg->minor >= COWBIRD_MAX_MINORS)
+		return cb_refuse(setup->reason, -EINVAL, "minor %u: the minors are 0 to %u",
+				 arg->minor, COWBIRD_MAX_MINORS - 1);
+	if (arg->cache_bytes < COWBIRD_MIN_CACHE_BYTES)
+		return cb_refuse(setup->reason, -EINVAL, "the cache must have at least %u bytes",
+				 COWBIRD_MIN_CACHE_BYTES);
+	if (arg->timeout_ms < CB_TIMEOUT_MIN_MS || arg->timeout_ms > CB_TIMEOUT_MAX_MS)
+		return cb_refuse(setup->reason, -EINVAL, "the time limit must be %u to %u ms",
+				 CB_TIMEOUT_MIN_MS, CB_TIMEOUT_MAX_MS);
+	return 0;
+}
+
+static void cb_setup_release(struct cb_setup *setup)
+{
+	while (setup->freeze_count)
+		fput(setup->freeze_files[--setup->freeze_count]);
+	kfree(setup->freeze_files);
+	kvfree(setup->extents);
+}
+
+static int cb_setup_run(struct cb_control *control, struct cb_setup *setup)
+{
+	int ret;
+
+	mutex_lock(&control->lock);
+	setup->cow_file = control->pinned;
+	if (!setup->cow_file) {
+		ret = cb_refuse(setup->reason, -EINVAL, "no COW file has been pinned");
+	} else {
+		mutex_lock(&cb_control_mutex);
+		ret = cb_device_create(setup);
+		mutex_unlock(&cb_control_mutex);
+		/* On success the snapshot owns the pin, otherwise we still do. */
+		if (!ret)
+			control->pinned = NULL;
+	}
+	mutex_unlock(&control->lock);
+	return ret;
+}
+
+static int cb_ioctl_setup(struct cb_control *control, void __user *user)
+{
+	struct cowbird_ioc_setup *arg = memdup_user(user, sizeof(*arg));
+	struct cb_setup setup = {};
+	int ret;
+
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	memset(arg->reason, 0, sizeof(arg->reason));
+	setup.reason = arg->reason;
+	ret = cb_setup_check(&setup, arg);
+	if (ret)
+		goto out;
+	setup.minor = arg->minor;
+	setup.origin = MKDEV(arg->origin_major, arg->origin_minor);
+	setup.cache_bytes = arg->cache_bytes;
+	setup.epoch = arg->epoch;
+	setup.timeout_ms = arg->timeout_ms;
+	setup.origin_path = arg->origin_path;
+	setup.cow_path = arg->cow_path;
+	memcpy(setup.uuid, arg->uuid, sizeof(setup.uuid));
+	ret = cb_setup_copy_extents(&setup, arg);
+	if (!ret)
+		ret = cb_setup_get_freeze_files(&setup, arg);
+	if (!ret)
+		ret = cb_setup_run(control, &setup);
+	cb_setup_release(&setup);
+out:
+	if (copy_to_user(user, arg, sizeof(*arg)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+/* ---- destroy ----------------------------------------------------------- */
+
+static int cb_ioctl_destroy(void __user *user)
+{
+	struct cowbird_ioc_destroy *arg = memdup_user(user, sizeof(*arg));
+	int ret;
+
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	memset(arg->reason, 0, sizeof(arg->reason));
+	if (arg->minor >= COWBIRD_MAX_MINORS) {
+		ret = cb_refuse(arg->reason, -EINVAL, "minor %u: the minors are 0 to %u",
+				arg->minor, COWBIRD_MAX_MINORS - 1);
+	} else {
+		mutex_lock(&cb_control_mutex);
+		ret = cb_device_destroy(arg->minor, arg->reason);
+		mutex_unlock(&cb_control_mutex);
+	}
+	if (copy_to_user(user, arg, sizeof(*arg)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+/* ---- the device -------------------------------------------------------- */
+
+static int cb_control_open(struct inode *inode, struct file *file)
+{
+	struct cb_control *control;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	control = kzalloc(sizeof(*control), GFP_KERNEL);
+	if (!control)
+		return -ENOMEM;
+	mutex_init(&control->lock);
+	file->private_data = control;
+	return 0;
+}
+
+static int cb_control_release(struct inode *inode, struct file *file)
+{
+	struct cb_control *control = file->private_data;
+
+	if (control->pinned)
+		cb_unpin_cow_file(control->pinned);
+	kfree(control);
+	return 0;
+}
+
+static long cb_control_ioctl(struct file *file, unsigned int command, unsigned long arg)
+{
+	struct cb_control *control = file->private_data;
+	void __user *user = (void __user *)arg;
+
+	switch (command) {
+	case COWBIRD_IOC_PIN:
+		return cb_ioctl_pin(control, user);
+	case COWBIRD_IOC_SETUP:
+		return cb_ioctl_setup(control, user);
+	case COWBIRD_IOC_DESTROY:
+		return cb_ioctl_destroy(user);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static const struct file_operations cb_control_fops = {
+	.owner = THIS_MODULE,
+	.open = cb_control_open,
+	.release = cb_control_release,
+	.unlocked_ioctl = cb_control_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+static struct miscdevice cb_control_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = COWBIRD_CONTROL_NAME,
+	.fops = &cb_control_fops,
+	.mode = 0600,
+};
+
+int cb_control_init(void)
+{
+	return misc_register(&cb_control_device);
+}
+
+void cb_control_exit(void)
+{
+	misc_deregister(&cb_control_device);
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Structures of the module and what its files offer each other.
+ *
+ *   hook.c     every bio of the machine passes here; finds the tracked ones
+ *   origin.c   decides about one write to an origin: pass or hold
+ *   engine.c   one thread per snapshot: preserves blocks, releases writes
+ *   blocks.c   the blocks in memory and the slots in the COW file
+ *   quiesce.c  makes the cut at T0
+ *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
+ *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
+ *   blockio.c  the module's own bios
+ *
+ * Locking, outermost first:
+ *   cb_control_mutex      set-up and destruction; never taken by the snapshot
+ *                         device's own operations
+ *   cb_hook_read_lock     SRCU around the passage of a write, original call
+ *                         included; cb_devices[] is read under it
+ *   cb_device.lock        spinlock, interrupts off; see each field
+ */
+#ifndef COWBIRD_H
+#define COWBIRD_H
+
+#include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/fs.h>
+#include <linux/kthread.h>
+#include <linux/list.h>
+#include <linux/llist.h>
+#include <linux/mempool.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/srcu.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "compat.h"
+#include "mutants.h"
+
+#include "include/uapi/cowbird.h"
+
+#include "core/extents.h"
+#include "core/geom.h"
+#include "core/header.h"
+#include "core/protocol.h"
+#include "core/slotmap.h"
+
+#undef pr_fmt
+#define pr_fmt(fmt) "cowbird: " fmt
+
+/* Blocks in one bio of the module's own: 256 KiB. */
+#define CB_RUN_BLOCKS 64
+/* The module's own bios in flight per snapshot. */
+#define CB_RUNS 128
+/* Held writes that the engine works on at once. */
+#define CB_HELD 512
+/* Held writes beyond which a writer that may sleep has to wait. */
+#define CB_HELD_SLOW 1024
+/* Held writes beyond which the snapshot is given up; reached only by writers that may not sleep. */
+#define CB_HELD_MAX 65536
+/* Blocks in memory that are worth a write to the COW file of their own. */
+#define CB_STORE_BATCH CB_RUN_BLOCKS
+/* Largest read of the snapshot device that is handled at once, in sectors. */
+#define CB_READ_MAX_SECTORS 2048
+/* Buckets of the table of blocks in memory. */
+#define CB_MEMORY_HASH_BITS 10
+/* Domains of the SRCU lock, so that a stuck disk delays few others. */
+#define CB_HOOK_DOMAINS 16
+
+enum cb_entry_state {
+	CB_ENTRY_FREE,
+	CB_ENTRY_LOADING, /* being read from the origin: not yet preserved */
+	CB_ENTRY_DIRTY, /* preserved in memory, waits to be stored */
+	CB_ENTRY_STORING, /* preserved in memory, being written to the COW file */
+	CB_ENTRY_STORED, /* in the COW file; kept only until its last reader is done */
+};
+
+/* One block in memory. Owned by the engine; fields marked L by cb_device.lock. */
+struct cb_entry {
+	struct hlist_node hash; /* L: in memory_hash unless free or stored */
+	struct list_head list; /* engine: free, dirty, or of a run */
+	struct page *page; /* T0 content, constant while DIRTY and after */
+	u64 block; /* L */
+	u32 slot; /* engine: valid while STORING */
+	u16 readers; /* L */
+	u8 state; /* L: enum cb_entry_state */
+};
+
+/* One bio of the engine's own and the blocks that it carries. */
+struct cb_run {
+	struct llist_node done; /* in cb_device.done after completion */
+	struct list_head free; /* engine */
+	struct list_head entries; /* engine: struct cb_entry, ascending blocks */
+	struct cb_device *dev;
+	u32 count;
+	bool store; /* to the COW file, else from the origin */
+	blk_status_t status;
+};
+
+/* A write to the origin that waits for its blocks. Owned by the engine. */
+struct cb_held {
+	struct list_head list;
+	struct bio *bio;
+	u64 last; /* last block that the write touches */
+	u64 ready; /* blocks before this one are preserved */
+	u64 issued; /* blocks before this one are preserved or being loaded */
+	unsigned long since; /* jiffies */
+};
+
+struct cb_stats {
+	atomic64_t preserved_blocks;
+	atomic64_t stored_blocks;
+	atomic64_t held_writes; /* total ever held */
+	atomic64_t passed_writes;
+	atomic64_t gated_writes;
+	atomic64_t reads_origin_blocks;
+	atomic64_t reads_memory_blocks;
+	atomic64_t reads_cow_blocks;
+	atomic64_t reads_zero_blocks;
+	atomic64_t reads_revalidated_blocks;
+	atomic64_t throttled_writers;
+	atomic_t memory_peak_blocks;
+	u32 freeze_us; /* set once, before the epoch begins */
+	u32 gate_us;
+};
+
+/*
+ * One snapshot. Made by cb_device_create and found by others through
+ * cb_devices[]; lives until cb_device_destroy has unpublished it and every
+ * reader of cb_devices[] has left.
+ */
+struct cb_device {
+	/* Constant once published. */
+	unsigned int minor;
+	struct cb_bdev origin;
+	struct gendisk *origin_disk;
+	struct cb_geom geom;
+	u64 block_count;
+	struct file *cow_file; /* pinned */
+	struct block_device *cow_bdev; /* held by cow_file's super block */
+	struct gendisk *cow_disk;
+	u64 cow_base; /* first sector of cow_bdev on its disk */
+	struct cb_extents extents;
+	bool cow_on_origin; /* the COW file lies on the origin's disk */
+	u64 own_blocks; /* blocks of the origin that belong to the COW file */
+	u8 uuid[COWBIRD_UUID_BYTES];
+	u64 epoch;
+	u64 cache_bytes;
+	u32 entry_count;
+	unsigned int hold_limit_jiffies;
+	char origin_path[COWBIRD_PATH_BYTES];
+	char cow_path[COWBIRD_PATH_BYTES];
+
+	spinlock_t lock;
+
+	/* Written under lock, read anywhere. */
+	enum cb_phase phase;
+	int error;
+	char error_text[COWBIRD_REASON_BYTES]; /* L */
+
+	/*
+	 * One bit per block, set under lock once its T0 content is readable
+	 * without the origin, never cleared. Read anywhere.
+	 */
+	unsigned long *preserved;
+
+	struct cb_slotmap slotmap; /* L */
+	struct hlist_head memory_hash[1 << CB_MEMORY_HASH_BITS]; /* L */
+
+	/* Writes that the hook holds, in order of arrival. */
+	struct bio_list incoming; /* L */
+	u32 held_count; /* L: incoming plus being worked on */
+	wait_queue_head_t slow_wait; /* writers that wait for held_count to fall */
+
+	/* Engine. */
+	struct task_struct *engine;
+	wait_queue_head_t engine_wait;
+	struct llist_head done; /* completed runs */
+	struct list_head held; /* struct cb_held in order of arrival */
+	struct list_head held_free;
+	struct cb_held *held_array;
+	struct list_head entries_free; /* L: a reader may return the last one */
+	u32 entries_free_count; /* L */
+	struct list_head dirty;
+	u32 dirty_count;
+	struct cb_entry *entries;
+	struct list_head runs_free;
+	struct cb_run *runs;
+	u32 loads_in_flight;
+	u32 stores_in_flight;
+	u64 slots_reserved; /* by entries that are in memory or stored */
+	u64 slots_used; /* given out, the header's included */
+	unsigned long next_check; /* jiffies */
+	struct bio_set run_bios;
+
+	/* Epoch header: set-up only. */
+	struct page *header_page;
+	struct completion header_done;
+	blk_status_t header_status;
+	bool header_submitted;
+
+	/* Snapshot device. */
+	struct gendisk *disk;
+	bool disk_added;
+	atomic_t open_count; /* -1 once it is being destroyed */
+	struct bio_set read_bios;
+	mempool_t read_pool;
+	atomic_t reads_in_flight;
+	wait_queue_head_t reads_wait;
+
+	struct cb_stats stats;
+};
+
+/* ---- device.c ---------------------------------------------------------- */
+
+extern struct mutex cb_control_mutex;
+extern struct cb_device __rcu *cb_devices[COWBIRD_MAX_MINORS];
+extern atomic_t cb_device_count;
+extern struct workqueue_struct *cb_read_queue;
+
+/* What a set-up needs, checked and copied from user space. */
+struct cb_setup {
+	unsigned int minor;
+	dev_t origin;
+	u64 cache_bytes;
+	struct cb_extent *extents; /* taken over on success */
+	u32 extent_count;
+	struct file *cow_file; /* taken over on success */
+	struct file **freeze_files;
+	u32 freeze_count;
+	u8 uuid[COWBIRD_UUID_BYTES];
+	u64 epoch;
+	u32 timeout_ms;
+	const char *origin_path;
+	const char *cow_path;
+	char *reason; /* COWBIRD_REASON_BYTES, out */
+};
+
+int cb_device_create(struct cb_setup *setup);
+int cb_device_destroy(unsigned int minor, char *reason);
+int cb_device_init(void);
+void cb_device_exit(void);
+
+/* Moves the phase; -EINVAL where the protocol does not know the move. */
+int cb_device_event(struct cb_device *dev, enum cb_event event);
+
+/*
+ * Ends a snapshot for good: from here on writes pass, reads fail, and the
+ * reason shows. Any context. The first reason stays.
+ */
+__printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...);
+
+/* Writes a refusal's reason for user space and returns the error. */
+__printf(3, 4) int cb_refuse(char *reason, int error, const char *fmt, ...);
+
+/* A bio's operation and flags as the tracepoints show them. */
+static inline unsigned int cb_bio_opf(const struct bio *bio)
+{
+	return (__force unsigned int)bio->bi_opf;
+}
+
+static inline enum cb_phase cb_phase_of(const struct cb_device *dev)
+{
+	return READ_ONCE(dev->phase);
+}
+
+/* ---- hook.c ------------------------------------------------------------ */
+
+int cb_hook_init(void);
+void cb_hook_exit(void);
+
+/* Submits one of the module's own bios, past the hook. */
+void cb_submit_past_hook(struct bio *bio);
+
+/* Lets go of a write that dev held; snapshots with a higher minor see it next. */
+void cb_hook_release(struct cb_device *dev, struct bio *bio);
+
+/*
+ * Waits until every write that had entered the hook for this disk has left it.
+ * The first form gives up after a time, with -ETIMEDOUT.
+ */
+int cb_hook_wait_timeout(struct gendisk *disk, unsigned long timeout_jiffies);
+void cb_hook_wait(struct gendisk *disk);
+
+/* ---- origin.c ---------------------------------------------------------- */
+
+/* True when the write was taken over; the caller must not touch it any more. */
+bool cb_origin_write(struct cb_device *dev, struct bio *bio);
+
+/* Makes a writer wait while too many writes are held. */
+void cb_origin_slow_down(struct cb_device *dev);
+
+/* Notices writes by others into the COW file of a snapshot. */
+void cb_origin_guard_cow(struct cb_device *dev, struct bio *bio);
+
+/* First block in [from, last] that a write must wait for, or last + 1. */
+u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last);
+
+/* ---- engine.c ---------------------------------------------------------- */
+
+int cb_engine_start(struct cb_device *dev);
+/* Releases everything, waits for the engine's bios and ends the thread. */
+void cb_engine_stop(struct cb_device *dev);
+void cb_engine_wake(struct cb_device *dev);
+
+/* ---- blocks.c ---------------------------------------------------------- */
+
+int cb_blocks_init(struct cb_device *dev);
+void cb_blocks_free(struct cb_device *dev);
+
+/* All of these under cb_device.lock. */
+struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block);
+struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block);
+void cb_blocks_forget(struct cb_device *dev, struct cb_entry *entry);
+int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry);
+void cb_blocks_get(struct cb_entry *entry);
+void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry);
+
+bool cb_block_is_own(struct cb_device *dev, u64 block);
+
+/* ---- blockio.c --------------------------------------------------------- */
+
+/* Starts a run's I/O; its completion puts it on cb_device.done. */
+void cb_run_submit_load(struct cb_run *run);
+void cb_run_submit_store(struct cb_run *run);
+
+int cb_header_prepare(struct cb_device *dev);
+
+/*
+ * Writes the epoch header with FUA, and waits at most so long: origin writes
+ * are held meanwhile, and a COW disk that hangs must not make the origin hang.
+ * After -ETIMEDOUT the write is still under way; cb_header_free waits for it,
+ * when nothing is held any more.
+ */
+int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies);
+void cb_header_free(struct cb_device *dev);
+
+/* ---- quiesce.c --------------------------------------------------------- */
+
+/* Makes the cut: on success the epoch has begun and the device is ACTIVE. */
+int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup);
+
+/* ---- snapdisk.c, snapread.c -------------------------------------------- */
+
+int cb_snapdisk_init(void);
+void cb_snapdisk_exit(void);
+int cb_snapdisk_create(struct cb_device *dev);
+void cb_snapdisk_destroy(struct cb_device *dev);
+int cb_snapdisk_publish(struct cb_device *dev);
+
+void cb_snapread_submit(struct cb_device *dev, struct bio *bio);
+size_t cb_snapread_bytes(void);
+
+/* ---- control.c, info.c ------------------------------------------------- */
+
+int cb_control_init(void);
+void cb_control_exit(void);
+void cb_unpin_cow_file(struct file *file);
+int cb_info_init(void);
+void cb_info_exit(void);
+
+#endif

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Life of a snapshot: made, found by the hook, failed, destroyed. */
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "cowbird.h"
+#include "cowbird_trace.h"
+
+/* Longest time that a write may be held before its snapshot is given up. */
+static unsigned int hold_limit_s = 30;
+module_param(hold_limit_s, uint, 0644);
+MODULE_PARM_DESC(hold_limit_s, "Seconds after which a held write ends its snapshot (default 30)");
+
+/* Bound of preserved blocks in memory, all snapshots together. */
+static unsigned int total_cache_mb = 2048;
+module_param(total_cache_mb, uint, 0644);
+MODULE_PARM_DESC(total_cache_mb, "Memory for preserved blocks of all snapshots, in MiB (default 2048)");
+
+DEFINE_MUTEX(cb_control_mutex);
+struct cb_device __rcu *cb_devices[COWBIRD_MAX_MINORS];
+atomic_t cb_device_count = ATOMIC_INIT(0);
+static u64 cb_total_cache_bytes; /* cb_control_mutex */
+
+int cb_refuse(char *reason, int error, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vscnprintf(reason, COWBIRD_REASON_BYTES, fmt, args);
+	va_end(args);
+	return error;
+}
+
+int cb_device_event(struct cb_device *dev, enum cb_event event)
+{
+	unsigned long flags;
+	int next, old;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	old = dev->phase;
+	next = cb_phase_next(old, event);
+	if (next >= 0)
+		WRITE_ONCE(dev->phase, next);
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (next < 0)
+		return next;
+	trace_cowbird_state(dev, old, next);
+	return 0;
+}
+
+void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...)
+{
+	unsigned long flags;
+	bool first = false;
+	va_list args;
+	int next;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	next = cb_phase_next(dev->phase, CB_EVENT_FAIL);
+	if (next >= 0) {
+		va_start(args, fmt);
+		vscnprintf(dev->error_text, sizeof(dev->error_text), fmt, args);
+		va_end(args);
+		WRITE_ONCE(dev->error, error);
+		/* Writes pass from here on; a reader looks at the phase last. */
+		WRITE_ONCE(dev->phase, next);
+		first = true;
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (!first)
+		return;
+	trace_cowbird_error(dev, error);
+	pr_err("snapshot %u of %s has failed and cannot be used: %s (error %d)\n", dev->minor,
+	       dev->origin_path, dev->error_text, error);
+	cb_engine_wake(dev);
+	wake_up_all(&dev->slow_wait);
+}
+
+/* ---- set-up ------------------------------------------------------------ */
+
+static struct cb_device *cb_device_alloc(struct cb_setup *setup)
+{
+	struct cb_device *dev = kvzalloc(sizeof(*dev), GFP_KERNEL);
+
+	if (!dev)
+		return NULL;
+	dev->minor = setup->minor;
+	dev->phase = CB_PHASE_NEW;
+	dev->epoch = setup->epoch;
+	dev->cache_bytes = setup->cache_bytes;
+	dev->hold_limit_jiffies = max(hold_limit_s, 1u) * HZ;
+	memcpy(dev->uuid, setup->uuid, sizeof(dev->uuid));
+	strscpy(dev->origin_path, setup->origin_path, sizeof(dev->origin_path));
+	strscpy(dev->cow_path, setup->cow_path, sizeof(dev->cow_path));
+	spin_lock_init(&dev->lock);
+	bio_list_init(&dev->incoming);
+	init_waitqueue_head(&dev->slow_wait);
+	init_waitqueue_head(&dev->engine_wait);
+	init_waitqueue_head(&dev->reads_wait);
+	init_llist_head(&dev->done);
+	INIT_LIST_HEAD(&dev->held);
+	INIT_LIST_HEAD(&dev->held_free);
+	INIT_LIST_HEAD(&dev->entries_free);
+	INIT_LIST_HEAD(&dev->dirty);
+	INIT_LIST_HEAD(&dev->runs_free);
+	return dev;
+}
+
+static int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
+{
+	struct block_device *bdev;
+	int ret = cb_bdev_open(&dev->origin, setup->origin);
+
+	if (ret) {
+		dev->origin.bdev = NULL;
+		return cb_refuse(setup->reason, ret, "cannot open %s", setup->origin_path);
+	}
+	bdev = dev->origin.bdev;
+	dev->origin_disk = bdev->bd_disk;
+	if (bdev_is_zoned(bdev))
+		return cb_refuse(setup->reason, -EOPNOTSUPP, "%s is a zoned device",
+				 setup->origin_path);
+	if (bdev_logical_block_size(bdev) > CB_BLOCK_BYTES)
+		return cb_refuse(setup->reason, -EOPNOTSUPP,
+				 "%s has logical blocks of more than 4096 bytes", setup->origin_path);
+	ret = cb_geom_init(&dev->geom, get_start_sect(bdev), cb_bdev_sectors(bdev));
+	if (ret)
+		return cb_refuse(setup->reason, ret, "%s is empty", setup->origin_path);
+	dev->block_count = cb_geom_block_count(&dev->geom);
+	return 0;
+}
+
+/* One snapshot at a time of any part of a disk. */
+static int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup)
+{
+	unsigned int i;
+
+	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
+		struct cb_device *other = rcu_dereference_protected(
+			cb_devices[i], lockdep_is_held(&cb_control_mutex));
+		struct cb_blocks touched;
+
+		if (other && other->origin_disk == dev->origin_disk &&
+		    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
+			return cb_refuse(setup->reason, -EBUSY,
+					 "%s has a snapshot already: minor %u of %s",
+					 setup->origin_path, other->minor, other->origin_path);
+	}
+	return 0;
+}
+
+static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
+{
+	struct super_block *sb = file_inode(setup->cow_file)->i_sb;
+	u64 grid = 0;
+	u32 i;
+	int ret;
+
+	if (!sb->s_bdev)
+		return cb_refuse(setup->reason, -EOPNOTSUPP,
+				 "the COW file is on %s, which has no single block device",
+				 sb->s_type->name);
+	dev->cow_bdev = sb->s_bdev;
+	dev->cow_disk = sb->s_bdev->bd_disk;
+	dev->cow_base = get_start_sect(sb->s_bdev);
+	dev->cow_on_origin = dev->cow_disk == dev->origin_disk;
+	if (dev->cow_on_origin)
+		grid = dev->geom.start;
+	for (i = 0; i < setup->extent_count; i++) {
+		struct cb_extent *extent = &setup->extents[i];
+
+		if (extent->sector > cb_bdev_sectors(dev->cow_bdev) ||
+		    extent->slots > cb_bdev_sectors(dev->cow_bdev) - extent->sector)
+			return cb_refuse(setup->reason, -EINVAL,
+					 "the COW file has an extent outside of its filesystem's device");
+		extent->sector += dev->cow_base;
+	}
+	ret = cb_extents_init(&dev->extents, setup->extents, setup->extent_count, grid,
+			      cb_disk_sectors(dev->cow_disk));
+	if (ret)
+		return cb_refuse(setup->reason, ret, "the COW file's extents cannot be used");
+	if (dev->extents.slots < 2)
+		return cb_refuse(setup->reason, -ENOSPC,
+				 "the COW file is too small to keep a single block");
+	return 0;
+}
+
+static int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
+{
+	u64 limit = (u64)total_cache_mb << 20;
+
+	if (cb_total_cache_bytes + dev->cache_bytes > limit)
+		return cb_refuse(setup->reason, -ENOMEM,
+				 "a cache of %llu MiB would exceed the limit of %u MiB for all snapshots (parameter total_cache_mb)",
+				 (unsigned long long)dev->cache_bytes >> 20, total_cache_mb);
+	cb_total_cache_bytes += dev->cache_bytes;
+	return 0;
+}
+
+static int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret;
+
+	ret = bioset_init(&dev->run_bios, CB_RUNS, 0, BIOSET_NEED_BVECS);
+	if (!ret)
+		ret = bioset_init(&dev->read_bios, CB_RUNS, 0, 0);
+	if (!ret)
+		ret = mempool_init_kmalloc_pool(&dev->read_pool, 4, cb_snapread_bytes());
+	if (!ret)
+		ret = cb_blocks_init(dev);
+	if (!ret)
+		ret = cb_header_prepare(dev);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
+	return 0;
+}
+
+/* Frees what there is; everything that could still use it has ended. */
+static void cb_device_free(struct cb_device *dev)
+{
+	/* Completions that have handed over their result but not yet returned. */
+	synchronize_rcu();
+	cb_header_free(dev);
+	cb_blocks_free(dev);
+	mempool_exit(&dev->read_pool);
+	bioset_exit(&dev->read_bios);
+	bioset_exit(&dev->run_bios);
+	if (dev->origin.bdev)
+		cb_bdev_close(&dev->origin);
+	kvfree(dev);
+}
+
+static void cb_device_publish(struct cb_device *dev)
+{
+	rcu_assign_pointer(cb_devices[dev->minor], dev);
+	atomic_inc(&cb_device_count);
+}
+
+/* After this nobody finds the snapshot through the hook, and no write is held. */
+static void cb_device_unpublish(struct cb_device *dev)
+{
+	cb_device_event(dev, CB_EVENT_CLOSE);
+	wake_up_all(&dev->slow_wait);
+	cb_engine_wake(dev);
+	atomic_dec(&cb_device_count);
+	RCU_INIT_POINTER(cb_devices[dev->minor], NULL);
+	/* First those that are looking, then those that have found. */
+	synchronize_rcu();
+	cb_hook_wait(dev->origin_disk);
+	if (dev->cow_disk != dev->origin_disk)
+		cb_hook_wait(dev->cow_disk);
+	cb_engine_stop(dev);
+}
+
+/* Everything that can fail without a write having been touched. */
+static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret;
+
+	ret = cb_device_open_origin(dev, setup);
+	if (!ret)
+		ret = cb_device_check_overlap(dev, setup);
+	if (!ret)
+		ret = cb_device_init_cow(dev, setup);
+	if (!ret)
+		ret = cb_device_init_memory(dev, setup);
+	if (ret)
+		return ret;
+	ret = cb_snapdisk_create(dev);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot make the snapshot device");
+	ret = cb_engine_start(dev);
+	if (ret) {
+		cb_engine_stop(dev);
+		cb_snapdisk_destroy(dev);
+		return cb_refuse(setup->reason, ret, "cannot start the snapshot's thread");
+	}
+	return 0;
+}
+
+static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret;
+
+	cb_device_publish(dev);
+	ret = cb_quiesce_and_begin(dev, setup);
+	if (!ret) {
+		ret = cb_snapdisk_publish(dev);
+		if (ret)
+			cb_refuse(setup->reason, ret, "cannot add the snapshot device");
+	}
+	if (ret) {
+		cb_device_unpublish(dev);
+		cb_snapdisk_destroy(dev);
+	}
+	return ret;
+}
+
+int cb_device_create(struct cb_setup *setup)
+{
+	struct cb_device *dev;
+	int ret;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (rcu_access_pointer(cb_devices[setup->minor]))
+		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
+	if (!try_module_get(THIS_MODULE))
+		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
+	dev = cb_device_alloc(setup);
+	if (!dev) {
+		ret = cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+		goto out_module;
+	}
+	ret = cb_device_claim_memory(dev, setup);
+	if (ret)
+		goto out_free;
+	ret = cb_device_prepare(dev, setup);
+	if (ret)
+		goto out_unclaim;
+	ret = cb_device_begin(dev, setup);
+	if (ret)
+		goto out_unclaim;
+	/* From here on the device owns what the caller brought. */
+	dev->cow_file = setup->cow_file;
+	setup->cow_file = NULL;
+	setup->extents = NULL;
+	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
+		dev->origin_path, (unsigned long long)dev->epoch,
+		(unsigned long long)dev->block_count, (unsigned long long)dev->extents.slots);
+	return 0;
+
+out_unclaim:
+	cb_total_cache_bytes -= dev->cache_bytes;
+out_free:
+	cb_device_free(dev);
+out_module:
+	module_put(THIS_MODULE);
+	return ret;
+}
+
+/* ---- destruction ------------------------------------------------------- */
+
+int cb_device_destroy(unsigned int minor, char *reason)
+{
+	struct cb_device *dev;
+	struct file *cow_file;
+
+	lockdep_assert_held(&cb_control_mutex);
+	dev = rcu_dereference_protected(cb_devices[minor], lockdep_is_held(&cb_control_mutex));
+	if (!dev)
+		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
+	/* Nobody can open it any more once the count is -1. */
+	if (atomic_cmpxchg(&dev->open_count, 0, -1) != 0)
+		return cb_refuse(reason, -EBUSY, "/dev/" COWBIRD_DISK_PREFIX
+				 "%u is open or mounted; close it first", minor);
+	cow_file = dev->cow_file;
+	cb_device_unpublish(dev);
+	cb_snapdisk_destroy(dev);
+	pr_info("snapshot %u of %s: destroyed\n", dev->minor, dev->origin_path);
+	kvfree(dev->extents.list);
+	cb_total_cache_bytes -= dev->cache_bytes;
+	/* Waits for the last of our own bios, so the file can go afterwards. */
+	cb_device_free(dev);
+	cb_unpin_cow_file(cow_file);
+	module_put(THIS_MODULE);
+	return 0;
+}
+
+struct workqueue_struct *cb_read_queue;
+
+int cb_device_init(void)
+{
+	cb_read_queue = alloc_workqueue("cowbird_read", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return cb_read_queue ? 0 : -ENOMEM;
+}
+
+void cb_device_exit(void)
+{
+	destroy_workqueue(cb_read_queue);
+}

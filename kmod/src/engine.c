@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One thread per snapshot. It loads the T0 content of blocks that held writes
+ * wait for, declares them preserved, releases the writes, and stores the blocks
+ * in the COW file behind the writers' backs. All I/O is asynchronous; the
+ * thread only decides. Each turn runs these steps in this order:
+ *
+ *   finish   completed loads become preserved, completed stores free memory
+ *   release  writes whose blocks are all preserved, in order of arrival
+ *   admit    writes that the hook has put on the list
+ *   load     blocks that admitted writes wait for, as far as memory goes
+ *   store    preserved blocks, in batches that are contiguous in the COW file
+ *
+ * Invariant 1 is the order of finish and release: a write leaves only after
+ * cb_engine_loaded() has set the bits of all its blocks.
+ */
+#include <linux/sched.h>
+#include <linux/slab.h>
+
+#include "cowbird.h"
+#include "cowbird_trace.h"
+
+/* How often an idle engine looks after time limits and the origin's size. */
+#define CB_CHECK_INTERVAL HZ
+/* How long a partial batch of preserved blocks waits for company. */
+#define CB_STORE_DELAY_JIFFIES max(HZ / 100, 1)
+
+void cb_engine_wake(struct cb_device *dev)
+{
+	wake_up(&dev->engine_wait);
+}
+
+static bool cb_engine_passes_all(struct cb_device *dev)
+{
+	enum cb_phase phase = cb_phase_of(dev);
+
+	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING;
+}
+
+/* ---- finish ------------------------------------------------------------ */
+
+static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
+{
+	struct cb_entry *entry, *next;
+	bool good = run->status == BLK_STS_OK;
+	unsigned long flags;
+
+	if (!good)
+		cb_device_fail(dev, blk_status_to_errno(run->status),
+			       "cannot read block %llu of the origin",
+			       (unsigned long long)list_first_entry(&run->entries, struct cb_entry,
+								    list)->block);
+	spin_lock_irqsave(&dev->lock, flags);
+	list_for_each_entry_safe(entry, next, &run->entries, list) {
+		list_del_init(&entry->list);
+		if (!good) {
+			cb_blocks_forget(dev, entry);
+			continue;
+		}
+		entry->state = CB_ENTRY_DIRTY;
+		list_add_tail(&entry->list, &dev->dirty);
+		dev->dirty_count++;
+		/* Whoever sees the bit sees the content. */
+		smp_mb__before_atomic();
+		set_bit(entry->block, dev->preserved);
+		atomic64_inc(&dev->stats.preserved_blocks);
+		trace_cowbird_preserve_complete(dev, entry->block);
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	dev->loads_in_flight--;
+}
+
+static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
+{
+	struct cb_entry *entry, *next;
+	unsigned long flags;
+	int ret = blk_status_to_errno(run->status);
+
+	if (ret)
+		cb_device_fail(dev, ret, "cannot write to the COW file");
+	spin_lock_irqsave(&dev->lock, flags);
+	list_for_each_entry_safe(entry, next, &run->entries, list) {
+		list_del_init(&entry->list);
+		/* A block that was not stored stays in memory; its snapshot has failed. */
+		if (ret || WARN_ON_ONCE(cb_blocks_stored(dev, entry)))
+			continue;
+		atomic64_inc(&dev->stats.stored_blocks);
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	dev->stores_in_flight--;
+}
+
+static bool cb_engine_finish(struct cb_device *dev)
+{
+	struct llist_node *done = llist_reverse_order(llist_del_all(&dev->done));
+	struct cb_run *run, *next;
+
+	llist_for_each_entry_safe(run, next, done, done) {
+		if (run->store)
+			cb_engine_stored(dev, run);
+		else
+			cb_engine_loaded(dev, run);
+		list_add(&run->free, &dev->runs_free);
+	}
+	return done;
+}
+
+/* ---- release ----------------------------------------------------------- */
+
+static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
+{
+	unsigned long flags;
+	bool wake;
+
+	trace_cowbird_release(dev, cb_bio_disk_sector(bio), bio->bi_iter.bi_size >> SECTOR_SHIFT,
+			      cb_bio_opf(bio));
+	cb_hook_release(dev, bio);
+	spin_lock_irqsave(&dev->lock, flags);
+	dev->held_count--;
+	wake = dev->held_count == CB_HELD_SLOW || !dev->held_count;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (wake)
+		wake_up_all(&dev->slow_wait);
+}
+
+static bool cb_engine_release(struct cb_device *dev)
+{
+	bool all = cb_engine_passes_all(dev), progress = false;
+	struct cb_held *held, *next;
+
+	list_for_each_entry_safe(held, next, &dev->held, list) {
+		held->ready = cb_next_unpreserved(dev, held->ready, held->last);
+		if (held->ready <= held->last && !all)
+			continue;
+		list_move_tail(&held->list, &dev->held_free);
+		cb_engine_let_go(dev, held->bio);
+		progress = true;
+	}
+	return progress;
+}
+
+/* ---- admit ------------------------------------------------------------- */
+
+static struct bio *cb_engine_pop(struct cb_device *dev)
+{
+	unsigned long flags;
+	struct bio *bio = NULL;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	/* While the cut is being made nothing moves. */
+	if (dev->phase != CB_PHASE_HOLDING)
+		bio = bio_list_pop(&dev->incoming);
+	spin_unlock_irqrestore(&dev->lock, flags);
+	return bio;
+}
+
+static bool cb_engine_admit(struct cb_device *dev)
+{
+	bool all = cb_engine_passes_all(dev), progress = false;
+	struct bio *bio;
+
+	while ((all || !list_empty(&dev->held_free)) && (bio = cb_engine_pop(dev))) {
+		struct cb_blocks touched;
+		struct cb_held *held;
+
+		progress = true;
+		if (all || !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
+					    bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched)) {
+			cb_engine_let_go(dev, bio);
+			continue;
+		}
+		held = list_first_entry(&dev->held_free, struct cb_held, list);
+		held->bio = bio;
+		held->ready = touched.first;
+		held->issued = touched.first;
+		held->last = touched.last;
+		held->since = jiffies;
+		list_move_tail(&held->list, &dev->held);
+	}
+	return progress;
+}
+
+/* ---- load -------------------------------------------------------------- */
+
+static struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store)
+{
+	struct cb_run *run = list_first_entry(&dev->runs_free, struct cb_run, free);
+
+	list_del(&run->free);
+	run->store = store;
+	run->count = 0;
+	run->status = BLK_STS_OK;
+	INIT_LIST_HEAD(&run->entries);
+	return run;
+}
+
+/*
+ * Takes the next block for a load; false when the run must end before it:
+ * preserved, already being loaded, or no memory or slot for it.
+ */
+static bool cb_engine_take(struct cb_device *dev, struct cb_run *run, u64 block, bool *stuck)
+{
+	struct cb_entry *entry = NULL;
+	bool full = false, taken = false;
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	if (!test_bit(block, dev->preserved) && !cb_blocks_find(dev, block)) {
+		full = dev->slots_reserved >= dev->slotmap.capacity;
+		if (!full)
+			entry = cb_blocks_take(dev, block);
+		if (entry) {
+			dev->slots_reserved++;
+			list_add_tail(&entry->list, &run->entries);
+			run->count++;
+			taken = true;
+		} else {
+			*stuck = true;
+		}
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (full) {
+		trace_cowbird_overflow(dev, dev->slots_reserved, dev->slotmap.capacity);
+		cb_device_fail(dev, -ENOSPC, "the COW file is full (%u blocks)",
+			       dev->slotmap.capacity);
+	}
+	return taken;
+}
+
+/* Loads the next stretch that one write waits for. True when it may be asked again. */
+static bool cb_engine_load_one(struct cb_device *dev, struct cb_held *held, bool *stuck)
+{
+	struct cb_run *run;
+
+	held->issued = cb_next_unpreserved(dev, held->issued, held->last);
+	if (held->issued > held->last || list_empty(&dev->runs_free))
+		return false;
+	run = cb_engine_new_run(dev, false);
+	while (held->issued <= held->last && run->count < CB_RUN_BLOCKS &&
+	       cb_next_unpreserved(dev, held->issued, held->issued) == held->issued &&
+	       cb_engine_take(dev, run, held->issued, stuck))
+		held->issued++;
+	if (!run->count) {
+		list_add(&run->free, &dev->runs_free);
+		if (*stuck)
+			return false;
+		/* Somebody else's load brings this block. */
+		held->issued++;
+		return true;
+	}
+	trace_cowbird_preserve_begin(dev, list_first_entry(&run->entries, struct cb_entry,
+							   list)->block, run->count);
+	dev->loads_in_flight++;
+	cb_run_submit_load(run);
+	return true;
+}
+
+static bool cb_engine_load(struct cb_device *dev)
+{
+	bool stuck = false, progress = false;
+	struct cb_held *held;
+
+	list_for_each_entry(held, &dev->held, list) {
+		while (!stuck && !cb_engine_passes_all(dev) &&
+		       cb_engine_load_one(dev, held, &stuck))
+			progress = true;
+		if (stuck || list_empty(&dev->runs_free))
+			break;
+	}
+	return progress;
+}
+
+/* ---- store ------------------------------------------------------------- */
+
+/* Gives out slots for one run: as many as follow each other in the COW file. */
+static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
+{
+	u64 sector, contiguous;
+	unsigned long flags;
+
+	/* A block in memory has a slot reserved, so there is one to give. */
+	if (WARN_ON_ONCE(cb_extents_slot(&dev->extents, dev->slots_used, &sector, &contiguous)))
+		return;
+	spin_lock_irqsave(&dev->lock, flags);
+	while (dev->dirty_count && run->count < CB_RUN_BLOCKS && run->count < contiguous) {
+		struct cb_entry *entry = list_first_entry(&dev->dirty, struct cb_entry, list);
+
+		list_move_tail(&entry->list, &run->entries);
+		dev->dirty_count--;
+		entry->state = CB_ENTRY_STORING;
+		entry->slot = dev->slots_used++;
+		run->count++;
+		trace_cowbird_preserve_store(dev, entry->block, entry->slot);
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+}
+
+static bool cb_engine_store_now(struct cb_device *dev, bool idle)
+{
+	if (!dev->dirty_count || list_empty(&dev->runs_free) || cb_engine_passes_all(dev))
+		return false;
+	return idle || dev->dirty_count >= CB_STORE_BATCH ||
+	       READ_ONCE(dev->entries_free_count) < dev->entry_count / 2;
+}
+
+static bool cb_engine_store(struct cb_device *dev, bool idle)
+{
+	bool progress = false;
+
+	while (cb_engine_store_now(dev, idle)) {
+		struct cb_run *run = cb_engine_new_run(dev, true);
+
+		cb_engine_fill_store(dev, run);
+		if (!run->count) {
+			list_add(&run->free, &dev->runs_free);
+			cb_device_fail(dev, -EIO, "no slot for a preserved block");
+			break;
+		}
+		dev->stores_in_flight++;
+		cb_run_submit_store(run);
+		progress = true;
+	}
+	return progress;
+}
+
+/* ---- check ------------------------------------------------------------- */
+
+/* Time limits and changes under our feet (invariants 4 and 5). */
+static void cb_engine_check(struct cb_device *dev)
+{
+	struct cb_held *oldest = list_first_entry_or_null(&dev->held, struct cb_held, list);
+
+	if (time_before(jiffies, dev->next_check))
+		return;
+	dev->next_check = jiffies + CB_CHECK_INTERVAL;
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+		return;
+	if (oldest && time_after(jiffies, oldest->since + dev->hold_limit_jiffies))
+		cb_device_fail(dev, -ETIMEDOUT, "a write had to wait for more than %u s",
+			       dev->hold_limit_jiffies / HZ);
+	if (cb_bdev_sectors(dev->origin.bdev) != dev->geom.sectors)
+		cb_device_fail(dev, -ESTALE, "the origin changed its size from %llu to %llu sectors",
+			       (unsigned long long)dev->geom.sectors,
+			       (unsigned long long)cb_bdev_sectors(dev->origin.bdev));
+}
+
+static bool cb_engine_has_work(struct cb_device *dev)
+{
+	if (!llist_empty(&dev->done))
+		return true;
+	if (!READ_ONCE(dev->held_count))
+		return false;
+	return cb_engine_passes_all(dev) ||
+	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !bio_list_empty(&dev->incoming) &&
+		!list_empty(&dev->held_free));
+}
+
+static int cb_engine_main(void *data)
+{
+	struct cb_device *dev = data;
+	long idle = 1;
+
+	while (!kthread_should_stop() || READ_ONCE(dev->held_count) || dev->loads_in_flight ||
+	       dev->stores_in_flight) {
+		bool progress;
+
+		/* At the end of the wait, a batch that found no company goes alone. */
+		progress = cb_engine_finish(dev);
+		progress |= cb_engine_release(dev);
+		progress |= cb_engine_admit(dev);
+		progress |= cb_engine_load(dev);
+		progress |= cb_engine_store(dev, !idle);
+		cb_engine_check(dev);
+		if (progress) {
+			cond_resched();
+			idle = 1;
+			continue;
+		}
+		idle = wait_event_interruptible_timeout(
+			dev->engine_wait, cb_engine_has_work(dev) || kthread_should_stop(),
+			dev->dirty_count ? CB_STORE_DELAY_JIFFIES : CB_CHECK_INTERVAL);
+		if (kthread_should_stop() && !cb_engine_has_work(dev))
+			schedule_timeout_uninterruptible(1);
+	}
+	return 0;
+}
+
+int cb_engine_start(struct cb_device *dev)
+{
+	u32 i;
+
+	dev->held_array = kvcalloc(CB_HELD, sizeof(*dev->held_array), GFP_KERNEL);
+	dev->runs = kvcalloc(CB_RUNS, sizeof(*dev->runs), GFP_KERNEL);
+	if (!dev->held_array || !dev->runs)
+		return -ENOMEM;
+	for (i = 0; i < CB_HELD; i++)
+		list_add_tail(&dev->held_array[i].list, &dev->held_free);
+	for (i = 0; i < CB_RUNS; i++) {
+		dev->runs[i].dev = dev;
+		list_add_tail(&dev->runs[i].free, &dev->runs_free);
+	}
+	dev->next_check = jiffies + CB_CHECK_INTERVAL;
+	dev->engine = kthread_run(cb_engine_main, dev, "cowbird/%u", dev->minor);
+	if (IS_ERR(dev->engine)) {
+		int ret = PTR_ERR(dev->engine);
+
+		dev->engine = NULL;
+		return ret;
+	}
+	return 0;
+}
+
+void cb_engine_stop(struct cb_device *dev)
+{
+	if (dev->engine)
+		kthread_stop(dev->engine);
+	dev->engine = NULL;
+	kvfree(dev->held_array);
+	kvfree(dev->runs);
+}

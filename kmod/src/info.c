@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* /proc/cowbird-info: every snapshot and its counters, as one JSON object. */
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+
+#include "cowbird.h"
+
+/* A JSON string; bytes outside of ASCII pass through as UTF-8. */
+static void cb_info_string(struct seq_file *out, const char *text)
+{
+	seq_putc(out, '"');
+	for (; *text; text++) {
+		unsigned char c = *text;
+
+		if (c == '"' || c == '\\')
+			seq_printf(out, "\\%c", c);
+		else if (c < 0x20)
+			seq_printf(out, "\\u%04x", c);
+		else
+			seq_putc(out, c);
+	}
+	seq_putc(out, '"');
+}
+
+static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
+{
+	struct cb_stats *stats = &dev->stats;
+
+#define CB_COUNTER(name) seq_printf(out, ", \"" #name "\": %lld", atomic64_read(&stats->name))
+	CB_COUNTER(preserved_blocks);
+	CB_COUNTER(stored_blocks);
+	CB_COUNTER(held_writes);
+	CB_COUNTER(passed_writes);
+	CB_COUNTER(gated_writes);
+	CB_COUNTER(throttled_writers);
+	CB_COUNTER(reads_origin_blocks);
+	CB_COUNTER(reads_memory_blocks);
+	CB_COUNTER(reads_cow_blocks);
+	CB_COUNTER(reads_zero_blocks);
+	CB_COUNTER(reads_revalidated_blocks);
+#undef CB_COUNTER
+	seq_printf(out, ", \"memory_peak_blocks\": %d", atomic_read(&stats->memory_peak_blocks));
+	seq_printf(out, ", \"freeze_us\": %u, \"gate_us\": %u", stats->freeze_us, stats->gate_us);
+}
+
+static void cb_info_device(struct seq_file *out, struct cb_device *dev)
+{
+	char error_text[COWBIRD_REASON_BYTES];
+	unsigned long flags;
+	u32 held;
+	u64 slots_used;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	memcpy(error_text, dev->error_text, sizeof(error_text));
+	held = dev->held_count;
+	slots_used = dev->slotmap.used + 1;
+	spin_unlock_irqrestore(&dev->lock, flags);
+
+	seq_printf(out, "{\"minor\": %u, \"cow_file\": ", dev->minor);
+	cb_info_string(out, dev->cow_path);
+	seq_puts(out, ", \"block_device\": ");
+	cb_info_string(out, dev->origin_path);
+	seq_printf(out, ", \"max_cache\": %llu, \"fallocate\": %llu, \"seq_id\": %llu",
+		   dev->cache_bytes, dev->extents.slots * CB_BLOCK_BYTES, dev->epoch);
+	seq_printf(out, ", \"uuid\": \"%*phN\", \"error\": %d, \"state\": %d", COWBIRD_UUID_BYTES,
+		   dev->uuid, READ_ONCE(dev->error), COWBIRD_STATE_ACTIVE_SNAPSHOT);
+	seq_printf(out, ", \"version\": %d, \"state_name\": \"%s\"", COWBIRD_HEADER_VERSION,
+		   cb_phase_of(dev) == CB_PHASE_ACTIVE ? "active snapshot" : "failed snapshot");
+	seq_printf(out, ", \"origin_sectors\": %llu, \"cow_slots\": %llu, \"cow_slots_used\": %llu",
+		   dev->geom.sectors, dev->extents.slots, slots_used);
+	seq_printf(out, ", \"cow_own_blocks\": %llu, \"cow_inode\": %lu, \"held_bios\": %u",
+		   dev->own_blocks, (unsigned long)file_inode(dev->cow_file)->i_ino, held);
+	cb_info_counters(out, dev);
+	seq_puts(out, ", \"error_text\": ");
+	cb_info_string(out, error_text);
+	seq_putc(out, '}');
+}
+
+static int cb_info_show(struct seq_file *out, void *unused)
+{
+	bool first = true;
+	unsigned int i;
+
+	seq_puts(out, "{\"version\": \"" COWBIRD_VERSION "\", \"mutant\": ");
+#ifdef COWBIRD_MUTANT
+	cb_info_string(out, COWBIRD_MUTANT_NAME);
+#else
+	seq_puts(out, "null");
+#endif
+	seq_puts(out, ", \"devices\": [");
+	mutex_lock(&cb_control_mutex);
+	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
+		struct cb_device *dev = rcu_dereference_protected(
+			cb_devices[i], lockdep_is_held(&cb_control_mutex));
+
+		if (!dev)
+			continue;
+		seq_puts(out, first ? "" : ", ");
+		cb_info_device(out, dev);
+		first = false;
+	}
+	mutex_unlock(&cb_control_mutex);
+	seq_puts(out, "]}\n");
+	return 0;
+}
+
+int cb_info_init(void)
+{
+	return proc_create_single(COWBIRD_PROC_NAME, 0444, NULL, cb_info_show) ? 0 : -ENOMEM;
+}
+
+void cb_info_exit(void)
+{
+	remove_proc_entry(COWBIRD_PROC_NAME, NULL);
+}

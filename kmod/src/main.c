@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Cowbird: snapshots of live block devices by copy-on-write. */
+#include "cowbird.h"
+
+static int __init cowbird_init(void)
+{
+	int ret;
+
+	ret = cb_device_init();
+	if (ret)
+		return ret;
+	ret = cb_snapdisk_init();
+	if (ret)
+		goto out_device;
+	ret = cb_hook_init();
+	if (ret)
+		goto out_snapdisk;
+	ret = cb_info_init();
+	if (ret)
+		goto out_hook;
+	ret = cb_control_init();
+	if (ret)
+		goto out_info;
+#ifdef COWBIRD_MUTANT
+	pr_info("MUTANT BUILD (%s): it loses data on purpose, for tests only\n",
+		COWBIRD_MUTANT_NAME);
+#endif
+	return 0;
+
+out_info:
+	cb_info_exit();
+out_hook:
+	cb_hook_exit();
+out_snapdisk:
+	cb_snapdisk_exit();
+out_device:
+	cb_device_exit();
+	return ret;
+}
+
+static void __exit cowbird_exit(void)
+{
+	/* Snapshots hold a reference to the module: there is none by now. */
+	cb_control_exit();
+	cb_info_exit();
+	cb_hook_exit();
+	cb_snapdisk_exit();
+	cb_device_exit();
+}
+
+module_init(cowbird_init);
+module_exit(cowbird_exit);
+
+MODULE_DESCRIPTION("Copy-on-write snapshots and changed-block tracking of live block devices");
+MODULE_AUTHOR("The Cowbird authors");
+MODULE_LICENSE("GPL");
+MODULE_VERSION(COWBIRD_VERSION);
+#ifdef COWBIRD_MUTANT
+MODULE_INFO(cowbird_mutant, COWBIRD_MUTANT_NAME);
+#endif

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What happens to one write to an origin, in the context of its submitter.
+ *
+ * A write whose blocks are all preserved passes after a look at the bitmap,
+ * without a lock. Any other is put on the snapshot's list and its submitter
+ * goes on: the submitter may be inside another driver's submission, where
+ * waiting for I/O would never end. The engine releases the write later.
+ */
+#include <linux/bitmap.h>
+
+#include "cowbird.h"
+#include "cowbird_trace.h"
+
+/* Longest time that one writer is made to wait, whatever the engine does. */
+#define CB_SLOW_LIMIT (5 * HZ)
+
+u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last)
+{
+	u64 next = from;
+
+	while (next <= last) {
+		next = find_next_zero_bit(dev->preserved, last + 1, next);
+		if (cb_mutant(skip_cow_every_nth) && next <= last && next % CB_MUTANT_NTH == 0)
+			next++;
+		else
+			break;
+	}
+	return next;
+}
+
+static u64 cb_bio_sectors(const struct bio *bio)
+{
+	return bio->bi_iter.bi_size >> SECTOR_SHIFT;
+}
+
+/* The part under the lock: the phase cannot change meanwhile. */
+static bool cb_origin_hold(struct cb_device *dev, struct bio *bio, const struct cb_blocks *touched)
+{
+	bool held = false, overflow = false;
+	unsigned long flags;
+	bool preserved;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	preserved = cb_next_unpreserved(dev, touched->first, touched->last) > touched->last;
+	if (cb_write_decide(dev->phase, preserved) == CB_WRITE_HOLD) {
+		if (dev->held_count < CB_HELD_MAX) {
+			/* A held bio completes by interrupt: nobody can poll for it. */
+			bio->bi_opf &= ~CB_REQ_POLLED;
+			bio_list_add(&dev->incoming, bio);
+			dev->held_count++;
+			held = true;
+			if (dev->phase == CB_PHASE_HOLDING)
+				atomic64_inc(&dev->stats.gated_writes);
+		} else {
+			overflow = true;
+		}
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (overflow)
+		cb_device_fail(dev, -EOVERFLOW, "more than %u writes were waiting", CB_HELD_MAX);
+	return held;
+}
+
+bool cb_origin_write(struct cb_device *dev, struct bio *bio)
+{
+	enum cb_phase phase = cb_phase_of(dev);
+	struct cb_blocks touched;
+	bool preserved;
+
+	if (phase != CB_PHASE_HOLDING && phase != CB_PHASE_ACTIVE)
+		return false;
+	if (!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio), cb_bio_sectors(bio), &touched))
+		return false;
+	preserved = cb_next_unpreserved(dev, touched.first, touched.last) > touched.last;
+	if (cb_write_decide(phase, preserved) == CB_WRITE_PASS) {
+		atomic64_inc(&dev->stats.passed_writes);
+		return false;
+	}
+	trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
+	if (!cb_origin_hold(dev, bio, &touched))
+		return false;
+	atomic64_inc(&dev->stats.held_writes);
+	cb_engine_wake(dev);
+	return true;
+}
+
+void cb_origin_slow_down(struct cb_device *dev)
+{
+	if (READ_ONCE(dev->held_count) <= CB_HELD_SLOW)
+		return;
+	atomic64_inc(&dev->stats.throttled_writers);
+	trace_cowbird_overflow(dev, READ_ONCE(dev->held_count), CB_HELD_SLOW);
+	wait_event_timeout(dev->slow_wait,
+			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW ||
+				   cb_phase_of(dev) == CB_PHASE_FAILED ||
+				   cb_phase_of(dev) == CB_PHASE_CLOSING,
+			   CB_SLOW_LIMIT);
+}
+
+void cb_origin_guard_cow(struct cb_device *dev, struct bio *bio)
+{
+	u64 sector = cb_bio_disk_sector(bio);
+
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE && cb_phase_of(dev) != CB_PHASE_HOLDING)
+		return;
+	if (cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)))
+		cb_device_fail(dev, -EIO,
+			       "somebody else wrote into the COW file, at sector %llu of its disk",
+			       (unsigned long long)sector);
+}

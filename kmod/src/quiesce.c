@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The cut at T0 (invariant 3).
+ *
+ *   freeze    every filesystem that writes to the origin, and look that it is
+ *             frozen: a freeze that does nothing is an error, not a success
+ *   gate      writes that enter the hook from now on are held, not blocked
+ *   leave     writes that had entered before have been submitted
+ *   drain     and have completed
+ *   mark      the epoch header goes to the COW file, with the origin quiet
+ *   begin     the snapshot is active; held writes go on, under COW
+ *   thaw
+ *
+ * Freezing is done here and not in user space so that no filesystem stays
+ * frozen when the tool is killed. All waits from the gate on share one
+ * deadline; past it everything is let go and the snapshot is refused.
+ */
+#include <linux/ktime.h>
+#include <linux/sched/mm.h>
+
+#include "cowbird.h"
+#include "cowbird_trace.h"
+
+#define CB_DRAIN_POLL_MS 1
+
+static unsigned long cb_time_left(unsigned long deadline)
+{
+	return time_before(jiffies, deadline) ? deadline - jiffies : 1;
+}
+
+static struct super_block *cb_file_sb(struct file *file)
+{
+	return file_inode(file)->i_sb;
+}
+
+static void cb_thaw_all(struct cb_setup *setup, u32 count)
+{
+	while (count-- > 0) {
+		struct super_block *sb = cb_file_sb(setup->freeze_files[count]);
+		int ret = cb_thaw(sb->s_bdev, sb);
+
+		if (ret)
+			pr_err("cannot thaw the filesystem on %s (error %d); try fsfreeze --unfreeze\n",
+			       sb->s_id, ret);
+	}
+}
+
+static int cb_freeze_one(struct cb_setup *setup, struct super_block *sb)
+{
+	int ret;
+
+	if (!sb->s_bdev)
+		return cb_refuse(setup->reason, -EOPNOTSUPP,
+				 "filesystem %s on %s has no single block device to freeze",
+				 sb->s_type->name, sb->s_id);
+	ret = cb_freeze(sb->s_bdev);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot freeze the filesystem on %s", sb->s_id);
+	if (READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE && !sb_rdonly(sb)) {
+		cb_thaw(sb->s_bdev, sb);
+		return cb_refuse(setup->reason, -EOPNOTSUPP,
+				 "freezing %s on %s had no effect, so no instant can be cut there",
+				 sb->s_type->name, sb->s_id);
+	}
+	return 0;
+}
+
+static int cb_freeze_all(struct cb_setup *setup)
+{
+	u32 i;
+
+	for (i = 0; i < setup->freeze_count; i++) {
+		int ret = cb_freeze_one(setup, cb_file_sb(setup->freeze_files[i]));
+
+		if (ret) {
+			cb_thaw_all(setup, i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Waits until nothing is in flight on the origin's disk.
+ *
+ * A request queue is frozen, which also waits for requests that sit in a
+ * task's plug. A device that works on bios alone (dm) has no such count; there
+ * its I/O statistics serve, which are exact while no write can enter.
+ */
+static int cb_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline)
+{
+	struct request_queue *queue = dev->origin_disk->queue;
+
+	if (queue_is_mq(queue)) {
+		int drained;
+
+		blk_freeze_queue_start(queue);
+		drained = blk_mq_freeze_queue_wait_timeout(queue, cb_time_left(deadline));
+		cb_queue_unfreeze(queue);
+		if (drained)
+			return 0;
+	} else {
+		if (!blk_queue_io_stat(queue))
+			return cb_refuse(setup->reason, -EOPNOTSUPP,
+					 "%s keeps no I/O statistics, without which its writes cannot be drained; set queue/iostats to 1",
+					 dev->origin_disk->disk_name);
+		do {
+			if (!cb_disk_in_flight(dev->origin_disk))
+				return 0;
+			schedule_timeout_uninterruptible(msecs_to_jiffies(CB_DRAIN_POLL_MS));
+		} while (time_before(jiffies, deadline));
+	}
+	return cb_refuse(setup->reason, -ETIMEDOUT, "writes to %s did not come to rest within %u ms",
+			 setup->origin_path, setup->timeout_ms);
+}
+
+/* From the gate to the beginning of the epoch. */
+static int cb_cut(struct cb_device *dev, struct cb_setup *setup)
+{
+	unsigned long deadline = jiffies + msecs_to_jiffies(setup->timeout_ms);
+	int ret;
+
+	ret = cb_device_event(dev, CB_EVENT_GATE);
+	if (ret)
+		return ret;
+	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_GATED);
+	ret = cb_hook_wait_timeout(dev->origin_disk, cb_time_left(deadline));
+	if (ret)
+		return cb_refuse(setup->reason, ret,
+				 "writes that were being submitted did not go on within %u ms",
+				 setup->timeout_ms);
+	ret = cb_drain(dev, setup, deadline);
+	if (ret)
+		return ret;
+	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_DRAINED);
+	ret = cb_header_write(dev, cb_time_left(deadline));
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot write the epoch header to the COW file");
+	ret = cb_device_event(dev, CB_EVENT_BEGIN);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "the snapshot failed while it was being taken");
+	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_BEGUN);
+	return 0;
+}
+
+int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup)
+{
+	ktime_t start = ktime_get(), gate;
+	unsigned int noio;
+	int ret;
+
+	/* Memory that writes to a frozen filesystem could free must not be waited for. */
+	noio = memalloc_noio_save();
+	ret = cb_freeze_all(setup);
+	if (ret)
+		goto out;
+	gate = ktime_get();
+	dev->stats.freeze_us = ktime_us_delta(gate, start);
+	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_FROZEN);
+	ret = cb_cut(dev, setup);
+	if (ret)
+		cb_device_fail(dev, ret, "the snapshot could not be taken");
+	dev->stats.gate_us = ktime_us_delta(ktime_get(), gate);
+	cb_engine_wake(dev);
+	cb_thaw_all(setup, setup->freeze_count);
+out:
+	memalloc_noio_restore(noio);
+	return ret;
+}

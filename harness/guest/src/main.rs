@@ -1,3 +1,30 @@
 //! PID 1 and agent of the test guests.
+//!
+//! Started by the kernel it is init: it mounts, loads the boot modules, starts itself again as the
+//! agent and from then on only reaps. The agent serves the host over the virtio-serial port. They
+//! are two processes so that nothing that goes wrong in the agent ends PID 1, which would panic the
+//! kernel and be charged to the module under test.
 
-fn main() {}
+mod agent;
+mod error;
+mod init;
+mod kernel_log;
+mod ops;
+mod port;
+mod sys;
+
+/// Argument that makes this binary the agent.
+const AGENT_ARGUMENT: &str = "agent";
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some(AGENT_ARGUMENT) {
+        agent::run();
+    } else if std::process::id() == 1 {
+        init::run();
+    } else {
+        eprintln!(
+            "cowbird-guest is the init of a test guest; it runs as PID 1 of an initramfs only"
+        );
+        std::process::exit(2);
+    }
+}

@@ -1,1 +1,21 @@
-//! Typed host-guest protocol.
+//! Typed host-guest protocol, and the formats that guest and host must agree on.
+//!
+//! One byte stream (a virtio-serial port) carries [frames](frame); each frame holds one
+//! [message](message) in postcard encoding. The guest speaks first, with [`message::Hello`]; after
+//! that the host asks and the guest answers by request id, and the guest sends
+//! [events](message::Event) whenever it has some.
+//!
+//! Also here, because a writer in the guest and a reader on the host must not drift apart: the
+//! [seeded random numbers](rng) and the [self-describing sectors](sector) of the workloads.
+
+pub mod frame;
+pub mod message;
+pub mod rng;
+pub mod sector;
+
+/// Name of the virtio-serial port that carries the protocol, as QEMU and sysfs show it.
+pub const PORT_NAME: &str = "cowbird.agent";
+
+/// Version of frames and messages together. It travels in every frame header, so that a guest of
+/// another build is refused by name and not by a decoding error somewhere in a message.
+pub const PROTOCOL_VERSION: u8 = 1;

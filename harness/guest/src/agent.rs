@@ -1,0 +1,162 @@
+//! The agent: answers the host's requests, each on its own thread.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cowbird_proto::message::{Event, FromGuest, Hello, Reply, Request, RequestId, ToGuest};
+use rustix::system::{RebootCommand, reboot, uname};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::{Context, GuestResult, failure};
+use crate::port::Port;
+use crate::{kernel_log, ops};
+
+/// Requests served at the same time; more are refused.
+const MAX_REQUESTS: usize = 32;
+
+/// Pause between two signs of life.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Pause after the last answer, so that it leaves the guest before the power goes.
+const POWER_OFF_PAUSE: Duration = Duration::from_millis(50);
+
+/// The lead's info file.
+const INFO_PATH: &str = "/proc/cowbird-info";
+
+/// Everything that a request needs.
+pub struct Agent {
+    port: Arc<Port>,
+    in_flight: AtomicUsize,
+}
+
+/// Serves requests until the guest ends. Returning would be taken for a lost agent, rightly.
+pub fn run() {
+    protect_from_oom();
+    let (port, mut reader) = match Port::open() {
+        Ok(opened) => opened,
+        Err(error) => return eprintln!("cowbird-guest: {error}"),
+    };
+    let port = Arc::new(port);
+    port.send(&FromGuest::Hello(hello()));
+    let agent = Arc::new(Agent {
+        port: Arc::clone(&port),
+        in_flight: AtomicUsize::new(0),
+    });
+    std::thread::spawn(move || {
+        loop {
+            port.event(Event::Heartbeat {
+                uptime_ms: uptime_ns() / 1_000_000,
+            });
+            std::thread::sleep(HEARTBEAT);
+        }
+    });
+    loop {
+        match reader.next() {
+            Ok(ToGuest::Request { id, request }) => Agent::serve(&agent, id, request),
+            Err(error) => return eprintln!("cowbird-guest: {error}"),
+        }
+    }
+}
+
+impl Agent {
+    fn serve(agent: &Arc<Self>, id: RequestId, request: Request) {
+        if agent.in_flight.fetch_add(1, Ordering::AcqRel) >= MAX_REQUESTS {
+            agent.answer(
+                id,
+                Err(failure(format!("{MAX_REQUESTS} requests are in flight"))),
+            );
+            return;
+        }
+        let agent = Arc::clone(agent);
+        std::thread::spawn(move || {
+            let power_off = request == Request::PowerOff;
+            let result = agent.handle(request);
+            agent.answer(id, result);
+            if power_off {
+                std::thread::sleep(POWER_OFF_PAUSE);
+                let error = reboot(RebootCommand::PowerOff).err();
+                agent.port.log(format!("power off failed: {error:?}"));
+            }
+        });
+    }
+
+    fn answer(&self, id: RequestId, result: GuestResult<Reply>) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.port.send(&FromGuest::Response { id, result });
+    }
+
+    fn handle(&self, request: Request) -> GuestResult<Reply> {
+        let done = |()| Reply::Done;
+        match request {
+            Request::Ping => Ok(Reply::Done),
+            Request::InsertModule { path, params } => ops::insert_module(&path, &params).map(done),
+            Request::RemoveModule { name } => ops::remove_module(&name).map(done),
+            Request::Run {
+                program,
+                args,
+                timeout_ms,
+            } => ops::run_program(&program, &args, Duration::from_millis(timeout_ms))
+                .map(Reply::Exited),
+            Request::Mount {
+                source,
+                target,
+                fstype,
+                options,
+            } => ops::mount(&source, &target, &fstype, &options).map(done),
+            Request::Umount { target } => ops::unmount(&target).map(done),
+            Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
+            Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),
+            Request::ReadText { path } => ops::read_text(&path).map(Reply::Text),
+            Request::WriteText { path, text } => fs::write(&path, text)
+                .context(format_args!("write {path}"))
+                .map(done),
+            Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),
+            Request::CopyDevice {
+                from,
+                to,
+                chunk_bytes,
+            } => ops::copy_device(&from, &to, chunk_bytes as usize).map(Reply::Bytes),
+            Request::KernelLog { after } => kernel_log::page(after),
+            Request::DumpBlockedTasks => sysrq('w').map(done),
+            Request::SyncAll | Request::PowerOff => {
+                rustix::fs::sync();
+                Ok(Reply::Done)
+            }
+            Request::CrashKernel => sysrq('c').map(done),
+            Request::GoSilent => self.port.silence(),
+            _ => Err(failure("not yet")),
+        }
+    }
+}
+
+fn sysrq(key: char) -> GuestResult<()> {
+    fs::write("/proc/sys/kernel/sysrq", "1").context("allow sysrq")?;
+    fs::write("/proc/sysrq-trigger", key.to_string()).context(format_args!("sysrq {key}"))
+}
+
+fn hello() -> Hello {
+    Hello {
+        kernel_release: uname().release().to_string_lossy().into_owned(),
+        command_line: fs::read_to_string("/proc/cmdline")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        boot_ms: uptime_ns() / 1_000_000,
+        cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u32),
+    }
+}
+
+/// Time since boot, ns.
+pub fn uptime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// A module that eats memory must not get the agent killed: that would hide the true culprit.
+fn protect_from_oom() {
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        eprintln!("cowbird-guest: oom_score_adj: {error}");
+    }
+}

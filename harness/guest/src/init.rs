@@ -1,0 +1,96 @@
+//! PID 1: the few things that need to be done once, and reaping.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{WaitOptions, wait};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::error::{Context, GuestResult};
+use crate::ops;
+
+/// Modules to load at boot, one path a line, in order.
+const MODULE_LIST: &str = "/modules.list";
+
+/// Console text by which the host knows that the agent, not the kernel, failed.
+const AGENT_LOST: &str = "cowbird-guest: AGENT LOST";
+
+/// Pause before a wait that failed is tried again, so that PID 1 never spins.
+const WAIT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Mount point, filesystem, flags; in order.
+const MOUNTS: [(&str, &str); 6] = [
+    ("/proc", "proc"),
+    ("/sys", "sysfs"),
+    ("/dev", "devtmpfs"),
+    ("/tmp", "tmpfs"),
+    ("/sys/kernel/tracing", "tracefs"),
+    ("/sys/kernel/debug", "debugfs"),
+];
+
+/// Sets the guest up, starts the agent and reaps until the guest is powered off.
+pub fn run() -> ! {
+    for (target, fstype) in MOUNTS {
+        if let Err(error) = mount_at(target, fstype) {
+            eprintln!("cowbird-guest: {error}");
+        }
+    }
+    if let Err(error) = load_modules(Path::new(MODULE_LIST)) {
+        lost(&error.to_string());
+    }
+    let agent = match Command::new("/proc/self/exe")
+        .arg(crate::AGENT_ARGUMENT)
+        .spawn()
+    {
+        Ok(child) => child.id(),
+        Err(error) => lost(&format!("cannot start: {error}")),
+    };
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get().unsigned_abs() == agent => {
+                lost(&format!(
+                    "exit status {:?}, signal {:?}",
+                    status.exit_status(),
+                    status.terminating_signal()
+                ));
+            }
+            Ok(_) => {}
+            Err(_) => std::thread::sleep(WAIT_RETRY_PAUSE),
+        }
+    }
+}
+
+fn mount_at(target: &str, fstype: &str) -> GuestResult<()> {
+    match fs::create_dir_all(target) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // sysfs has the mount points that the kernel supports and no others.
+            return Err(error).context(format_args!("make mount point {target}"));
+        }
+        _ => {}
+    }
+    mount(fstype, target, fstype, MountFlags::empty(), None)
+        .context(format_args!("mount {fstype} on {target}"))
+}
+
+fn load_modules(list: &Path) -> GuestResult<()> {
+    let text = fs::read_to_string(list).context(format_args!("read {}", list.display()))?;
+    for path in text.lines().filter(|line| !line.is_empty()) {
+        ops::insert_module(path, "")?;
+    }
+    Ok(())
+}
+
+/// Says that the agent is gone and powers off: the host must not wait for a guest that cannot
+/// answer, and must not take this for a hang of the kernel.
+fn lost(reason: &str) -> ! {
+    eprintln!("{AGENT_LOST}: {reason}");
+    loop {
+        // The call returns only when it fails; PID 1 must not return in any case.
+        let _ = reboot(RebootCommand::PowerOff);
+        std::thread::sleep(WAIT_RETRY_PAUSE);
+    }
+}

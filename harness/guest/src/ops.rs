@@ -1,0 +1,185 @@
+//! The operations behind the requests.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cowbird_proto::message::{Exited, Reply};
+use rustix::fs::OFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::error::{Context, GuestResult, failure};
+use crate::sys::{self, DirectBuffer};
+
+/// What is kept of a program's standard output and standard error, each.
+const OUTPUT_LIMIT_BYTES: u64 = 128 << 10;
+
+/// Longest text file that can be read or that a page of text may hold.
+const TEXT_LIMIT_BYTES: u64 = 512 << 10;
+
+/// Pause between two looks whether a program has ended.
+const CHILD_POLL: Duration = Duration::from_millis(2);
+
+/// Loads a module file.
+pub fn insert_module(path: &str, params: &str) -> GuestResult<()> {
+    let file = File::open(path).context(format_args!("open module {path}"))?;
+    let params = CString::new(params)
+        .map_err(|_| failure(format!("module {path}: parameters contain a zero byte")))?;
+    rustix::system::finit_module(&file, &params, 0).context(format_args!("insert module {path}"))
+}
+
+/// Unloads a module.
+pub fn remove_module(name: &str) -> GuestResult<()> {
+    let c_name = CString::new(name).map_err(|_| failure("the module name contains a zero byte"))?;
+    let nonblocking = OFlags::NONBLOCK.bits() as i32;
+    rustix::system::delete_module(&c_name, nonblocking)
+        .context(format_args!("remove module {name}"))
+}
+
+/// Runs a program to its end.
+pub fn run_program(program: &str, args: &[String], limit: Duration) -> GuestResult<Exited> {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context(format_args!("start {program}"))?;
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child
+            .try_wait()
+            .context(format_args!("wait for {program}"))?
+        {
+            break status;
+        }
+        if Instant::now() > deadline {
+            return Err(overdue(&mut child, program, limit));
+        }
+        std::thread::sleep(CHILD_POLL);
+    };
+    let text = |reader: Option<std::thread::JoinHandle<String>>| {
+        reader
+            .and_then(|reader| reader.join().ok())
+            .unwrap_or_default()
+    };
+    Ok(Exited {
+        code: status.code(),
+        signal: status.signal(),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
+}
+
+/// Kills a program without waiting for it: in a system call that never ends it would not die.
+fn overdue(
+    child: &mut Child,
+    program: &str,
+    limit: Duration,
+) -> cowbird_proto::message::GuestError {
+    let stack = fs::read_to_string(format!("/proc/{}/stack", child.id())).unwrap_or_default();
+    let _ = child.kill();
+    failure(format!(
+        "{program} did not end within {limit:?}; its kernel stack:\n{stack}"
+    ))
+}
+
+fn collect(stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let mut bounded = stream.take(OUTPUT_LIMIT_BYTES);
+        // What arrived before an error is still worth reading.
+        let _ = bounded.read_to_end(&mut bytes);
+        let mut rest = bounded.into_inner();
+        let _ = std::io::copy(&mut rest, &mut std::io::sink());
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Mounts a filesystem and makes the mount point.
+pub fn mount(source: &str, target: &str, fstype: &str, options: &str) -> GuestResult<()> {
+    fs::create_dir_all(target).context(format_args!("make mount point {target}"))?;
+    let options =
+        CString::new(options).map_err(|_| failure("the mount options contain a zero byte"))?;
+    rustix::mount::mount(
+        source,
+        target,
+        fstype,
+        MountFlags::NOATIME,
+        options.as_c_str(),
+    )
+    .context(format_args!("mount {source} on {target} as {fstype}"))
+}
+
+/// Unmounts.
+pub fn unmount(target: &str) -> GuestResult<()> {
+    rustix::mount::unmount(target, UnmountFlags::empty()).context(format_args!("unmount {target}"))
+}
+
+/// Physical extents of a file.
+pub fn fiemap(path: &str, from: u64) -> GuestResult<Reply> {
+    let file = File::open(path).context(format_args!("open {path}"))?;
+    let (extents, complete) =
+        sys::fiemap(&file, from).context(format_args!("ask for the extents of {path}"))?;
+    Ok(Reply::Extents { extents, complete })
+}
+
+/// Size of a file or block device, bytes.
+pub fn size_of(path: &str) -> GuestResult<u64> {
+    use std::os::unix::fs::FileTypeExt;
+    let file = File::open(path).context(format_args!("open {path}"))?;
+    let metadata = file.metadata().context(format_args!("stat {path}"))?;
+    if metadata.file_type().is_block_device() {
+        sys::device_bytes(&file).context(format_args!("ask for the size of {path}"))
+    } else {
+        Ok(metadata.len())
+    }
+}
+
+/// Reads a small text file.
+pub fn read_text(path: &str) -> GuestResult<String> {
+    let file = File::open(path).context(format_args!("open {path}"))?;
+    let mut bytes = Vec::new();
+    file.take(TEXT_LIMIT_BYTES)
+        .read_to_end(&mut bytes)
+        .context(format_args!("read {path}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Opens a file or device for direct I/O.
+pub fn open_direct(path: &str, write: bool) -> GuestResult<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open(path)
+        .context(format_args!("open {path} for direct I/O"))
+}
+
+/// Copies all of one block device to the start of another.
+pub fn copy_device(from: &str, to: &str, chunk_bytes: usize) -> GuestResult<u64> {
+    let source = open_direct(from, false)?;
+    let target = open_direct(to, true)?;
+    let total = size_of(from)?;
+    let mut buffer = DirectBuffer::new(chunk_bytes.max(sys::DIRECT_ALIGN_BYTES));
+    let mut offset = 0;
+    while offset < total {
+        let length = (total - offset).min(buffer.len() as u64) as usize;
+        let chunk = &mut buffer[..length];
+        source
+            .read_exact_at(chunk, offset)
+            .context(format_args!("read {from} at {offset}"))?;
+        target
+            .write_all_at(chunk, offset)
+            .context(format_args!("write {to} at {offset}"))?;
+        offset += length as u64;
+    }
+    target.sync_all().context(format_args!("sync {to}"))?;
+    Ok(total)
+}

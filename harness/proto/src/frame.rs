@@ -1,0 +1,211 @@
+//! Frames: where one message starts and ends, and whether it arrived whole.
+//!
+//! ```text
+//!  0      3 4         8         12                   12 + length
+//!  +-------+-+---------+---------+--------------------+
+//!  | "CWB" |v| length  | crc32c  | payload (postcard) |
+//!  +-------+-+---------+---------+--------------------+
+//! ```
+//! `v` is [`PROTOCOL_VERSION`], `length` (u32, little endian) counts the payload only and is at most
+//! [`MAX_PAYLOAD_BYTES`], `crc32c` (u32, little endian) covers version, length and payload.
+//!
+//! A virtio-serial port neither loses nor reorders bytes, so a bad frame means a bug or a guest
+//! that scribbles over its memory. [`Decoder`] reports it once, with the offset in the stream, and
+//! then continues at the next magic: the host wants to read what a dying guest still says.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::PROTOCOL_VERSION;
+
+/// Start of every frame.
+pub const MAGIC: [u8; 3] = *b"CWB";
+
+/// Bytes before the payload.
+pub const HEADER_BYTES: usize = 12;
+
+/// Largest payload. Bulk replies (kernel log, extents) are paged to stay below it.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+
+/// Why a frame could not be written or read.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum FrameError {
+    /// The message is larger than a frame may be.
+    #[error(
+        "message of {length} bytes exceeds the frame limit of {MAX_PAYLOAD_BYTES}; page the reply"
+    )]
+    TooLarge {
+        /// Encoded size of the message, bytes.
+        length: usize,
+    },
+    /// Bytes that belong to no frame.
+    #[error(
+        "protocol stream at byte {offset}: {skipped} bytes belong to no frame; the stream is corrupt"
+    )]
+    Garbage {
+        /// Offset in the stream where the garbage starts.
+        offset: u64,
+        /// Garbage bytes skipped so far.
+        skipped: usize,
+    },
+    /// The peer speaks another version.
+    #[error(
+        "protocol stream at byte {offset}: frame of version {theirs}, this build speaks \
+         {PROTOCOL_VERSION}; rebuild cowbird-guest from the same checkout"
+    )]
+    Version {
+        /// Offset of the frame in the stream.
+        offset: u64,
+        /// Version in the frame.
+        theirs: u8,
+    },
+    /// The header announces more than a frame may hold.
+    #[error(
+        "protocol stream at byte {offset}: frame announces {length} bytes, the limit is \
+         {MAX_PAYLOAD_BYTES}; the stream is corrupt"
+    )]
+    Length {
+        /// Offset of the frame in the stream.
+        offset: u64,
+        /// Announced payload length, bytes.
+        length: usize,
+    },
+    /// The checksum does not fit the payload.
+    #[error("protocol stream at byte {offset}: checksum mismatch; the stream is corrupt")]
+    Checksum {
+        /// Offset of the frame in the stream.
+        offset: u64,
+    },
+    /// The payload is whole but is not a message of the expected type.
+    #[error("protocol stream at byte {offset}: payload does not decode: {reason}")]
+    Payload {
+        /// Offset of the frame in the stream.
+        offset: u64,
+        /// What postcard says.
+        reason: String,
+    },
+    /// The message cannot be encoded.
+    #[error("message does not encode: {reason}")]
+    Encode {
+        /// What postcard says.
+        reason: String,
+    },
+}
+
+/// Encodes one message as one frame.
+///
+/// # Errors
+/// [`FrameError::TooLarge`] when the message exceeds [`MAX_PAYLOAD_BYTES`].
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0_u8; HEADER_BYTES];
+    frame = postcard::to_extend(message, frame).map_err(|error| FrameError::Encode {
+        reason: error.to_string(),
+    })?;
+    let length = frame.len() - HEADER_BYTES;
+    let wire_length = u32::try_from(length)
+        .ok()
+        .filter(|_| length <= MAX_PAYLOAD_BYTES);
+    let Some(wire_length) = wire_length else {
+        return Err(FrameError::TooLarge { length });
+    };
+    frame[..3].copy_from_slice(&MAGIC);
+    frame[3] = PROTOCOL_VERSION;
+    frame[4..8].copy_from_slice(&wire_length.to_le_bytes());
+    let checksum = checksum(&frame[3..8], &frame[HEADER_BYTES..]);
+    frame[8..12].copy_from_slice(&checksum.to_le_bytes());
+    Ok(frame)
+}
+
+fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(header), payload)
+}
+
+/// Takes bytes as they arrive and gives messages.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    /// Bytes at the front of `buffer` that were already given out.
+    consumed: usize,
+    /// Stream offset of `buffer[0]`.
+    base_offset: u64,
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds bytes that arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.consumed > 0 {
+            self.buffer.drain(..self.consumed);
+            self.base_offset += self.consumed as u64;
+            self.consumed = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// One error per corrupt stretch; calling again continues at the next magic behind it.
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+        let offset = self.stream_offset();
+        let pending = &self.buffer[self.consumed..];
+        let skipped = garbage_before_magic(pending);
+        if skipped > 0 {
+            self.consumed += skipped;
+            return Err(FrameError::Garbage { offset, skipped });
+        }
+        if pending.len() < HEADER_BYTES {
+            return Ok(None);
+        }
+        let length = u32_at(pending, 4) as usize;
+        if pending[3] != PROTOCOL_VERSION {
+            let theirs = pending[3];
+            self.consumed += MAGIC.len();
+            return Err(FrameError::Version { offset, theirs });
+        }
+        if length > MAX_PAYLOAD_BYTES {
+            self.consumed += MAGIC.len();
+            return Err(FrameError::Length { offset, length });
+        }
+        if pending.len() < HEADER_BYTES + length {
+            return Ok(None);
+        }
+        let payload = &pending[HEADER_BYTES..HEADER_BYTES + length];
+        if checksum(&pending[3..8], payload) != u32_at(pending, 8) {
+            self.consumed += MAGIC.len();
+            return Err(FrameError::Checksum { offset });
+        }
+        let message = postcard::from_bytes(payload).map_err(|error| FrameError::Payload {
+            offset,
+            reason: error.to_string(),
+        });
+        self.consumed += HEADER_BYTES + length;
+        message.map(Some)
+    }
+
+    /// Bytes of the stream that messages and errors given out so far account for.
+    #[must_use]
+    pub fn stream_offset(&self) -> u64 {
+        self.base_offset + self.consumed as u64
+    }
+}
+
+/// Bytes before the first (possibly still incomplete) magic.
+fn garbage_before_magic(pending: &[u8]) -> usize {
+    (0..pending.len())
+        .find(|&start| {
+            let candidate = &pending[start..pending.len().min(start + MAGIC.len())];
+            MAGIC.starts_with(candidate)
+        })
+        .unwrap_or(pending.len())
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

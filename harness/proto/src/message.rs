@@ -1,0 +1,503 @@
+//! Messages: what host and guest say to each other.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a request, chosen by the host, returned with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// Number of a running workload, chosen by the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WorkloadId(pub u32);
+
+/// Everything that the guest sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromGuest {
+    /// First message of every boot.
+    Hello(Hello),
+    /// Answer to one request.
+    Response {
+        /// The request.
+        id: RequestId,
+        /// Its outcome.
+        result: Result<Reply, GuestError>,
+    },
+    /// Something that the guest tells unasked.
+    Event(Event),
+}
+
+/// Everything that the host sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// Asks for something; answered once, in any order.
+    Request {
+        /// Number for the answer.
+        id: RequestId,
+        /// What is asked.
+        request: Request,
+    },
+}
+
+/// First message of every boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Release of the running kernel, as `uname -r` prints it.
+    pub kernel_release: String,
+    /// Kernel command line.
+    pub command_line: String,
+    /// Time since the kernel started, ms.
+    pub boot_ms: u64,
+    /// CPUs online.
+    pub cpus: u32,
+}
+
+/// An operation that failed in the guest: an answer, not a fault of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestError {
+    /// Operation and object, with the reason.
+    pub message: String,
+    /// The errno when the kernel refused.
+    pub errno: Option<i32>,
+}
+
+impl fmt::Display for GuestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+/// What the host can ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Answers [`Reply::Done`].
+    Ping,
+    /// Loads a module file of the initramfs.
+    InsertModule {
+        /// Path of the `.ko`.
+        path: String,
+        /// Module parameters, as on the command line of insmod.
+        params: String,
+    },
+    /// Unloads a module; fails when it is in use.
+    RemoveModule {
+        /// Module name.
+        name: String,
+    },
+    /// Runs a program of the initramfs to its end; answers [`Reply::Exited`].
+    Run {
+        /// Path of the program.
+        program: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// After this time it is killed, which is an error, ms.
+        timeout_ms: u64,
+    },
+    /// Mounts a filesystem; makes the mount point.
+    Mount {
+        /// Block device.
+        source: String,
+        /// Mount point.
+        target: String,
+        /// Filesystem type.
+        fstype: String,
+        /// Filesystem's own options.
+        options: String,
+    },
+    /// Unmounts.
+    Umount {
+        /// Mount point.
+        target: String,
+    },
+    /// Physical extents of a file, after syncing it; answers [`Reply::Extents`].
+    Fiemap {
+        /// Path of the file.
+        path: String,
+        /// Extents start at this byte of the file or later (for paging).
+        from_byte: u64,
+    },
+    /// Size of a file or block device; answers [`Reply::Bytes`].
+    SizeOf {
+        /// Path.
+        path: String,
+    },
+    /// Reads a small text file; answers [`Reply::Text`].
+    ReadText {
+        /// Path.
+        path: String,
+    },
+    /// Writes a small text file (sysctl, sysfs).
+    WriteText {
+        /// Path.
+        path: String,
+        /// Content.
+        text: String,
+    },
+    /// `/proc/cowbird-info`; answers [`Reply::Text`].
+    ReadInfo,
+    /// Copies a block device with direct I/O; answers [`Reply::Bytes`].
+    CopyDevice {
+        /// Source.
+        from: String,
+        /// Destination, at least as large.
+        to: String,
+        /// Bytes per read.
+        chunk_bytes: u32,
+    },
+    /// Starts a workload; answers [`Reply::WorkloadStarted`].
+    StartWorkload {
+        /// What to run.
+        spec: WorkloadSpec,
+    },
+    /// How far a workload is; answers [`Reply::Workload`].
+    WorkloadStatus {
+        /// Which.
+        id: WorkloadId,
+    },
+    /// Tells a workload that the snapshot instant has passed: what it kept still may change now.
+    EpochPassed {
+        /// Which.
+        id: WorkloadId,
+    },
+    /// Ends a workload and waits for it; answers [`Reply::Workload`].
+    StopWorkload {
+        /// Which.
+        id: WorkloadId,
+    },
+    /// Kernel log since boot, paged; answers [`Reply::KernelLog`].
+    KernelLog {
+        /// Only records after this sequence number; `None` for all.
+        after: Option<u64>,
+    },
+    /// Lets the kernel print what every blocked task waits for (sysrq-w).
+    DumpBlockedTasks,
+    /// Writes everything back.
+    SyncAll,
+    /// Syncs, answers, and powers the guest off.
+    PowerOff,
+    /// Panics the kernel (sysrq-c); never answered. Only for tests of the harness.
+    CrashKernel,
+    /// Stops every answer and heartbeat; never answered. Only for tests of the harness.
+    GoSilent,
+}
+
+/// Outcome of a request that succeeded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Nothing to say but that it is done.
+    Done,
+    /// A size or a count, bytes.
+    Bytes(u64),
+    /// Text.
+    Text(String),
+    /// A program ended by itself.
+    Exited(Exited),
+    /// Physical extents of a file.
+    Extents {
+        /// In file order.
+        extents: Vec<Extent>,
+        /// Whether the last extent of the file is among them.
+        complete: bool,
+    },
+    /// A workload runs.
+    WorkloadStarted {
+        /// Its number.
+        id: WorkloadId,
+        /// Files whose content stays until [`Request::EpochPassed`].
+        golden: Vec<GoldenFile>,
+    },
+    /// State of a workload.
+    Workload(WorkloadState),
+    /// Part of the kernel log.
+    KernelLog {
+        /// In order.
+        records: Vec<KernelRecord>,
+        /// Whether this is the end of the log so far.
+        complete: bool,
+    },
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal.
+    pub signal: Option<i32>,
+    /// What it wrote to standard output, bounded.
+    pub stdout: String,
+    /// What it wrote to standard error, bounded.
+    pub stderr: String,
+}
+
+/// One physical extent of a file; units are bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Offset in the file.
+    pub logical: u64,
+    /// Offset on the device of the filesystem.
+    pub physical: u64,
+    /// Length.
+    pub length: u64,
+    /// `FIEMAP_EXTENT_*`.
+    pub flags: u32,
+}
+
+/// A file that must read the same on the snapshot as when it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoldenFile {
+    /// Path relative to the root of its filesystem.
+    pub path: String,
+    /// Size, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+}
+
+/// One record of the kernel log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRecord {
+    /// Sequence number.
+    pub sequence: u64,
+    /// Severity, 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// Time since boot, microseconds.
+    pub time_us: u64,
+    /// Text without the trailing newline.
+    pub text: String,
+}
+
+/// What the guest tells unasked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The guest is alive; sent every second by a thread that does no disk I/O.
+    Heartbeat {
+        /// Time since boot, ms.
+        uptime_ms: u64,
+    },
+    /// One line for the log of the cell.
+    Log {
+        /// Text.
+        line: String,
+    },
+    /// What one thread of a workload issued and saw complete.
+    Journal {
+        /// The workload.
+        workload: WorkloadId,
+        /// The thread.
+        thread: u32,
+        /// In order.
+        entries: Vec<JournalEntry>,
+    },
+    /// A snapshot read that differs from the first read of the same block.
+    Observation(Observation),
+    /// A thread of a workload cannot go on.
+    WorkloadFailed {
+        /// The workload.
+        workload: WorkloadId,
+        /// Why.
+        error: GuestError,
+    },
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JournalEntry {
+    /// About to be submitted.
+    Issued {
+        /// Number of the operation, unique within thread and workload.
+        op: u64,
+        /// Time since boot, ns.
+        at_ns: u64,
+        /// The operation.
+        what: Operation,
+    },
+    /// The kernel reported the end.
+    Completed {
+        /// Number of the operation.
+        op: u64,
+        /// Time since boot, ns.
+        at_ns: u64,
+        /// 0 or the errno.
+        errno: i32,
+    },
+}
+
+/// An operation of a workload. Offsets and lengths in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// A write of self-describing sectors.
+    Write {
+        /// File or volume.
+        identity: u64,
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+        /// Generation in the sectors.
+        generation: u64,
+        /// How it was written.
+        mode: WriteMode,
+    },
+    /// A discard of a range of the volume.
+    Discard {
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+    },
+    /// Zeroing of a range of the volume.
+    ZeroOut {
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+    },
+    /// fsync of a file or volume.
+    Sync {
+        /// File or volume.
+        identity: u64,
+    },
+    /// A new file.
+    Create {
+        /// File.
+        identity: u64,
+    },
+    /// Change of the length of a file.
+    Truncate {
+        /// File.
+        identity: u64,
+        /// New length.
+        length: u64,
+    },
+    /// A new name for a file.
+    Rename {
+        /// File.
+        identity: u64,
+    },
+    /// Removal of a file.
+    Delete {
+        /// File.
+        identity: u64,
+    },
+    /// A read of the snapshot device.
+    SnapshotRead {
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+    },
+}
+
+/// How a write reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteMode {
+    /// Through the page cache, later.
+    Buffered,
+    /// `O_DIRECT`.
+    Direct,
+    /// Through the page cache, then fsync.
+    Synced,
+}
+
+/// A snapshot read that differs from the first read of the same block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The workload.
+    pub workload: WorkloadId,
+    /// Index of the 4096-byte block on the origin.
+    pub block: u64,
+    /// Thread that read it.
+    pub reader: u32,
+    /// Time of the read, ns since boot.
+    pub at_ns: u64,
+    /// What it read: 4096 bytes, fewer for the last block.
+    pub content: Vec<u8>,
+}
+
+/// What to run in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkloadSpec {
+    /// Files on a mounted filesystem.
+    FsChurn(FsChurnSpec),
+    /// Writers on the raw origin.
+    RawWriters(RawWritersSpec),
+    /// Snapshot reads that race with writers.
+    Hot(HotSpec),
+}
+
+/// Parameters of the file workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsChurnSpec {
+    /// Mount point.
+    pub root: String,
+    /// Seed.
+    pub seed: u64,
+    /// Threads, each in its own directory.
+    pub threads: u32,
+    /// Files that a thread keeps at most.
+    pub files_per_thread: u32,
+    /// Longest file, bytes.
+    pub max_file_bytes: u64,
+    /// Golden files.
+    pub golden_files: u32,
+    /// Data written after [`Request::EpochPassed`] by all threads together, bytes; then the
+    /// threads only sync and idle. Bounds what the COW file must hold.
+    pub budget_after_epoch_bytes: u64,
+}
+
+/// Parameters of the raw workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawWritersSpec {
+    /// Block device.
+    pub device: String,
+    /// Seed.
+    pub seed: u64,
+    /// Pairs of direct writers.
+    pub pairs: u32,
+    /// Every this many operations a pair discards or zeroes a range; 0 for never.
+    pub discard_every: u64,
+}
+
+/// Parameters of the hot workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotSpec {
+    /// Origin.
+    pub origin: String,
+    /// Snapshot device.
+    pub snapshot: String,
+    /// Where the first read of every block goes.
+    pub image: String,
+    /// Seed.
+    pub seed: u64,
+    /// Pairs of one writer and one reader.
+    pub pairs: u32,
+    /// Share of the origin that the writers sweep, percent; the rest is only read.
+    pub sweep_percent: u64,
+    /// The sweep ends after this time at the latest, ms.
+    pub sweep_limit_ms: u64,
+}
+
+/// State of a workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadState {
+    /// Operations completed.
+    pub operations: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Bytes read from the snapshot device.
+    pub bytes_read: u64,
+    /// Snapshot reads of a block (by any thread), counted per block.
+    pub block_reads: u64,
+    /// Reads of a block that differed from the first read of it.
+    pub differing_reads: u64,
+    /// Threads that still run.
+    pub threads_running: u32,
+    /// Whether the workload did all that it was asked to do (the hot one has an end).
+    pub finished: bool,
+    /// First error.
+    pub error: Option<GuestError>,
+}

@@ -1,0 +1,296 @@
+//! Disks: partition tables, filesystems, first content and copies that stay sparse.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use cowbird_proto::rng::Rng;
+use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
+use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{HarnessError, HarnessResult, PathContext};
+
+/// Identity in the sectors of a disk's first content; workloads use others.
+pub const BASE_IDENTITY: u64 = 0xBA5E;
+
+/// Bytes filled or copied at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Type byte of a partition that holds Linux data.
+const MBR_LINUX: u8 = 0x83;
+
+/// Where the boot code ends and the four partition entries start.
+const MBR_TABLE_AT: usize = 446;
+
+const MBR_ENTRY_BYTES: usize = 16;
+
+/// Most partitions that an MBR without extended partitions holds.
+const MBR_PARTITIONS: usize = 4;
+
+/// A partition, in 512-byte sectors of its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// First sector.
+    pub start: u32,
+    /// Length.
+    pub sectors: u32,
+}
+
+impl Partition {
+    /// Offset on the disk, bytes.
+    #[must_use]
+    pub fn offset_bytes(self) -> u64 {
+        u64::from(self.start) * SECTOR_BYTES as u64
+    }
+
+    /// Length, bytes.
+    #[must_use]
+    pub fn length_bytes(self) -> u64 {
+        u64::from(self.sectors) * SECTOR_BYTES as u64
+    }
+
+    /// First sector behind it.
+    #[must_use]
+    pub fn end(self) -> u32 {
+        self.start + self.sectors
+    }
+}
+
+/// The first sector of a disk with these partitions.
+///
+/// # Errors
+/// When there are more than four.
+pub fn mbr(partitions: &[Partition]) -> HarnessResult<[u8; SECTOR_BYTES]> {
+    if partitions.len() > MBR_PARTITIONS {
+        let detail = format!("{} partitions do not fit an MBR", partitions.len());
+        return Err(HarnessError::Plan { detail });
+    }
+    let mut table = [0; SECTOR_BYTES];
+    for (index, partition) in partitions.iter().enumerate() {
+        let entry = &mut table[MBR_TABLE_AT + index * MBR_ENTRY_BYTES..][..MBR_ENTRY_BYTES];
+        // CHS addresses stay at their "use LBA" value; Linux reads only the LBA fields.
+        entry[1..4].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
+        entry[4] = MBR_LINUX;
+        entry[5..8].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
+        entry[8..12].copy_from_slice(&partition.start.to_le_bytes());
+        entry[12..16].copy_from_slice(&partition.sectors.to_le_bytes());
+    }
+    table[SECTOR_BYTES - 2..].copy_from_slice(&[0x55, 0xAA]);
+    Ok(table)
+}
+
+/// Makes a sparse file.
+///
+/// # Errors
+/// When the file cannot be made.
+pub fn create_sparse(path: &Path, bytes: u64) -> HarnessResult<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .on("create", path)?;
+    file.set_len(bytes).on("set the length of", path)?;
+    Ok(file)
+}
+
+/// Makes a disk with these partitions, each filled with sectors that say where they are, so that
+/// even blocks that no workload ever wrote can be told apart.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn create_partitioned(
+    path: &Path,
+    disk_bytes: u64,
+    partitions: &[Partition],
+    filled: &[Partition],
+    seed: u64,
+) -> HarnessResult<()> {
+    let file = create_sparse(path, disk_bytes)?;
+    file.write_all_at(&mbr(partitions)?, 0)
+        .on("write the partition table of", path)?;
+    for partition in filled {
+        fill(&file, *partition, seed).on("fill", path)?;
+    }
+    Ok(())
+}
+
+fn fill(file: &File, partition: Partition, seed: u64) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut done = 0;
+    while done < partition.length_bytes() {
+        let length = (partition.length_bytes() - done).min(CHUNK_BYTES as u64) as usize;
+        let first = SectorIdentity {
+            identity: BASE_IDENTITY,
+            sector: done / SECTOR_BYTES as u64,
+            generation: 0,
+            seed,
+            writer: 0,
+        };
+        sector::fill(first, &mut chunk[..length]);
+        file.write_all_at(&chunk[..length], partition.offset_bytes() + done)?;
+        done += length as u64;
+    }
+    Ok(())
+}
+
+/// Makes an ext4 in a partition of a disk file; the same seed makes the same filesystem.
+///
+/// # Errors
+/// When `mkfs.ext4` is missing or fails.
+pub fn make_ext4(path: &Path, partition: Partition, seed: u64) -> HarnessResult<()> {
+    let mut rng = Rng::for_part(seed, u64::from(partition.start));
+    let uuid = uuid(&mut rng);
+    let extended = format!(
+        "offset={},hash_seed={},lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+        partition.offset_bytes(),
+        self::uuid(&mut rng),
+    );
+    run(
+        "mkfs.ext4",
+        "package e2fsprogs",
+        Command::new("mkfs.ext4")
+            .args([
+                "-q", "-F", "-b", "4096", "-m", "0", "-U", &uuid, "-E", &extended,
+            ])
+            .arg(path)
+            .arg(format!("{}k", partition.length_bytes() / 1024))
+            // Time stamps would differ between two runs of one seed.
+            .env("E2FSPROGS_FAKE_TIME", "1000000000"),
+    )
+    .map(|_| ())
+}
+
+/// A version 4 UUID.
+fn uuid(rng: &mut Rng) -> String {
+    let (high, low) = (rng.next_u64(), rng.next_u64());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xFFFF,
+        high & 0x0FFF,
+        low >> 48 & 0x3FFF | 0x8000,
+        low & 0xFFFF_FFFF_FFFF,
+    )
+}
+
+/// Runs a tool of the host and gives its standard output.
+///
+/// # Errors
+/// When it is missing or its exit status is not 0.
+pub fn run(tool: &'static str, hint: &'static str, command: &mut Command) -> HarnessResult<String> {
+    let failed = |detail: String| HarnessError::Tool { tool, detail, hint };
+    let output = command
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("{}: {}", output.status, said.trim())))
+}
+
+/// Copies a file: by reflink where the filesystem can, else only its data, leaving holes.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_sparse(from: &Path, to: &Path) -> HarnessResult<()> {
+    let source = File::open(from).on("open", from)?;
+    let length = source.metadata().on("stat", from)?.len();
+    let target = create_sparse(to, 0)?;
+    if ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    target.set_len(length).on("set the length of", to)?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    while let Some((start, end)) = next_data(&source, at, length).on("find the data of", from)? {
+        let mut offset = start;
+        while offset < end {
+            let count = (end - offset).min(CHUNK_BYTES as u64) as usize;
+            source
+                .read_exact_at(&mut chunk[..count], offset)
+                .on("read", from)?;
+            target
+                .write_all_at(&chunk[..count], offset)
+                .on("write", to)?;
+            offset += count as u64;
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// The next stretch of data at or behind `at`.
+fn next_data(file: &File, at: u64, length: u64) -> Result<Option<(u64, u64)>, Errno> {
+    if at >= length {
+        return Ok(None);
+    }
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some((start, seek(file, SeekFrom::Hole(start))?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partition_table_has_the_documented_layout() {
+        let table = mbr(&[Partition {
+            start: 2048,
+            sectors: 0x0102_0304,
+        }])
+        .unwrap();
+        assert_eq!(table[446 + 4], 0x83);
+        assert_eq!(table[446 + 8..446 + 16], [0, 8, 0, 0, 4, 3, 2, 1]);
+        assert_eq!(table[510..], [0x55, 0xAA]);
+        assert!(
+            mbr(&[Partition {
+                start: 1,
+                sectors: 1
+            }; 5])
+            .is_err()
+        );
+    }
+
+    /// Goal: a copy equals its source and does not fill the holes.
+    #[test]
+    fn a_copy_is_equal_and_stays_sparse() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let file = create_sparse(&from, 64 << 20).unwrap();
+        file.write_all_at(&[7; 10_000], 33 << 20).unwrap();
+        copy_sparse(&from, &to).unwrap();
+        assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
+        assert!(std::fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    /// Goal: a seed makes the same disk again, another seed another one.
+    #[test]
+    fn a_seed_decides_the_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let partition = Partition {
+            start: 2048,
+            sectors: 16 << 11,
+        };
+        let make = |name: &str, seed: u64| {
+            let path = folder.path().join(name);
+            create_partitioned(&path, 20 << 20, &[partition], &[partition], seed).unwrap();
+            make_ext4(&path, partition, seed).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        let first = make("a", 1);
+        assert!(first == make("b", 1));
+        assert!(first != make("c", 2));
+    }
+}

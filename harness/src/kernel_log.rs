@@ -1,0 +1,151 @@
+//! Judges what the kernel said: pure functions over records and console text.
+
+use cowbird_proto::message::KernelRecord;
+
+use crate::limits::EXCERPT_LINES;
+
+/// Severity of a warning; smaller is worse.
+const LEVEL_WARNING: u8 = 4;
+
+/// How messages of the module under test start.
+const MODULE_PREFIX: &str = "cowbird";
+
+/// Starts of lines that no healthy kernel prints. Only at the start of a line, because notices
+/// quote the first one: "Spectre V2 : WARNING: Unprivileged eBPF is enabled".
+const SPLAT_STARTS: [&str; 3] = ["WARNING: ", "Oops: ", "------------[ cut here ]"];
+
+/// Texts that no healthy kernel prints, whoever is to blame.
+const SPLATS: [&str; 11] = [
+    "BUG: ",
+    "kernel BUG at",
+    "general protection fault",
+    "INFO: task ", // hung task
+    "possible circular locking",
+    "possible recursive locking",
+    "inconsistent lock state",
+    "rcu: INFO: ", // RCU stall
+    "blocked for more than",
+    "refcount_t: ",
+    "UBSAN: ",
+];
+
+/// Texts on the console after which the kernel is gone.
+const PANICS: [&str; 2] = ["Kernel panic - not syncing", "end Kernel panic"];
+
+/// By which the guest's init says that its agent, not the kernel, failed.
+const AGENT_LOST: &str = "cowbird-guest: AGENT LOST";
+
+/// A finding in the kernel log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Splat {
+    /// The line that gives it away.
+    pub headline: String,
+    /// The lines from there on, bounded.
+    pub excerpt: String,
+}
+
+/// The first record that no passing cell may have, if any.
+#[must_use]
+pub fn find_splat(records: &[KernelRecord]) -> Option<Splat> {
+    let first = records.iter().position(is_splat)?;
+    let excerpt: Vec<&str> = records[first..]
+        .iter()
+        .take(EXCERPT_LINES)
+        .map(|record| record.text.as_str())
+        .collect();
+    Some(Splat {
+        headline: records[first].text.clone(),
+        excerpt: excerpt.join("\n"),
+    })
+}
+
+fn is_splat(record: &KernelRecord) -> bool {
+    if record.level <= LEVEL_WARNING && record.text.starts_with(MODULE_PREFIX) {
+        return true;
+    }
+    SPLAT_STARTS
+        .iter()
+        .any(|start| record.text.starts_with(start))
+        || SPLATS.iter().any(|splat| record.text.contains(splat))
+}
+
+/// The console text from the first panic line (with some lines before it: the oops that led there)
+/// to its end, if there is one.
+#[must_use]
+pub fn find_panic(console: &str) -> Option<Splat> {
+    let lines: Vec<&str> = console.lines().collect();
+    let at = lines
+        .iter()
+        .position(|line| PANICS.iter().any(|panic| line.contains(panic)))?;
+    let from = at.saturating_sub(EXCERPT_LINES);
+    let to = lines.len().min(at + EXCERPT_LINES);
+    Some(Splat {
+        headline: lines[at].to_owned(),
+        excerpt: lines[from..to].join("\n"),
+    })
+}
+
+/// The line by which the guest's init reports the end of its agent, if there is one.
+#[must_use]
+pub fn find_agent_lost(console: &str) -> Option<&str> {
+    console.lines().find(|line| line.contains(AGENT_LOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(level: u8, text: &str) -> KernelRecord {
+        KernelRecord {
+            sequence: 0,
+            level,
+            time_us: 0,
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn a_quiet_log_is_no_splat() {
+        let records = [
+            record(6, "cowbird: snapshot 0 active"),
+            record(4, "virtio_blk virtio1: some warning of another driver"),
+            record(3, "Spectre V2 : WARNING: Unprivileged eBPF is enabled"),
+        ];
+        assert_eq!(find_splat(&records), None);
+    }
+
+    #[test]
+    fn every_kind_of_splat_is_found() {
+        for text in [
+            "WARNING: CPU: 0 PID: 1 at kernel/x.c:12",
+            "BUG: KASAN: use-after-free in f",
+            "INFO: task cowbird blocked for more than 20 seconds",
+            "WARNING: possible circular locking dependency detected",
+        ] {
+            let records = [
+                record(6, "before"),
+                record(4, text),
+                record(4, "Call Trace:"),
+            ];
+            let splat = find_splat(&records).unwrap();
+            assert_eq!(splat.headline, text);
+            assert!(splat.excerpt.ends_with("Call Trace:"));
+        }
+    }
+
+    #[test]
+    fn a_warning_of_the_module_is_a_splat_and_its_notice_is_not() {
+        assert!(find_splat(&[record(4, "cowbird: COW file full")]).is_some());
+        assert!(find_splat(&[record(3, "cowbird cowbird0: I/O error")]).is_some());
+        assert!(find_splat(&[record(5, "cowbird: loaded")]).is_none());
+    }
+
+    #[test]
+    fn a_panic_comes_with_what_led_to_it() {
+        let console = "one\n[ 1.0] BUG: unable to handle\n[ 1.1] Kernel panic - not syncing: x\n";
+        let panic = find_panic(console).unwrap();
+        assert!(panic.headline.contains("not syncing: x"));
+        assert!(panic.excerpt.contains("unable to handle"));
+        assert_eq!(find_panic("all is well"), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! How long everything may take, and how large everything may get.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The limits of one cell. The defaults fit software emulation on a busy host with two cores;
+/// a limit is there to end a cell that will never end, not to measure speed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// From the start of QEMU to the guest's Hello.
+    pub boot: Duration,
+    /// For a request that only asks.
+    pub request: Duration,
+    /// For setup and destroy of a snapshot, mount, unmount, module load and unload.
+    pub control: Duration,
+    /// For a copy of the snapshot, and for everything else that reads all of it.
+    pub copy: Duration,
+    /// For the end of a workload.
+    pub stop: Duration,
+    /// Without any heartbeat, the guest hangs.
+    pub silence: Duration,
+    /// From the request to power off to the end of QEMU.
+    pub shutdown: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(60),
+            request: Duration::from_secs(20),
+            control: Duration::from_secs(60),
+            copy: Duration::from_secs(180),
+            stop: Duration::from_secs(60),
+            silence: Duration::from_secs(25),
+            shutdown: Duration::from_secs(30),
+        }
+    }
+}
+
+/// After the first panic text on the console, QEMU has this long to print the rest and to end.
+pub const PANIC_GRACE: Duration = Duration::from_secs(5);
+
+/// QEMU has this long to open its sockets.
+pub const SOCKET_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause between two tries to connect to a socket of QEMU.
+pub const SOCKET_POLL: Duration = Duration::from_millis(5);
+
+/// QEMU has this long to answer one QMP command.
+pub const QMP_LIMIT: Duration = Duration::from_secs(5);
+
+/// QEMU has this long to end after `quit`; then it is killed.
+pub const QUIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at the console and the heartbeat.
+pub const SUPERVISION_PERIOD: Duration = Duration::from_millis(200);
+
+/// Console text that is searched for a panic; a guest that prints more is evidence enough.
+pub const MAX_CONSOLE_BYTES: u64 = 16 << 20;
+
+/// Journal batches and log lines kept per cell; beyond it they are counted and dropped.
+pub const MAX_EVENT_BYTES: usize = 256 << 20;
+
+/// Observations kept per cell.
+pub const MAX_OBSERVATIONS: usize = 1024;
+
+/// Lines of context around a finding in a console or kernel log.
+pub const EXCERPT_LINES: usize = 60;

@@ -1,0 +1,179 @@
+//! The command line of QEMU: data in, arguments out.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use cowbird_proto::PORT_NAME;
+
+use crate::accel::Accel;
+
+/// The QEMU program.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// Console messages up to this level (exclusive) go to the serial console. Warnings included;
+/// every character costs an exit under software emulation, so not more.
+const CONSOLE_LEVEL: u32 = 5;
+
+/// Ring of the kernel log: nothing of a cell may be overwritten before it is read.
+const LOG_RING: &str = "4M";
+
+/// Unit of the witness log; every write of the guest is a whole number of it.
+const WITNESS_SECTOR_BYTES: u32 = 512;
+
+/// How many entries may be missing from the witness's superblock while QEMU runs. At its end QEMU
+/// does not write the superblock; the last flush does. Small, so that a killed QEMU leaves a log
+/// that is nearly complete.
+const WITNESS_SUPER_INTERVAL: u32 = 64;
+
+/// A disk of the guest. In the guest they are `/dev/vda`, `/dev/vdb` and so on.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Raw image file.
+    pub image: PathBuf,
+    /// Where the witness writes what it sees, if this disk has a witness. Must exist.
+    pub witness: Option<PathBuf>,
+}
+
+/// A virtual machine to be.
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Further kernel parameters.
+    pub kernel_parameters: String,
+    /// The disks.
+    pub disks: Vec<Disk>,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Acceleration.
+    pub accel: Accel,
+    /// Folder for console, sockets' parent excepted.
+    pub work_dir: PathBuf,
+}
+
+impl VmConfig {
+    /// The serial console is written here.
+    #[must_use]
+    pub fn console_path(&self) -> PathBuf {
+        self.work_dir.join("console.txt")
+    }
+
+    /// QEMU's own messages are written here.
+    #[must_use]
+    pub fn qemu_log_path(&self) -> PathBuf {
+        self.work_dir.join("qemu.txt")
+    }
+
+    /// The whole argument list; sockets are made in `socket_dir`.
+    #[must_use]
+    pub fn arguments(&self, socket_dir: &Path) -> Vec<OsString> {
+        let mut args = Arguments::default();
+        args.flags(&[
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ]);
+        args.flags(&["-machine", "pc"]);
+        args.flags(&self.accel.arguments());
+        args.flags(&["-smp", &self.cpus.to_string()]);
+        args.flags(&["-m", &format!("{}M", self.memory_mib)]);
+        args.path("-kernel", "", &self.kernel);
+        args.path("-initrd", "", &self.initramfs);
+        args.flags(&["-append", &self.command_line()]);
+        args.path("-chardev", "file,id=console,path=", &self.console_path());
+        args.flags(&["-serial", "chardev:console"]);
+        let socket = "socket,server=on,wait=off,id=";
+        args.path(
+            "-chardev",
+            &format!("{socket}qmp,path="),
+            &socket_dir.join(QMP_SOCKET),
+        );
+        args.flags(&["-mon", "chardev=qmp,mode=control"]);
+        args.path(
+            "-chardev",
+            &format!("{socket}agent,path="),
+            &socket_dir.join(AGENT_SOCKET),
+        );
+        args.flags(&["-device", "virtio-serial-pci"]);
+        args.flags(&[
+            "-device",
+            &format!("virtserialport,chardev=agent,name={PORT_NAME}"),
+        ]);
+        for (index, disk) in self.disks.iter().enumerate() {
+            args.disk(index, disk);
+        }
+        args.0
+    }
+
+    fn command_line(&self) -> String {
+        // An oops must not leave a half-dead guest that looks like a hang, and a panic must end
+        // QEMU (which does not reboot) once its trace is on the console.
+        format!(
+            "console=ttyS0 loglevel={CONSOLE_LEVEL} log_buf_len={LOG_RING} panic=-1 oops=panic \
+             nokaslr mitigations=off random.trust_cpu=on audit=0 8250.nr_uarts=1 {}",
+            self.kernel_parameters
+        )
+    }
+}
+
+/// Socket of QMP in the socket folder.
+pub const QMP_SOCKET: &str = "qmp";
+
+/// Socket of the agent's port in the socket folder.
+pub const AGENT_SOCKET: &str = "agent";
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(OsString::from));
+    }
+
+    fn path(&mut self, flag: &str, prefix: &str, path: &Path) {
+        let mut value = OsString::from(prefix);
+        // In option values a comma is written twice; plain file arguments are taken as they are.
+        if prefix.is_empty() {
+            value.push(path);
+        } else {
+            value.push(path.to_string_lossy().replace(',', ",,"));
+        }
+        self.0.extend([OsString::from(flag), value]);
+    }
+
+    /// The host's page cache does not matter after a crash of the host, so the files ignore
+    /// flushes; the witness still records those of the guest, because it sits above.
+    fn disk(&mut self, index: usize, disk: &Disk) {
+        let file = |id: &str| {
+            format!("driver=file,cache.no-flush=on,discard=unmap,node-name={id},filename=")
+        };
+        let (data, log, top) = (
+            format!("data{index}"),
+            format!("log{index}"),
+            format!("top{index}"),
+        );
+        self.path("-blockdev", &file(&data), &disk.image);
+        let drive = match &disk.witness {
+            None => data,
+            Some(witness) => {
+                self.path("-blockdev", &file(&log), witness);
+                self.flags(&[
+                    "-blockdev",
+                    &format!(
+                        "driver=blklogwrites,node-name={top},file={data},log={log},discard=unmap,\
+                         log-sector-size={WITNESS_SECTOR_BYTES},\
+                         log-super-update-interval={WITNESS_SUPER_INTERVAL}"
+                    ),
+                ]);
+                top
+            }
+        };
+        self.flags(&["-device", &format!("virtio-blk-pci,drive={drive}")]);
+    }
+}

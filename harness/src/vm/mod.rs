@@ -1,0 +1,415 @@
+//! One virtual machine: booted, asked, watched, ended.
+//!
+//! Whoever waits for the guest waits through [`Vm`], which watches the process, the console, the
+//! heartbeat and the protocol meanwhile, and says in one [`End`] why there will be no answer.
+
+pub mod agent;
+pub mod command;
+pub mod process;
+pub mod qmp;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cowbird_proto::message::{GuestError, Hello, Reply, Request};
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::time::{interval, sleep, timeout};
+
+use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::kernel_log::{Splat, find_agent_lost, find_panic};
+use crate::limits::{
+    Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, SOCKET_LIMIT, SOCKET_POLL,
+    SUPERVISION_PERIOD,
+};
+use crate::vm::agent::{Agent, GuestRecord};
+use crate::vm::command::{AGENT_SOCKET, QMP_SOCKET, VmConfig};
+use crate::vm::process::{Process, ProcessEnd};
+use crate::vm::qmp::Qmp;
+
+/// Why a guest will not answer any more.
+#[derive(Debug, Error)]
+pub enum End {
+    /// The kernel panicked.
+    #[error("kernel panic: {}", .0.headline)]
+    Panic(Splat),
+    /// QEMU runs but the guest does not answer.
+    #[error("{reason}")]
+    Hang {
+        /// What was waited for, and how long.
+        reason: String,
+    },
+    /// QEMU ended although nobody of ours asked for it.
+    #[error("{reason}")]
+    Lost {
+        /// How it ended.
+        reason: String,
+    },
+    /// The host's side failed.
+    #[error(transparent)]
+    Infrastructure(#[from] HarnessError),
+}
+
+/// Why a request has no good answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The guest is well but the operation failed.
+    #[error("{error}")]
+    Guest {
+        /// What the guest says.
+        error: GuestError,
+    },
+    /// There is no guest any more.
+    #[error(transparent)]
+    Ended(#[from] End),
+}
+
+impl From<HarnessError> for CallError {
+    fn from(error: HarnessError) -> Self {
+        Self::Ended(End::Infrastructure(error))
+    }
+}
+
+/// A running guest. Dropping it kills QEMU.
+pub struct Vm {
+    config: VmConfig,
+    limits: Limits,
+    process: Process,
+    qmp: Qmp,
+    agent: Agent,
+    console: Console,
+    /// Holds the sockets; a path in the work folder could exceed the 108 bytes of a socket name.
+    _socket_dir: tempfile::TempDir,
+}
+
+impl Vm {
+    /// Starts QEMU and waits for the guest's Hello.
+    ///
+    /// # Errors
+    /// When QEMU does not start, or the guest ends or hangs before its Hello.
+    pub async fn boot(config: VmConfig, limits: Limits) -> Result<(Self, Hello), End> {
+        let mut vm = Self::start(config, limits).await?;
+        let deadline = Instant::now() + vm.limits.boot;
+        let mut tick = interval(SUPERVISION_PERIOD);
+        loop {
+            tokio::select! {
+                hello = vm.agent.hello() => match hello {
+                    Some(hello) => return Ok((vm, hello)),
+                    None => sleep(SOCKET_POLL).await,
+                },
+                _ = tick.tick() => {}
+            }
+            vm.check().await?;
+            if Instant::now() > deadline {
+                return Err(vm
+                    .hang(format!("no Hello within {:?} of boot", vm.limits.boot))
+                    .await);
+            }
+        }
+    }
+
+    async fn start(config: VmConfig, limits: Limits) -> HarnessResult<Self> {
+        let console_path = config.console_path();
+        File::create(&console_path).on("create", &console_path)?;
+        let temp = std::env::temp_dir();
+        let socket_dir = tempfile::Builder::new()
+            .prefix("cowbird-")
+            .tempdir()
+            .on("make a folder in", &temp)?;
+        let process = Process::start(&config, config.arguments(socket_dir.path()))?;
+        let connected = async {
+            let agent = Agent::connect(&socket_dir.path().join(AGENT_SOCKET)).await?;
+            Ok((
+                agent,
+                Qmp::connect(&socket_dir.path().join(QMP_SOCKET)).await?,
+            ))
+        };
+        let connected: HarnessResult<(Agent, Qmp)> = tokio::select! {
+            connected = connected => connected,
+            end = process.wait() => Err(qemu_refused(&config, end)),
+        };
+        let (agent, qmp) = connected?;
+        let console = Console {
+            path: console_path,
+            text: String::new(),
+            read_bytes: 0,
+        };
+        Ok(Self {
+            config,
+            limits,
+            process,
+            qmp,
+            agent,
+            console,
+            _socket_dir: socket_dir,
+        })
+    }
+
+    /// Asks the guest and waits for the answer, `limit` at most.
+    ///
+    /// # Errors
+    /// When the guest says no, or will not answer any more.
+    pub async fn call(&mut self, request: Request, limit: Duration) -> Result<Reply, CallError> {
+        let name = request_name(&request);
+        let mut answer = self.agent.request(request).await?;
+        let deadline = Instant::now() + limit;
+        let mut tick = interval(SUPERVISION_PERIOD);
+        loop {
+            tokio::select! {
+                answer = &mut answer => match answer {
+                    Ok(Ok(reply)) => return Ok(reply),
+                    Ok(Err(error)) => return Err(CallError::Guest { error }),
+                    Err(_) => return Err(self.no_answer(&name).await.into()),
+                },
+                _ = self.process.wait() => {}
+                _ = tick.tick() => {}
+            }
+            self.check().await?;
+            if Instant::now() > deadline {
+                return Err(self
+                    .hang(format!("no answer to {name} within {limit:?}"))
+                    .await
+                    .into());
+            }
+        }
+    }
+
+    /// Lets the guest run for a while, watching it.
+    ///
+    /// # Errors
+    /// When the guest ends meanwhile.
+    pub async fn pause(&mut self, duration: Duration) -> Result<(), End> {
+        let deadline = Instant::now() + duration;
+        while Instant::now() < deadline {
+            self.check().await?;
+            let rest = deadline.saturating_duration_since(Instant::now());
+            sleep(rest.min(SUPERVISION_PERIOD)).await;
+        }
+        self.check().await
+    }
+
+    /// Powers the guest off and waits for the end of QEMU.
+    ///
+    /// # Errors
+    /// When the guest does not go down, or goes down otherwise.
+    pub async fn power_off(&mut self) -> Result<(), CallError> {
+        let limit = self.limits.shutdown;
+        self.call(Request::PowerOff, limit).await?;
+        match timeout(limit, self.process.wait()).await {
+            Ok(ProcessEnd { code: Some(0), .. }) => {}
+            Ok(end) => return Err(self.classify_exit(end).into()),
+            Err(_) => {
+                return Err(self
+                    .hang(format!("no power-off within {limit:?}"))
+                    .await
+                    .into());
+            }
+        }
+        self.console.refresh()?;
+        match find_panic(&self.console.text) {
+            Some(panic) => Err(End::Panic(panic).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends QEMU, politely if it listens, so that it completes the files that it writes.
+    pub async fn stop(&mut self) {
+        let asked = self.qmp.quit().await.is_ok();
+        if !asked || timeout(QUIT_LIMIT, self.process.wait()).await.is_err() {
+            self.process.kill();
+            self.process.wait().await;
+        }
+    }
+
+    /// Process id of QEMU.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The monitor.
+    #[must_use]
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// Takes what the guest told unasked so far.
+    #[must_use]
+    pub fn take_record(&self) -> GuestRecord {
+        self.agent.take_record()
+    }
+
+    /// Finds out whether the guest is still one that can answer.
+    async fn check(&mut self) -> Result<(), End> {
+        if let Some(end) = self.process.end() {
+            return Err(self.classify_exit(end));
+        }
+        self.console.refresh()?;
+        if find_panic(&self.console.text).is_some() {
+            // The rest of the trace is still being printed; QEMU ends by itself after it.
+            let _ = timeout(PANIC_GRACE, self.process.wait()).await;
+            self.console.refresh()?;
+        }
+        if let Some(panic) = find_panic(&self.console.text) {
+            return Err(End::Panic(panic));
+        }
+        if let Some(line) = find_agent_lost(&self.console.text) {
+            return Err(HarnessError::Agent {
+                detail: line.to_owned(),
+            }
+            .into());
+        }
+        if let Some(detail) = self.agent.corrupt() {
+            return Err(HarnessError::Protocol { detail }.into());
+        }
+        match self.agent.silence() {
+            Some(silence) if silence > self.limits.silence => Err(self
+                .hang(format!("no sign of life for {:?}", self.limits.silence))
+                .await),
+            _ => Ok(()),
+        }
+    }
+
+    /// QEMU has ended and nobody asked it to: says why.
+    fn classify_exit(&mut self, end: ProcessEnd) -> End {
+        if let Err(error) = self.console.refresh() {
+            return error.into();
+        }
+        if let Some(panic) = find_panic(&self.console.text) {
+            return End::Panic(panic);
+        }
+        if let Some(line) = find_agent_lost(&self.console.text) {
+            return HarnessError::Agent {
+                detail: line.to_owned(),
+            }
+            .into();
+        }
+        let event = self.qmp.shutdown();
+        let reset = event
+            .as_ref()
+            .is_some_and(|event| event.reason == "guest-reset");
+        if reset && end.code == Some(0) {
+            let headline = "the guest was reset without a word on the console (triple fault?)";
+            return End::Panic(Splat {
+                headline: headline.into(),
+                excerpt: String::new(),
+            });
+        }
+        let how = match (end.code, end.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (_, Some(signal)) => format!("signal {signal}"),
+            _ => "unknown status".to_owned(),
+        };
+        let event = event.map_or_else(String::new, |event| format!(", event {}", event.reason));
+        let said = last_lines(&self.config.qemu_log_path());
+        End::Lost {
+            reason: format!("QEMU (pid {}) ended: {how}{event}{said}", self.pid()),
+        }
+    }
+
+    /// The guest does not answer: collects what can be seen from outside.
+    async fn hang(&mut self, reason: String) -> End {
+        let status = self
+            .qmp
+            .status()
+            .await
+            .unwrap_or_else(|error| error.to_string());
+        let registers = self
+            .qmp
+            .monitor("info registers -a")
+            .await
+            .unwrap_or_default();
+        let path = self.config.work_dir.join("registers.txt");
+        // Evidence that cannot be written does not change the verdict.
+        let _ = std::fs::write(path, registers);
+        End::Hang {
+            reason: format!("{reason}; QEMU says {status}"),
+        }
+    }
+
+    /// The receiver of an answer was dropped, which only the end of the connection does.
+    async fn no_answer(&mut self, name: &str) -> End {
+        let _ = timeout(PANIC_GRACE, self.process.wait()).await;
+        match self.check().await {
+            Err(end) => end,
+            Ok(()) => {
+                let detail = format!("the connection was lost before the answer to {name}");
+                HarnessError::Protocol { detail }.into()
+            }
+        }
+    }
+}
+
+/// The serial console, read as it grows.
+struct Console {
+    path: std::path::PathBuf,
+    text: String,
+    read_bytes: u64,
+}
+
+impl Console {
+    fn refresh(&mut self) -> HarnessResult<()> {
+        if self.read_bytes >= MAX_CONSOLE_BYTES {
+            return Ok(());
+        }
+        let mut file = File::open(&self.path).on("open", &self.path)?;
+        file.seek(SeekFrom::Start(self.read_bytes))
+            .on("seek in", &self.path)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_CONSOLE_BYTES - self.read_bytes)
+            .read_to_end(&mut bytes)
+            .on("read", &self.path)?;
+        self.read_bytes += bytes.len() as u64;
+        self.text.push_str(&String::from_utf8_lossy(&bytes));
+        Ok(())
+    }
+}
+
+/// Connects to a socket that QEMU is about to open.
+async fn connect(path: &Path) -> HarnessResult<UnixStream> {
+    let deadline = Instant::now() + SOCKET_LIMIT;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => return Ok(stream),
+            Err(error)
+                if Instant::now() < deadline
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                    ) =>
+            {
+                sleep(SOCKET_POLL).await;
+            }
+            Err(error) => return Err(error).on("connect to", path),
+        }
+    }
+}
+
+fn qemu_refused(config: &VmConfig, end: ProcessEnd) -> HarnessError {
+    let said = last_lines(&config.qemu_log_path());
+    HarnessError::Qemu {
+        detail: format!("it ended at once ({end:?}){said}"),
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    const LINES: usize = 5;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.as_slice() {
+        [] => String::new(),
+        lines => format!(
+            "; it says: {}",
+            lines[lines.len().saturating_sub(LINES)..].join(" / ")
+        ),
+    }
+}
+
+/// The name of a request without its arguments, which can be long.
+fn request_name(request: &Request) -> String {
+    let text = format!("{request:?}");
+    let end = text.find([' ', '{', '(']).unwrap_or(text.len());
+    text[..end].to_owned()
+}

@@ -1,1 +1,30 @@
 //! The oracle: what every block must contain, without any I/O.
+//!
+//! Byte slices go in and data comes out; files, QEMU and ioctls are the harness's business. The
+//! ground truth of a snapshot is the witness, the log of writes that QEMU keeps below the guest:
+//!
+//! ```text
+//! disk before boot + witness up to the epoch marker = the origin at T0 = the one legal image
+//! ```
+//!
+//! 1. [`WitnessLog::parse`] reads the log, [`self_check()`] compares it with the disk it witnessed.
+//! 2. [`find_marker`] finds the snapshot instant in it.
+
+mod bytes;
+mod epoch;
+mod self_check;
+mod truth;
+mod units;
+pub mod witness;
+
+pub use epoch::{
+    EpochHeader, HEADER_BYTES, HEADER_MAGIC, HEADER_VERSION, HeaderError, Marker, MarkerError,
+    MarkerKey, Markers, find_marker, find_markers,
+};
+pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check};
+pub use truth::{Content, DiscardModel, Segment, Segments, Truth, TruthError};
+pub use units::{
+    BLOCK_BYTES, BlockIndex, BlockRun, BlockSet, EntryIndex, Epoch, Origin, SECTOR_BYTES,
+    SECTORS_PER_BLOCK, Sector, SectorRange,
+};
+pub use witness::{Entry, EntryKind, Tail, WitnessError, WitnessLog};

@@ -1,0 +1,4 @@
+//! The oracle on trial: real and damaged logs.
+
+mod common;
+mod witness;

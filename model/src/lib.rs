@@ -9,17 +9,27 @@
 //!
 //! 1. [`WitnessLog::parse`] reads the log, [`self_check()`] compares it with the disk it witnessed.
 //! 2. [`find_marker`] finds the snapshot instant in it.
+//! 3. [`verify()`] compares every block of an image and classifies what is wrong; an [`Oracle`] does
+//!    the same and also judges single observations of hot readers.
 
 mod bytes;
 mod epoch;
+mod history;
+mod report;
+mod search;
 mod self_check;
 mod truth;
 mod units;
+mod verdict;
+pub mod verify;
 pub mod witness;
 
 pub use epoch::{
     EpochHeader, HEADER_BYTES, HEADER_MAGIC, HEADER_VERSION, HeaderError, Marker, MarkerError,
     MarkerKey, Markers, find_marker, find_markers,
+};
+pub use report::{
+    BadBlock, Class, Culprit, MAX_LISTED_BLOCKS, MAX_LISTED_RUNS, MAX_LISTED_SHIFTS, Report,
 };
 pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check};
 pub use truth::{Content, DiscardModel, Segment, Segments, Truth, TruthError};
@@ -27,4 +37,6 @@ pub use units::{
     BLOCK_BYTES, BlockIndex, BlockRun, BlockSet, EntryIndex, Epoch, Origin, SECTOR_BYTES,
     SECTORS_PER_BLOCK, Sector, SectorRange,
 };
+pub use verdict::{CellResult, Phase, RunResults, Verdict};
+pub use verify::{Oracle, VerifyError, VerifyInput, verify};
 pub use witness::{Entry, EntryKind, Tail, WitnessError, WitnessLog};

@@ -1,6 +1,9 @@
 //! Builds witness logs by hand, in the format of QEMU, for the tests of this crate.
 
-use cowbird_model::SECTOR_BYTES;
+use cowbird_model::{
+    DiscardModel, Entry, Epoch, EpochHeader, Marker, MarkerKey, SECTOR_BYTES, WitnessLog,
+    find_marker,
+};
 
 /// Series of all headers in these tests.
 pub const UUID: [u8; 16] = *b"a series of test";
@@ -44,6 +47,18 @@ impl LogBuilder {
         self.raw(0, 0, 1, &[])
     }
 
+    /// The snapshot instant: an epoch header at `sector`, which nothing else uses.
+    pub fn marker(&mut self, sector: u64, origin_sectors: u64, epoch: u64) -> &mut Self {
+        let header = EpochHeader {
+            uuid: UUID,
+            epoch: Epoch(epoch),
+            origin_sectors,
+            cow_slots: 4,
+            flags: 0,
+        };
+        self.write(sector, &header.encode())
+    }
+
     /// The log with a superblock that counts all entries.
     pub fn finish(&self) -> Vec<u8> {
         self.finish_counting(self.entries)
@@ -60,6 +75,18 @@ impl LogBuilder {
     }
 }
 
+/// Finds the marker of epoch 1.
+pub fn marker_of(log: &WitnessLog<'_>) -> Marker {
+    find_marker(
+        log,
+        &MarkerKey {
+            uuid: UUID,
+            epoch: Epoch(1),
+        },
+    )
+    .expect("the test wrote a marker")
+}
+
 /// Self-describing content: each sector names its place and its generation, as the workloads do.
 pub fn pattern(sector: u64, sectors: u64, generation: u64) -> Vec<u8> {
     (sector..sector + sectors)
@@ -70,4 +97,18 @@ pub fn pattern(sector: u64, sectors: u64, generation: u64) -> Vec<u8> {
             bytes
         })
         .collect()
+}
+
+/// The naive reference: the whole disk, changed in place.
+pub fn replay(disk: &mut [u8], entry: &Entry<'_>, discard: DiscardModel) {
+    let from = entry.sector.0 as usize * SECTOR_BYTES;
+    match entry.kind {
+        cowbird_model::EntryKind::Write => {
+            disk[from..from + entry.data.len()].copy_from_slice(entry.data);
+        }
+        cowbird_model::EntryKind::Discard if discard == DiscardModel::Zeroes => {
+            disk[from..from + entry.sectors as usize * SECTOR_BYTES].fill(0);
+        }
+        _ => {}
+    }
 }

@@ -1,4 +1,6 @@
-//! The oracle on trial: real and damaged logs.
+//! The oracle on trial: real and damaged logs, hand-made images, and a naive reference.
 
+mod classes;
 mod common;
+mod reference;
 mod witness;

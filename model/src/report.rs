@@ -1,0 +1,237 @@
+//! What the oracle found: classes, bad blocks and the report that names them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{BlockIndex, BlockRun, EntryIndex, Sector, SectorRange};
+use crate::verdict::Verdict;
+use crate::witness::{Entry, EntryKind};
+
+/// Bad blocks that a report lists; all are counted.
+pub const MAX_LISTED_BLOCKS: usize = 1000;
+/// Runs of bad blocks that a report lists; all are counted.
+pub const MAX_LISTED_RUNS: usize = 1000;
+/// Distances of misplaced content that a report lists, the most frequent first.
+pub const MAX_LISTED_SHIFTS: usize = 8;
+
+/// How a block is wrong. [`mod@crate::verify`] documents which class wins when several fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Content that the block got after the snapshot instant.
+    Future,
+    /// Content that the block had before, and no longer at the snapshot instant.
+    Stale,
+    /// Each sector is of some version of that sector, but no one version has them all.
+    Torn,
+    /// What another place of the origin held at the snapshot instant.
+    Misplaced,
+    /// All zeros, and never so after the snapshot instant.
+    Zeroed,
+    /// None of the others.
+    Foreign,
+    /// The block differs between two epochs and is not in the change map.
+    MissedChange,
+}
+
+impl Class {
+    /// The name as in `results.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Future => "future",
+            Self::Stale => "stale",
+            Self::Torn => "torn",
+            Self::Misplaced => "misplaced",
+            Self::Zeroed => "zeroed",
+            Self::Foreign => "foreign",
+            Self::MissedChange => "missed_change",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The entry of the witness that put the content there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Culprit {
+    /// Position in the log.
+    pub entry: EntryIndex,
+    /// First sector of the disk that it covers.
+    pub sector: Sector,
+    /// Number of sectors.
+    pub sectors: u64,
+    /// Write or discard.
+    pub kind: EntryKind,
+}
+
+impl From<&Entry<'_>> for Culprit {
+    fn from(entry: &Entry<'_>) -> Self {
+        Self {
+            entry: entry.index,
+            sector: entry.sector,
+            sectors: entry.sectors,
+            kind: entry.kind,
+        }
+    }
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.kind {
+            EntryKind::Write => "write",
+            EntryKind::Discard => "discard",
+            EntryKind::Flush => "flush",
+            EntryKind::Mark => "mark",
+        };
+        let range = SectorRange::new(self.sector, self.sectors);
+        write!(f, "{verb} {} of {range}", self.entry)
+    }
+}
+
+/// One wrong block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadBlock {
+    /// The block of the origin.
+    pub block: BlockIndex,
+    /// How it is wrong.
+    pub class: Class,
+    /// The entry that put this content on the disk, here or elsewhere, where one is known.
+    pub culprit: Option<Culprit>,
+    /// For misplaced content: where it belongs, as signed distance in sectors from this block.
+    pub distance_sectors: Option<i64>,
+    /// One sentence for people.
+    pub detail: String,
+}
+
+/// The result of comparing an image with the truth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Blocks compared: all of the origin.
+    pub blocks_checked: u64,
+    /// Blocks that are wrong.
+    pub blocks_bad: u64,
+    /// Wrong blocks by class; the sum is `blocks_bad`.
+    pub classes: BTreeMap<Class, u64>,
+    /// Number of runs of consecutive wrong blocks.
+    pub runs_bad: u64,
+    /// The first [`MAX_LISTED_RUNS`] runs.
+    pub runs: Vec<BlockRun>,
+    /// The first [`MAX_LISTED_BLOCKS`] wrong blocks, in order.
+    pub bad: Vec<BadBlock>,
+    /// Distances of misplaced content in sectors and how many blocks have each, the most frequent
+    /// first: a constant distance is the mark of a wrong address computation.
+    pub shifts: Vec<(i64, u64)>,
+}
+
+impl Report {
+    /// The report of `checked` compared blocks, of which `bad`, in order of blocks, are wrong.
+    #[must_use]
+    pub fn new(checked: u64, bad: Vec<BadBlock>) -> Self {
+        let mut report = Self {
+            blocks_checked: checked,
+            blocks_bad: bad.len() as u64,
+            ..Self::default()
+        };
+        let mut shifts = BTreeMap::<i64, u64>::new();
+        let mut run: Option<BlockRun> = None;
+        for block in &bad {
+            *report.classes.entry(block.class).or_default() += 1;
+            if let Some(distance) = block.distance_sectors {
+                *shifts.entry(distance).or_default() += 1;
+            }
+            match &mut run {
+                Some(run) if run.first.0 + run.blocks == block.block.0 => run.blocks += 1,
+                _ => {
+                    report.close_run(run.take());
+                    run = Some(BlockRun {
+                        first: block.block,
+                        blocks: 1,
+                    });
+                }
+            }
+        }
+        report.close_run(run);
+        report.shifts = shifts.into_iter().collect();
+        report
+            .shifts
+            .sort_by_key(|(distance, count)| (u64::MAX - count, distance.unsigned_abs()));
+        report.shifts.truncate(MAX_LISTED_SHIFTS);
+        report.bad = bad;
+        report.bad.truncate(MAX_LISTED_BLOCKS);
+        report
+    }
+
+    fn close_run(&mut self, run: Option<BlockRun>) {
+        let Some(run) = run else { return };
+        self.runs_bad += 1;
+        if self.runs.len() < MAX_LISTED_RUNS {
+            self.runs.push(run);
+        }
+    }
+
+    /// Pass when nothing is wrong, else mismatch.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.blocks_bad == 0 {
+            Verdict::Pass
+        } else {
+            Verdict::Mismatch
+        }
+    }
+
+    /// The report as text for a console: counts, ranges, and at most `blocks` wrong blocks.
+    #[must_use]
+    pub fn render(&self, blocks: usize) -> String {
+        let mut text = format!(
+            "{} blocks checked, {} bad\n",
+            self.blocks_checked, self.blocks_bad
+        );
+        if self.blocks_bad == 0 {
+            return text;
+        }
+        let classes: Vec<String> = self
+            .classes
+            .iter()
+            .map(|(class, count)| format!("{class} {count}"))
+            .collect();
+        text += &format!("  classes: {}\n", classes.join(", "));
+        const RUNS_ON_A_LINE: usize = 12;
+        let runs: Vec<String> = self
+            .runs
+            .iter()
+            .take(RUNS_ON_A_LINE)
+            .map(ToString::to_string)
+            .collect();
+        let more = self.runs_bad - runs.len() as u64;
+        let more = if more > 0 {
+            format!(", and {more} more runs")
+        } else {
+            String::new()
+        };
+        text += &format!("  blocks: {}{more}\n", runs.join(", "));
+        for (distance, count) in &self.shifts {
+            text += &format!("  misplaced by {distance:+} sectors: {count} blocks\n");
+        }
+        for bad in self.bad.iter().take(blocks) {
+            text += &format!(
+                "  block {:>8}  {:<13} {}\n",
+                bad.block.0, bad.class, bad.detail
+            );
+            if let Some(culprit) = &bad.culprit {
+                text += &format!("                  by {culprit}\n");
+            }
+        }
+        let listed = self.bad.len().min(blocks) as u64;
+        if listed < self.blocks_bad {
+            text += &format!("  .. and {} more bad blocks\n", self.blocks_bad - listed);
+        }
+        text
+    }
+}

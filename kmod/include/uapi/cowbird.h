@@ -94,9 +94,13 @@ struct cowbird_ioc_destroy {
 };
 
 #define COWBIRD_IOC_MAGIC 0xCB
-#define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, 1, struct cowbird_ioc_pin)
-#define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, 2, struct cowbird_ioc_setup)
-#define COWBIRD_IOC_DESTROY _IOWR(COWBIRD_IOC_MAGIC, 3, struct cowbird_ioc_destroy)
+#define COWBIRD_IOC_PIN_NR 1
+#define COWBIRD_IOC_SETUP_NR 2
+#define COWBIRD_IOC_DESTROY_NR 3
+#define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
+#define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
+#define COWBIRD_IOC_DESTROY                                                                       \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_DESTROY_NR, struct cowbird_ioc_destroy)
 
 /* The state field of /proc/cowbird-info. */
 #define COWBIRD_STATE_DORMANT_INCREMENTAL 0

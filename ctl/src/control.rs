@@ -1,0 +1,139 @@
+//! The module's control device.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+
+use anyhow::{Result, anyhow, bail};
+use cowbird_abi as abi;
+
+use crate::topology::DeviceNumber;
+
+/// An open `/dev/cowbird-control`. A COW file that was pinned through it is let
+/// go when it is closed, unless a snapshot has taken it over.
+pub struct Control {
+    file: File,
+}
+
+/// Everything that a snapshot is made from; see `struct cowbird_ioc_setup`.
+pub struct Setup {
+    /// Number of the snapshot device.
+    pub minor: u32,
+    /// The origin.
+    pub origin: DeviceNumber,
+    /// Name of the origin for display.
+    pub origin_path: Vec<u8>,
+    /// Name of the COW file for display.
+    pub cow_path: Vec<u8>,
+    /// Bound of preserved blocks in memory.
+    pub cache_bytes: u64,
+    /// Physical pieces of the COW file.
+    pub extents: Vec<abi::cowbird_extent>,
+    /// One open file of each filesystem to freeze.
+    pub freeze_fds: Vec<i32>,
+    /// Series that the snapshot belongs to.
+    pub uuid: [u8; 16],
+    /// Its number within the series.
+    pub epoch: u64,
+    /// Bound of the time in which writes are held.
+    pub timeout_ms: u32,
+}
+
+impl Control {
+    /// Opens the control device.
+    pub fn open() -> Result<Self> {
+        let path = format!("/dev/{}", abi::CONTROL_NAME);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Ok(Self { file }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("{path} does not exist; load the module with: modprobe cowbird")
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                bail!("{path}: permission denied; run this as root")
+            }
+            Err(error) => Err(anyhow!(error).context(format!("cannot open {path}"))),
+        }
+    }
+
+    /// Fixes the extents of a COW file.
+    pub fn pin(&self, cow: &File) -> Result<()> {
+        let mut request = abi::cowbird_ioc_pin {
+            cow_fd: cow.as_raw_fd(),
+            reserved: 0,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_PIN, &mut request);
+        explain(result, &request.reason)
+    }
+
+    /// Takes the snapshot.
+    pub fn setup(&self, setup: &Setup) -> Result<()> {
+        let mut request = abi::cowbird_ioc_setup {
+            abi_version: abi::COWBIRD_ABI_VERSION,
+            minor: setup.minor,
+            origin_major: setup.origin.major,
+            origin_minor: setup.origin.minor,
+            cache_bytes: setup.cache_bytes,
+            extents: setup.extents.as_ptr() as u64,
+            extent_count: count(setup.extents.len(), "extents")?,
+            freeze_fd_count: count(setup.freeze_fds.len(), "filesystems")?,
+            freeze_fds: setup.freeze_fds.as_ptr() as u64,
+            uuid: setup.uuid,
+            epoch: setup.epoch,
+            timeout_ms: setup.timeout_ms,
+            reserved: 0,
+            origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        abi::put_path(&mut request.origin_path, &setup.origin_path);
+        abi::put_path(&mut request.cow_path, &setup.cow_path);
+        let result = self.ioctl(abi::IOC_SETUP, &mut request);
+        explain(result, &request.reason)
+    }
+
+    /// Ends a snapshot.
+    pub fn destroy(&self, minor: u32) -> Result<()> {
+        let mut request = abi::cowbird_ioc_destroy {
+            minor,
+            reserved: 0,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_DESTROY, &mut request);
+        explain(result, &request.reason)
+    }
+
+    fn ioctl<T>(&self, number: u32, request: &mut T) -> io::Result<()> {
+        // SAFETY: the descriptor is open for the call; `number` encodes the size
+        // of T, which the module reads and writes at this address and no further.
+        // Lists that the request points to belong to the caller's borrow and
+        // outlive the call, which does not keep them.
+        let result = unsafe {
+            libc::ioctl(
+                self.file.as_raw_fd(),
+                libc::c_ulong::from(number),
+                std::ptr::from_mut(request),
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn count(length: usize, what: &str) -> Result<u32> {
+    u32::try_from(length).map_err(|_| anyhow!("{length} {what} are too many"))
+}
+
+/// The module's own words where it has given any.
+fn explain(result: io::Result<()>, reason: &[core::ffi::c_char]) -> Result<()> {
+    let Err(error) = result else { return Ok(()) };
+    let reason = abi::reason(reason);
+    if reason.is_empty() {
+        Err(error.into())
+    } else {
+        Err(anyhow!("{reason} ({error})"))
+    }
+}

@@ -1,0 +1,259 @@
+//! Block devices, and how they lie on one another, from `/sys`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+/// Devices stacked on each other beyond which something is wrong.
+const MAX_DEPTH: usize = 16;
+
+/// Major and minor number of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceNumber {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+impl DeviceNumber {
+    /// From `st_dev` or `st_rdev`.
+    pub fn from_raw(raw: u64) -> Self {
+        Self {
+            major: libc::major(raw),
+            minor: libc::minor(raw),
+        }
+    }
+
+    /// From `major:minor`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.trim().split_once(':')?;
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
+    }
+
+    fn sys_dir(self) -> PathBuf {
+        PathBuf::from(format!("/sys/dev/block/{self}"))
+    }
+}
+
+impl fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// An origin as the user named it.
+pub struct BlockDevice {
+    /// Its number.
+    pub number: DeviceNumber,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Looks at a block device.
+pub fn open_block_device(path: &Path) -> Result<BlockDevice> {
+    let meta = fs::metadata(path).with_context(|| format!("cannot find {}", path.display()))?;
+    if !meta.file_type().is_block_device() {
+        bail!("{} is not a block device", path.display());
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let bytes = size_of_device(&file).with_context(|| format!("cannot size {}", path.display()))?;
+    if bytes == 0 {
+        bail!("{} is empty (no medium?)", path.display());
+    }
+    Ok(BlockDevice {
+        number: DeviceNumber::from_raw(meta.rdev()),
+        bytes,
+    })
+}
+
+fn size_of_device(file: &File) -> std::io::Result<u64> {
+    let mut bytes = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64 at the address, which is `bytes`.
+    let result = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            BLKGETSIZE64,
+            std::ptr::from_mut(&mut bytes),
+        )
+    };
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(bytes)
+    }
+}
+
+fn number_in(dir: &Path) -> Option<DeviceNumber> {
+    DeviceNumber::parse(&fs::read_to_string(dir.join("dev")).ok()?)
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
+}
+
+/// Partitions of a disk; none for a partition.
+fn partitions(device: DeviceNumber) -> Vec<DeviceNumber> {
+    entries(&device.sys_dir())
+        .iter()
+        .filter(|path| path.join("partition").exists())
+        .filter_map(|path| number_in(path))
+        .collect()
+}
+
+/// The disk that a partition belongs to; a disk itself.
+fn whole_disk(device: DeviceNumber) -> DeviceNumber {
+    let dir = device.sys_dir();
+    if !dir.join("partition").exists() {
+        return device;
+    }
+    fs::canonicalize(&dir)
+        .ok()
+        .and_then(|path| number_in(path.parent()?))
+        .unwrap_or(device)
+}
+
+fn related(device: DeviceNumber, folder: &str) -> Vec<DeviceNumber> {
+    entries(&device.sys_dir().join(folder))
+        .iter()
+        .filter_map(|path| number_in(path))
+        .collect()
+}
+
+/// The device itself, its partitions, and everything that is stacked on them:
+/// whoever is mounted from one of these writes to the device.
+pub fn devices_above(device: &DeviceNumber) -> Result<BTreeSet<DeviceNumber>> {
+    closure(*device, |next| {
+        let mut above = partitions(next);
+        above.extend(related(next, "holders"));
+        above
+    })
+}
+
+/// Everything that the device is made of, itself included.
+fn devices_below(device: DeviceNumber) -> Result<BTreeSet<DeviceNumber>> {
+    closure(device, |next| related(whole_disk(next), "slaves"))
+}
+
+fn closure(
+    start: DeviceNumber,
+    step: impl Fn(DeviceNumber) -> Vec<DeviceNumber>,
+) -> Result<BTreeSet<DeviceNumber>> {
+    let mut found = BTreeSet::from([start]);
+    let mut layer = vec![start];
+    for _ in 0..MAX_DEPTH {
+        layer = layer
+            .into_iter()
+            .flat_map(&step)
+            .filter(|device| found.insert(*device))
+            .collect();
+        if layer.is_empty() {
+            return Ok(found);
+        }
+    }
+    bail!("more than {MAX_DEPTH} devices are stacked on {start}; is there a loop?")
+}
+
+/// Refuses a COW file whose writes would come back to the origin through
+/// another device: they would have to be preserved themselves, without end.
+pub fn check_cow_placement(origin: &DeviceNumber, cow: &DeviceNumber, path: &Path) -> Result<()> {
+    if cow.major == 0 {
+        bail!(
+            "{} is on a filesystem without a block device of its own (tmpfs, overlay, btrfs, network); \
+             choose a place on ext4 or xfs",
+            path.display()
+        );
+    }
+    let (origin_disk, cow_disk) = (whole_disk(*origin), whole_disk(*cow));
+    if origin_disk == cow_disk {
+        return Ok(());
+    }
+    if cow_disk.sys_dir().join("loop/backing_file").exists() {
+        bail!(
+            "{} is on a loop device, whose own writes cannot be told apart",
+            path.display()
+        );
+    }
+    let below: BTreeSet<_> = devices_below(*cow)?.into_iter().map(whole_disk).collect();
+    if below.contains(&origin_disk) {
+        bail!(
+            "{} is on a device that is itself stacked on the origin; choose a file on the origin's \
+             own filesystem or on another disk",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_parse_and_print() {
+        let number = DeviceNumber::parse("254:17\n").unwrap();
+        assert_eq!(
+            number,
+            DeviceNumber {
+                major: 254,
+                minor: 17
+            }
+        );
+        assert_eq!(number.to_string(), "254:17");
+        assert!(DeviceNumber::parse("254").is_none());
+    }
+
+    #[test]
+    fn a_closure_ends_even_in_a_loop() {
+        let a = DeviceNumber { major: 1, minor: 1 };
+        let b = DeviceNumber { major: 1, minor: 2 };
+        let found = closure(a, |next| vec![if next == a { b } else { a }]).unwrap();
+        assert_eq!(found, BTreeSet::from([a, b]));
+        let endless = closure(a, |next| {
+            vec![DeviceNumber {
+                major: 1,
+                minor: next.minor + 1,
+            }]
+        });
+        assert!(endless.is_err());
+    }
+
+    #[test]
+    fn what_is_no_block_device_is_refused() {
+        let error = open_block_device(Path::new("/dev/null"))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("not a block device"), "{error}");
+        assert!(open_block_device(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn a_cow_file_needs_a_block_device() {
+        let origin = DeviceNumber {
+            major: 254,
+            minor: 1,
+        };
+        let tmpfs = DeviceNumber {
+            major: 0,
+            minor: 33,
+        };
+        assert!(check_cow_placement(&origin, &tmpfs, Path::new("/tmp/cow")).is_err());
+        assert!(check_cow_placement(&origin, &origin, Path::new("/mnt/cow")).is_ok());
+    }
+}

@@ -1,1 +1,330 @@
 //! The module's pure C core, built in user space.
+//!
+//! Safe wrappers with the semantics of the headers in `kmod/core/`, which are
+//! the reference. Nothing here is used by the module or the tools: it exists so
+//! that property tests drive the very code that runs in the kernel.
+
+mod ffi;
+
+use std::fmt;
+
+/// A refusal of the core: a positive errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "errno {}", self.0)
+    }
+}
+
+impl std::error::Error for Errno {}
+
+fn check(result: i32) -> Result<(), Errno> {
+    if result < 0 {
+        Err(Errno(-result))
+    } else {
+        Ok(())
+    }
+}
+
+/// Geometry of an origin; `core/geom.h`. All units are 512-byte sectors of the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Geom(ffi::Geom);
+
+impl Geom {
+    /// Origin `[start, start + sectors)` of its disk.
+    pub fn new(start: u64, sectors: u64) -> Result<Self, Errno> {
+        let mut geom = ffi::Geom {
+            start: 0,
+            sectors: 0,
+        };
+        // SAFETY: the pointer is to a live, writable structure of the right layout.
+        check(unsafe { ffi::cb_geom_init(&raw mut geom, start, sectors) })?;
+        Ok(Self(geom))
+    }
+
+    /// Number of blocks.
+    pub fn block_count(&self) -> u64 {
+        // SAFETY: the structure was initialised by `new` and is only read.
+        unsafe { ffi::cb_geom_block_count(&raw const self.0) }
+    }
+
+    /// Sectors of one block.
+    pub fn block_sectors(&self, block: u64) -> u32 {
+        // SAFETY: as above.
+        unsafe { ffi::cb_geom_block_sectors(&raw const self.0, block) }
+    }
+
+    /// First sector of a block on the disk.
+    pub fn block_start(&self, block: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { ffi::cb_geom_block_start(&raw const self.0, block) }
+    }
+
+    /// First and last block that a stretch of the disk touches.
+    pub fn touched(&self, sector: u64, sectors: u64) -> Option<(u64, u64)> {
+        let mut blocks = ffi::Blocks { first: 0, last: 0 };
+        // SAFETY: as above; the result is written to a live structure.
+        unsafe { ffi::cb_geom_touched(&raw const self.0, sector, sectors, &raw mut blocks) }
+            .then_some((blocks.first, blocks.last))
+    }
+}
+
+/// Which slot keeps which block; `core/slotmap.h`.
+pub struct SlotMap {
+    map: ffi::SlotMap,
+    // The C structure points into these two; boxed slices do not move.
+    _buckets: Box<[u32]>,
+    _block_of: Box<[u64]>,
+}
+
+impl SlotMap {
+    /// A map for so many slots.
+    pub fn new(capacity: u32) -> Result<Self, Errno> {
+        // SAFETY: a pure function of its argument.
+        let count = unsafe { ffi::cb_slotmap_bucket_count(capacity) };
+        let mut buckets = vec![0; count as usize].into_boxed_slice();
+        let mut block_of = vec![0; capacity as usize].into_boxed_slice();
+        let mut map = ffi::SlotMap::empty();
+        // SAFETY: both arrays are zeroed and have the lengths that the header asks for.
+        check(unsafe {
+            ffi::cb_slotmap_init(
+                &raw mut map,
+                capacity,
+                buckets.as_mut_ptr(),
+                block_of.as_mut_ptr(),
+            )
+        })?;
+        Ok(Self {
+            map,
+            _buckets: buckets,
+            _block_of: block_of,
+        })
+    }
+
+    /// Records that a slot keeps a block.
+    pub fn insert(&mut self, block: u64, slot: u32) -> Result<(), Errno> {
+        // SAFETY: the map was initialised and its arrays are alive and unaliased.
+        check(unsafe { ffi::cb_slotmap_insert(&raw mut self.map, block, slot) })
+    }
+
+    /// The slot of a block.
+    pub fn find(&self, block: u64) -> Option<u32> {
+        // SAFETY: as above, read only.
+        let slot = unsafe { ffi::cb_slotmap_find(&raw const self.map, block) };
+        (slot != u32::MAX).then_some(slot)
+    }
+}
+
+/// The COW file as slots; `core/extents.h`.
+pub struct Extents {
+    extents: ffi::Extents,
+    // The C structure points into it.
+    _list: Box<[ffi::Extent]>,
+}
+
+impl Extents {
+    /// From pieces `(sector, sectors)` of the disk, in any order.
+    pub fn new(pieces: &[(u64, u64)], grid: u64, disk_sectors: u64) -> Result<Self, Errno> {
+        let mut list: Box<[ffi::Extent]> = pieces
+            .iter()
+            .map(|&(sector, slots)| ffi::Extent {
+                sector,
+                slots,
+                first_slot: 0,
+            })
+            .collect();
+        let count = u32::try_from(list.len()).map_err(|_| Errno(22))?;
+        let mut extents = ffi::Extents::empty();
+        // SAFETY: the list has `count` elements and outlives the structure.
+        check(unsafe {
+            ffi::cb_extents_init(
+                &raw mut extents,
+                list.as_mut_ptr(),
+                count,
+                grid,
+                disk_sectors,
+            )
+        })?;
+        Ok(Self {
+            extents,
+            _list: list,
+        })
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> u64 {
+        self.extents.slots
+    }
+
+    /// First sector of a slot, and how many slots follow each other from it on.
+    pub fn slot(&self, slot: u64) -> Result<(u64, u64), Errno> {
+        let (mut sector, mut run) = (0, 0);
+        // SAFETY: the list is alive; results go to live variables.
+        check(unsafe {
+            ffi::cb_extents_slot(&raw const self.extents, slot, &raw mut sector, &raw mut run)
+        })?;
+        Ok((sector, run))
+    }
+
+    /// Whether a stretch of the disk touches any slot.
+    pub fn touch(&self, sector: u64, sectors: u64) -> bool {
+        // SAFETY: as above, read only.
+        unsafe { ffi::cb_extents_touch(&raw const self.extents, sector, sectors) }
+    }
+}
+
+/// Epoch header; `core/header.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Series.
+    pub uuid: [u8; 16],
+    /// Number within the series.
+    pub epoch: u64,
+    /// Size of the origin in sectors.
+    pub origin_sectors: u64,
+    /// Slots of the COW file.
+    pub cow_slots: u64,
+    /// Flags.
+    pub flags: u32,
+}
+
+/// Bytes of an encoded header.
+pub const HEADER_BYTES: usize = 4096;
+
+impl Header {
+    /// The bytes on disk.
+    pub fn encode(&self) -> Vec<u8> {
+        let header = ffi::Header {
+            uuid: self.uuid,
+            epoch: self.epoch,
+            origin_sectors: self.origin_sectors,
+            cow_slots: self.cow_slots,
+            flags: self.flags,
+        };
+        let mut block = vec![0xAA; HEADER_BYTES];
+        // SAFETY: the block has the length that the function writes.
+        unsafe { ffi::cb_header_encode(&raw const header, block.as_mut_ptr()) };
+        block
+    }
+
+    /// From bytes on disk.
+    pub fn decode(block: &[u8; HEADER_BYTES]) -> Result<Self, Errno> {
+        let mut header = ffi::Header {
+            uuid: [0; 16],
+            epoch: 0,
+            origin_sectors: 0,
+            cow_slots: 0,
+            flags: 0,
+        };
+        // SAFETY: the block has the length that the function reads.
+        check(unsafe { ffi::cb_header_decode(&raw mut header, block.as_ptr()) })?;
+        Ok(Self {
+            uuid: header.uuid,
+            epoch: header.epoch,
+            origin_sectors: header.origin_sectors,
+            cow_slots: header.cow_slots,
+            flags: header.flags,
+        })
+    }
+}
+
+/// CRC-32C as the core computes it.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    // SAFETY: pointer and length describe the slice.
+    unsafe { ffi::cb_crc32c(bytes.as_ptr(), bytes.len()) }
+}
+
+/// Phases of a snapshot; `core/protocol.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Phase {
+    /// Every write passes.
+    New,
+    /// Every write is held.
+    Holding,
+    /// Writes pass once preserved.
+    Active,
+    /// Every write passes, reads fail.
+    Failed,
+    /// As failed.
+    Closing,
+}
+
+impl Phase {
+    /// All phases.
+    pub const ALL: [Self; 5] = [
+        Self::New,
+        Self::Holding,
+        Self::Active,
+        Self::Failed,
+        Self::Closing,
+    ];
+
+    /// The phase after an event.
+    pub fn next(self, event: Event) -> Result<Self, Errno> {
+        // SAFETY: a pure function of two enumerators that exist in C.
+        let next = unsafe { ffi::cb_phase_next(self as u32, event as u32) };
+        check(next)?;
+        Ok(Self::ALL[usize::try_from(next).map_err(|_| Errno(34))?])
+    }
+
+    /// Whether a write passes (else it is held).
+    pub fn write_passes(self, preserved: bool) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::cb_write_decide(self as u32, preserved) == 0 }
+    }
+
+    /// Where a snapshot read finds a block.
+    pub fn read_source(self, own: bool, preserved: bool, in_memory: bool) -> Source {
+        // SAFETY: as above.
+        match unsafe { ffi::cb_read_decide(self as u32, own, preserved, in_memory) } {
+            0 => Source::Origin,
+            1 => Source::Memory,
+            2 => Source::Cow,
+            3 => Source::Zero,
+            _ => Source::Fail,
+        }
+    }
+
+    /// Whether a block that came from the origin may be returned.
+    pub fn read_confirmed(self, preserved: bool) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::cb_read_confirm(self as u32, preserved) }
+    }
+}
+
+/// What moves a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Event {
+    /// Start to hold writes.
+    Gate,
+    /// The epoch begins.
+    Begin,
+    /// The snapshot is lost.
+    Fail,
+    /// It is taken apart.
+    Close,
+}
+
+impl Event {
+    /// All events.
+    pub const ALL: [Self; 4] = [Self::Gate, Self::Begin, Self::Fail, Self::Close];
+}
+
+/// Where a block of the snapshot comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The origin, provisionally.
+    Origin,
+    /// Memory.
+    Memory,
+    /// The COW file.
+    Cow,
+    /// Zeros: the COW file's own block.
+    Zero,
+    /// Nowhere: the read fails.
+    Fail,
+}

@@ -1,0 +1,270 @@
+//! Goal: the core does what its headers say, for every input.
+//! Method: each structure against a naive reference that is obviously right.
+
+use std::collections::{BTreeSet, HashMap};
+
+use cowbird_core::{Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c};
+use proptest::prelude::*;
+
+const BLOCK_SECTORS: u64 = 8;
+
+proptest! {
+    /// Blocks touched by a write are those that own at least one of its sectors.
+    #[test]
+    fn geom_touches_what_a_sector_by_sector_walk_touches(
+        start in 0u64..200, sectors in 1u64..200, sector in 0u64..450, length in 0u64..100,
+    ) {
+        let geom = Geom::new(start, sectors).unwrap();
+        let touched: BTreeSet<u64> = (sector..sector + length)
+            .filter(|s| (start..start + sectors).contains(s))
+            .map(|s| (s - start) / BLOCK_SECTORS)
+            .collect();
+        let expected = touched.first().copied().zip(touched.last().copied());
+        prop_assert_eq!(geom.touched(sector, length), expected);
+    }
+
+    /// The blocks cover the origin exactly, in order.
+    #[test]
+    fn geom_blocks_tile_the_origin(start in 0u64..1 << 40, sectors in 1u64..300) {
+        let geom = Geom::new(start, sectors).unwrap();
+        let mut next = start;
+        for block in 0..geom.block_count() {
+            prop_assert_eq!(geom.block_start(block), next);
+            prop_assert!(geom.block_sectors(block) > 0);
+            next += u64::from(geom.block_sectors(block));
+        }
+        prop_assert_eq!(next, start + sectors);
+        prop_assert_eq!(geom.block_sectors(geom.block_count()), 0);
+    }
+
+    #[test]
+    fn geom_survives_the_ends_of_64_bits(start: u64, sectors: u64, sector: u64, length: u64) {
+        if let Ok(geom) = Geom::new(start, sectors) {
+            prop_assert!(start.checked_add(sectors).is_some() && sectors > 0);
+            if let Some((first, last)) = geom.touched(sector, length) {
+                prop_assert!(first <= last && last < geom.block_count());
+            }
+        } else {
+            prop_assert!(sectors == 0 || start.checked_add(sectors).is_none());
+        }
+    }
+
+    #[test]
+    fn slotmap_agrees_with_a_hash_map(
+        capacity in 1u32..64,
+        inserts in prop::collection::vec((0u64..40, 0u32..70), 0..120),
+        spread in prop::sample::select(vec![1u64, 8, 4096, 0x9E37_79B9, 1 << 32]),
+    ) {
+        let mut map = SlotMap::new(capacity).unwrap();
+        let mut model: HashMap<u64, u32> = HashMap::new();
+        let mut used = BTreeSet::new();
+        for (block, slot) in inserts {
+            let block = block * spread;
+            if used.contains(&slot) {
+                continue; // The engine gives out each slot once.
+            }
+            let result = map.insert(block, slot);
+            if slot >= capacity || model.len() as u32 >= capacity {
+                prop_assert_eq!(result.unwrap_err().0, 22);
+            } else if model.contains_key(&block) {
+                prop_assert_eq!(result.unwrap_err().0, 17);
+            } else {
+                prop_assert!(result.is_ok());
+                model.insert(block, slot);
+                used.insert(slot);
+            }
+            for probe in 0..40 {
+                let block = probe * spread;
+                prop_assert_eq!(map.find(block), model.get(&block).copied());
+            }
+        }
+    }
+
+    /// Every slot lies inside a piece and on the grid, no two overlap, and what
+    /// is not a slot is not touched.
+    #[test]
+    fn extents_agree_with_a_sector_by_sector_model(
+        gaps in prop::collection::vec((0u64..20, 1u64..60), 1..12),
+        grid in 0u64..64, seed: u64, probe in 0u64..900, length in 0u64..40,
+    ) {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        for (gap, sectors) in gaps {
+            pieces.push((at + gap, sectors));
+            at += gap + sectors;
+        }
+        let mut slots = Vec::new();
+        for &(sector, sectors) in &pieces {
+            let first = (sector..).find(|s| s % BLOCK_SECTORS == grid % BLOCK_SECTORS).unwrap();
+            let mut s = first;
+            while s + BLOCK_SECTORS <= sector + sectors {
+                slots.push(s);
+                s += BLOCK_SECTORS;
+            }
+        }
+        let rotation = (seed % pieces.len() as u64) as usize;
+        pieces.rotate_left(rotation);
+        match Extents::new(&pieces, grid, at) {
+            Err(error) => {
+                prop_assert!(slots.is_empty());
+                prop_assert_eq!(error.0, 28);
+            }
+            Ok(extents) => {
+                prop_assert_eq!(extents.slots(), slots.len() as u64);
+                for (i, &sector) in slots.iter().enumerate() {
+                    let (found, run) = extents.slot(i as u64).unwrap();
+                    prop_assert_eq!(found, sector);
+                    prop_assert!(run >= 1 && i as u64 + run <= slots.len() as u64);
+                    prop_assert_eq!(slots[i + run as usize - 1], sector + (run - 1) * BLOCK_SECTORS);
+                }
+                prop_assert!(extents.slot(slots.len() as u64).is_err());
+                let touched = slots.iter().any(|&s| {
+                    length > 0 && s < probe + length && probe < s + BLOCK_SECTORS
+                });
+                prop_assert_eq!(extents.touch(probe, length), touched);
+            }
+        }
+    }
+
+    #[test]
+    fn extents_refuse_overlap_and_what_lies_past_the_disk(
+        sector in 0u64..1000, sectors in 1u64..100, into in 0u64..100, past in 1u64..100,
+    ) {
+        let overlap = sector + into % sectors;
+        prop_assert!(Extents::new(&[(sector, sectors), (overlap, 16)], 0, 1 << 20).is_err());
+        let end = sector + sectors;
+        prop_assert!(Extents::new(&[(sector, sectors)], 0, end.saturating_sub(past)).is_err());
+        prop_assert!(Extents::new(&[(u64::MAX - 8, sectors)], 0, 1 << 20).is_err());
+        prop_assert!(Extents::new(&[(sector, 0)], 0, 1 << 20).is_err());
+    }
+
+    #[test]
+    fn header_survives_the_disk(
+        uuid: [u8; 16], epoch: u64, origin_sectors: u64, cow_slots: u64, flags: u32,
+    ) {
+        let header = Header { uuid, epoch, origin_sectors, cow_slots, flags };
+        let block: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
+        prop_assert_eq!(Header::decode(&block).unwrap(), header);
+    }
+
+    /// No single damaged byte goes unnoticed.
+    #[test]
+    fn header_notices_damage(at in 0usize..HEADER_BYTES, flip in 1u8..=255, epoch: u64) {
+        let header =
+            Header { uuid: [7; 16], epoch, origin_sectors: 1 << 20, cow_slots: 99, flags: 0 };
+        let mut block: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
+        block[at] ^= flip;
+        prop_assert!(Header::decode(&block).is_err());
+    }
+
+    #[test]
+    fn crc_is_castagnoli(bytes: Vec<u8>) {
+        prop_assert_eq!(crc32c(&bytes), crc32c::crc32c(&bytes));
+    }
+}
+
+/// The layout is part of the interface: these bytes must not change.
+#[test]
+fn header_has_the_documented_layout() {
+    let uuid = *b"0123456789abcdef";
+    let header = Header {
+        uuid,
+        epoch: 0x0102,
+        origin_sectors: 0x0304,
+        cow_slots: 0x0506,
+        flags: 7,
+    };
+    let block = header.encode();
+    assert_eq!(&block[..8], b"COWBIRD\x01");
+    assert_eq!(block[8..12], 1u32.to_le_bytes());
+    assert_eq!(block[12..16], 4096u32.to_le_bytes());
+    assert_eq!(block[16..32], uuid);
+    assert_eq!(block[32..40], 0x0102u64.to_le_bytes());
+    assert_eq!(block[40..48], 0x0304u64.to_le_bytes());
+    assert_eq!(block[48..56], 0x0506u64.to_le_bytes());
+    assert_eq!(block[56..60], 7u32.to_le_bytes());
+    assert!(block[60..4092].iter().all(|&byte| byte == 0));
+    assert_eq!(block[4092..], crc32c::crc32c(&block[..4092]).to_le_bytes());
+}
+
+#[test]
+fn header_tells_kinds_of_damage_apart() {
+    let header = Header {
+        uuid: [1; 16],
+        epoch: 1,
+        origin_sectors: 1,
+        cow_slots: 1,
+        flags: 0,
+    };
+    let good: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
+    assert_eq!(Header::decode(&[0; HEADER_BYTES]).unwrap_err().0, 2); // ENOENT
+    let mut future = good;
+    future[8] = 2;
+    let crc = crc32c::crc32c(&future[..4092]).to_le_bytes();
+    future[4092..].copy_from_slice(&crc);
+    assert_eq!(Header::decode(&future).unwrap_err().0, 71); // EPROTO
+    let mut damaged = good;
+    damaged[100] = 1;
+    assert_eq!(Header::decode(&damaged).unwrap_err().0, 74); // EBADMSG
+}
+
+/// Goal: the protocol's rules, for every phase and every answer.
+#[test]
+fn protocol_rules_hold_in_every_phase() {
+    for phase in Phase::ALL {
+        for preserved in [false, true] {
+            // Invariant 1: in an active snapshot only preserved blocks are overwritten.
+            if phase == Phase::Active {
+                assert_eq!(phase.write_passes(preserved), preserved);
+            }
+            // Invariant 3: while the cut is made nothing passes.
+            if phase == Phase::Holding {
+                assert!(!phase.write_passes(preserved));
+            }
+            // Invariant 4: a lost snapshot never holds a write.
+            if matches!(phase, Phase::Failed | Phase::Closing | Phase::New) {
+                assert!(phase.write_passes(preserved));
+            }
+            // Invariant 2: what may have been overwritten is never returned.
+            assert_eq!(
+                phase.read_confirmed(preserved),
+                phase == Phase::Active && !preserved
+            );
+            for own in [false, true] {
+                for in_memory in [false, true] {
+                    let source = phase.read_source(own, preserved, in_memory);
+                    let expected = match (phase, own, preserved, in_memory) {
+                        (Phase::Active, true, _, _) => Source::Zero, // Invariant 9.
+                        (Phase::Active, false, false, _) => Source::Origin,
+                        (Phase::Active, false, true, true) => Source::Memory,
+                        (Phase::Active, false, true, false) => Source::Cow,
+                        _ => Source::Fail,
+                    };
+                    assert_eq!(source, expected);
+                }
+            }
+        }
+    }
+}
+
+/// A snapshot that was lost never comes back, whatever happens afterwards.
+#[test]
+fn a_lost_snapshot_stays_lost() {
+    let mut reached = BTreeSet::from([Phase::Failed]);
+    let mut work = vec![Phase::Failed];
+    while let Some(phase) = work.pop() {
+        for event in Event::ALL {
+            if let Ok(next) = phase.next(event)
+                && reached.insert(next)
+            {
+                work.push(next);
+            }
+        }
+    }
+    assert_eq!(reached, BTreeSet::from([Phase::Failed, Phase::Closing]));
+    assert_eq!(
+        Phase::New.next(Event::Begin).unwrap_err().0,
+        22,
+        "no epoch without a gate"
+    );
+}

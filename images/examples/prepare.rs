@@ -1,0 +1,138 @@
+//! Prepares kernels and optionally builds a module for them, and prints where everything is.
+//!
+//! `cargo run -p cowbird-images --example prepare -- [--offline] [--refresh] [--build DIR] [--mutant NAME]
+//! [--load MODULE]... [--write-lock FILE] [GLOB]...`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use cowbird_images::{
+    Catalogue, HostPackage, KernelSpec, ModuleSource, Outcome, Progress, Store, StoreOptions,
+    TaskId, missing_host_packages,
+};
+
+/// One line for every report.
+struct Lines(Instant);
+
+impl Lines {
+    fn line(&self, text: &str) {
+        eprintln!("[{:7.2}] {text}", self.0.elapsed().as_secs_f64());
+    }
+}
+
+impl Progress for Lines {
+    fn start(&self, task: TaskId, what: &str) {
+        self.line(&format!("{task:?} start: {what}"));
+    }
+    fn step(&self, task: TaskId, message: &str) {
+        self.line(&format!("{task:?} {message}"));
+    }
+    fn finish(&self, task: TaskId, outcome: Outcome) {
+        self.line(&format!("{task:?} {outcome:?}"));
+    }
+    fn warning(&self, message: &str) {
+        self.line(&format!("warning: {message}"));
+    }
+}
+
+#[derive(Default)]
+struct Arguments {
+    offline: bool,
+    refresh: bool,
+    build: Option<PathBuf>,
+    mutant: Option<String>,
+    load: Vec<String>,
+    write_lock: Option<PathBuf>,
+    globs: Vec<String>,
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut arguments = Arguments::default();
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        let mut value = || {
+            given
+                .next()
+                .with_context(|| format!("{argument} needs a value"))
+        };
+        match argument.as_str() {
+            "--offline" => arguments.offline = true,
+            "--refresh" => arguments.refresh = true,
+            "--build" => arguments.build = Some(value()?.into()),
+            "--mutant" => arguments.mutant = Some(value()?),
+            "--load" => arguments.load.push(value()?),
+            "--write-lock" => arguments.write_lock = Some(value()?.into()),
+            glob if !glob.starts_with('-') => arguments.globs.push(argument),
+            unknown => bail!("unknown option {unknown}"),
+        }
+    }
+    Ok(arguments)
+}
+
+fn main() -> Result<()> {
+    let arguments = arguments()?;
+    let missing = missing_host_packages();
+    if !missing.is_empty() {
+        bail!("first run: {}", HostPackage::install_command(&missing));
+    }
+    let repo_root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no repository")?;
+    let catalogue = Catalogue::load(repo_root.join(Catalogue::PATH_IN_REPO))?;
+    let kernels = catalogue.select(&arguments.globs)?;
+    let store = Store::open(StoreOptions {
+        offline: arguments.offline,
+        refresh: arguments.refresh,
+        progress: Arc::new(Lines(Instant::now())),
+        ..StoreOptions::new(repo_root)
+    })?;
+    for spec in &kernels {
+        show(&store, spec, &arguments)?;
+    }
+    if let Some(path) = &arguments.write_lock {
+        store.write_lock(&kernels, path)?;
+    }
+    Ok(())
+}
+
+fn show(store: &Store, spec: &KernelSpec, arguments: &Arguments) -> Result<()> {
+    let started = Instant::now();
+    let kernel = store.prepare(spec)?;
+    println!(
+        "{} {} ({}), {:.2?}",
+        spec.name,
+        kernel.release,
+        kernel.package_version,
+        started.elapsed()
+    );
+    println!("  vmlinuz {}", kernel.vmlinuz.display());
+    println!("  modules {}", kernel.modules_dir.display());
+    println!("  headers {}", kernel.tree.join(&kernel.headers).display());
+    println!("  root    {}", kernel.root.join("root").display());
+    if !arguments.load.is_empty() {
+        let started = Instant::now();
+        let wanted: Vec<_> = arguments.load.iter().map(String::as_str).collect();
+        let modules = store.boot_modules(&kernel, &wanted)?;
+        let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
+        println!("  load    {} ({:.2?})", names.join(" "), started.elapsed());
+    }
+    if let Some(dir) = &arguments.build {
+        let started = Instant::now();
+        let source = ModuleSource {
+            dir: dir.clone(),
+            mutant: arguments.mutant.clone(),
+            debug: false,
+        };
+        let built = store.build_module(&kernel, &source)?;
+        let how = if built.cached { "cached" } else { "built" };
+        println!(
+            "  module  {} ({how}, {:.2?})",
+            built.ko.display(),
+            started.elapsed()
+        );
+    }
+    println!("  status  {:?}", store.status(spec)?);
+    Ok(())
+}

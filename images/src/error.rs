@@ -1,0 +1,357 @@
+//! The crate's errors. All but [`Error::ModuleBuild`] are failures of the infrastructure, never a verdict on the
+//! module.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::control::IndexError;
+use crate::digest::Sha256Digest;
+use crate::host::HostPackage;
+use crate::modules::ResolveError;
+use crate::select::SelectError;
+use crate::version::DebVersion;
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a kernel or a module for it cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("cannot {operation} {}: {reason}", path.display())]
+    Io {
+        /// What was tried, as `create`.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// No folder is known to keep the cache in.
+    #[error("no cache folder: set COWBIRD_CACHE, XDG_CACHE_HOME or HOME")]
+    NoCacheFolder,
+    /// A path would break the syntax of apt's configuration.
+    #[error("the cache folder {} holds a character that apt's configuration cannot: set COWBIRD_CACHE", path.display())]
+    AwkwardPath {
+        /// The cache folder.
+        path: PathBuf,
+    },
+    /// A program of the host is not installed.
+    #[error(
+        "cannot run {tool}: it is not installed; run `{}`",
+        HostPackage::install_command_for(tool)
+    )]
+    MissingTool {
+        /// The program.
+        tool: String,
+    },
+    /// A program of the host failed.
+    #[error("{doing} failed: {tool} {status}\n{excerpt}\nthe whole output is in {}", log.display())]
+    Tool {
+        /// The program.
+        tool: String,
+        /// What it was to do.
+        doing: String,
+        /// How it ended.
+        status: Ending,
+        /// The lines that tell most.
+        excerpt: Excerpt,
+        /// Its output.
+        log: PathBuf,
+    },
+    /// The module does not compile: the one error that is about the module and not about the infrastructure.
+    #[error("the module does not build for {kernel}{}: make {status}\n{excerpt}\nthe whole output is in {}",
+        .mutant.as_ref().map(|name| format!(" as mutant `{name}`")).unwrap_or_default(), log.display())]
+    ModuleBuild {
+        /// The kernel.
+        kernel: String,
+        /// The mutant, if it was one.
+        mutant: Option<String>,
+        /// How make ended.
+        status: Ending,
+        /// The first errors.
+        excerpt: Excerpt,
+        /// Everything that make wrote.
+        log: PathBuf,
+    },
+    /// The build succeeded but did not leave a usable module.
+    #[error("the module built for {kernel} is unusable: {problem}; the build's output is in {}", log.display())]
+    BadModule {
+        /// The kernel.
+        kernel: String,
+        /// What is wrong with it.
+        problem: String,
+        /// Everything that make wrote.
+        log: PathBuf,
+    },
+    /// The module's sources cannot be taken.
+    #[error("cannot build from {}: {problem}", path.display())]
+    BadSource {
+        /// The offending file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another process holds an entry for too long.
+    #[error("another process has held {} for {}; end it or wait", lock.display(), Seconds(*waited))]
+    LockTimeout {
+        /// The lock file.
+        lock: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The host's apt has no source for an archive.
+    #[error(
+        "the host's apt sources name no mirror of {archive}: set COWBIRD_MIRROR to the address of one"
+    )]
+    NoMirror {
+        /// The archive.
+        archive: String,
+    },
+    /// A mirror's address cannot stand in a sources file.
+    #[error(
+        "`{mirror}` is not usable as a mirror: it must be an http, https or file address without spaces"
+    )]
+    BadMirror {
+        /// The address as given.
+        mirror: String,
+    },
+    /// Something must be fetched, and that was forbidden.
+    #[error(
+        "{kernel}: {what} is not in the cache, and fetching is off; run once without --offline"
+    )]
+    Offline {
+        /// The kernel.
+        kernel: String,
+        /// What would have to be fetched.
+        what: String,
+    },
+    /// The archive's index is damaged.
+    #[error("the package index of {suite} is damaged: {reason}")]
+    Index {
+        /// The suite.
+        suite: String,
+        /// Where and how.
+        reason: IndexError,
+    },
+    /// The suite does not carry what the catalogue asks for.
+    #[error("{kernel}: {reason}")]
+    Select {
+        /// The kernel.
+        kernel: String,
+        /// What is missing or does not fit.
+        reason: SelectError,
+    },
+    /// The suite no longer carries the locked version.
+    #[error(transparent)]
+    LockedGone(Box<LockedGone>),
+    /// A fetched file is not what the signed index says.
+    #[error(
+        "{package} {version}: no fetched file has the SHA-256 {sha256} of the signed index (fetched: {found}); \
+        the mirror or the way to it is corrupt"
+    )]
+    Digest {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// What the index says.
+        sha256: Sha256Digest,
+        /// What came instead.
+        found: String,
+    },
+    /// A file of the cache was changed after it was stored.
+    #[error("{} has changed since it was stored; delete it and run again", path.display())]
+    CacheCorrupt {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An unpacked kernel lacks a file that every kernel has.
+    #[error("{kernel}: the packages {packages} hold no {what}")]
+    Incomplete {
+        /// The kernel.
+        kernel: String,
+        /// What was looked for.
+        what: String,
+        /// Where it was looked for.
+        packages: String,
+    },
+    /// Programs of the build root cannot run on this host.
+    #[error("build root {root} is for {arch}, which this host cannot run")]
+    ForeignArch {
+        /// The build root.
+        root: String,
+        /// Its architecture.
+        arch: String,
+    },
+    /// A module file is not understood.
+    #[error("{} is not a kernel module: {problem}", path.display())]
+    NotAModule {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A module asked for does not exist, or the dependencies of one do not resolve.
+    #[error("{kernel}: {reason}")]
+    Resolve {
+        /// The kernel.
+        kernel: String,
+        /// Which one, and why.
+        reason: ResolveError,
+    },
+    /// A file of records cannot be read.
+    #[error("{} is not readable as {what}: {problem}", path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A package that a lock file asks for and the suite no longer carries.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{kernel}: {package} {version} (SHA-256 {sha256}), which {} asks for, is no longer in {suite}: \
+     refresh the kernel to take the newest one, or name a mirror in COWBIRD_MIRROR that still has it",
+    lock.display()
+)]
+pub struct LockedGone {
+    /// The kernel.
+    pub kernel: String,
+    /// The package.
+    pub package: String,
+    /// Its locked version.
+    pub version: DebVersion,
+    /// Its locked digest.
+    pub sha256: Sha256Digest,
+    /// The suite searched.
+    pub suite: String,
+    /// The lock file.
+    pub lock: PathBuf,
+}
+
+impl Error {
+    /// Names the operation and the file of an I/O error, for `map_err`.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |reason| Self::Io {
+            operation,
+            path,
+            reason,
+        }
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited with this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It had not ended after this time and was killed.
+    TimedOut(Duration),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with {code}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::TimedOut(limit) => write!(f, "was killed after {}", Seconds(*limit)),
+        }
+    }
+}
+
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.as_secs())
+    }
+}
+
+/// The lines of a program's output that tell most about its failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt(Vec<String>);
+
+impl Excerpt {
+    /// Lines shown.
+    const LINES: usize = 12;
+    /// Characters shown of one line.
+    const COLUMNS: usize = 300;
+
+    /// Takes the first lines that report an error; when there are none, the last lines.
+    pub fn of(output: &str) -> Self {
+        let lines: Vec<&str> = output
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        let mut shown: Vec<&str> = lines
+            .iter()
+            .filter(|line| is_error(line))
+            .take(Self::LINES)
+            .copied()
+            .collect();
+        if shown.is_empty() {
+            shown = lines[lines.len().saturating_sub(Self::LINES)..].to_vec();
+        }
+        let cut = |line: &str| line.chars().take(Self::COLUMNS).collect();
+        Self(shown.into_iter().map(cut).collect())
+    }
+}
+
+/// Recognises the error lines of compilers, make, modpost, apt and mmdebstrap.
+fn is_error(line: &str) -> bool {
+    let lower = line.to_ascii_lowercase();
+    [
+        "error:",
+        "error ",
+        "undefined!",
+        "***",
+        "cannot ",
+        "not found",
+    ]
+    .iter()
+    .any(|mark| lower.contains(mark))
+        || line.starts_with("E:")
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("  (it wrote nothing)");
+        }
+        for (i, line) in self.0.iter().enumerate() {
+            let end = if i + 1 < self.0.len() { "\n" } else { "" };
+            write!(f, "  {line}{end}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the excerpt shows the first errors of a long build, not its noise; without errors its end.
+    #[test]
+    fn excerpt_shows_the_first_errors() {
+        let noise = "  CC [M]  a.o\n".repeat(100);
+        let output = format!(
+            "{noise}/build/a.c:3:1: error: unknown type name 'bi'\n{noise}make: *** [a] Error 2\n"
+        );
+        assert_eq!(
+            Excerpt::of(&output).to_string(),
+            "  /build/a.c:3:1: error: unknown type name 'bi'\n  make: *** [a] Error 2"
+        );
+        assert_eq!(Excerpt::of("one\n\ntwo\n").to_string(), "  one\n  two");
+        assert_eq!(Excerpt::of("").to_string(), "  (it wrote nothing)");
+    }
+}

@@ -1,0 +1,253 @@
+//! Build roots: a distribution's base system with one compiler, and how a program is run inside.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::apt::source_line;
+use crate::cache::{Staging, create_dir, tree_bytes};
+use crate::catalogue::{Arch, BuildRoot, KernelSpec};
+use crate::control::stanzas;
+use crate::digest::{KeyHasher, Sha256Digest};
+use crate::error::{Error, Result};
+use crate::host;
+use crate::record;
+use crate::tool::Tool;
+
+/// Changes when roots are made in another way; part of their key.
+const FORMAT: u32 = 1;
+
+/// Making a root: 17 s on a fast line and two cores.
+const MAKE_MAX: Duration = Duration::from_secs(45 * 60);
+
+/// Unpacking a root: 2 s.
+const UNPACK_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Where the source of the module appears inside a root. Fixed, because the compiler writes it into the debug
+/// information.
+pub(crate) const BUILD_DIR: &str = "/build";
+
+/// Documentation is left out of roots: nobody reads it there.
+const LEFT_OUT: [&str; 4] = [
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+];
+
+/// What a root says about itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RootRecord {
+    /// Name in the catalogue.
+    pub(crate) name: String,
+    /// Size of all files.
+    pub(crate) bytes: u64,
+    /// Digest of `packages`: two roots with the same one build the same module.
+    pub(crate) digest: Sha256Digest,
+    /// Every package as `name version`.
+    pub(crate) packages: Vec<String>,
+}
+
+/// Name of a root's entry.
+pub(crate) fn entry_name(root: &BuildRoot) -> String {
+    let mut hasher = KeyHasher::new("root", FORMAT);
+    for piece in [
+        &root.archive,
+        &root.suite,
+        &root.arch.to_string(),
+        &root.compiler,
+    ] {
+        hasher.piece(piece.as_bytes());
+    }
+    let mut packages = root.packages.clone();
+    packages.sort();
+    for package in &packages {
+        hasher.piece(package.as_bytes());
+    }
+    format!("{}-{}", root.name, hasher.key())
+}
+
+/// The folder below the entry that becomes `/`.
+pub(crate) fn tree(entry: &Path) -> PathBuf {
+    entry.join("root")
+}
+
+/// Makes a root with mmdebstrap. The way over a tar file gives an unprivileged user a root that he owns and can
+/// delete, while mmdebstrap itself works with mapped user ids.
+pub(crate) fn make(spec: &KernelSpec, mirror: &str, log: PathBuf, staging: &Staging) -> Result<()> {
+    let root = &spec.build_root;
+    if Arch::host() != Some(root.arch) {
+        return Err(Error::ForeignArch {
+            root: root.name.clone(),
+            arch: root.arch.to_string(),
+        });
+    }
+    let tar = staging.scratch().join("root.tar");
+    bootstrap(spec, mirror, &tar, log.clone())?;
+    let (entry, into) = (staging.entry(), tree(&staging.entry()));
+    create_dir(&into)?;
+    let mut unpack = Tool::new("tar", format!("unpacking build root {}", root.name), log);
+    unpack
+        .command()
+        .arg("-C")
+        .arg(&into)
+        .args(["--exclude=./dev/*", "-xf"])
+        .arg(&tar);
+    if !host::is_root() {
+        unpack.command().arg("--no-same-owner");
+    }
+    unpack.run(UNPACK_MAX)?;
+    create_dir(&into.join(BUILD_DIR.trim_start_matches('/')))?;
+    let packages = installed(&into)?;
+    let mut hasher = KeyHasher::new("root packages", FORMAT);
+    for package in &packages {
+        hasher.piece(package.as_bytes());
+    }
+    let bytes = tree_bytes(&into)?;
+    let name = root.name.clone();
+    record::write(
+        &entry,
+        &RootRecord {
+            name,
+            bytes,
+            digest: hasher.digest(),
+            packages,
+        },
+    )
+}
+
+fn bootstrap(spec: &KernelSpec, mirror: &str, tar: &Path, log: PathBuf) -> Result<()> {
+    let root = &spec.build_root;
+    let mut include = vec![root.compiler.as_str()];
+    include.extend(root.packages.iter().map(String::as_str));
+    let mut tool = Tool::new(
+        "mmdebstrap",
+        format!("making build root {}", root.name),
+        log,
+    );
+    let command = tool.command();
+    if host::is_root() {
+        // If it is killed, its work is then deleted with other leftovers. Without root it works with mapped user
+        // ids, which may not be able to enter the cache.
+        let work = tar.parent().unwrap_or(tar);
+        command.arg("--mode=root").env("TMPDIR", work);
+    } else {
+        command.arg("--mode=unshare");
+    }
+    command
+        .args(["--variant=essential", "--format=tar"])
+        .arg(format!("--architectures={}", root.arch))
+        .arg(format!("--include={}", include.join(",")))
+        .arg(format!("--keyring={}", spec.archive.keyring.display()))
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+        .arg("--aptopt=Acquire::Retries \"3\"");
+    for pattern in LEFT_OUT {
+        command.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    command
+        .arg(&root.suite)
+        .arg(tar)
+        .arg(source_line(mirror, &spec.archive, &root.suite, ""));
+    tool.run(MAKE_MAX)
+}
+
+/// The packages of a root as `name version`, from its dpkg database.
+fn installed(root: &Path) -> Result<Vec<String>> {
+    let path = root.join("var/lib/dpkg/status");
+    let status = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let mut packages: Vec<_> = stanzas(&status)
+        .filter_map(|stanza| {
+            Some(format!(
+                "{} {}",
+                stanza.get("Package")?,
+                stanza.get("Version")?
+            ))
+        })
+        .collect();
+    packages.sort();
+    Ok(packages)
+}
+
+/// Run by `sh` in mount and process namespaces of its own: nothing of it is visible outside, and all of it ends
+/// with the last process. Arguments: the root, the folder that becomes `/build`, the folder of the unpacked kernel,
+/// then the folders of it that the root shall have, `--`, and the command.
+///
+/// objtool of 7.2 and later reads /proc. The root itself is read-only, so that builds of different kernels cannot
+/// disturb each other through it.
+const ENTER: &str = r#"
+set -eu
+root=$1 build=$2 kernel=$3
+shift 3
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for device in null zero full random urandom; do
+    : > "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mount --bind "$build" "$root/build"
+while [ "$1" != -- ]; do
+    mount --bind "$kernel/$1" "$root/$1"
+    mount -o remount,bind,ro "$root/$1"
+    shift
+done
+shift
+exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C "$@"
+"#;
+
+/// A run of a program inside a root.
+pub(crate) struct Inside<'a> {
+    /// The root's tree.
+    pub(crate) root: &'a Path,
+    /// The folder that becomes `/build`, the only one besides `/tmp` that can be written.
+    pub(crate) build: &'a Path,
+    /// The folder of the unpacked kernel.
+    pub(crate) kernel: &'a Path,
+    /// Folders of the kernel that appear at the same place of the root.
+    pub(crate) binds: &'a [PathBuf],
+}
+
+impl Inside<'_> {
+    /// Prepares the run; the command's arguments are to be added.
+    pub(crate) fn tool(&self, doing: String, log: PathBuf) -> Result<Tool> {
+        // A mount needs a folder to cover. The root is shared, but adding an empty folder disturbs nobody.
+        for bind in self.binds {
+            create_dir(&self.root.join(bind))?;
+        }
+        let mut tool = Tool::new("unshare", doing, log);
+        let command = tool.command();
+        command.args(["--mount", "--pid", "--fork", "--kill-child"]);
+        if !host::is_root() {
+            command.arg("--map-root-user");
+        }
+        command
+            .args(["sh", "-c", ENTER, "enter"])
+            .args([self.root, self.build, self.kernel]);
+        command.args(self.binds).arg("--");
+        Ok(tool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Catalogue;
+
+    /// Goal: a root's key depends on what is in it and not on the order in which the catalogue lists it.
+    #[test]
+    fn key_is_of_the_content() {
+        let text = include_str!("../catalogue.toml");
+        let catalogue = Catalogue::parse(text, Path::new("catalogue.toml")).unwrap();
+        let root = catalogue.kernels[0].build_root.clone();
+        let mut reordered = root.clone();
+        reordered.packages.reverse();
+        assert_eq!(entry_name(&root), entry_name(&reordered));
+        let mut other = root.clone();
+        other.compiler = "gcc-11".into();
+        assert_ne!(entry_name(&root), entry_name(&other));
+    }
+}

@@ -1,0 +1,505 @@
+//! The store: everything that can be had of a kernel, from the cache or by fetching it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::apt::{self, Suite};
+use crate::cache::{Cache, Held, Kind};
+use crate::catalogue::KernelSpec;
+use crate::compile::{self, Build, BuiltModule, ModuleSource};
+use crate::control::Index;
+use crate::digest::Sha256Digest;
+use crate::error::{Error, LockedGone, Result};
+use crate::kernel::{self, KernelRecord, deb_path};
+use crate::lock::{LockFile, LockedKernel, LockedPackage};
+use crate::progress::{Progress, Quiet, Task};
+use crate::record;
+use crate::root::{self, RootRecord};
+use crate::select::select;
+use crate::version::DebVersion;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Folder of the cache; by default `$COWBIRD_CACHE`, `$XDG_CACHE_HOME/cowbird` or `~/.cache/cowbird`.
+    pub cache_dir: Option<PathBuf>,
+    /// Address of the archive's mirror; by default `$COWBIRD_MIRROR` or what the host's apt sources name.
+    pub mirror: Option<String>,
+    /// Fetch nothing: what is not in the cache is an error.
+    pub offline: bool,
+    /// Look for newer packages even if the cache holds a kernel.
+    pub refresh: bool,
+    /// Root of the checkout, for the file of pinned kernels.
+    pub repo_root: PathBuf,
+    /// Receives what long steps report.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl StoreOptions {
+    /// The defaults for a checkout: the user's cache, the host's mirror, fetching allowed, no reports.
+    pub fn new(repo_root: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_dir: None,
+            mirror: None,
+            offline: false,
+            refresh: false,
+            repo_root: repo_root.into(),
+            progress: Arc::new(Quiet),
+        }
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("cache_dir", &self.cache_dir)
+            .field("mirror", &self.mirror)
+            .field("offline", &self.offline)
+            .field("refresh", &self.refresh)
+            .field("repo_root", &self.repo_root)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A kernel that can be booted and built for. Everything in it is in the cache.
+#[derive(Clone, Debug)]
+pub struct PreparedKernel {
+    /// The catalogue's entry.
+    pub spec: KernelSpec,
+    /// The release (`uname -r`).
+    pub release: String,
+    /// Version of the image package.
+    pub package_version: DebVersion,
+    /// The kernel, as a boot loader takes it.
+    pub vmlinuz: PathBuf,
+    /// The modules, `lib/modules/RELEASE`, all uncompressed.
+    pub modules_dir: PathBuf,
+    /// Every package that it was made from.
+    pub packages: Vec<LockedPackage>,
+    /// Path of the headers inside the build root, without the leading `/`; the same below `tree`.
+    pub headers: PathBuf,
+    /// The folder into which the packages were unpacked.
+    pub tree: PathBuf,
+    /// The build root's entry.
+    pub root: PathBuf,
+    pub(crate) entry: PathBuf,
+    pub(crate) binds: Vec<PathBuf>,
+    pub(crate) packages_digest: Sha256Digest,
+    pub(crate) root_digest: Sha256Digest,
+}
+
+/// A module of the kernel, to be loaded at boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootModule {
+    /// The module's name, with `_` for `-`.
+    pub name: String,
+    /// The uncompressed file.
+    pub path: PathBuf,
+}
+
+/// Gives access to kernels. Cheap to share between threads by reference; processes may use one cache together.
+pub struct Store {
+    cache: Cache,
+    options: StoreOptions,
+    /// Indexes fetched by this store: one update of a suite serves all of its kernels.
+    indexes: Mutex<BTreeMap<String, Arc<Index>>>,
+}
+
+impl Store {
+    /// Opens the cache, creating it if there is none.
+    pub fn open(options: StoreOptions) -> Result<Self> {
+        let dir = match &options.cache_dir {
+            Some(dir) => dir.clone(),
+            None => default_cache_dir(|name| std::env::var_os(name)).ok_or(Error::NoCacheFolder)?,
+        };
+        // Programs run with other working folders get paths of the cache.
+        let dir = std::path::absolute(&dir).map_err(Error::io("find", &dir))?;
+        Ok(Self {
+            cache: Cache::open(dir)?,
+            options,
+            indexes: Mutex::default(),
+        })
+    }
+
+    /// The folder of the cache.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache.path("")
+    }
+
+    /// Makes a kernel ready to boot and to build for: its packages, modules, headers and build root.
+    ///
+    /// Which packages: those that `images/kernels.lock.toml` of the checkout names, else those of the cache's own
+    /// record, else the newest of the suite. A kernel that is in the cache needs no network.
+    pub fn prepare(&self, spec: &KernelSpec) -> Result<PreparedKernel> {
+        let _held = self.hold(&format!("prepare-{}", spec.name), &spec.name)?;
+        let locked = match self.locked(spec)? {
+            Some((locked, _)) if !self.options.refresh => locked,
+            _ => self.choose(spec)?,
+        };
+        let entry = self.kernel_entry(spec, &locked)?;
+        let root = self.root_entry(spec)?;
+        self.remember(&locked)?;
+        prepared(spec, locked, entry, root)
+    }
+
+    /// The modules that must be loaded for `wanted`, in order and without those built into the kernel. `wanted` are
+    /// module names or aliases.
+    pub fn boot_modules(
+        &self,
+        kernel: &PreparedKernel,
+        wanted: &[&str],
+    ) -> Result<Vec<BootModule>> {
+        let table = kernel::read_table(&kernel.entry)?;
+        let order = table.order(wanted).map_err(|reason| Error::Resolve {
+            kernel: kernel.spec.name.clone(),
+            reason,
+        })?;
+        let path = |name: &str| {
+            table
+                .get(name)
+                .map(|file| kernel.modules_dir.join(&file.path))
+        };
+        Ok(order
+            .into_iter()
+            .filter_map(|name| path(&name).map(|path| BootModule { name, path }))
+            .collect())
+    }
+
+    /// Builds the module for a kernel, unless this very module was built before.
+    pub fn build_module(
+        &self,
+        kernel: &PreparedKernel,
+        source: &ModuleSource,
+    ) -> Result<BuiltModule> {
+        let build = Build::new(&self.cache, kernel, source)?;
+        let waiting = || self.report_waiting(&build.describe());
+        let (entry, cached) = self.cache.get_or_make(
+            Kind::Modules,
+            &build.entry_name(),
+            Build::is_whole,
+            waiting,
+            |staging| {
+                let task = self.task(&build.describe());
+                build.make(staging)?;
+                compile::delete_unused(&self.cache, &kernel.release, SystemTime::now())?;
+                task.done();
+                Ok(())
+            },
+        )?;
+        Ok(Build::built(&entry, cached))
+    }
+
+    /// Writes the records of these kernels to a file, so that other checkouts can be made to use the same packages
+    /// (see [`LockFile::PATH_IN_REPO`]). All of them must have been prepared.
+    pub fn write_lock(&self, kernels: &[&KernelSpec], path: &Path) -> Result<()> {
+        let mut records = Vec::new();
+        for spec in kernels {
+            let (locked, _) = self.recorded(spec)?.ok_or_else(|| Error::Offline {
+                kernel: spec.name.clone(),
+                what: "a record of its packages".to_owned(),
+            })?;
+            records.push(locked);
+        }
+        fs::write(path, LockFile::new(records).to_toml()).map_err(Error::io("write", path))
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The packages that a file decides on, and that file.
+    pub(crate) fn locked(&self, spec: &KernelSpec) -> Result<Option<(LockedKernel, PathBuf)>> {
+        let pins = self.options.repo_root.join(LockFile::PATH_IN_REPO);
+        if let Some(pinned) = LockFile::load(&pins)?.and_then(|file| file.find(spec).cloned()) {
+            return Ok(Some((pinned, pins)));
+        }
+        self.recorded(spec)
+    }
+
+    fn recorded(&self, spec: &KernelSpec) -> Result<Option<(LockedKernel, PathBuf)>> {
+        let path = self.record_path(&spec.name);
+        let file = LockFile::load(&path)?;
+        Ok(file
+            .and_then(|file| file.find(spec).cloned())
+            .map(|locked| (locked, path)))
+    }
+
+    fn record_path(&self, kernel: &str) -> PathBuf {
+        self.cache.path("locks").join(format!("{kernel}.toml"))
+    }
+
+    fn remember(&self, locked: &LockedKernel) -> Result<()> {
+        let path = self.record_path(&locked.name);
+        let text = LockFile::new(vec![locked.clone()]).to_toml();
+        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        self.cache.write_file(&path, &text)
+    }
+
+    /// Chooses the newest packages of the suite.
+    fn choose(&self, spec: &KernelSpec) -> Result<LockedKernel> {
+        self.need_network(spec, || "a record of its packages".to_owned())?;
+        let index = self.index(spec)?;
+        let selection = select(spec, &index).map_err(|reason| Error::Select {
+            kernel: spec.name.clone(),
+            reason,
+        })?;
+        Ok(LockedKernel::new(spec, &selection))
+    }
+
+    /// The index of the kernel's suite, fetched once in the life of the store.
+    fn index(&self, spec: &KernelSpec) -> Result<Arc<Index>> {
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = format!("{}-{}-{}", spec.archive.name, spec.suite, spec.arch);
+        if let Some(index) = indexes.get(&id) {
+            return Ok(Arc::clone(index));
+        }
+        let _held = self.hold(&format!("apt-{id}"), &id)?;
+        let task = self.task(&format!("fetching the index of {}", spec.suite));
+        let suite = self.suite(spec)?;
+        suite.update(&self.options.progress)?;
+        task.step("reading it");
+        let index = Arc::new(suite.index()?);
+        task.done();
+        indexes.insert(id, Arc::clone(&index));
+        Ok(index)
+    }
+
+    fn suite(&self, spec: &KernelSpec) -> Result<Suite<'_>> {
+        Suite::open(
+            &self.cache,
+            &spec.archive,
+            &spec.suite,
+            spec.arch,
+            &self.mirror(spec)?,
+        )
+    }
+
+    fn mirror(&self, spec: &KernelSpec) -> Result<String> {
+        let from_environment = || {
+            std::env::var("COWBIRD_MIRROR")
+                .ok()
+                .filter(|mirror| !mirror.is_empty())
+        };
+        match self.options.mirror.clone().or_else(from_environment) {
+            Some(mirror) => Ok(mirror),
+            None => apt::host_mirror(&self.cache, &spec.archive),
+        }
+    }
+
+    fn kernel_entry(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<PathBuf> {
+        let waiting = || self.report_waiting(&spec.name);
+        let (entry, _) = self.cache.get_or_make(
+            Kind::Kernels,
+            &kernel::entry_name(locked),
+            is_whole_kernel,
+            waiting,
+            |staging| {
+                self.fetch(spec, locked)?;
+                let task = self.task(&format!("{}: unpacking {}", spec.name, locked.release));
+                kernel::make(&self.cache, spec, locked, staging, &task)?;
+                task.done();
+                Ok(())
+            },
+        )?;
+        Ok(entry)
+    }
+
+    /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
+    fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
+        let missing: Vec<_> = locked
+            .packages
+            .iter()
+            .filter(|package| !deb_path(&self.cache, package).is_file())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names = || {
+            missing
+                .iter()
+                .map(|package| package.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        self.need_network(spec, || format!("package {}", names()))?;
+        let index = self.index(spec)?;
+        for package in &missing {
+            self.check_carried(spec, package, &index)?;
+        }
+        let mib = missing
+            .iter()
+            .map(|package| package.size_bytes)
+            .sum::<u64>()
+            >> 20;
+        let task = self.task(&format!(
+            "{}: fetching {} packages, {mib} MiB",
+            spec.name,
+            missing.len()
+        ));
+        let staging = self.cache.staging()?;
+        let into = staging.scratch();
+        {
+            let id = format!("apt-{}-{}-{}", spec.archive.name, spec.suite, spec.arch);
+            let _held = self.hold(&id, &spec.name)?;
+            self.suite(spec)?.download(&missing, &into)?;
+        }
+        task.step("verifying digests");
+        self.keep(&missing, &into)?;
+        task.done();
+        Ok(())
+    }
+
+    fn check_carried(
+        &self,
+        spec: &KernelSpec,
+        package: &LockedPackage,
+        index: &Index,
+    ) -> Result<()> {
+        let carried = index
+            .versions(&package.name)
+            .iter()
+            .any(|known| known.version == package.version && known.sha256 == package.sha256);
+        if carried {
+            return Ok(());
+        }
+        let lock = match self.locked(spec)? {
+            Some((_, path)) => path,
+            None => self.record_path(&spec.name),
+        };
+        Err(Error::LockedGone(Box::new(LockedGone {
+            kernel: spec.name.clone(),
+            package: package.name.clone(),
+            version: package.version.clone(),
+            sha256: package.sha256,
+            suite: spec.suite.clone(),
+            lock,
+        })))
+    }
+
+    /// Moves fetched files to where they are kept, by their content and whatever apt called them.
+    fn keep(&self, wanted: &[&LockedPackage], from: &Path) -> Result<()> {
+        let mut found = BTreeMap::new();
+        for file in fs::read_dir(from).map_err(Error::io("list", from))? {
+            let path = file.map_err(Error::io("list", from))?.path();
+            let digest = Sha256Digest::of_file(&path).map_err(Error::io("read", &path))?;
+            found.insert(digest, path);
+        }
+        for package in wanted {
+            let Some(path) = found.get(&package.sha256) else {
+                return Err(Error::Digest {
+                    package: package.name.clone(),
+                    version: package.version.to_string(),
+                    sha256: package.sha256,
+                    found: found
+                        .iter()
+                        .map(|(digest, path)| format!("{} {digest}", path.display()))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                });
+            };
+            let to = deb_path(&self.cache, package);
+            fs::rename(path, &to).map_err(Error::io("create", &to))?;
+        }
+        Ok(())
+    }
+
+    fn root_entry(&self, spec: &KernelSpec) -> Result<PathBuf> {
+        let root = &spec.build_root;
+        let name = root::entry_name(root);
+        let waiting = || self.report_waiting(&root.name);
+        let (entry, _) =
+            self.cache
+                .get_or_make(Kind::Roots, &name, is_whole_root, waiting, |staging| {
+                    self.need_network(spec, || format!("build root {}", root.name))?;
+                    let task = self.task(&format!("making build root {}", root.name));
+                    let log = self.cache.log(&format!("root-{}", root.name));
+                    root::make(spec, &self.checked_mirror(spec)?, log, staging)?;
+                    task.done();
+                    Ok(())
+                })?;
+        Ok(entry)
+    }
+
+    fn checked_mirror(&self, spec: &KernelSpec) -> Result<String> {
+        let mirror = self.mirror(spec)?;
+        apt::check_mirror(&mirror)?;
+        Ok(mirror)
+    }
+
+    fn need_network(&self, spec: &KernelSpec, what: impl FnOnce() -> String) -> Result<()> {
+        if self.options.offline {
+            return Err(Error::Offline {
+                kernel: spec.name.clone(),
+                what: what(),
+            });
+        }
+        Ok(())
+    }
+
+    fn hold(&self, lock: &str, what: &str) -> Result<Held> {
+        self.cache.hold(lock, || self.report_waiting(what))
+    }
+
+    fn report_waiting(&self, what: &str) {
+        self.options.progress.warning(&format!(
+            "{what}: waiting for another process that prepares it"
+        ));
+    }
+
+    fn task(&self, what: &str) -> Task {
+        Task::start(&self.options.progress, what)
+    }
+}
+
+pub(crate) fn is_whole_kernel(entry: &Path) -> bool {
+    record::read::<KernelRecord>(entry)
+        .is_ok_and(|record| kernel::tree(entry).join(record.vmlinuz).is_file())
+}
+
+pub(crate) fn is_whole_root(entry: &Path) -> bool {
+    record::read::<RootRecord>(entry).is_ok() && root::tree(entry).join("usr/bin").is_dir()
+}
+
+fn prepared(
+    spec: &KernelSpec,
+    locked: LockedKernel,
+    entry: PathBuf,
+    root: PathBuf,
+) -> Result<PreparedKernel> {
+    let record: KernelRecord = record::read(&entry)?;
+    let root_record: RootRecord = record::read(&root)?;
+    let tree = kernel::tree(&entry);
+    Ok(PreparedKernel {
+        spec: spec.clone(),
+        vmlinuz: tree.join(record.vmlinuz),
+        modules_dir: tree.join(record.modules_dir),
+        headers: record.headers,
+        binds: record.binds,
+        packages_digest: kernel::packages_digest(&locked),
+        root_digest: root_record.digest,
+        release: locked.release,
+        package_version: locked.package_version,
+        packages: locked.packages,
+        tree,
+        root,
+        entry,
+    })
+}
+
+/// The cache's folder by the environment; empty variables count as unset, as the XDG specification wants.
+fn default_cache_dir(get: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+    let set = |name: &str| {
+        get(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("COWBIRD_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("cowbird")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache/cowbird")))
+}

@@ -5,15 +5,21 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::SetupSnapshot;
-use crate::control::{Control, Setup};
+use crate::control::{self, Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Report};
 use crate::mounts::{self, Mount};
 use crate::topology::{self, DeviceNumber};
+
+/// How long a busy snapshot is tried again, and how often.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+const BUSY_RETRY: Duration = Duration::from_millis(50);
 
 /// First epoch of a new series.
 const FIRST_EPOCH: u64 = 1;
@@ -78,6 +84,20 @@ pub fn destroy(minor: u32) -> Result<()> {
         remove_cow_file(&path, inode);
     }
     Ok(())
+}
+
+/// A snapshot that has just appeared may be held open for a moment by the
+/// system's device manager, which looks at every new disk.
+fn destroy_patiently(control: &Control, minor: u32) -> Result<()> {
+    let deadline = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match control.destroy(minor) {
+            Err(error) if control::is_busy(&error) && Instant::now() < deadline => {
+                thread::sleep(BUSY_RETRY);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// `cowbirdctl info`

@@ -134,6 +134,13 @@ fn explain(result: io::Result<()>, reason: &[core::ffi::c_char]) -> Result<()> {
     if reason.is_empty() {
         Err(error.into())
     } else {
-        Err(anyhow!("{reason} ({error})"))
+        Err(anyhow!(error).context(reason))
     }
+}
+
+/// Whether the module refused because something is in use.
+pub fn is_busy(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
 }

@@ -95,6 +95,8 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -123,6 +125,11 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_read() {
-        assert!(read().unwrap().iter().any(|mount| mount.mount_point == "/"));
+        assert!(
+            read()
+                .unwrap()
+                .iter()
+                .any(|mount| mount.mount_point.as_path() == Path::new("/"))
+        );
     }
 }

@@ -282,15 +282,23 @@ static inline int cb_disk_add(struct gendisk *disk)
 #endif
 }
 
-/* The last reference of a disk that was never added, or was deleted. */
-static inline void cb_disk_put(struct gendisk *disk)
+/*
+ * The last reference of a disk that was deleted, or was never added. Before
+ * 5.14 the disk and its queue are released apart, and only a disk that was
+ * added holds a reference of its own to the queue.
+ */
+static inline void cb_disk_put(struct gendisk *disk, bool added)
 {
-#ifndef HAVE_ALLOC_DISK_NODE
-#ifndef HAVE_ALLOC_DISK_LIMITS
-	blk_cleanup_queue(disk->queue);
-#endif
-#endif
+#if defined(HAVE_BLK_CLEANUP_DISK)
+	blk_cleanup_disk(disk);
+#elif defined(HAVE_ALLOC_DISK_NODE) || defined(HAVE_ALLOC_DISK_LIMITS)
 	put_disk(disk);
+#else
+	blk_cleanup_queue(disk->queue);
+	if (!added)
+		disk->queue = NULL;
+	put_disk(disk);
+#endif
 }
 
 #ifdef GENHD_FL_NO_PART_SCAN

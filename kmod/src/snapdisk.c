@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The block device /dev/cowbird<minor>: read-only, served by snapread.c. */
-#include <linux/hdreg.h>
-
 #include "cowbird.h"
 
 static int cb_major;
@@ -104,7 +102,7 @@ void cb_snapdisk_destroy(struct cb_device *dev)
 	if (dev->disk_added)
 		del_gendisk(dev->disk);
 	wait_event(dev->reads_wait, !atomic_read(&dev->reads_in_flight));
-	cb_disk_put(dev->disk);
+	cb_disk_put(dev->disk, dev->disk_added);
 	dev->disk = NULL;
 }
 

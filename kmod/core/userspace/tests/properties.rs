@@ -1,6 +1,7 @@
 //! Goal: the core does what its headers say, for every input.
 //! Method: each structure against a naive reference that is obviously right.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use cowbird_core::{Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c};
@@ -66,12 +67,12 @@ proptest! {
             let result = map.insert(block, slot);
             if slot >= capacity || model.len() as u32 >= capacity {
                 prop_assert_eq!(result.unwrap_err().0, 22);
-            } else if model.contains_key(&block) {
-                prop_assert_eq!(result.unwrap_err().0, 17);
-            } else {
+            } else if let Entry::Vacant(vacant) = model.entry(block) {
                 prop_assert!(result.is_ok());
-                model.insert(block, slot);
+                vacant.insert(slot);
                 used.insert(slot);
+            } else {
+                prop_assert_eq!(result.unwrap_err().0, 17);
             }
             for probe in 0..40 {
                 let block = probe * spread;

@@ -77,8 +77,7 @@ pub fn destroy(minor: u32) -> Result<()> {
         .iter()
         .find(|device| device.minor == minor)
         .map(|device| (PathBuf::from(&device.cow_file), device.cow_inode));
-    control
-        .destroy(minor)
+    destroy_patiently(&control, minor)
         .with_context(|| format!("cannot destroy snapshot {minor}"))?;
     if let Some((path, inode)) = cow {
         remove_cow_file(&path, inode);

@@ -12,6 +12,8 @@ use cowbird_harness::accel::Accel;
 use cowbird_harness::disk::{self, Partition};
 use cowbird_harness::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
 use cowbird_harness::limits::Limits;
+use cowbird_harness::plan::{CellPlan, DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use cowbird_harness::{cases, run_cell};
 use cowbird_harness::vm::command::{Disk, VmConfig};
 use cowbird_harness::vm::{CallError, Vm};
 use cowbird_proto::message::{Reply, Request};
@@ -38,7 +40,13 @@ struct Options {
     work_dir: PathBuf,
     #[arg(long)]
     kvm: bool,
-    /// Commands for the guest, run one after the other; see `command`.
+    /// Runs a case instead of commands.
+    #[arg(long)]
+    case: Option<String>,
+    /// Only recorded: the fault that the module was built with.
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Commands for the guest, run one after the other; see `run`.
     commands: Vec<String>,
 }
 
@@ -47,14 +55,14 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     fs::create_dir_all(&options.work_dir)?;
     let (vmlinuz, modules_dir) = kernel(&options)?;
-    let wanted = [
-        "virtio_pci",
-        "virtio_console",
-        "virtio_blk",
-        "ext4",
-        "crc32c_generic",
-    ];
-    let modules = boot_modules(&modules_dir, &options.work_dir, &wanted)?;
+    let wanted = cases()[0].needs_modules;
+    let modules = boot_modules(&modules_dir, &options.work_dir, wanted)?;
+    if let Some(case) = &options.case {
+        return run_case(&options, case, vmlinuz, &modules_dir, modules).await;
+    }
+    if let Some(case) = &options.case {
+        return run_case(&options, case, vmlinuz, &modules_dir, modules).await;
+    }
     let mut files = Vec::new();
     files.extend(
         options
@@ -96,6 +104,43 @@ async fn main() -> Result<()> {
     let started = std::time::Instant::now();
     vm.power_off().await?;
     println!("powered off after {:?}", started.elapsed());
+    Ok(())
+}
+
+async fn run_case(
+    options: &Options,
+    case: &str,
+    vmlinuz: PathBuf,
+    modules_dir: &Path,
+    boot_modules: Vec<(String, PathBuf)>,
+) -> Result<()> {
+    let release = modules_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let plan = CellPlan {
+        kernel_name: options.kernel.clone(),
+        kernel_release: release,
+        vmlinuz,
+        boot_modules,
+        cowbird_ko: options.ko.clone().context("a case needs --ko")?,
+        guest_init: options.guest.clone(),
+        cowbirdctl: options.ctl.clone().context("a case needs --ctl")?,
+        case: case.to_owned(),
+        mutant: options.mutant.clone(),
+        seed: options.seed,
+        accel: if options.kvm { Accel::Kvm } else { Accel::Tcg },
+        cpus: DEFAULT_CPUS,
+        memory_mib: DEFAULT_MEMORY_MIB,
+        work_dir: options.work_dir.join("cell"),
+        bundle_dir: options.work_dir.join(format!("bundle-{}-{case}", options.kernel)),
+        limits: Limits::default(),
+    };
+    let outcome = run_cell(&plan, &|phase: &str| eprintln!("  {phase}")).await;
+    let phases: Vec<String> =
+        outcome.phases.iter().map(|(name, time)| format!("{name} {:.1}", time.as_secs_f64())).collect();
+    println!(
+        "{} {case} seed {}: {} {} checked {} bad {} {:?} | {:.1} s: {} | {:?}",
+        options.kernel, options.seed, outcome.verdict, outcome.reason, outcome.blocks_checked,
+        outcome.blocks_bad, outcome.classes, outcome.seconds, phases.join(" "), outcome.bundle,
+    );
     Ok(())
 }
 

@@ -1,14 +1,26 @@
 //! Boots kernels in QEMU, runs cases and judges them.
 //!
-//! A *cell* is one kernel and one case. [`cell::run_cell`] prepares two disks, boots the kernel
-//! with the witness below the first disk, drives the case over the agent protocol, and has the
-//! model compare every block of the image with what the witness says. It always ends in exactly
-//! one verdict.
+//! A *cell* is one kernel and one case. [`run_cell`] prepares two disks, boots the kernel with the
+//! witness below the first disk, drives the case over the agent protocol, and has the model
+//! compare every block of the image with what the witness says. It always ends in exactly one
+//! verdict.
 
 pub mod accel;
+pub mod bundle;
+pub mod cases;
+pub mod cell;
 pub mod disk;
+pub mod driver;
 pub mod error;
 pub mod initramfs;
 pub mod kernel_log;
 pub mod limits;
+pub mod plan;
+pub mod verify;
 pub mod vm;
+
+pub use accel::Accel;
+pub use cases::{CaseInfo, CaseTier, cases};
+pub use cell::run_cell;
+pub use limits::Limits;
+pub use plan::{CellOutcome, CellPlan, CellProgress};

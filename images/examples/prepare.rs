@@ -1,7 +1,7 @@
 //! Prepares kernels and optionally builds a module for them, and prints where everything is.
 //!
 //! `cargo run -p cowbird-images --example prepare -- [--offline] [--refresh] [--build DIR] [--mutant NAME]
-//! [--load MODULE]... [--write-lock FILE] [GLOB]...`
+//! [--load MODULE]... [--write-lock FILE] [--catalogue FILE] [GLOB]...`
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ struct Arguments {
     mutant: Option<String>,
     load: Vec<String>,
     write_lock: Option<PathBuf>,
+    catalogue: Option<PathBuf>,
     globs: Vec<String>,
 }
 
@@ -63,6 +64,7 @@ fn arguments() -> Result<Arguments> {
             "--build" => arguments.build = Some(value()?.into()),
             "--mutant" => arguments.mutant = Some(value()?),
             "--load" => arguments.load.push(value()?),
+            "--catalogue" => arguments.catalogue = Some(value()?.into()),
             "--write-lock" => arguments.write_lock = Some(value()?.into()),
             glob if !glob.starts_with('-') => arguments.globs.push(argument),
             unknown => bail!("unknown option {unknown}"),
@@ -80,7 +82,11 @@ fn main() -> Result<()> {
     let repo_root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("no repository")?;
-    let catalogue = Catalogue::load(repo_root.join(Catalogue::PATH_IN_REPO))?;
+    let path = arguments
+        .catalogue
+        .clone()
+        .unwrap_or_else(|| repo_root.join(Catalogue::PATH_IN_REPO));
+    let catalogue = Catalogue::load(path)?;
     let kernels = catalogue.select(&arguments.globs)?;
     let store = Store::open(StoreOptions {
         offline: arguments.offline,

@@ -136,14 +136,20 @@ impl Store {
     /// record, else the newest of the suite. A kernel that is in the cache needs no network.
     pub fn prepare(&self, spec: &KernelSpec) -> Result<PreparedKernel> {
         let _held = self.hold(&format!("prepare-{}", spec.name), &spec.name)?;
+        let (locked, entry) = self.unpacked(spec)?;
+        let root = self.root_entry(spec)?;
+        prepared(spec, locked, entry, root)
+    }
+
+    /// The packages of a kernel, recorded, and the entry in which they are unpacked.
+    fn unpacked(&self, spec: &KernelSpec) -> Result<(LockedKernel, PathBuf)> {
         let locked = match self.locked(spec)? {
             Some((locked, _)) if !self.options.refresh => locked,
             _ => self.choose(spec)?,
         };
         let entry = self.kernel_entry(spec, &locked)?;
-        let root = self.root_entry(spec)?;
         self.remember(&locked)?;
-        prepared(spec, locked, entry, root)
+        Ok((locked, entry))
     }
 
     /// The modules that must be loaded for `wanted`, in order and without those built into the kernel. `wanted` are
@@ -503,3 +509,6 @@ fn default_cache_dir(get: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option
         .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("cowbird")))
         .or_else(|| set("HOME").map(|dir| dir.join(".cache/cowbird")))
 }
+
+#[cfg(test)]
+mod tests;

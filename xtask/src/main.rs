@@ -1,3 +1,53 @@
-//! The developer's front door.
+//! The developer's front door: `cargo xtask --help` lists what it can do.
 
-fn main() {}
+mod cli;
+mod gen_abi;
+mod guest;
+mod host;
+mod judge;
+mod lists;
+mod matrix;
+mod mutants;
+mod output;
+mod plan;
+mod prepare;
+mod replay;
+mod repo;
+mod runner;
+mod select;
+mod setup;
+mod table;
+mod test;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::ui::Ui;
+
+/// The exit code when a command could not do its work, whatever the verdicts might have been.
+const COULD_NOT_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new();
+    let done = match &cli.command {
+        Command::TestMatrix(args) => matrix::command(args, &ui),
+        Command::Test(args) => test::command(args, &ui),
+        Command::Kernels(args) => lists::kernels(*args, &ui),
+        Command::Cases(args) => lists::cases(*args),
+        Command::Mutants(args) => lists::mutants(*args),
+        Command::Replay(args) => replay::command(args, &ui),
+        Command::Setup(args) => setup::command(args, &ui),
+        Command::GenAbi(args) => gen_abi::command(*args),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            ui.line(&format!("error: {error:#}"));
+            ExitCode::from(COULD_NOT_RUN)
+        }
+    }
+}

@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Context, GuestResult, failure};
 use crate::port::Port;
+use crate::workload::Workloads;
 use crate::{kernel_log, ops};
 
 /// Requests served at the same time; more are refused.
@@ -22,13 +23,14 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Pause after the last answer, so that it leaves the guest before the power goes.
 const POWER_OFF_PAUSE: Duration = Duration::from_millis(50);
 
-/// The lead's info file.
+/// What the module says about itself.
 const INFO_PATH: &str = "/proc/cowbird-info";
 
 /// Everything that a request needs.
 pub struct Agent {
     port: Arc<Port>,
     in_flight: AtomicUsize,
+    workloads: Workloads,
 }
 
 /// Serves requests until the guest ends. Returning would be taken for a lost agent, rightly.
@@ -40,9 +42,11 @@ pub fn run() {
     };
     let port = Arc::new(port);
     port.send(&FromGuest::Hello(hello()));
+    let workloads = Workloads::default();
     let agent = Arc::new(Agent {
         port: Arc::clone(&port),
         in_flight: AtomicUsize::new(0),
+        workloads,
     });
     std::thread::spawn(move || {
         loop {
@@ -126,7 +130,10 @@ impl Agent {
             }
             Request::CrashKernel => sysrq('c').map(done),
             Request::GoSilent => self.port.silence(),
-            _ => Err(failure("not yet")),
+            Request::StartWorkload { spec } => self.workloads.start(&self.port, spec),
+            Request::WorkloadStatus { id } => self.workloads.status(id),
+            Request::EpochPassed { id } => self.workloads.epoch_passed(id),
+            Request::StopWorkload { id } => self.workloads.stop(id),
         }
     }
 }

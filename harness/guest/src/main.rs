@@ -12,6 +12,7 @@ mod kernel_log;
 mod ops;
 mod port;
 mod sys;
+mod workload;
 
 /// Argument that makes this binary the agent.
 const AGENT_ARGUMENT: &str = "agent";

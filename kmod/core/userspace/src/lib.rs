@@ -4,6 +4,7 @@
 //! the reference. Nothing here is used by the module or the tools: it exists so
 //! that property tests drive the very code that runs in the kernel.
 
+pub mod explore;
 mod ffi;
 
 use std::fmt;

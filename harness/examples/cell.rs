@@ -13,9 +13,9 @@ use cowbird_harness::disk::{self, Partition};
 use cowbird_harness::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
 use cowbird_harness::limits::Limits;
 use cowbird_harness::plan::{CellPlan, DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
-use cowbird_harness::{cases, run_cell};
 use cowbird_harness::vm::command::{Disk, VmConfig};
 use cowbird_harness::vm::{CallError, Vm};
+use cowbird_harness::{cases, run_cell};
 use cowbird_proto::message::{Reply, Request};
 
 #[derive(Parser)]
@@ -114,7 +114,11 @@ async fn run_case(
     modules_dir: &Path,
     boot_modules: Vec<(String, PathBuf)>,
 ) -> Result<()> {
-    let release = modules_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let release = modules_dir
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let plan = CellPlan {
         kernel_name: options.kernel.clone(),
         kernel_release: release,
@@ -130,16 +134,29 @@ async fn run_case(
         cpus: DEFAULT_CPUS,
         memory_mib: DEFAULT_MEMORY_MIB,
         work_dir: options.work_dir.join("cell"),
-        bundle_dir: options.work_dir.join(format!("bundle-{}-{case}", options.kernel)),
+        bundle_dir: options
+            .work_dir
+            .join(format!("bundle-{}-{case}", options.kernel)),
         limits: Limits::default(),
     };
     let outcome = run_cell(&plan, &|phase: &str| eprintln!("  {phase}")).await;
-    let phases: Vec<String> =
-        outcome.phases.iter().map(|(name, time)| format!("{name} {:.1}", time.as_secs_f64())).collect();
+    let phases: Vec<String> = outcome
+        .phases
+        .iter()
+        .map(|(name, time)| format!("{name} {:.1}", time.as_secs_f64()))
+        .collect();
     println!(
         "{} {case} seed {}: {} {} checked {} bad {} {:?} | {:.1} s: {} | {:?}",
-        options.kernel, options.seed, outcome.verdict, outcome.reason, outcome.blocks_checked,
-        outcome.blocks_bad, outcome.classes, outcome.seconds, phases.join(" "), outcome.bundle,
+        options.kernel,
+        options.seed,
+        outcome.verdict,
+        outcome.reason,
+        outcome.blocks_checked,
+        outcome.blocks_bad,
+        outcome.classes,
+        outcome.seconds,
+        phases.join(" "),
+        outcome.bundle,
     );
     Ok(())
 }

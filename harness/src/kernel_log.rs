@@ -10,6 +10,13 @@ const LEVEL_WARNING: u8 = 4;
 /// How messages of the module under test start.
 const MODULE_PREFIX: &str = "cowbird";
 
+/// What the kernel's module loader says, in the name of the module, about every module that is not
+/// part of the kernel.
+const LOADER_NOTICES: [&str; 2] = [
+    "loading out-of-tree module taints kernel",
+    "module verification failed: signature",
+];
+
 /// Starts of lines that no healthy kernel prints. Only at the start of a line, because notices
 /// quote the first one: "Spectre V2 : WARNING: Unprivileged eBPF is enabled".
 const SPLAT_STARTS: [&str; 3] = ["WARNING: ", "Oops: ", "------------[ cut here ]"];
@@ -60,7 +67,10 @@ pub fn find_splat(records: &[KernelRecord]) -> Option<Splat> {
 }
 
 fn is_splat(record: &KernelRecord) -> bool {
-    if record.level <= LEVEL_WARNING && record.text.starts_with(MODULE_PREFIX) {
+    let notice = LOADER_NOTICES
+        .iter()
+        .any(|notice| record.text.contains(notice));
+    if record.level <= LEVEL_WARNING && record.text.starts_with(MODULE_PREFIX) && !notice {
         return true;
     }
     SPLAT_STARTS
@@ -108,6 +118,7 @@ mod tests {
     fn a_quiet_log_is_no_splat() {
         let records = [
             record(6, "cowbird: snapshot 0 active"),
+            record(4, "cowbird: loading out-of-tree module taints kernel."),
             record(4, "virtio_blk virtio1: some warning of another driver"),
             record(3, "Spectre V2 : WARNING: Unprivileged eBPF is enabled"),
         ];

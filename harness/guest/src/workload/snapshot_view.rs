@@ -1,0 +1,117 @@
+//! What the snapshot was seen to contain: the first read of every block, against which every
+//! further read is compared.
+//!
+//! A snapshot never changes, so two reads that differ are proof enough that one of them is wrong;
+//! the host finds out which.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cowbird_proto::message::{Event, Observation};
+
+use super::Shared;
+use crate::agent::uptime_ns;
+
+/// Unit of comparison, bytes.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Blocks under one lock: readers of different places must not wait for each other.
+const STRIPE_BLOCKS: u64 = 64;
+
+/// Observations sent to the host; the number of differing reads is counted exactly all the same.
+const MAX_OBSERVATIONS: u64 = 256;
+
+/// First content of every block.
+pub struct SnapshotView {
+    bytes: u64,
+    stripes: Vec<Mutex<Stripe>>,
+    sent: AtomicU64,
+}
+
+struct Stripe {
+    seen: Vec<bool>,
+    content: Vec<u8>,
+}
+
+impl SnapshotView {
+    /// A view of a device of `bytes` bytes of which nothing was read yet.
+    pub fn new(bytes: u64) -> Self {
+        let stripe_bytes = STRIPE_BLOCKS * BLOCK_BYTES as u64;
+        let stripes = (0..bytes.div_ceil(stripe_bytes))
+            .map(|index| {
+                let length = (bytes - index * stripe_bytes).min(stripe_bytes) as usize;
+                Mutex::new(Stripe {
+                    seen: vec![false; length.div_ceil(BLOCK_BYTES)],
+                    content: vec![0; length],
+                })
+            })
+            .collect();
+        Self {
+            bytes,
+            stripes,
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Size of the device, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes what a read at `offset` (a whole number of blocks) gave.
+    pub fn record(&self, shared: &Shared, reader: u32, offset: u64, content: &[u8]) {
+        let first = offset / BLOCK_BYTES as u64;
+        let blocks = content.chunks(BLOCK_BYTES);
+        Shared::count(&shared.block_reads, blocks.len() as u64);
+        Shared::count(&shared.bytes_read, content.len() as u64);
+        for (block, content) in (first..).zip(blocks) {
+            if !self.agrees(block, content) {
+                Shared::count(&shared.differing_reads, 1);
+                self.report(shared, reader, block, content);
+            }
+        }
+    }
+
+    fn agrees(&self, block: u64, content: &[u8]) -> bool {
+        let mut stripe = self.stripes[(block / STRIPE_BLOCKS) as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let index = (block % STRIPE_BLOCKS) as usize;
+        let at = index * BLOCK_BYTES;
+        if stripe.seen[index] {
+            return stripe.content[at..at + content.len()] == *content;
+        }
+        stripe.seen[index] = true;
+        stripe.content[at..at + content.len()].copy_from_slice(content);
+        true
+    }
+
+    fn report(&self, shared: &Shared, reader: u32, block: u64, content: &[u8]) {
+        if self.sent.fetch_add(1, Ordering::Relaxed) < MAX_OBSERVATIONS {
+            shared.port.event(Event::Observation(Observation {
+                workload: shared.id,
+                block,
+                reader,
+                at_ns: uptime_ns(),
+                content: content.to_vec(),
+            }));
+        }
+    }
+
+    /// Gives all stripes in order, each with its offset, to `write`. Every block must have been
+    /// read; the offset of one that was not is the error.
+    pub fn for_each_stripe<E>(
+        &self,
+        mut write: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<Result<(), u64>, E> {
+        for (index, stripe) in self.stripes.iter().enumerate() {
+            let stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+            let offset = index as u64 * STRIPE_BLOCKS * BLOCK_BYTES as u64;
+            if let Some(unseen) = stripe.seen.iter().position(|seen| !seen) {
+                return Ok(Err(offset + (unseen * BLOCK_BYTES) as u64));
+            }
+            write(offset, &stripe.content)?;
+        }
+        Ok(Ok(()))
+    }
+}

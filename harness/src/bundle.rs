@@ -1,0 +1,167 @@
+//! What is left of a cell: nothing when it passed, a bundle with all evidence otherwise.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use cowbird_proto::message::{Event, KernelRecord};
+
+use crate::disk;
+use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::plan::{CellOutcome, CellPlan};
+use crate::vm::agent::GuestRecord;
+
+/// Name of the plan in a bundle.
+pub const PLAN_FILE: &str = "plan.json";
+
+/// Name of the report in a bundle.
+pub const REPORT_FILE: &str = "report.txt";
+
+/// What is known at the end of a cell besides the files of the guest.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Journal, log lines, observations.
+    pub record: GuestRecord,
+    /// The kernel log, if the guest could still give it.
+    pub kernel_log: Vec<KernelRecord>,
+    /// The last `/proc/cowbird-info`.
+    pub info: Option<String>,
+    /// Excerpt of a panic or splat.
+    pub excerpt: String,
+    /// The oracle's report.
+    pub report: String,
+}
+
+/// Writes the findings beside the files of the guest and moves all of it to the bundle folder.
+///
+/// # Errors
+/// When a file cannot be written or moved.
+pub fn write(
+    plan: &CellPlan,
+    outcome: &CellOutcome,
+    findings: &Findings,
+) -> HarnessResult<PathBuf> {
+    let dir = &plan.work_dir;
+    let plan_json = serde_json::to_string_pretty(plan).map_err(|error| HarnessError::Plan {
+        detail: format!("the plan cannot be written as JSON: {error}"),
+    })?;
+    put(dir, PLAN_FILE, plan_json.as_bytes())?;
+    put(dir, "dmesg.txt", dmesg(&findings.kernel_log).as_bytes())?;
+    if let Some(info) = &findings.info {
+        put(dir, "info.json", info.as_bytes())?;
+    }
+    write_journal(dir, &findings.record)?;
+    put(dir, REPORT_FILE, report(plan, outcome, findings).as_bytes())?;
+    // Made again from the files that the plan names, and large.
+    let initramfs = dir.join(crate::cell::INITRAMFS_FILE);
+    if initramfs.exists() {
+        fs::remove_file(&initramfs).on("remove", &initramfs)?;
+    }
+    move_folder(dir, &plan.bundle_dir)?;
+    Ok(plan.bundle_dir.clone())
+}
+
+/// Reads the plan of a bundle back.
+///
+/// # Errors
+/// When the folder is not a bundle.
+pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
+    let path = bundle.join(PLAN_FILE);
+    let text = fs::read_to_string(&path).on("read", &path)?;
+    serde_json::from_str(&text).map_err(|error| HarnessError::Plan {
+        detail: format!("{} is not the plan of a cell: {error}", path.display()),
+    })
+}
+
+/// The command that runs the cell of a bundle again.
+#[must_use]
+pub fn replay_command(bundle: &Path) -> String {
+    format!("cargo xtask replay {}", bundle.display())
+}
+
+fn report(plan: &CellPlan, outcome: &CellOutcome, findings: &Findings) -> String {
+    let mut text = format!(
+        "{}: {}\nkernel {} ({}), case {}, mutant {}, seed {}, {:?}\n",
+        outcome.verdict,
+        outcome.reason,
+        plan.kernel_name,
+        plan.kernel_release,
+        plan.case,
+        plan.mutant.as_deref().unwrap_or("none"),
+        plan.seed,
+        plan.accel,
+    );
+    let phases: Vec<String> = outcome
+        .phases
+        .iter()
+        .map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f64()))
+        .collect();
+    text += &format!("{:.1} s: {}\n", outcome.seconds, phases.join(", "));
+    if findings.record.dropped > 0 {
+        text += &format!(
+            "{} events of the guest were dropped\n",
+            findings.record.dropped
+        );
+    }
+    for part in [&findings.report, &findings.excerpt] {
+        if !part.is_empty() {
+            text += &format!("\n{}\n", part.trim_end());
+        }
+    }
+    text += &format!("\nAgain: {}\n", replay_command(&plan.bundle_dir));
+    text
+}
+
+fn dmesg(records: &[KernelRecord]) -> String {
+    records
+        .iter()
+        .map(|record| {
+            let seconds = record.time_us / 1_000_000;
+            let micros = record.time_us % 1_000_000;
+            format!(
+                "<{}>[{seconds:>5}.{micros:06}] {}\n",
+                record.level, record.text
+            )
+        })
+        .collect()
+}
+
+fn write_journal(dir: &Path, record: &GuestRecord) -> HarnessResult<()> {
+    let path = dir.join("journal.jsonl");
+    let file = fs::File::create(&path).on("create", &path)?;
+    let mut out = BufWriter::new(file);
+    let observations = record.observations.iter().cloned().map(Event::Observation);
+    for event in record.events.iter().cloned().chain(observations) {
+        serde_json::to_writer(&mut out, &event)
+            .map_err(std::io::Error::from)
+            .and_then(|()| out.write_all(b"\n"))
+            .on("write", &path)?;
+    }
+    out.flush().on("write", &path)
+}
+
+fn put(dir: &Path, name: &str, content: &[u8]) -> HarnessResult<()> {
+    let path = dir.join(name);
+    fs::write(&path, content).on("write", &path)
+}
+
+/// Moves a folder; copies its files, leaving holes, when the target is on another filesystem.
+fn move_folder(from: &Path, to: &Path) -> HarnessResult<()> {
+    if to.exists() {
+        fs::remove_dir_all(to).on("remove the old", to)?;
+    }
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).on("create", parent)?;
+    }
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    fs::create_dir_all(to).on("create", to)?;
+    for entry in fs::read_dir(from).on("list", from)? {
+        let entry = entry.on("list", from)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            disk::copy_sparse(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    fs::remove_dir_all(from).on("remove", from)
+}

@@ -1,0 +1,87 @@
+//! Snapshot reads at the very moment in which the same blocks are overwritten for the first time.
+//! This is the case for a snapshot read that is not looked at again after the origin was read.
+
+use std::time::Duration;
+
+use cowbird_model::BlockSet;
+use cowbird_proto::message::{HotSpec, WorkloadSpec};
+
+use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::verify::Evidence;
+
+/// 64 MiB and three sectors: every block is one attempt.
+const ORIGIN_SECTORS: u32 = 64 * 2048 + 3;
+
+/// Every block may be overwritten, and the tracking state needs some room.
+const COW_MIB: u32 = 72;
+
+/// The filesystem of the COW file, with its journal and inode tables.
+const COW_HOME_MIB: u32 = 112;
+
+const SPEC: SnapshotSpec = SnapshotSpec {
+    origin: ORIGIN,
+    cow_file: "/mnt/cow/snapshot.cow",
+    cow_mib: COW_MIB,
+    cache_mib: 8,
+    minor: MINOR,
+};
+
+/// The writers sweep for so long at most; what is left is only read.
+const SWEEP: Duration = Duration::from_secs(6);
+
+/// After it, everything is read once more.
+const FINISH_LIMIT: Duration = Duration::from_secs(120);
+
+pub(super) fn layout() -> Layout {
+    Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+}
+
+pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(SPEC).await?;
+    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+
+    guest.phase("copy");
+    let hot = guest.start_workload(attack(setting.seed)).await?;
+    guest
+        .wait_until(&hot, "everything read", FINISH_LIMIT, |state| {
+            state.finished
+        })
+        .await?;
+    let end = guest.stop_workload(&hot).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    if end.bytes_written == 0 || device.preserved_blocks == 0 {
+        return Err(vacuous("no block was overwritten while it was read"));
+    }
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence {
+        marker,
+        origin: setting.origin_range(),
+        zeroed: BlockSet::new(),
+        filesystem: false,
+        golden: Vec::new(),
+        observations: Vec::new(),
+        differing_reads: end.differing_reads,
+    })
+}
+
+fn attack(seed: u64) -> WorkloadSpec {
+    WorkloadSpec::Hot(HotSpec {
+        origin: ORIGIN.into(),
+        snapshot: SNAPSHOT.into(),
+        image: IMAGE.into(),
+        seed,
+        pairs: 4,
+        sweep_percent: 90,
+        sweep_limit_ms: u64::try_from(SWEEP.as_millis()).unwrap_or(u64::MAX),
+    })
+}

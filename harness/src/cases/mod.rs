@@ -1,0 +1,230 @@
+//! The cases: what is done in the guest, told as a story, and what must then be true.
+
+mod ext4_churn;
+mod hot_read;
+mod raw_writers;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use cowbird_model::{Sector, SectorRange};
+use serde::Serialize;
+
+use crate::disk::{self, Partition};
+use crate::driver::{CaseResult, Driver};
+use crate::error::HarnessResult;
+use crate::verify::{CellFiles, Evidence};
+
+/// The origin in the guest.
+const ORIGIN: &str = "/dev/vda1";
+
+/// The second partition of the first disk: where the COW file is, when it is not on the origin.
+const COW_HOME: &str = "/dev/vda2";
+
+/// Where [`COW_HOME`] is mounted.
+const COW_MOUNT: &str = "/mnt/cow";
+
+/// The snapshot device.
+const SNAPSHOT: &str = "/dev/cowbird0";
+
+/// Number of [`SNAPSHOT`].
+const MINOR: u32 = 0;
+
+/// The second disk: the image.
+const IMAGE: &str = "/dev/vdb";
+
+/// Where the first partition starts, sectors: 1 MiB, as partitioning tools do it.
+const FIRST_SECTOR: u32 = 2048;
+
+/// Partitions start at multiples of this, sectors.
+const PARTITION_ALIGN: u32 = 2048;
+
+/// Sectors of one MiB.
+const MIB_SECTORS: u32 = 2048;
+
+/// How often a case is worth its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaseTier {
+    /// For every change.
+    Quick,
+    /// Once a day.
+    Daily,
+    /// Before a release.
+    Full,
+}
+
+type Act = for<'a> fn(&'a mut Driver<'_, '_>, &'a Setting) -> ActFuture<'a>;
+type ActFuture<'a> = Pin<Box<dyn Future<Output = CaseResult<Evidence>> + Send + 'a>>;
+
+/// One case.
+#[derive(Debug, Clone, Copy)]
+pub struct CaseInfo {
+    /// Name on the command line and in results.
+    pub name: &'static str,
+    /// What it is for, in one sentence.
+    pub summary: &'static str,
+    /// How often it runs.
+    pub tier: CaseTier,
+    /// Modules of the kernel that it needs; those that are built in count as there.
+    pub needs_modules: &'static [&'static str],
+    layout: fn() -> Layout,
+    act: Act,
+}
+
+impl CaseInfo {
+    /// What is on the disks.
+    pub(crate) fn setting(&self, seed: u64) -> Setting {
+        Setting {
+            layout: (self.layout)(),
+            seed,
+        }
+    }
+
+    /// Does it.
+    pub(crate) fn act<'a>(
+        &self,
+        driver: &'a mut Driver<'_, '_>,
+        setting: &'a Setting,
+    ) -> ActFuture<'a> {
+        (self.act)(driver, setting)
+    }
+}
+
+/// Modules that every guest needs. A name that a kernel has built in, or does not know because a
+/// newer one needs it no more, is not an error of the store.
+const GUEST_MODULES: [&str; 5] = [
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "ext4",
+    "crc32c_generic",
+];
+
+static CASES: [CaseInfo; 3] = [
+    CaseInfo {
+        name: "ext4-churn",
+        summary: "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
+        tier: CaseTier::Quick,
+        needs_modules: &GUEST_MODULES,
+        layout: ext4_churn::layout,
+        act: |driver, setting| Box::pin(ext4_churn::act(driver, setting)),
+    },
+    CaseInfo {
+        name: "raw-writers",
+        summary: "raw partition of odd size with pairs of writers on the same blocks, and discards",
+        tier: CaseTier::Quick,
+        needs_modules: &GUEST_MODULES,
+        layout: raw_writers::layout,
+        act: |driver, setting| Box::pin(raw_writers::act(driver, setting)),
+    },
+    CaseInfo {
+        name: "hot-read",
+        summary: "many readers of snapshot blocks that are overwritten at the same moment",
+        tier: CaseTier::Quick,
+        needs_modules: &GUEST_MODULES,
+        layout: hot_read::layout,
+        act: |driver, setting| Box::pin(hot_read::act(driver, setting)),
+    },
+];
+
+/// All cases.
+#[must_use]
+pub fn cases() -> &'static [CaseInfo] {
+    &CASES
+}
+
+/// The case of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static CaseInfo> {
+    CASES.iter().find(|case| case.name == name)
+}
+
+/// The disks of a case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    /// The origin, first partition of the first disk.
+    origin: Partition,
+    /// Whether it is an ext4; else it is filled with sectors that say where they are.
+    origin_is_ext4: bool,
+    /// The second partition, an ext4 for the COW file.
+    cow_home: Option<Partition>,
+}
+
+impl Layout {
+    /// An ext4 that holds its own COW file.
+    fn ext4(mib: u32) -> Self {
+        let origin = Partition {
+            start: FIRST_SECTOR,
+            sectors: mib * MIB_SECTORS,
+        };
+        Self {
+            origin,
+            origin_is_ext4: true,
+            cow_home: None,
+        }
+    }
+
+    /// A raw origin, and an ext4 behind it for the COW file.
+    fn raw(sectors: u32, cow_home_mib: u32) -> Self {
+        let origin = Partition {
+            start: FIRST_SECTOR,
+            sectors,
+        };
+        let start = origin.end().next_multiple_of(PARTITION_ALIGN);
+        let cow_home = Partition {
+            start,
+            sectors: cow_home_mib * MIB_SECTORS,
+        };
+        Self {
+            origin,
+            origin_is_ext4: false,
+            cow_home: Some(cow_home),
+        }
+    }
+
+    /// Makes the disks and the files beside them.
+    pub(crate) fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+        let mut partitions = vec![self.origin];
+        partitions.extend(self.cow_home);
+        let end = partitions.last().map_or(0, |partition| partition.end());
+        // Some room behind the last partition, so that its end is not the end of the disk.
+        let sectors = u64::from(end.next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN);
+        let path = files.origin();
+        disk::create_partitioned(&path, sectors * 512, &partitions, &[self.origin], seed)?;
+        if self.origin_is_ext4 {
+            disk::make_ext4(&path, self.origin, seed)?;
+        }
+        if let Some(partition) = self.cow_home {
+            disk::make_ext4(&path, partition, seed)?;
+        }
+        disk::copy_sparse(&path, &files.base())?;
+        disk::create_sparse(&files.image(), self.origin.length_bytes())?;
+        disk::create_sparse(&files.witness(), 0)?;
+        Ok(())
+    }
+}
+
+/// What a case finds when it starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    layout: Layout,
+    seed: u64,
+}
+
+impl Setting {
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn origin_range(&self) -> SectorRange {
+        let origin = self.layout.origin;
+        SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
+    }
+}
+
+/// A case that exercised nothing must not pass.
+fn vacuous(what: &str) -> crate::driver::CaseError {
+    let detail = format!("the case tested nothing: {what}; the host may be too slow");
+    crate::error::HarnessError::Plan { detail }.into()
+}

@@ -1,0 +1,89 @@
+//! A raw partition whose size is no multiple of a block, with pairs of direct writers, a buffered
+//! writer, discards and write-zeroes across the snapshot instant and while the snapshot is copied.
+
+use std::time::Duration;
+
+use cowbird_model::BlockSet;
+use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
+
+use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::verify::Evidence;
+
+/// 48 MiB and five sectors: the last block is short.
+const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;
+
+/// Every block of the origin may be overwritten, and the tracking state needs some room.
+const COW_MIB: u32 = 56;
+
+/// The filesystem of the COW file, with its journal and inode tables.
+const COW_HOME_MIB: u32 = 96;
+
+const SPEC: SnapshotSpec = SnapshotSpec {
+    origin: ORIGIN,
+    cow_file: "/mnt/cow/snapshot.cow",
+    cow_mib: COW_MIB,
+    cache_mib: 8,
+    minor: MINOR,
+};
+
+/// Data written before the instant, so that older versions exist.
+const WARM_UP_BYTES: u64 = 4 << 20;
+
+/// Time for the warm-up.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The writers go on for so long after the copy has ended.
+const AFTER_COPY: Duration = Duration::from_millis(500);
+
+pub(super) fn layout() -> Layout {
+    Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+}
+
+pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    let writers = guest.start_workload(writers(setting.seed)).await?;
+    let warm = guest
+        .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
+            state.bytes_written >= WARM_UP_BYTES
+        })
+        .await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(SPEC).await?;
+
+    guest.phase("copy");
+    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    guest.copy_device(SNAPSHOT, IMAGE).await?;
+    guest.vm().pause(AFTER_COPY).await?;
+    let end = guest.stop_workload(&writers).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    if end.bytes_written <= warm.bytes_written || device.preserved_blocks == 0 {
+        return Err(vacuous("nothing was overwritten during the copy"));
+    }
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence {
+        marker,
+        origin: setting.origin_range(),
+        zeroed: BlockSet::new(),
+        filesystem: false,
+        golden: Vec::new(),
+        observations: Vec::new(),
+        differing_reads: 0,
+    })
+}
+
+fn writers(seed: u64) -> WorkloadSpec {
+    WorkloadSpec::RawWriters(RawWritersSpec {
+        device: ORIGIN.into(),
+        seed,
+        pairs: 2,
+        discard_every: 24,
+    })
+}

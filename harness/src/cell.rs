@@ -1,0 +1,251 @@
+//! One cell from its plan to its verdict.
+
+use std::fs;
+
+use cowbird_model::Verdict;
+use tokio::task::spawn_blocking;
+
+use crate::bundle::{self, Findings};
+use crate::cases::{self, CaseInfo, Setting};
+use crate::driver::{CaseError, CaseResult, Driver};
+use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
+use crate::kernel_log::find_splat;
+use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
+use crate::verify::{self, CellFiles, Evidence, Judgement};
+use crate::vm::command::{Disk, VmConfig};
+use crate::vm::{CallError, End, Vm};
+
+/// Name of the initramfs in the work folder.
+pub(crate) const INITRAMFS_FILE: &str = "initramfs.cpio";
+
+/// Runs one cell. Every failure is a verdict.
+pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {
+    let mut clock = PhaseClock::new(progress);
+    let mut findings = Findings::default();
+    let (verdict, reason, judgement) = match attempt(plan, &mut clock, &mut findings).await {
+        Ok(judged) => judged,
+        Err(error) => {
+            let (verdict, reason) = verdict_of(&error, &mut findings);
+            (verdict, reason, Judgement::default())
+        }
+    };
+    findings.report = judgement.text;
+    let (phases, seconds) = clock.finish();
+    let mut outcome = CellOutcome {
+        verdict,
+        reason,
+        blocks_checked: judgement.blocks_checked,
+        blocks_bad: judgement.blocks_bad,
+        classes: judgement.classes,
+        phases,
+        bundle: None,
+        seconds,
+    };
+    clean_up(plan, &mut outcome, &findings);
+    outcome
+}
+
+/// Removes the files of a cell that passed, and bundles those of any other.
+fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
+    let kept = if outcome.verdict == Verdict::Pass {
+        fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)
+    } else {
+        bundle::write(plan, outcome, findings).map(|path| outcome.bundle = Some(path))
+    };
+    if let Err(error) = kept {
+        outcome.reason += &format!(" (and afterwards: {error})");
+        if outcome.verdict == Verdict::Pass {
+            outcome.verdict = Verdict::Infrastructure;
+        }
+    }
+}
+
+type Judged = (Verdict, String, Judgement);
+
+async fn attempt(
+    plan: &CellPlan,
+    clock: &mut PhaseClock<'_>,
+    findings: &mut Findings,
+) -> CaseResult<Judged> {
+    let case = find_case(plan)?;
+    let setting = case.setting(plan.seed);
+    let files = CellFiles {
+        dir: plan.work_dir.clone(),
+    };
+
+    clock.enter("prepare");
+    prepare(plan, &setting, &files).await?;
+
+    clock.enter("boot");
+    let config = vm_config(plan, &files);
+    let (mut vm, hello) = Vm::boot(config, plan.limits.clone()).await?;
+    if hello.kernel_release != plan.kernel_release {
+        let detail = format!(
+            "the plan says kernel {}, the guest runs {}",
+            plan.kernel_release, hello.kernel_release
+        );
+        vm.stop().await;
+        return Err(HarnessError::Plan { detail }.into());
+    }
+
+    let mut driver = Driver {
+        vm,
+        limits: plan.limits.clone(),
+        clock,
+        info: None,
+    };
+    let acted = act(&mut driver, case, &setting, findings).await;
+    findings.info = driver.info.take();
+    findings.record = driver.vm.take_record();
+    driver.vm.stop().await;
+    let clock = driver.clock;
+    let mut evidence = match acted {
+        Ok(evidence) => evidence,
+        Err(CaseError::Failed(reason)) => return Ok(failed(reason, findings)),
+        Err(error) => return Err(error),
+    };
+    evidence
+        .observations
+        .clone_from(&findings.record.observations);
+
+    clock.enter("verify");
+    let judgement = in_background(move || verify::judge(&files, &evidence)).await?;
+    Ok(weigh(judgement, findings))
+}
+
+fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
+    cases::find(&plan.case).ok_or_else(|| HarnessError::Plan {
+        detail: format!("there is no case {}", plan.case),
+    })
+}
+
+/// Lets the case act, then takes the kernel log and powers the guest off.
+async fn act(
+    driver: &mut Driver<'_, '_>,
+    case: &CaseInfo,
+    setting: &Setting,
+    findings: &mut Findings,
+) -> CaseResult<Evidence> {
+    driver.watch_for_hung_tasks().await?;
+    let acted = case.act(driver, setting).await;
+    if let Err(CaseError::Ended(_)) = acted {
+        return acted;
+    }
+    // The evidence of a case that failed is as welcome as that of one that did not, but its own
+    // reason is the better one.
+    match shut_down(driver, findings).await {
+        Err(error) if acted.is_ok() => Err(error),
+        _ => acted,
+    }
+}
+
+async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> CaseResult<()> {
+    driver.phase("shutdown");
+    findings.kernel_log = driver.kernel_log().await.map_err(shut_down_error)?;
+    driver.vm.power_off().await.map_err(shut_down_error)
+}
+
+fn shut_down_error(error: CallError) -> CaseError {
+    match error {
+        CallError::Ended(end) => end.into(),
+        CallError::Guest { error } => HarnessError::Protocol {
+            detail: format!("at the end of the case: {error}"),
+        }
+        .into(),
+    }
+}
+
+async fn prepare(plan: &CellPlan, setting: &Setting, files: &CellFiles) -> HarnessResult<()> {
+    fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
+    let (plan, setting, files) = (plan.clone(), *setting, files.clone());
+    in_background(move || {
+        setting.layout().create(&files, plan.seed)?;
+        let contents = Contents {
+            guest_init: &plan.guest_init,
+            boot_modules: &plan.boot_modules,
+            files: &[
+                (COWBIRD_KO.to_owned(), plan.cowbird_ko.clone()),
+                (COWBIRDCTL.to_owned(), plan.cowbirdctl.clone()),
+            ],
+        };
+        let path = plan.work_dir.join(INITRAMFS_FILE);
+        fs::write(&path, initramfs::build(&contents)?).on("write", &path)
+    })
+    .await
+}
+
+fn vm_config(plan: &CellPlan, files: &CellFiles) -> VmConfig {
+    VmConfig {
+        kernel: plan.vmlinuz.clone(),
+        initramfs: plan.work_dir.join(INITRAMFS_FILE),
+        kernel_parameters: String::new(),
+        disks: vec![
+            Disk {
+                image: files.origin(),
+                witness: Some(files.witness()),
+            },
+            Disk {
+                image: files.image(),
+                witness: None,
+            },
+        ],
+        cpus: plan.cpus,
+        memory_mib: plan.memory_mib,
+        accel: plan.accel,
+        work_dir: plan.work_dir.clone(),
+    }
+}
+
+/// Runs something that computes or does file I/O where it does not stop the other cells.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> HarnessResult<T> + Send + 'static,
+) -> HarnessResult<T> {
+    spawn_blocking(work).await.unwrap_or_else(|error| {
+        let detail = format!("a part of the harness failed: {error}");
+        Err(HarnessError::Plan { detail })
+    })
+}
+
+/// The verdict of a cell that came to its end.
+fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
+    let splat = find_splat(&findings.kernel_log);
+    let mut reasons = judgement.faults.clone();
+    let mut verdict = if reasons.is_empty() {
+        Verdict::Pass
+    } else {
+        Verdict::Mismatch
+    };
+    if let Some(splat) = splat {
+        if verdict == Verdict::Pass {
+            verdict = Verdict::KernelSplat;
+        }
+        reasons.push(format!("the kernel says: {}", splat.headline));
+        findings.excerpt = splat.excerpt;
+    }
+    (verdict, reasons.join("; "), judgement)
+}
+
+/// The verdict of a cell in which the module did not do what it must: nothing that it made can be
+/// compared, which is as bad as wrong blocks, unless the kernel's log says something worse.
+fn failed(reason: String, findings: &mut Findings) -> Judged {
+    let mut judgement = Judgement::default();
+    judgement.faults.push(reason);
+    weigh(judgement, findings)
+}
+
+/// The verdict of a cell that did not come to its end.
+fn verdict_of(error: &CaseError, findings: &mut Findings) -> (Verdict, String) {
+    let verdict = match error {
+        CaseError::Ended(End::Panic(panic)) => {
+            findings.excerpt.clone_from(&panic.excerpt);
+            Verdict::Panic
+        }
+        CaseError::Ended(End::Hang { .. }) => Verdict::Hang,
+        CaseError::Ended(End::Lost { .. }) => Verdict::LostGuest,
+        CaseError::Ended(End::Infrastructure(_)) => Verdict::Infrastructure,
+        CaseError::Failed(_) => Verdict::Mismatch,
+        CaseError::Unsupported(_) => Verdict::Unsupported,
+    };
+    (verdict, error.to_string())
+}

@@ -1,0 +1,491 @@
+//! What a case can do to its guest, in the words of a case.
+
+use std::time::{Duration, Instant};
+
+use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
+use cowbird_proto::message::{
+    Extent, GoldenFile, KernelRecord, Reply, Request, WorkloadId, WorkloadSpec, WorkloadState,
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::disk::Partition;
+use crate::error::HarnessError;
+use crate::initramfs::{COWBIRD_KO, COWBIRDCTL};
+use crate::limits::Limits;
+use crate::plan::PhaseClock;
+use crate::vm::{CallError, End, Vm};
+
+/// Size of a block, bytes.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Bytes of one read when the snapshot is copied.
+const COPY_CHUNK_BYTES: u32 = 1 << 20;
+
+/// Pause between two looks at how far a workload is.
+const WORKLOAD_POLL: Duration = Duration::from_millis(100);
+
+/// Pages of extents or of kernel log fetched at most.
+const MAX_PAGES: usize = 4096;
+
+/// A task blocked for longer is reported by the kernel, s; below the limits of the harness, so that
+/// the kernel's own report is in the evidence.
+const HUNG_TASK_SECONDS: u32 = 15;
+
+/// `EOPNOTSUPP`: how the module says that this kernel lacks what it needs.
+const UNSUPPORTED_ERRNO: i32 = 95;
+
+/// Why a case did not come to its end.
+#[derive(Debug, Error)]
+pub enum CaseError {
+    /// There is no guest any more.
+    #[error(transparent)]
+    Ended(#[from] End),
+    /// The module did not do what it must.
+    #[error("{0}")]
+    Failed(String),
+    /// This kernel cannot run this case.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl From<HarnessError> for CaseError {
+    fn from(error: HarnessError) -> Self {
+        Self::Ended(End::Infrastructure(error))
+    }
+}
+
+/// Result of a step of a case.
+pub type CaseResult<T> = Result<T, CaseError>;
+
+/// What `/proc/cowbird-info` says, as far as the harness uses it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ModuleInfo {
+    /// Name of the fault that the module was built with.
+    pub mutant: Option<String>,
+    /// The snapshots.
+    pub devices: Vec<DeviceInfo>,
+}
+
+/// One snapshot in `/proc/cowbird-info`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct DeviceInfo {
+    /// Number of the snapshot.
+    pub minor: u32,
+    /// Epoch.
+    pub seq_id: u64,
+    /// Series, 32 hex digits.
+    pub uuid: String,
+    /// 0 or a negative errno.
+    pub error: i64,
+    /// Text of the state.
+    pub state_name: String,
+    /// Size of the origin, sectors.
+    pub origin_sectors: u64,
+    /// Blocks of the origin that are the COW file's own.
+    pub cow_own_blocks: u64,
+    /// Blocks preserved so far.
+    pub preserved_blocks: u64,
+    /// What went wrong.
+    #[serde(default)]
+    pub error_text: String,
+}
+
+/// A snapshot to be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotSpec {
+    /// Origin in the guest.
+    pub origin: &'static str,
+    /// COW file in the guest.
+    pub cow_file: &'static str,
+    /// Size of the COW file, MiB.
+    pub cow_mib: u32,
+    /// Preserved blocks kept in memory at most, MiB.
+    pub cache_mib: u32,
+    /// Number of the snapshot device.
+    pub minor: u32,
+}
+
+/// A running workload.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Its number.
+    pub id: WorkloadId,
+    /// Its golden files.
+    pub golden: Vec<GoldenFile>,
+}
+
+/// The guest of a cell.
+pub struct Driver<'a, 'p> {
+    pub(crate) vm: Vm,
+    pub(crate) limits: Limits,
+    pub(crate) clock: &'a mut PhaseClock<'p>,
+    pub(crate) info: Option<String>,
+}
+
+impl Driver<'_, '_> {
+    /// The next phase begins.
+    pub fn phase(&mut self, name: &'static str) {
+        self.clock.enter(name);
+    }
+
+    /// The guest.
+    pub fn vm(&mut self) -> &mut Vm {
+        &mut self.vm
+    }
+
+    /// Asks for something that has nothing to do with the module: failure is infrastructure.
+    pub async fn prepare(&mut self, request: Request) -> CaseResult<Reply> {
+        match self.vm.call(request, self.limits.control).await {
+            Ok(reply) => Ok(reply),
+            Err(CallError::Ended(end)) => Err(end.into()),
+            Err(CallError::Guest { error }) => {
+                let detail = format!("the guest cannot be prepared: {error}");
+                Err(HarnessError::Plan { detail }.into())
+            }
+        }
+    }
+
+    /// Asks for something that only a faulty module can make fail.
+    async fn expect(&mut self, request: Request, limit: Duration) -> CaseResult<Reply> {
+        match self.vm.call(request, limit).await {
+            Ok(reply) => Ok(reply),
+            Err(CallError::Ended(end)) => Err(end.into()),
+            Err(CallError::Guest { error }) if error.errno == Some(UNSUPPORTED_ERRNO) => {
+                Err(CaseError::Unsupported(error.message))
+            }
+            Err(CallError::Guest { error }) => Err(CaseError::Failed(error.message)),
+        }
+    }
+
+    /// Lets the kernel report blocked tasks early. Kernels without the detector do not matter.
+    pub(crate) async fn watch_for_hung_tasks(&mut self) -> CaseResult<()> {
+        let path = "/proc/sys/kernel/hung_task_timeout_secs".to_owned();
+        let request = Request::WriteText {
+            path,
+            text: HUNG_TASK_SECONDS.to_string(),
+        };
+        match self.vm.call(request, self.limits.request).await {
+            Ok(_) | Err(CallError::Guest { .. }) => Ok(()),
+            Err(CallError::Ended(end)) => Err(end.into()),
+        }
+    }
+
+    /// Loads the module under test.
+    pub async fn insert_module(&mut self) -> CaseResult<()> {
+        let request = Request::InsertModule {
+            path: COWBIRD_KO.into(),
+            params: String::new(),
+        };
+        self.expect(request, self.limits.control).await.map(|_| ())
+    }
+
+    /// Unloads the module under test.
+    pub async fn remove_module(&mut self) -> CaseResult<()> {
+        let request = Request::RemoveModule {
+            name: "cowbird".into(),
+        };
+        self.expect(request, self.limits.control).await.map(|_| ())
+    }
+
+    /// Mounts an ext4.
+    pub async fn mount(&mut self, source: &str, target: &str, options: &str) -> CaseResult<()> {
+        let request = Request::Mount {
+            source: source.into(),
+            target: target.into(),
+            fstype: "ext4".into(),
+            options: options.into(),
+        };
+        self.prepare(request).await.map(|_| ())
+    }
+
+    /// Unmounts.
+    pub async fn unmount(&mut self, target: &str) -> CaseResult<()> {
+        self.expect(
+            Request::Umount {
+                target: target.into(),
+            },
+            self.limits.control,
+        )
+        .await
+        .map(|_| ())
+    }
+
+    /// Takes a snapshot with the control tool, and gives what identifies the instant.
+    pub async fn setup_snapshot(&mut self, spec: SnapshotSpec) -> CaseResult<MarkerKey> {
+        let SnapshotSpec {
+            origin,
+            cow_file,
+            cow_mib,
+            cache_mib,
+            minor,
+        } = spec;
+        self.control(&format!(
+            "setup-snapshot -c {cache_mib} -f {cow_mib} {origin} {cow_file} {minor}"
+        ))
+        .await?;
+        let device = self.active_snapshot(minor).await?;
+        let key = MarkerKey::from_hex(&device.uuid, Epoch(device.seq_id));
+        key.ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))
+    }
+
+    /// Ends a snapshot with the control tool.
+    pub async fn destroy_snapshot(&mut self, minor: u32) -> CaseResult<()> {
+        self.control(&format!("destroy {minor}")).await?;
+        match self
+            .info()
+            .await?
+            .devices
+            .iter()
+            .find(|device| device.minor == minor)
+        {
+            None => Ok(()),
+            Some(_) => Err(CaseError::Failed(format!(
+                "snapshot {minor} outlives its destroy"
+            ))),
+        }
+    }
+
+    async fn control(&mut self, arguments: &str) -> CaseResult<()> {
+        let request = Request::Run {
+            program: COWBIRDCTL.into(),
+            args: arguments.split_whitespace().map(str::to_owned).collect(),
+            timeout_ms: u64::try_from(self.limits.control.as_millis()).unwrap_or(u64::MAX),
+        };
+        // Longer than the guest's own limit, whose message has the kernel stack of the tool.
+        let limit = self.limits.control + self.limits.request;
+        match self.vm.call(request, limit).await {
+            Ok(Reply::Exited(exited)) if exited.code == Some(0) => Ok(()),
+            Ok(Reply::Exited(exited)) => Err(CaseError::Failed(format!(
+                "cowbirdctl {arguments}: {}",
+                exited
+                    .stderr
+                    .trim()
+                    .lines()
+                    .last()
+                    .unwrap_or("failed without a word")
+            ))),
+            Ok(reply) => Err(unexpected(&reply)),
+            Err(CallError::Ended(end)) => Err(end.into()),
+            // It did not end: that is a hang of the guest's kernel, not of the guest.
+            Err(CallError::Guest { error }) => Err(self.blocked(error.message).await),
+        }
+    }
+
+    async fn blocked(&mut self, reason: String) -> CaseError {
+        match self
+            .vm
+            .call(Request::DumpBlockedTasks, self.limits.request)
+            .await
+        {
+            Err(CallError::Ended(end)) => end.into(),
+            _ => End::Hang { reason }.into(),
+        }
+    }
+
+    /// What the module says about itself.
+    pub async fn info(&mut self) -> CaseResult<ModuleInfo> {
+        let reply = self.expect(Request::ReadInfo, self.limits.request).await?;
+        let Reply::Text(text) = reply else {
+            return Err(unexpected(&reply));
+        };
+        let parsed = serde_json::from_str(&text);
+        self.info = Some(text);
+        parsed.map_err(|error| CaseError::Failed(format!("/proc/cowbird-info: {error}")))
+    }
+
+    /// The snapshot with this number, which must be well.
+    pub async fn active_snapshot(&mut self, minor: u32) -> CaseResult<DeviceInfo> {
+        let info = self.info().await?;
+        let device = info
+            .devices
+            .into_iter()
+            .find(|device| device.minor == minor);
+        let device =
+            device.ok_or_else(|| CaseError::Failed(format!("there is no snapshot {minor}")))?;
+        if device.error != 0 {
+            let text = format!(
+                "snapshot {minor} failed: {} ({})",
+                device.error_text, device.error
+            );
+            return Err(CaseError::Failed(text));
+        }
+        Ok(device)
+    }
+
+    /// The blocks of the origin that hold the COW file, as the guest's filesystem knows them, and
+    /// checked against the size of the file and what the module says.
+    pub async fn own_blocks(&mut self, spec: SnapshotSpec) -> CaseResult<BlockSet> {
+        let mut blocks = BlockSet::new();
+        for extent in self.extents(spec.cow_file).await? {
+            blocks.insert(
+                BlockIndex(extent.physical / BLOCK_BYTES),
+                extent.length / BLOCK_BYTES,
+            );
+        }
+        let request = Request::SizeOf {
+            path: spec.cow_file.into(),
+        };
+        let reply = self.expect(request, self.limits.request).await?;
+        let Reply::Bytes(size) = reply else {
+            return Err(unexpected(&reply));
+        };
+        let claimed = self.active_snapshot(spec.minor).await?.cow_own_blocks;
+        let (by_size, mapped) = (size.div_ceil(BLOCK_BYTES), blocks.len());
+        if by_size != mapped || claimed != mapped {
+            return Err(CaseError::Failed(format!(
+                "the COW file has {by_size} blocks by its size, {mapped} by its extents and \
+                 {claimed} by the module"
+            )));
+        }
+        Ok(blocks)
+    }
+
+    async fn extents(&mut self, path: &str) -> CaseResult<Vec<Extent>> {
+        let mut all: Vec<Extent> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let from_byte = all
+                .last()
+                .map_or(0, |extent| extent.logical + extent.length);
+            let request = Request::Fiemap {
+                path: path.into(),
+                from_byte,
+            };
+            let reply = self.prepare(request).await?;
+            let Reply::Extents { extents, complete } = reply else {
+                return Err(unexpected(&reply));
+            };
+            all.extend(extents);
+            if complete {
+                return Ok(all);
+            }
+        }
+        let detail = format!("{path} has more extents than {MAX_PAGES} pages hold");
+        Err(HarnessError::Plan { detail }.into())
+    }
+
+    /// Starts a workload.
+    pub async fn start_workload(&mut self, spec: WorkloadSpec) -> CaseResult<Workload> {
+        let reply = self.prepare(Request::StartWorkload { spec }).await?;
+        match reply {
+            Reply::WorkloadStarted { id, golden } => Ok(Workload { id, golden }),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// How far a workload is; one that failed is an error.
+    pub async fn workload(&mut self, workload: &Workload) -> CaseResult<WorkloadState> {
+        let request = Request::WorkloadStatus { id: workload.id };
+        let limit = self.limits.request;
+        self.workload_state(request, limit).await
+    }
+
+    /// Waits until a workload has done enough.
+    pub async fn wait_until(
+        &mut self,
+        workload: &Workload,
+        what: &str,
+        limit: Duration,
+        enough: impl Fn(&WorkloadState) -> bool,
+    ) -> CaseResult<WorkloadState> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let state = self.workload(workload).await?;
+            if enough(&state) {
+                return Ok(state);
+            }
+            if Instant::now() > deadline {
+                let reason = format!("the workload did not reach \"{what}\" within {limit:?}");
+                return Err(self.blocked(format!("{reason}: {state:?}")).await);
+            }
+            self.vm.pause(WORKLOAD_POLL).await?;
+        }
+    }
+
+    /// Tells a workload that the snapshot instant has passed.
+    pub async fn epoch_passed(&mut self, workload: &Workload) -> CaseResult<()> {
+        self.prepare(Request::EpochPassed { id: workload.id })
+            .await
+            .map(|_| ())
+    }
+
+    /// Ends a workload.
+    pub async fn stop_workload(&mut self, workload: &Workload) -> CaseResult<WorkloadState> {
+        let request = Request::StopWorkload { id: workload.id };
+        let limit = self.limits.stop;
+        self.workload_state(request, limit).await
+    }
+
+    async fn workload_state(
+        &mut self,
+        request: Request,
+        limit: Duration,
+    ) -> CaseResult<WorkloadState> {
+        let reply = self.expect(request, limit).await?;
+        let Reply::Workload(state) = reply else {
+            return Err(unexpected(&reply));
+        };
+        match &state.error {
+            None => Ok(state),
+            // The origin's I/O never fails because of a snapshot, and neither do its reads.
+            Some(error) => Err(CaseError::Failed(format!("the workload failed: {error}"))),
+        }
+    }
+
+    /// Copies a device, all of it.
+    pub async fn copy_device(&mut self, from: &str, to: &str) -> CaseResult<u64> {
+        let request = Request::CopyDevice {
+            from: from.into(),
+            to: to.into(),
+            chunk_bytes: COPY_CHUNK_BYTES,
+        };
+        let reply = self.expect(request, self.limits.copy).await?;
+        match reply {
+            Reply::Bytes(bytes) => Ok(bytes),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// The size of the snapshot device must be that of the origin.
+    pub async fn expect_size(&mut self, path: &str, origin: Partition) -> CaseResult<()> {
+        let request = Request::SizeOf { path: path.into() };
+        let reply = self.expect(request, self.limits.request).await?;
+        match reply {
+            Reply::Bytes(bytes) if bytes == origin.length_bytes() => Ok(()),
+            reply => Err(CaseError::Failed(format!(
+                "{path} has {reply:?}, its origin {} bytes",
+                origin.length_bytes()
+            ))),
+        }
+    }
+
+    /// The whole kernel log since boot.
+    pub async fn kernel_log(&mut self) -> Result<Vec<KernelRecord>, CallError> {
+        let mut all: Vec<KernelRecord> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let after = all.last().map(|record| record.sequence);
+            let request = Request::KernelLog { after };
+            match self.vm.call(request, self.limits.request).await? {
+                Reply::KernelLog { records, complete } => {
+                    all.extend(records);
+                    if complete {
+                        return Ok(all);
+                    }
+                }
+                reply => return Err(protocol(&reply).into()),
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn protocol(reply: &Reply) -> HarnessError {
+    let text: String = format!("{reply:?}").chars().take(200).collect();
+    HarnessError::Protocol {
+        detail: format!("an answer of the wrong kind: {text}"),
+    }
+}
+
+fn unexpected(reply: &Reply) -> CaseError {
+    protocol(reply).into()
+}

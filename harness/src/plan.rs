@@ -1,0 +1,128 @@
+//! What a cell is to do, and how it ended.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cowbird_model::{Class, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::accel::Accel;
+use crate::limits::Limits;
+
+/// Virtual CPUs of a guest unless the plan says otherwise. Two: a race needs two.
+pub const DEFAULT_CPUS: u32 = 2;
+
+/// Memory of a guest unless the plan says otherwise, MiB.
+pub const DEFAULT_MEMORY_MIB: u32 = 1024;
+
+/// Everything that decides what a cell does. A bundle keeps it as `plan.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellPlan {
+    /// Name of the kernel in the catalogue.
+    pub kernel_name: String,
+    /// Its release (`uname -r`); the guest must say the same.
+    pub kernel_release: String,
+    /// The kernel.
+    pub vmlinuz: PathBuf,
+    /// The kernel's modules to load at boot, name and decompressed file, in order.
+    pub boot_modules: Vec<(String, PathBuf)>,
+    /// The module under test.
+    pub cowbird_ko: PathBuf,
+    /// The guest's init: a static `cowbird-guest`.
+    pub guest_init: PathBuf,
+    /// The control tool, static.
+    pub cowbirdctl: PathBuf,
+    /// Name of the case.
+    pub case: String,
+    /// Name of the fault that the module was built with.
+    pub mutant: Option<String>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Acceleration.
+    pub accel: Accel,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory of the guest, MiB.
+    pub memory_mib: u32,
+    /// Folder of this cell alone; made, and removed when the cell passes.
+    pub work_dir: PathBuf,
+    /// Where the evidence goes when the cell does not pass; replaced.
+    pub bundle_dir: PathBuf,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// How a cell ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellOutcome {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why, in one line; empty for a pass.
+    pub reason: String,
+    /// Blocks compared with the truth.
+    pub blocks_checked: u64,
+    /// Blocks that are wrong in the image or were once read wrong.
+    pub blocks_bad: u64,
+    /// Wrong blocks by class.
+    pub classes: BTreeMap<Class, u64>,
+    /// Phases in order.
+    pub phases: Vec<(String, Duration)>,
+    /// The evidence, when the cell did not pass.
+    pub bundle: Option<PathBuf>,
+    /// From start to verdict.
+    pub seconds: f64,
+}
+
+/// Told when a cell enters a phase.
+pub trait CellProgress: Send + Sync {
+    /// `name` is one of the phases that [`CellOutcome::phases`] will list.
+    fn phase(&self, name: &str);
+}
+
+impl<F: Fn(&str) + Send + Sync> CellProgress for F {
+    fn phase(&self, name: &str) {
+        self(name);
+    }
+}
+
+/// Measures the phases.
+pub(crate) struct PhaseClock<'a> {
+    progress: &'a dyn CellProgress,
+    start: std::time::Instant,
+    phase_start: std::time::Instant,
+    current: Option<&'static str>,
+    done: Vec<(String, Duration)>,
+}
+
+impl<'a> PhaseClock<'a> {
+    pub(crate) fn new(progress: &'a dyn CellProgress) -> Self {
+        let now = std::time::Instant::now();
+        Self {
+            progress,
+            start: now,
+            phase_start: now,
+            current: None,
+            done: Vec::new(),
+        }
+    }
+
+    pub(crate) fn enter(&mut self, name: &'static str) {
+        self.close();
+        self.progress.phase(name);
+        self.current = Some(name);
+    }
+
+    fn close(&mut self) {
+        let now = std::time::Instant::now();
+        if let Some(name) = self.current.take() {
+            self.done.push((name.to_owned(), now - self.phase_start));
+        }
+        self.phase_start = now;
+    }
+
+    pub(crate) fn finish(mut self) -> (Vec<(String, Duration)>, f64) {
+        self.close();
+        (self.done, self.start.elapsed().as_secs_f64())
+    }
+}

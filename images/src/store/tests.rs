@@ -1,0 +1,431 @@
+//! The way from an archive to an unpacked kernel, with the host's own apt and a small archive in `tests/archive` that
+//! is signed with a key of its own. No network; build roots, which would need it, are left out.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::catalogue::Catalogue;
+use crate::progress::{Outcome, TaskId};
+
+/// Keeps the warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn start(&self, _: TaskId, _: &str) {}
+    fn step(&self, _: TaskId, _: &str) {}
+    fn finish(&self, _: TaskId, _: Outcome) {}
+    fn warning(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+/// A private copy of the archive, to break at will, and a cache.
+struct Bench {
+    dir: tempfile::TempDir,
+    spec: KernelSpec,
+    warnings: Arc<Warnings>,
+}
+
+const RECORD: &str = "cache/locks/test-9.9.toml";
+const IN_RELEASE: &str = "archive/dists/test/InRelease";
+const PACKAGES: &str = "archive/dists/test/main/binary-amd64/Packages";
+const MODULES_DEB: &str = "archive/pool/linux-modules-9.9.10-test-amd64_9.9.10-1_amd64.deb";
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archive");
+        copy_tree(&source, &dir.path().join("archive"));
+        let keyring = dir.path().join("archive/keyring.gpg");
+        let text = format!(
+            r#"
+            version = 1
+            [[archive]]
+            name = "test"
+            distro = "test"
+            components = ["main"]
+            keyring = "{}"
+            keyring_package = "none"
+            host_label = "none"
+            host_path = "none"
+            [[build_root]]
+            name = "root"
+            archive = "test"
+            suite = "test"
+            arch = "amd64"
+            compiler = "gcc-12"
+            packages = []
+            [[kernel]]
+            name = "test-9.9"
+            archive = "test"
+            suite = "test"
+            series = "9.9"
+            flavour = "test"
+            arch = "amd64"
+            release = "9.9.*-test-amd64"
+            build_root = "root"
+            tiers = ["quick"]
+            "#,
+            keyring.display()
+        );
+        let spec = Catalogue::parse(&text, Path::new("test"))
+            .unwrap()
+            .kernels
+            .remove(0);
+        Self {
+            dir,
+            spec,
+            warnings: Arc::default(),
+        }
+    }
+
+    fn path(&self, relative: &str) -> PathBuf {
+        self.dir.path().join(relative)
+    }
+
+    fn store(&self, change: impl FnOnce(&mut StoreOptions)) -> Store {
+        let mut options = StoreOptions {
+            cache_dir: Some(self.path("cache")),
+            mirror: Some(format!("file:{}", self.path("archive").display())),
+            progress: self.warnings.clone(),
+            ..StoreOptions::new(self.path("repo"))
+        };
+        change(&mut options);
+        Store::open(options).unwrap()
+    }
+
+    /// Fetches and unpacks; the release, or the whole message of the error.
+    fn fetch(&self, change: impl FnOnce(&mut StoreOptions)) -> Result<String, String> {
+        let unpacked = self.store(change).unpacked(&self.spec);
+        unpacked
+            .map(|(locked, _)| locked.release)
+            .map_err(|error| error.to_string())
+    }
+
+    fn online(&self) -> Result<String, String> {
+        self.fetch(|_| {})
+    }
+
+    fn offline(&self) -> Result<String, String> {
+        self.fetch(|options| options.offline = true)
+    }
+
+    fn refresh(&self) -> Result<String, String> {
+        self.fetch(|options| options.refresh = true)
+    }
+
+    fn replace(&self, file: &str, from: &str, to: &str) {
+        let path = self.path(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "nothing to replace in {file}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    fn forget_kernels(&self) {
+        fs::remove_dir_all(self.path("cache/kernels")).unwrap();
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+const NEWEST: &str = "9.9.10-test-amd64";
+
+/// Goal: from a signed archive to modules in loading order. Method: split packages, modules with xz, with zstd and
+/// plain, a dependency by alias, one that is built in; 9.9.10 must win over 9.9.9.
+#[test]
+fn newest_kernel_is_unpacked() {
+    let bench = Bench::new();
+    let (locked, entry) = bench.store(|_| {}).unpacked(&bench.spec).unwrap();
+    assert_eq!(
+        (locked.release.as_str(), locked.packages.len()),
+        (NEWEST, 5)
+    );
+    let record: KernelRecord = record::read(&entry).unwrap();
+    let vmlinuz = fs::read_to_string(kernel::tree(&entry).join(&record.vmlinuz)).unwrap();
+    assert_eq!(vmlinuz, "kernel 9.9.10\n");
+    assert_eq!(
+        record.headers,
+        Path::new("usr/src/linux-headers-9.9.10-test-amd64")
+    );
+    assert_eq!(
+        record.binds,
+        ["usr/lib/linux-kbuild-9.9", "usr/src"].map(PathBuf::from)
+    );
+    let table = kernel::read_table(&entry).unwrap();
+    assert_eq!(
+        table.order(&["upper", "other-name"]).unwrap(),
+        ["extra", "lower", "plain", "upper"]
+    );
+    for name in ["upper", "lower"] {
+        let path = kernel::tree(&entry)
+            .join(&record.modules_dir)
+            .join(&table.get(name).unwrap().path);
+        assert!(
+            fs::read(path).unwrap().starts_with(b"\x7fELF"),
+            "{name} is still compressed"
+        );
+    }
+}
+
+/// Goal: the fixture's Release file is long past its date, and that is said but no obstacle.
+#[test]
+fn an_expired_release_is_warned_about() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    let warnings = bench.warnings.0.lock().unwrap().clone();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("was valid until Thu, 02 Jan 2020"),
+        "{warnings:?}"
+    );
+}
+
+/// Goal: what was prepared once needs no archive, and stays the same when the archive moves on, until a refresh.
+/// Method: the archive is taken away for the offline runs, and the unpacked kernel as well; then a record of 9.9.9
+/// stands for a run from before the archive had 9.9.10.
+#[test]
+fn versions_stay_until_refreshed() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    fs::rename(bench.path("archive"), bench.path("away")).unwrap();
+    assert_eq!(bench.offline().as_deref(), Ok(NEWEST));
+    bench.forget_kernels();
+    assert_eq!(
+        bench.offline().as_deref(),
+        Ok(NEWEST),
+        "it can be unpacked again from the cache"
+    );
+    fs::rename(bench.path("away"), bench.path("archive")).unwrap();
+
+    let older = narrowed(&bench);
+    let text = LockFile::new(vec![older]).to_toml();
+    fs::write(bench.path(RECORD), text).unwrap();
+    assert_eq!(
+        bench.online().as_deref(),
+        Ok("9.9.9-test-amd64"),
+        "the record decides"
+    );
+    assert_eq!(bench.offline().as_deref(), Ok("9.9.9-test-amd64"));
+    assert_eq!(bench.refresh().as_deref(), Ok(NEWEST));
+    assert_eq!(
+        bench.offline().as_deref(),
+        Ok(NEWEST),
+        "the refresh was recorded"
+    );
+}
+
+/// A record of 9.9.9, as a run before the archive had 9.9.10 would have left it.
+fn narrowed(bench: &Bench) -> LockedKernel {
+    let mut spec = bench.spec.clone();
+    spec.release = "9.9.9-test-amd64".into();
+    let index = bench.store(|_| {}).index(&spec).unwrap();
+    let selection = select(&spec, &index).unwrap();
+    LockedKernel::new(&bench.spec, &selection)
+}
+
+/// Goal: a file in the checkout decides over the cache's record, and can be written from it.
+#[test]
+fn the_checkout_can_pin_versions() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    let pins = bench.path("repo").join(LockFile::PATH_IN_REPO);
+    fs::create_dir_all(pins.parent().unwrap()).unwrap();
+    bench
+        .store(|_| {})
+        .write_lock(&[&bench.spec], &pins)
+        .unwrap();
+    assert_eq!(
+        fs::read(&pins).unwrap(),
+        fs::read(bench.path(RECORD)).unwrap()
+    );
+    fs::write(&pins, LockFile::new(vec![narrowed(&bench)]).to_toml()).unwrap();
+    assert_eq!(bench.online().as_deref(), Ok("9.9.9-test-amd64"));
+}
+
+/// Goal: nothing unsigned or changed on the way gets in. Method: a changed Release file, a changed index, a changed
+/// package, and a keyring without the archive's key.
+#[test]
+fn forgeries_are_refused() {
+    let bench = Bench::new();
+    bench.replace(IN_RELEASE, "Origin: Test", "Origin: Best");
+    let message = bench.online().unwrap_err();
+    assert!(
+        message.contains("fetching the index of test failed"),
+        "{message}"
+    );
+    assert!(
+        message.contains("BADSIG") || message.contains("not signed"),
+        "{message}"
+    );
+
+    let bench = Bench::new();
+    bench.replace(PACKAGES, "9.9.10-1", "9.9.11-1");
+    let message = bench.online().unwrap_err();
+    assert!(
+        message.contains("fetching the index of test failed"),
+        "{message}"
+    );
+
+    let bench = Bench::new();
+    let deb = bench.path(MODULES_DEB);
+    let mut bytes = fs::read(&deb).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&deb, bytes).unwrap();
+    assert!(bench.online().is_err());
+    let kept = fs::read_dir(bench.path("cache/debs")).unwrap().count();
+    assert_eq!(
+        (kept, bench.path(RECORD).exists()),
+        (0, false),
+        "nothing of it may be kept"
+    );
+
+    let bench = Bench::new();
+    fs::write(bench.path("archive/keyring.gpg"), "").unwrap();
+    let message = bench.online().unwrap_err();
+    assert!(
+        message.contains("NO_PUBKEY") || message.contains("not signed"),
+        "{message}"
+    );
+}
+
+/// Goal: the check of our own refuses what apt let through. Method: fetched files that are not what the index says,
+/// handed over as apt would leave them.
+#[test]
+fn fetched_files_are_checked_again() {
+    let bench = Bench::new();
+    let store = bench.store(|_| {});
+    let index = store.index(&bench.spec).unwrap();
+    let selection = select(&bench.spec, &index).unwrap();
+    let locked = LockedKernel::new(&bench.spec, &selection);
+    let from = bench.path("fetched");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("linux-image_1_amd64.deb"), "not it").unwrap();
+    let message = store
+        .keep(&[&locked.packages[0]], &from)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("no fetched file has the SHA-256"),
+        "{message}"
+    );
+    assert!(message.contains("linux-image_1_amd64.deb"), "{message}");
+}
+
+/// Goal: a file of the cache that changed is noticed before it is unpacked.
+#[test]
+fn a_changed_package_is_noticed() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    bench.forget_kernels();
+    let deb = fs::read_dir(bench.path("cache/debs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    fs::write(&deb, "changed").unwrap();
+    let message = bench.offline().unwrap_err();
+    assert!(
+        message.contains("has changed since it was stored"),
+        "{message}"
+    );
+}
+
+/// Goal: a recorded version that the archive dropped is an error that names the record and the way out. Method: a
+/// record of a package that never was, with nothing of it in the cache.
+#[test]
+fn a_dropped_version_is_named() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    bench.replace(RECORD, "9.9.10-1", "9.9.8-1");
+    bench.forget_kernels();
+    fs::remove_dir_all(bench.path("cache/debs")).unwrap();
+    let message = bench.online().unwrap_err();
+    assert!(message.contains("9.9.8-1"), "{message}");
+    assert!(
+        message.contains(&bench.path(RECORD).display().to_string()),
+        "{message}"
+    );
+    assert!(message.contains("refresh the kernel"), "{message}");
+    assert_eq!(bench.refresh().as_deref(), Ok(NEWEST));
+}
+
+/// Goal: with fetching forbidden, an empty cache is an error that says what to do, and so is one without the
+/// packages that a record names.
+#[test]
+fn offline_says_what_is_missing() {
+    let bench = Bench::new();
+    let message = bench.offline().unwrap_err();
+    insta::assert_snapshot!(message, @"test-9.9: a record of its packages is not in the cache, and fetching is off; run once without --offline");
+    bench.online().unwrap();
+    bench.forget_kernels();
+    fs::remove_dir_all(bench.path("cache/debs")).unwrap();
+    let message = bench.offline().unwrap_err();
+    assert!(message.contains("linux-kbuild-9.9"), "{message}");
+    assert!(
+        message.contains("not in the cache, and fetching is off"),
+        "{message}"
+    );
+}
+
+/// Goal: the status tells what is there, and changes nothing. Method: before, after, and with the kernel gone.
+#[test]
+fn status_tells_what_is_cached() {
+    let bench = Bench::new();
+    let status = || {
+        bench
+            .store(|options| options.offline = true)
+            .status(&bench.spec)
+            .unwrap()
+    };
+    let before = status();
+    assert_eq!(
+        (before.release, before.kernel_bytes, before.ready),
+        (None, None, false)
+    );
+    bench.online().unwrap();
+    let after = status();
+    assert_eq!(after.release.as_deref(), Some(NEWEST));
+    assert_eq!(
+        (after.loadable_modules, after.root_bytes, after.ready),
+        (Some(4), None, false)
+    );
+    assert!(after.kernel_bytes.is_some_and(|bytes| bytes > 0) && after.package_bytes > 0);
+    bench.forget_kernels();
+    assert_eq!(status().kernel_bytes, None);
+}
+
+/// Goal: the folder of the cache follows the environment in the documented order, and empty means unset.
+#[test]
+fn cache_folder_follows_the_environment() {
+    let with = |set: &[(&str, &str)]| {
+        let set: BTreeMap<_, _> = set.iter().copied().collect();
+        default_cache_dir(|name| set.get(name).map(Into::into))
+    };
+    let all = [
+        ("COWBIRD_CACHE", "/c"),
+        ("XDG_CACHE_HOME", "/x"),
+        ("HOME", "/h"),
+    ];
+    assert_eq!(with(&all), Some("/c".into()));
+    assert_eq!(with(&all[1..]), Some("/x/cowbird".into()));
+    assert_eq!(with(&all[2..]), Some("/h/.cache/cowbird".into()));
+    assert_eq!(
+        with(&[("COWBIRD_CACHE", ""), ("HOME", "/h")]),
+        Some("/h/.cache/cowbird".into())
+    );
+    assert_eq!(with(&[]), None);
+}

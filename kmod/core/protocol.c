@@ -18,12 +18,12 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event)
 	}
 }
 
-enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved)
+enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool advisory)
 {
 	if (phase == CB_PHASE_HOLDING)
 		return CB_WRITE_HOLD;
 	if (phase == CB_PHASE_ACTIVE && !preserved)
-		return CB_WRITE_HOLD;
+		return advisory ? CB_WRITE_ABSORB : CB_WRITE_HOLD;
 	return CB_WRITE_PASS;
 }
 

@@ -44,10 +44,16 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event);
 enum cb_write_action {
 	CB_WRITE_PASS, /* submit it now */
 	CB_WRITE_HOLD, /* keep it until the engine says that it may pass */
+	CB_WRITE_ABSORB, /* complete it with success, without doing it */
 };
 
-/* What to do with a write; preserved: all blocks that it touches are. */
-enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved);
+/*
+ * What to do with a write. preserved: all blocks that it touches are. advisory:
+ * a discard, which a device is free to ignore; preserving what it touches would
+ * cost COW space for all of a filesystem's free blocks, so it is ignored while
+ * the snapshot needs any of them. Write-zeroes and secure erase are not advisory.
+ */
+enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool advisory);
 
 enum cb_read_source {
 	CB_READ_ORIGIN, /* provisional: cb_read_confirm decides afterwards */

@@ -320,15 +320,15 @@ static inline void cb_disk_put(struct gendisk *disk, bool added)
 #endif
 
 /*
- * The callback keeps no state, so that it may nest; it must not be skipped by
- * ftrace's recursion guard either, for a skipped callback is a missed write.
+ * The callbacks keep no state, so that they may nest; they must not be skipped
+ * by ftrace's recursion guard either: a skipped callback is a missed write.
  */
 #ifdef HAVE_FTRACE_RECURSION_SAFE
-#define CB_FTRACE_FLAGS                                                                           \
-	(FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT |             \
-	 FTRACE_OPS_FL_RECURSION_SAFE)
+#define CB_FTRACE_WATCH_FLAGS                                                                     \
+	(FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_PERMANENT | FTRACE_OPS_FL_RECURSION_SAFE)
 #else
-#define CB_FTRACE_FLAGS (FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT)
+#define CB_FTRACE_WATCH_FLAGS (FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_PERMANENT)
 #endif
+#define CB_FTRACE_REPLACE_FLAGS (CB_FTRACE_WATCH_FLAGS | FTRACE_OPS_FL_IPMODIFY)
 
 #endif

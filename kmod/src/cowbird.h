@@ -3,6 +3,7 @@
  * Structures of the module and what its files offer each other.
  *
  *   hook.c     every bio of the machine passes here; finds the tracked ones
+ *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
  *   blocks.c   the blocks in memory and the slots in the COW file
@@ -114,6 +115,7 @@ struct cb_stats {
 	atomic64_t held_writes; /* total ever held */
 	atomic64_t passed_writes;
 	atomic64_t gated_writes;
+	atomic64_t absorbed_discards;
 	atomic64_t reads_origin_blocks;
 	atomic64_t reads_memory_blocks;
 	atomic64_t reads_cow_blocks;
@@ -153,6 +155,9 @@ struct cb_device {
 	char cow_path[COWBIRD_PATH_BYTES];
 
 	spinlock_t lock;
+
+	/* Set once, during the cut: from here on nothing unpreserved may be written. */
+	bool drained;
 
 	/* Written under lock, read anywhere. */
 	enum cb_phase phase;
@@ -265,6 +270,14 @@ static inline enum cb_phase cb_phase_of(const struct cb_device *dev)
 	return READ_ONCE(dev->phase);
 }
 
+/* Failed or being taken apart: writes pass, reads fail. */
+static inline bool cb_device_is_lost(const struct cb_device *dev)
+{
+	enum cb_phase phase = cb_phase_of(dev);
+
+	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING;
+}
+
 /* ---- hook.c ------------------------------------------------------------ */
 
 int cb_hook_init(void);
@@ -283,10 +296,22 @@ void cb_hook_release(struct cb_device *dev, struct bio *bio);
 int cb_hook_wait_timeout(struct gendisk *disk, unsigned long timeout_jiffies);
 void cb_hook_wait(struct gendisk *disk);
 
+/* ---- audit.c ----------------------------------------------------------- */
+
+int cb_audit_init(void);
+void cb_audit_exit(void);
+
 /* ---- origin.c ---------------------------------------------------------- */
 
 /* True when the write was taken over; the caller must not touch it any more. */
 bool cb_origin_write(struct cb_device *dev, struct bio *bio);
+
+/* What to do with a write that touches these blocks, at this moment. */
+enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
+				      const struct cb_blocks *touched);
+
+/* Completes a discard that the snapshot cannot let through. */
+void cb_origin_absorb(struct cb_device *dev, struct bio *bio);
 
 /* Makes a writer wait while too many writes are held. */
 void cb_origin_slow_down(struct cb_device *dev);

@@ -30,13 +30,6 @@ void cb_engine_wake(struct cb_device *dev)
 	wake_up(&dev->engine_wait);
 }
 
-static bool cb_engine_passes_all(struct cb_device *dev)
-{
-	enum cb_phase phase = cb_phase_of(dev);
-
-	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING;
-}
-
 /* ---- finish ------------------------------------------------------------ */
 
 static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
@@ -107,14 +100,12 @@ static bool cb_engine_finish(struct cb_device *dev)
 
 /* ---- release ----------------------------------------------------------- */
 
-static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
+/* One held write less. */
+static void cb_engine_uncount(struct cb_device *dev)
 {
 	unsigned long flags;
 	bool wake;
 
-	trace_cowbird_release(dev, cb_bio_disk_sector(bio), bio->bi_iter.bi_size >> SECTOR_SHIFT,
-			      cb_bio_opf(bio));
-	cb_hook_release(dev, bio);
 	spin_lock_irqsave(&dev->lock, flags);
 	dev->held_count--;
 	wake = dev->held_count == CB_HELD_SLOW || !dev->held_count;
@@ -123,9 +114,17 @@ static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
 		wake_up_all(&dev->slow_wait);
 }
 
+static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
+{
+	trace_cowbird_release(dev, cb_bio_disk_sector(bio), bio->bi_iter.bi_size >> SECTOR_SHIFT,
+			      cb_bio_opf(bio));
+	cb_hook_release(dev, bio);
+	cb_engine_uncount(dev);
+}
+
 static bool cb_engine_release(struct cb_device *dev)
 {
-	bool all = cb_engine_passes_all(dev), progress = false;
+	bool all = cb_device_is_lost(dev), progress = false;
 	struct cb_held *held, *next;
 
 	list_for_each_entry_safe(held, next, &dev->held, list) {
@@ -156,7 +155,7 @@ static struct bio *cb_engine_pop(struct cb_device *dev)
 
 static bool cb_engine_admit(struct cb_device *dev)
 {
-	bool all = cb_engine_passes_all(dev), progress = false;
+	bool all = cb_device_is_lost(dev), progress = false;
 	struct bio *bio;
 
 	while ((all || !list_empty(&dev->held_free)) && (bio = cb_engine_pop(dev))) {
@@ -167,6 +166,12 @@ static bool cb_engine_admit(struct cb_device *dev)
 		if (all || !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
 					    bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched)) {
 			cb_engine_let_go(dev, bio);
+			continue;
+		}
+		/* A discard that the gate had held. */
+		if (cb_origin_decide(dev, bio, &touched) == CB_WRITE_ABSORB) {
+			cb_origin_absorb(dev, bio);
+			cb_engine_uncount(dev);
 			continue;
 		}
 		held = list_first_entry(&dev->held_free, struct cb_held, list);
@@ -261,7 +266,7 @@ static bool cb_engine_load(struct cb_device *dev)
 	struct cb_held *held;
 
 	list_for_each_entry(held, &dev->held, list) {
-		while (!stuck && !cb_engine_passes_all(dev) &&
+		while (!stuck && !cb_device_is_lost(dev) &&
 		       cb_engine_load_one(dev, held, &stuck))
 			progress = true;
 		if (stuck || list_empty(&dev->runs_free))
@@ -297,7 +302,7 @@ static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
 
 static bool cb_engine_store_now(struct cb_device *dev, bool idle)
 {
-	if (!dev->dirty_count || list_empty(&dev->runs_free) || cb_engine_passes_all(dev))
+	if (!dev->dirty_count || list_empty(&dev->runs_free) || cb_device_is_lost(dev))
 		return false;
 	return idle || dev->dirty_count >= CB_STORE_BATCH ||
 	       READ_ONCE(dev->entries_free_count) < dev->entry_count / 2;
@@ -350,7 +355,7 @@ static bool cb_engine_has_work(struct cb_device *dev)
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
-	return cb_engine_passes_all(dev) ||
+	return cb_device_is_lost(dev) ||
 	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !bio_list_empty(&dev->incoming) &&
 		!list_empty(&dev->held_free));
 }

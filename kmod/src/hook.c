@@ -114,7 +114,7 @@ static void notrace cb_hook_callback(unsigned long ip, unsigned long parent_ip,
 
 static struct ftrace_ops cb_hook_ops = {
 	.func = cb_hook_callback,
-	.flags = CB_FTRACE_FLAGS,
+	.flags = CB_FTRACE_REPLACE_FLAGS,
 };
 
 struct cb_hook_barrier {

@@ -32,6 +32,7 @@ static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
 	CB_COUNTER(held_writes);
 	CB_COUNTER(passed_writes);
 	CB_COUNTER(gated_writes);
+	CB_COUNTER(absorbed_discards);
 	CB_COUNTER(throttled_writers);
 	CB_COUNTER(reads_origin_blocks);
 	CB_COUNTER(reads_memory_blocks);

@@ -15,9 +15,12 @@ static int __init cowbird_init(void)
 	ret = cb_hook_init();
 	if (ret)
 		goto out_snapdisk;
-	ret = cb_info_init();
+	ret = cb_audit_init();
 	if (ret)
 		goto out_hook;
+	ret = cb_info_init();
+	if (ret)
+		goto out_audit;
 	ret = cb_control_init();
 	if (ret)
 		goto out_info;
@@ -29,6 +32,8 @@ static int __init cowbird_init(void)
 
 out_info:
 	cb_info_exit();
+out_audit:
+	cb_audit_exit();
 out_hook:
 	cb_hook_exit();
 out_snapdisk:
@@ -43,6 +48,7 @@ static void __exit cowbird_exit(void)
 	/* Snapshots hold a reference to the module: there is none by now. */
 	cb_control_exit();
 	cb_info_exit();
+	cb_audit_exit();
 	cb_hook_exit();
 	cb_snapdisk_exit();
 	cb_device_exit();

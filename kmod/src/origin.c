@@ -34,55 +34,73 @@ static u64 cb_bio_sectors(const struct bio *bio)
 	return bio->bi_iter.bi_size >> SECTOR_SHIFT;
 }
 
-/* The part under the lock: the phase cannot change meanwhile. */
-static bool cb_origin_hold(struct cb_device *dev, struct bio *bio, const struct cb_blocks *touched)
+enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
+				      const struct cb_blocks *touched)
 {
-	bool held = false, overflow = false;
+	bool preserved = cb_next_unpreserved(dev, touched->first, touched->last) > touched->last;
+
+	return cb_write_decide(cb_phase_of(dev), preserved, bio_op(bio) == REQ_OP_DISCARD);
+}
+
+void cb_origin_absorb(struct cb_device *dev, struct bio *bio)
+{
+	atomic64_inc(&dev->stats.absorbed_discards);
+	bio_endio(bio);
+}
+
+/* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
+static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bio,
+					   const struct cb_blocks *touched)
+{
+	enum cb_write_action action;
+	bool overflow = false;
 	unsigned long flags;
-	bool preserved;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	preserved = cb_next_unpreserved(dev, touched->first, touched->last) > touched->last;
-	if (cb_write_decide(dev->phase, preserved) == CB_WRITE_HOLD) {
-		if (dev->held_count < CB_HELD_MAX) {
-			/* A held bio completes by interrupt: nobody can poll for it. */
-			bio->bi_opf &= ~CB_REQ_POLLED;
-			bio_list_add(&dev->incoming, bio);
-			dev->held_count++;
-			held = true;
-			if (dev->phase == CB_PHASE_HOLDING)
-				atomic64_inc(&dev->stats.gated_writes);
-		} else {
-			overflow = true;
-		}
+	action = cb_origin_decide(dev, bio, touched);
+	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
+		/* A held bio completes by interrupt: nobody can poll for it. */
+		bio->bi_opf &= ~CB_REQ_POLLED;
+		bio_list_add(&dev->incoming, bio);
+		dev->held_count++;
+		if (dev->phase == CB_PHASE_HOLDING)
+			atomic64_inc(&dev->stats.gated_writes);
+	} else if (action == CB_WRITE_HOLD) {
+		overflow = true;
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
-	if (overflow)
-		cb_device_fail(dev, -EOVERFLOW, "more than %u writes were waiting", CB_HELD_MAX);
-	return held;
+	if (!overflow)
+		return action;
+	cb_device_fail(dev, -EOVERFLOW, "more than %u writes were waiting", CB_HELD_MAX);
+	return CB_WRITE_PASS;
 }
 
 bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 {
-	enum cb_phase phase = cb_phase_of(dev);
 	struct cb_blocks touched;
-	bool preserved;
+	enum cb_phase phase = cb_phase_of(dev);
 
 	if (phase != CB_PHASE_HOLDING && phase != CB_PHASE_ACTIVE)
 		return false;
 	if (!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio), cb_bio_sectors(bio), &touched))
 		return false;
-	preserved = cb_next_unpreserved(dev, touched.first, touched.last) > touched.last;
-	if (cb_write_decide(phase, preserved) == CB_WRITE_PASS) {
+	if (cb_origin_decide(dev, bio, &touched) == CB_WRITE_PASS) {
 		atomic64_inc(&dev->stats.passed_writes);
 		return false;
 	}
 	trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
-	if (!cb_origin_hold(dev, bio, &touched))
-		return false;
-	atomic64_inc(&dev->stats.held_writes);
-	cb_engine_wake(dev);
-	return true;
+	switch (cb_origin_hold(dev, bio, &touched)) {
+	case CB_WRITE_HOLD:
+		atomic64_inc(&dev->stats.held_writes);
+		cb_engine_wake(dev);
+		return true;
+	case CB_WRITE_ABSORB:
+		cb_origin_absorb(dev, bio);
+		return true;
+	case CB_WRITE_PASS:
+		break;
+	}
+	return false;
 }
 
 void cb_origin_slow_down(struct cb_device *dev)
@@ -92,9 +110,7 @@ void cb_origin_slow_down(struct cb_device *dev)
 	atomic64_inc(&dev->stats.throttled_writers);
 	trace_cowbird_overflow(dev, READ_ONCE(dev->held_count), CB_HELD_SLOW);
 	wait_event_timeout(dev->slow_wait,
-			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW ||
-				   cb_phase_of(dev) == CB_PHASE_FAILED ||
-				   cb_phase_of(dev) == CB_PHASE_CLOSING,
+			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_is_lost(dev),
 			   CB_SLOW_LIMIT);
 }
 

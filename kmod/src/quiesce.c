@@ -132,6 +132,7 @@ static int cb_cut(struct cb_device *dev, struct cb_setup *setup)
 	ret = cb_drain(dev, setup, deadline);
 	if (ret)
 		return ret;
+	WRITE_ONCE(dev->drained, true);
 	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_DRAINED);
 	ret = cb_header_write(dev, cb_time_left(deadline));
 	if (ret)

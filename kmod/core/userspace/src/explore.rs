@@ -19,7 +19,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use crate::{Event, Phase, Source};
+use crate::{Action, Event, Phase, Source};
 
 /// A rule of the protocol that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,7 +338,7 @@ impl State {
     }
 
     fn write_passes(&self, block: usize, fault: Option<Fault>) -> bool {
-        self.phase.write_passes(self.preserved[block])
+        self.phase.write_action(self.preserved[block], false) == Action::Pass
             || (fault == Some(Fault::NoGate) && self.phase == Phase::Holding)
     }
 

@@ -109,7 +109,7 @@ unsafe extern "C" {
     pub fn cb_header_decode(header: *mut Header, block: *const u8) -> i32;
 
     pub fn cb_phase_next(phase: u32, event: u32) -> i32;
-    pub fn cb_write_decide(phase: u32, preserved: bool) -> u32;
+    pub fn cb_write_decide(phase: u32, preserved: bool, advisory: bool) -> u32;
     pub fn cb_read_decide(phase: u32, own: bool, preserved: bool, in_memory: bool) -> u32;
     pub fn cb_read_confirm(phase: u32, preserved: bool) -> bool;
 }

@@ -271,10 +271,14 @@ impl Phase {
         Ok(Self::ALL[usize::try_from(next).map_err(|_| Errno(34))?])
     }
 
-    /// Whether a write passes (else it is held).
-    pub fn write_passes(self, preserved: bool) -> bool {
+    /// What to do with a write.
+    pub fn write_action(self, preserved: bool, advisory: bool) -> Action {
         // SAFETY: as above.
-        unsafe { ffi::cb_write_decide(self as u32, preserved) == 0 }
+        match unsafe { ffi::cb_write_decide(self as u32, preserved, advisory) } {
+            0 => Action::Pass,
+            1 => Action::Hold,
+            _ => Action::Absorb,
+        }
     }
 
     /// Where a snapshot read finds a block.
@@ -294,6 +298,17 @@ impl Phase {
         // SAFETY: as above.
         unsafe { ffi::cb_read_confirm(self as u32, preserved) }
     }
+}
+
+/// What happens to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on at once.
+    Pass,
+    /// It is kept until its blocks are preserved.
+    Hold,
+    /// It is completed without being done.
+    Absorb,
 }
 
 /// What moves a phase.

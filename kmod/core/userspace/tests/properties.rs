@@ -4,7 +4,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use cowbird_core::{Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c};
+use cowbird_core::{
+    Action, Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c,
+};
 use proptest::prelude::*;
 
 const BLOCK_SECTORS: u64 = 8;
@@ -214,17 +216,18 @@ fn header_tells_kinds_of_damage_apart() {
 fn protocol_rules_hold_in_every_phase() {
     for phase in Phase::ALL {
         for preserved in [false, true] {
-            // Invariant 1: in an active snapshot only preserved blocks are overwritten.
-            if phase == Phase::Active {
-                assert_eq!(phase.write_passes(preserved), preserved);
-            }
-            // Invariant 3: while the cut is made nothing passes.
-            if phase == Phase::Holding {
-                assert!(!phase.write_passes(preserved));
-            }
-            // Invariant 4: a lost snapshot never holds a write.
-            if matches!(phase, Phase::Failed | Phase::Closing | Phase::New) {
-                assert!(phase.write_passes(preserved));
+            for advisory in [false, true] {
+                let action = phase.write_action(preserved, advisory);
+                let expected = match phase {
+                    // Invariant 3: while the cut is made nothing passes.
+                    Phase::Holding => Action::Hold,
+                    // Invariant 1: only preserved blocks are overwritten.
+                    Phase::Active if !preserved && advisory => Action::Absorb,
+                    Phase::Active if !preserved => Action::Hold,
+                    // Invariant 4: a lost snapshot never holds a write.
+                    _ => Action::Pass,
+                };
+                assert_eq!(action, expected);
             }
             // Invariant 2: what may have been overwritten is never returned.
             assert_eq!(

@@ -1,7 +1,6 @@
 //! The developer's front door: `cargo xtask --help` lists what it can do.
 
 mod cli;
-mod gen_abi;
 mod guest;
 mod host;
 mod judge;
@@ -11,13 +10,10 @@ mod mutants;
 mod output;
 mod plan;
 mod prepare;
-mod replay;
 mod repo;
 mod runner;
 mod select;
-mod setup;
 mod table;
-mod test;
 mod ui;
 
 use std::process::ExitCode;
@@ -35,19 +31,45 @@ fn main() -> ExitCode {
     let ui = Ui::new();
     let done = match &cli.command {
         Command::TestMatrix(args) => matrix::command(args, &ui),
-        Command::Test(args) => test::command(args, &ui),
         Command::Kernels(args) => lists::kernels(*args, &ui),
         Command::Cases(args) => lists::cases(*args),
         Command::Mutants(args) => lists::mutants(*args),
-        Command::Replay(args) => replay::command(args, &ui),
-        Command::Setup(args) => setup::command(args, &ui),
-        Command::GenAbi(args) => gen_abi::command(*args),
     };
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            ui.line(&format!("error: {error:#}"));
+            ui.line(&format!("error: {}", describe(&error)));
             ExitCode::from(COULD_NOT_RUN)
         }
+    }
+}
+
+/// The error and its causes on one line. Some errors already end with their cause, which is not
+/// said twice.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("os error 2")
+            .context("cannot read plan.json: os error 2")
+            .context("not a bundle");
+        assert_eq!(
+            describe(&error),
+            "not a bundle: cannot read plan.json: os error 2"
+        );
     }
 }

@@ -1,0 +1,113 @@
+//! The command line: what can be asked for. Nothing here decides anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::plan::Shard;
+
+/// The developer's front door of Cowbird.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot kernels, run cases on them, and judge every block; exit 0 when all pass, 1 when a
+    /// verdict failed, 2 when it could not run
+    TestMatrix(MatrixArgs),
+    /// List the kernels of the catalogue and what is cached of each
+    Kernels(ListArgs),
+    /// List the cases
+    Cases(ListArgs),
+    /// List the mutants: known faults that the matrix must catch
+    Mutants(ListArgs),
+}
+
+/// How much is run: each tier includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Tier {
+    /// On every change.
+    Quick,
+    /// Once a day.
+    Daily,
+    /// Before a release.
+    Full,
+}
+
+/// How QEMU runs the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccelChoice {
+    /// KVM where a kernel truly boots under it, else TCG.
+    Auto,
+    /// Hardware virtualisation.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// Arguments of `test-matrix`.
+#[derive(Clone, Debug, Args)]
+pub struct MatrixArgs {
+    /// Which kernels and cases: those of this tier and the ones before it
+    #[arg(long, value_enum, default_value = "quick")]
+    pub tier: Tier,
+    /// Only kernels that match; may be given several times; overrides the tier for kernels
+    #[arg(long, value_name = "GLOB")]
+    pub kernel: Vec<String>,
+    /// Only cases that match; may be given several times; overrides the tier for cases
+    #[arg(long, value_name = "GLOB")]
+    pub case: Vec<String>,
+    /// Run a mutant, or all of them, instead of the module as it is; may be given several times. A
+    /// mutant is caught on a kernel when at least one of its cells there sees the fault it was built with
+    #[arg(long, value_name = "NAME|all")]
+    pub mutant: Vec<String>,
+    /// The seed that every cell's seed is derived from; by default random, and printed first
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Cells at the same time; by default half the CPUs, because a guest has two
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Run only the K-th of N parts of the matrix
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<Shard>,
+    /// How QEMU runs the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where results.json and the bundles of failed cells go
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of the listing commands.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

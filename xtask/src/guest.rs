@@ -1,0 +1,60 @@
+//! The static programs that run inside the guest.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo;
+use crate::ui::Ui;
+
+/// The guest is a distribution's kernel with nothing around it, so its programs bring their libc.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// A static position-dependent program starts without a dynamic loader and without relocating
+/// itself.
+const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
+const PROFILE: &str = "guest";
+
+/// The built programs.
+#[derive(Clone, Debug)]
+pub struct GuestPrograms {
+    /// PID 1 of the guest.
+    pub init: PathBuf,
+    /// The control tool.
+    pub cowbirdctl: PathBuf,
+}
+
+/// Builds the programs; costs a second when nothing changed.
+pub fn build(offline: bool, ui: &std::sync::Arc<Ui>) -> Result<GuestPrograms> {
+    let task = ui.task("build the guest's programs");
+    // A folder of its own: RUSTFLAGS would otherwise rebuild everything at every change of hands.
+    let target_dir = repo::target_dir().join("guest");
+    let mut cargo = repo::cargo();
+    cargo.args(["build", "--quiet", "--profile", PROFILE, "--target", TARGET]);
+    cargo
+        .args(["-p", "cowbird-guest", "-p", "cowbirdctl", "--target-dir"])
+        .arg(&target_dir);
+    cargo
+        .env("RUSTFLAGS", RUSTFLAGS)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo.env_remove("CARGO_BUILD_TARGET");
+    if offline {
+        cargo.arg("--offline");
+    }
+    let output = cargo.output().context("cannot run cargo")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("the guest's programs do not build:\n{}", text.trim_end());
+    }
+    drop(task);
+    let folder = target_dir.join(TARGET).join(PROFILE);
+    let programs = GuestPrograms {
+        init: folder.join("cowbird-guest"),
+        cowbirdctl: folder.join("cowbirdctl"),
+    };
+    for program in [&programs.init, &programs.cowbirdctl] {
+        if !program.is_file() {
+            bail!("cargo built no {}", program.display());
+        }
+    }
+    Ok(programs)
+}

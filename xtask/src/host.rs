@@ -1,0 +1,187 @@
+//! The host's programs: what is needed, what is missing, and how it gets there.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use cowbird_images::{Catalogue, missing_host_packages, missing_keyring};
+
+use crate::ui::Ui;
+
+/// Programs that the matrix runs, with the Debian package that brings each. What the handling of
+/// kernels needs comes from [`missing_host_packages`].
+const MATRIX_TOOLS: [Tool; 4] = [
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    Tool {
+        program: "mkfs.ext4",
+        package: "e2fsprogs",
+    },
+    Tool {
+        program: "e2fsck",
+        package: "e2fsprogs",
+    },
+    // The linker of the guest's programs; Rust calls it by this name.
+    Tool {
+        program: "cc",
+        package: "gcc",
+    },
+];
+
+/// Folders that hold system programs and are not on every user's path.
+const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// A program and the package that brings it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tool {
+    /// Name on the path.
+    pub program: &'static str,
+    /// Debian package.
+    pub package: &'static str,
+}
+
+/// What is missing, as (what, package).
+type Missing = BTreeSet<(String, String)>;
+
+/// Whether this process may install packages.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(SYSTEM_FOLDERS.map(Into::into))
+        .any(|folder| is_executable(&folder.join(program)))
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn missing(catalogue: &Catalogue, extra: &[Tool]) -> Missing {
+    let mut missing = Missing::new();
+    for tool in MATRIX_TOOLS
+        .iter()
+        .chain(extra)
+        .filter(|tool| !is_on_path(tool.program))
+    {
+        missing.insert((tool.program.to_owned(), tool.package.to_owned()));
+    }
+    for package in missing_host_packages() {
+        missing.insert((package.provides.to_owned(), package.package.to_owned()));
+    }
+    for kernel in &catalogue.kernels {
+        if let Some(package) = missing_keyring(&kernel.archive) {
+            let keyring = kernel.archive.keyring.display().to_string();
+            missing.insert((keyring, package.to_owned()));
+        }
+    }
+    missing
+}
+
+/// The command that installs what is missing, and what that is.
+fn describe(missing: &Missing) -> (String, String) {
+    let packages: BTreeSet<&str> = missing
+        .iter()
+        .map(|(_, package)| package.as_str())
+        .collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let sudo = if is_root() { "" } else { "sudo " };
+    let command = format!(
+        "{sudo}apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    let what: Vec<&str> = missing.iter().map(|(what, _)| what.as_str()).collect();
+    (what.join(", "), command)
+}
+
+/// Makes sure that every program is there: installs what is missing when that is possible and
+/// allowed, and otherwise says how.
+pub fn ensure(
+    catalogue: &Catalogue,
+    extra: &[Tool],
+    offline: bool,
+    ui: &std::sync::Arc<Ui>,
+) -> Result<()> {
+    let lacking = missing(catalogue, extra);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let (what, command) = describe(&lacking);
+    if offline {
+        bail!("missing {what}, and --offline forbids to install anything; run `{command}`");
+    }
+    if !is_root() {
+        bail!("missing {what}; run `{command}`");
+    }
+    let task = ui.task(&format!("install what is missing ({what}): {command}"));
+    install(&command).with_context(|| format!("missing {what}, and `{command}` failed"))?;
+    drop(task);
+    let still = missing(catalogue, extra);
+    if !still.is_empty() {
+        let (what, command) = describe(&still);
+        bail!("{what} still missing after `{command}`; check PATH");
+    }
+    Ok(())
+}
+
+/// Runs an apt-get command, once more after `apt-get update` when the first try fails: a fresh
+/// container has no package lists.
+fn install(command: &str) -> Result<()> {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let apt = |words: &[&str]| -> Result<std::process::Output> {
+        Command::new(words[0])
+            .args(&words[1..])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()
+            .with_context(|| format!("cannot run {}", words[0]))
+    };
+    if apt(&words)?.status.success() {
+        return Ok(());
+    }
+    apt(&["apt-get", "update"])?;
+    let output = apt(&words)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("no message");
+    bail!("{last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_on_the_path_only() {
+        assert!(is_on_path("sh"));
+        assert!(!is_on_path("cowbird-no-such-program"));
+        // A folder is not a program.
+        assert!(!is_executable(Path::new("/usr")));
+    }
+
+    #[test]
+    fn one_line_names_everything_once() {
+        let missing: Missing = [
+            ("e2fsck", "e2fsprogs"),
+            ("mkfs.ext4", "e2fsprogs"),
+            ("cc", "gcc"),
+        ]
+        .map(|(what, package)| (what.to_owned(), package.to_owned()))
+        .into();
+        let (what, command) = describe(&missing);
+        assert_eq!(what, "cc, e2fsck, mkfs.ext4");
+        assert!(command.ends_with("apt-get install -y --no-install-recommends e2fsprogs gcc"));
+    }
+}

@@ -1,0 +1,257 @@
+//! How a cell counts, and how a run ends. Pure: results in, exit code out.
+//!
+//! A cell's verdict says what was seen; how it counts depends on whether a mutant was run:
+//!
+//! | cell | counts as |
+//! |---|---|
+//! | module, `pass` | passed |
+//! | module, any other verdict about the module or its kernel | failed |
+//! | mutant, `mismatch` with the classes that its list entry asks for | caught |
+//! | mutant, `pass`, or `mismatch` of other classes | missed |
+//! | mutant, any other verdict about the module or its kernel | failed |
+//! | `infrastructure` | broken |
+//! | `unsupported` | skipped |
+//!
+//! Not every case can see every fault, so a mutant may be missed by some cells: it has *survived* a
+//! kernel only when cells ran there and none caught it. A run fails (1) with any failed cell or
+//! surviving mutant; otherwise it could not run (2) with any broken cell, a missing result, or when
+//! nothing passed at all; otherwise it is good (0).
+
+use std::collections::BTreeMap;
+
+use cowbird_model::{CellResult, Verdict};
+
+use crate::mutants::Mutant;
+
+/// How one cell counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// The module is right.
+    Passed,
+    /// The mutant's fault was seen for what it is.
+    Caught,
+    /// The mutant's fault was not seen.
+    Missed,
+    /// The module or its kernel failed.
+    Failed,
+    /// The harness or the machine failed.
+    Broken,
+    /// The kernel cannot run the case.
+    Skipped,
+}
+
+impl Standing {
+    /// The name in summaries.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Caught => "caught",
+            Self::Missed => "missed",
+            Self::Failed => "failed",
+            Self::Broken => "broken",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// Whether a cell of `mutant` saw the fault that it was built with.
+pub fn is_caught(mutant: &Mutant, result: &CellResult) -> bool {
+    result.verdict == Verdict::Mismatch && mutant.explains(&result.classes)
+}
+
+/// How a result counts. `caught` of a mutant's result must be set.
+pub fn standing(result: &CellResult) -> Standing {
+    match (result.verdict, result.caught) {
+        (Verdict::Infrastructure, _) => Standing::Broken,
+        (Verdict::Unsupported, _) => Standing::Skipped,
+        (_, Some(true)) => Standing::Caught,
+        (Verdict::Pass | Verdict::Mismatch, Some(false)) => Standing::Missed,
+        (Verdict::Pass, None) => Standing::Passed,
+        _ => Standing::Failed,
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The exit code: 0, 1 or 2.
+    pub exit: u8,
+    /// How many cells count how.
+    pub counts: BTreeMap<Standing, u64>,
+    /// Mutants that survived, as kernel and mutant.
+    pub survivors: Vec<(String, String)>,
+    /// What does not add up, in one sentence each.
+    pub complaints: Vec<String>,
+}
+
+/// Judges a run that was to report `expected` cells.
+pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
+    let mut counts = BTreeMap::<Standing, u64>::new();
+    let mut mutants = BTreeMap::<(&str, &str), (bool, bool)>::new();
+    for result in results {
+        let standing = standing(result);
+        *counts.entry(standing).or_default() += 1;
+        if let Some(mutant) = &result.mutant {
+            let (ran, caught) = mutants.entry((&result.kernel, mutant)).or_default();
+            *ran |= !matches!(standing, Standing::Broken | Standing::Skipped);
+            *caught |= standing == Standing::Caught;
+        }
+    }
+    let survivors: Vec<(String, String)> = mutants
+        .iter()
+        .filter(|(_, (ran, caught))| *ran && !*caught)
+        .map(|((kernel, mutant), _)| ((*kernel).to_owned(), (*mutant).to_owned()))
+        .collect();
+    let mut complaints = Vec::new();
+    if expected != results.len() as u64 {
+        complaints.push(format!(
+            "{expected} cells were expected, {} reported",
+            results.len()
+        ));
+    }
+    let has = |standing| counts.contains_key(&standing);
+    let nothing_good = !has(Standing::Passed) && !has(Standing::Caught) && expected > 0;
+    let exit = if has(Standing::Failed) || !survivors.is_empty() {
+        1
+    } else if has(Standing::Broken) || nothing_good || !complaints.is_empty() {
+        2
+    } else {
+        0
+    };
+    Judgement {
+        exit,
+        counts,
+        survivors,
+        complaints,
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use cowbird_model::{Class, Phase};
+
+    /// A result with some plausible numbers, for the tests of this crate.
+    pub fn result(kernel: &str, case: &str, mutant: Option<&str>, verdict: Verdict) -> CellResult {
+        let bad = verdict == Verdict::Mismatch;
+        CellResult {
+            kernel: kernel.into(),
+            kernel_version: "6.1.0-50-cloud-amd64 6.1.176-1".into(),
+            case: case.into(),
+            mutant: mutant.map(Into::into),
+            seed: 17,
+            verdict,
+            reason: if verdict == Verdict::Pass {
+                String::new()
+            } else {
+                "a reason".into()
+            },
+            caught: mutant.map(|_| bad),
+            blocks_checked: 32768,
+            blocks_bad: if bad { 12 } else { 0 },
+            classes: if bad {
+                [(Class::Future, 12)].into()
+            } else {
+                BTreeMap::new()
+            },
+            phases: [("boot", 4.25), ("workload", 6.5), ("verify", 0.25)]
+                .map(|(name, seconds)| Phase {
+                    name: name.into(),
+                    seconds,
+                })
+                .into(),
+            seconds: 11.0,
+            bundle: (verdict != Verdict::Pass).then(|| format!("out/bundles/{kernel}+{case}")),
+        }
+    }
+
+    fn exit(results: &[CellResult]) -> u8 {
+        judge(results.len() as u64, results).exit
+    }
+
+    #[test]
+    fn the_module_passes_or_fails() {
+        use Verdict::*;
+        let pass = result("k", "a", None, Pass);
+        assert_eq!(exit(std::slice::from_ref(&pass)), 0);
+        for verdict in [Mismatch, KernelSplat, Panic, Hang, LostGuest] {
+            assert_eq!(
+                exit(&[pass.clone(), result("k", "b", None, verdict)]),
+                1,
+                "{verdict}"
+            );
+        }
+        assert_eq!(
+            exit(&[pass.clone(), result("k", "b", None, Infrastructure)]),
+            2
+        );
+        assert_eq!(
+            exit(&[pass.clone(), result("k", "b", None, Unsupported)]),
+            0
+        );
+        // A skip is never a pass: with nothing else, nothing was shown.
+        assert_eq!(exit(&[result("k", "b", None, Unsupported)]), 2);
+        // What is about the module comes before what is about the machine.
+        let both = [
+            result("k", "a", None, Panic),
+            result("k", "b", None, Infrastructure),
+        ];
+        assert_eq!(exit(&both), 1);
+        // A result that is missing is no pass, either.
+        assert_eq!(judge(2, &[pass]).exit, 2);
+        assert_eq!(judge(1, &[]).exit, 2);
+    }
+
+    #[test]
+    fn a_mutant_must_be_caught_on_each_kernel() {
+        use Verdict::*;
+        let caught = result("k", "a", Some("m"), Mismatch);
+        let missed = result("k", "b", Some("m"), Pass);
+        assert_eq!(exit(&[caught.clone(), missed.clone()]), 0);
+        assert_eq!(exit(std::slice::from_ref(&missed)), 1);
+        let elsewhere = result("k2", "a", Some("m"), Pass);
+        let judgement = judge(2, &[caught.clone(), elsewhere]);
+        assert_eq!(judgement.exit, 1);
+        assert_eq!(judgement.survivors, [("k2".into(), "m".into())]);
+        // A fault of another class was not caught.
+        let other = CellResult {
+            caught: Some(false),
+            ..caught.clone()
+        };
+        assert_eq!(standing(&other), Standing::Missed);
+        assert_eq!(exit(&[other]), 1);
+        // A panic catches nothing and is a failure beside a catch.
+        assert_eq!(
+            exit(&[caught.clone(), result("k", "b", Some("m"), Panic)]),
+            1
+        );
+        // Nothing ran: that says nothing about the mutant.
+        let broken = judge(1, &[result("k", "a", Some("m"), Infrastructure)]);
+        assert_eq!((broken.exit, broken.survivors.len()), (2, 0));
+    }
+
+    #[test]
+    fn caught_is_a_mismatch_of_the_right_class() {
+        let mutant = Mutant {
+            name: "m".into(),
+            breaks: "x".into(),
+            expect: [Class::Future].into(),
+            require: [Class::Future].into(),
+        };
+        assert!(is_caught(
+            &mutant,
+            &result("k", "a", Some("m"), Verdict::Mismatch)
+        ));
+        assert!(!is_caught(
+            &mutant,
+            &result("k", "a", Some("m"), Verdict::Pass)
+        ));
+        let mut stale = result("k", "a", Some("m"), Verdict::Mismatch);
+        stale.classes = [(Class::Stale, 3)].into();
+        assert!(!is_caught(&mutant, &stale));
+        // Wrong blocks seen before a panic do not make the panic a catch.
+        let mut panic = result("k", "a", Some("m"), Verdict::Panic);
+        panic.classes = [(Class::Future, 3)].into();
+        assert!(!is_caught(&mutant, &panic));
+    }
+}

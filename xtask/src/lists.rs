@@ -1,0 +1,176 @@
+//! `kernels`, `cases` and `mutants`: what there is.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use cowbird_harness::CaseTier;
+use cowbird_images::{Arch, Catalogue, KernelSpec, KernelStatus, Tier};
+use serde::Serialize;
+
+use crate::cli::ListArgs;
+use crate::ui::{Ui, print};
+use crate::{mutants, prepare, repo, table};
+
+/// One MiB, for sizes that people read.
+const MIB: u64 = 1 << 20;
+
+#[derive(Serialize)]
+struct Kernel<'a> {
+    name: &'a str,
+    distro: &'a str,
+    suite: &'a str,
+    series: &'a str,
+    flavour: &'a str,
+    arch: Arch,
+    tiers: Vec<Tier>,
+    build_root: &'a str,
+    compiler: &'a str,
+    cached: KernelStatus,
+}
+
+/// Lists the kernels and what is cached of each. Fetches nothing.
+pub fn kernels(args: ListArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
+    let store = prepare::open_store(true, false, ui)?;
+    let describe = |spec: &'_ KernelSpec| store.status(spec);
+    let status: Vec<KernelStatus> = catalogue
+        .kernels
+        .iter()
+        .map(describe)
+        .collect::<Result<_, _>>()?;
+    let list: Vec<Kernel<'_>> = catalogue
+        .kernels
+        .iter()
+        .zip(status)
+        .map(|(spec, cached)| Kernel {
+            name: &spec.name,
+            distro: &spec.distro,
+            suite: &spec.suite,
+            series: &spec.series,
+            flavour: &spec.flavour,
+            arch: spec.arch,
+            tiers: spec.tiers.iter().copied().collect(),
+            build_root: &spec.build_root.name,
+            compiler: &spec.build_root.compiler,
+            cached,
+        })
+        .collect();
+    if args.json {
+        return json(&list);
+    }
+    let cache = store.cache_dir();
+    print(&format!(
+        "{}cache: {}\n",
+        kernel_table(&list)?,
+        cache.display()
+    ))?;
+    Ok(0)
+}
+
+fn kernel_table(kernels: &[Kernel<'_>]) -> Result<String> {
+    let mut rows = vec![
+        [
+            "kernel",
+            "tiers",
+            "release",
+            "package",
+            "build root",
+            "cached",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    for kernel in kernels {
+        let tiers: Vec<String> = kernel.tiers.iter().map(word).collect::<Result<_>>()?;
+        let cached = &kernel.cached;
+        let bytes = cached.package_bytes + cached.kernel_bytes.unwrap_or(0) + cached.built_bytes;
+        rows.push(vec![
+            kernel.name.to_owned(),
+            tiers.join(","),
+            cached.release.clone().unwrap_or_else(|| "-".into()),
+            cached.package_version.clone().unwrap_or_else(|| "-".into()),
+            kernel.build_root.to_owned(),
+            match (cached.ready, bytes) {
+                (true, bytes) => format!("ready, {} MiB", bytes / MIB),
+                (false, 0) => "no".into(),
+                (false, bytes) => format!("in part, {} MiB", bytes / MIB),
+            },
+        ]);
+    }
+    Ok(table::columns(&rows))
+}
+
+/// The name that serde gives a unit variant: one source of names for tables and JSON.
+fn word<T: Serialize>(value: &T) -> Result<String> {
+    let json = serde_json::to_value(value).context("a name does not fit JSON")?;
+    Ok(json.as_str().unwrap_or_default().to_owned())
+}
+
+#[derive(Serialize)]
+struct Case {
+    name: &'static str,
+    summary: &'static str,
+    tier: CaseTier,
+    needs_modules: &'static [&'static str],
+}
+
+/// Lists the cases.
+pub fn cases(args: ListArgs) -> Result<u8> {
+    let list: Vec<Case> = cowbird_harness::cases()
+        .iter()
+        .map(|case| Case {
+            name: case.name,
+            summary: case.summary,
+            tier: case.tier,
+            needs_modules: case.needs_modules,
+        })
+        .collect();
+    if args.json {
+        return json(&list);
+    }
+    let mut rows = vec![
+        ["case", "tier", "what it is for"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for case in &list {
+        rows.push(vec![
+            case.name.into(),
+            word(&case.tier)?,
+            case.summary.into(),
+        ]);
+    }
+    print(&table::columns(&rows))?;
+    Ok(0)
+}
+
+/// Lists the mutants.
+pub fn mutants(args: ListArgs) -> Result<u8> {
+    let list = mutants::load(&repo::root())?;
+    if args.json {
+        return json(&list);
+    }
+    let mut rows = vec![
+        ["mutant", "seen as", "what it breaks"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for mutant in &list {
+        let expect: Vec<String> = mutant.expect.iter().map(ToString::to_string).collect();
+        rows.push(vec![
+            mutant.name.clone(),
+            expect.join(","),
+            mutant.breaks.clone(),
+        ]);
+    }
+    print(&table::columns(&rows))?;
+    Ok(0)
+}
+
+fn json<T: Serialize>(list: &T) -> Result<u8> {
+    println!(
+        "{}",
+        serde_json::to_string_pretty(list).context("the list does not fit JSON")?
+    );
+    Ok(0)
+}

@@ -1,0 +1,139 @@
+//! The output folder: whether it can be written, and `results.json` in it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use cowbird_model::RunResults;
+
+/// Name of the file with the results.
+pub const RESULTS: &str = "results.json";
+
+/// Files of a caught mutant's bundle that are larger go.
+const KEPT_FILE_BYTES: u64 = 8 << 20;
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub struct OutDir {
+    dir: PathBuf,
+}
+
+impl OutDir {
+    /// Creates the folder where it is missing, and proves that it can be written.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let dir = std::path::absolute(dir)
+            .with_context(|| format!("cannot use the output folder {}", dir.display()))?;
+        let out = Self { dir };
+        let unusable = || format!("cannot write to the output folder {}", out.dir.display());
+        std::fs::create_dir_all(&out.dir).with_context(unusable)?;
+        tempfile::tempfile_in(&out.dir).with_context(unusable)?;
+        Ok(out)
+    }
+
+    /// Where the evidence of a cell goes.
+    pub fn bundle(&self, name: &str) -> PathBuf {
+        self.dir.join("bundles").join(name)
+    }
+
+    /// A folder for what running cells need; removed when dropped.
+    pub fn scratch(&self) -> Result<tempfile::TempDir> {
+        let scratch = tempfile::Builder::new()
+            .prefix("running-")
+            .tempdir_in(&self.dir);
+        scratch.with_context(|| format!("cannot create a folder in {}", self.dir.display()))
+    }
+
+    /// Puts the results in place, whole or not at all.
+    pub fn write_results(&self, results: &RunResults) -> Result<()> {
+        let path = self.dir.join(RESULTS);
+        let write = || -> Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            file.write_all(to_json(results)?.as_bytes())?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Removes the large files of the bundle of a caught mutant: the disks and the witness of what was
+/// expected are 300 MB of a cell that is as it should be. Report, journal, log and plan stay, so that
+/// it can be read and replayed. What cannot be removed only costs space.
+pub fn prune_bundle(bundle: &Path) {
+    let Ok(entries) = std::fs::read_dir(bundle) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let large = |meta: std::fs::Metadata| meta.is_file() && meta.len() > KEPT_FILE_BYTES;
+        if entry.metadata().is_ok_and(large) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The text of `results.json`.
+pub fn to_json(results: &RunResults) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(results).context("results do not fit JSON")?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::tests::result;
+    use cowbird_model::Verdict;
+
+    /// Goal: the file has what its readers rely on, under the names that they rely on.
+    #[test]
+    fn the_schema_of_results() {
+        let mut caught = result(
+            "trixie-6.12-cloud",
+            "raw",
+            Some("no-revalidate"),
+            Verdict::Mismatch,
+        );
+        caught.phases.truncate(1);
+        let results = RunResults {
+            cells_expected: 2,
+            seed: 42,
+            shard: Some("1/3".into()),
+            cells: vec![
+                result("bookworm-6.1-cloud", "raw", None, Verdict::Pass),
+                caught,
+            ],
+        };
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let out = OutDir::open(&dir.path().join("deep/er")).expect("it can be made");
+        out.write_results(&results).expect("it can be written");
+        let text = std::fs::read_to_string(out.dir.join(RESULTS)).expect("it is there");
+        insta::assert_snapshot!(text);
+        let read: RunResults = serde_json::from_str(&text).expect("it can be read back");
+        assert_eq!(read, results);
+    }
+
+    #[test]
+    fn pruning_keeps_what_can_be_read() {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        std::fs::write(dir.path().join("plan.json"), "{}").expect("it can be written");
+        let disk = std::fs::File::create(dir.path().join("origin.raw")).expect("it can be made");
+        disk.set_len(KEPT_FILE_BYTES + 1).expect("it is sparse");
+        prune_bundle(dir.path());
+        assert!(dir.path().join("plan.json").exists());
+        assert!(!dir.path().join("origin.raw").exists());
+    }
+
+    #[test]
+    fn an_unusable_folder_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").expect("it can be written");
+        let error = OutDir::open(&file.join("out")).expect_err("a file has no folders");
+        let text = format!("{error:#}");
+        assert!(
+            text.starts_with("cannot write to the output folder"),
+            "{text}"
+        );
+        assert!(!text.contains('\n'));
+    }
+}

@@ -1,0 +1,272 @@
+//! Which cells a run has, in which order, and with which seeds. Pure: names in, cells out.
+//!
+//! # Seeds
+//! A cell's seed is derived from the run's seed and the cell's identity alone, so a cell of a full
+//! run is repeated by running it alone with the same `--seed`, whatever else the two runs select.
+//!
+//! # Shards
+//! The parts of a matrix are dealt round robin. All cells of one mutant on one kernel go to the same
+//! shard, because a mutant counts as caught when any of them catches it, and no shard sees another's
+//! results.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+/// Seeds stay below 2^53: every reader of `results.json` must get the number back, and those that
+/// keep numbers as doubles lose larger ones.
+const SEED_BITS: u32 = 53;
+
+/// What a cell is: one kernel, one case, and perhaps a mutant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellId {
+    /// Name of the kernel in the catalogue.
+    pub kernel: String,
+    /// Name of the case.
+    pub case: String,
+    /// Name of the mutant; none for the module as it is.
+    pub mutant: Option<String>,
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kernel, self.case)?;
+        match &self.mutant {
+            Some(mutant) => write!(f, " {mutant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl CellId {
+    /// A name for the cell's folders: its parts are names, which have no `/`.
+    pub fn slug(&self) -> String {
+        let mutant = self.mutant.iter().flat_map(|mutant| ["+", mutant]);
+        [self.kernel.as_str(), "+", &self.case]
+            .into_iter()
+            .chain(mutant)
+            .collect()
+    }
+
+    /// The cell's seed in a run with the seed `run`.
+    pub fn seed(&self, run: u64) -> u64 {
+        let mut hash = Sha256::new();
+        hash.update(run.to_le_bytes());
+        for part in [
+            &self.kernel,
+            &self.case,
+            self.mutant.as_ref().unwrap_or(&String::new()),
+        ] {
+            // The length keeps ("ab", "c") apart from ("a", "bc").
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        let digest = hash.finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        shorten_seed(u64::from_le_bytes(first))
+    }
+}
+
+/// Cuts any number to the range of seeds.
+pub fn shorten_seed(number: u64) -> u64 {
+    number >> (u64::BITS - SEED_BITS)
+}
+
+/// A cell to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedCell {
+    /// What it is.
+    pub id: CellId,
+    /// Its seed.
+    pub seed: u64,
+}
+
+/// One of several parts of a matrix: the `index`-th of `count`, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: u32,
+    count: u32,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(index, count)| {
+            Some(Self {
+                index: index.parse().ok()?,
+                count: count.parse().ok()?,
+            })
+        });
+        numbers
+            .filter(|shard| (1..=shard.count).contains(&shard.index))
+            .ok_or_else(|| format!("`{text}` is not K/N with 1 <= K <= N, as 2/3"))
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+/// The cells of a run: with mutants, these instead of the module as it is. Ordered by kernel, then
+/// mutant, then case, each in the order given.
+pub fn plan(
+    kernels: &[String],
+    cases: &[String],
+    mutants: &[String],
+    seed: u64,
+    shard: Option<Shard>,
+) -> Vec<PlannedCell> {
+    let cell = |kernel: &String, case: &String, mutant: Option<&String>| {
+        let id = CellId {
+            kernel: kernel.clone(),
+            case: case.clone(),
+            mutant: mutant.cloned(),
+        };
+        PlannedCell {
+            seed: id.seed(seed),
+            id,
+        }
+    };
+    let units = kernels.iter().flat_map(|kernel| -> Vec<Vec<PlannedCell>> {
+        if mutants.is_empty() {
+            return cases
+                .iter()
+                .map(|case| vec![cell(kernel, case, None)])
+                .collect();
+        }
+        let unit = |mutant| {
+            cases
+                .iter()
+                .map(|case| cell(kernel, case, Some(mutant)))
+                .collect()
+        };
+        mutants.iter().map(unit).collect()
+    });
+    let mine =
+        |at: usize| shard.is_none_or(|shard| at % shard.count as usize == shard.index as usize - 1);
+    units
+        .enumerate()
+        .filter(|(at, _)| mine(*at))
+        .flat_map(|(_, unit)| unit)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn shard(text: &str) -> Option<Shard> {
+        Some(text.parse().expect("a shard"))
+    }
+
+    #[test]
+    fn a_plan_is_in_order_and_its_seeds_are_fixed() {
+        let cells = plan(&names(&["k1", "k2"]), &names(&["a", "b"]), &[], 42, None);
+        let listed: Vec<String> = cells
+            .iter()
+            .map(|cell| format!("{} {}", cell.id, cell.seed))
+            .collect();
+        // Worked out with another implementation: an old seed must stay good for old cells.
+        let expected = [
+            "k1 a 7988359374929075",
+            "k1 b 5105664122613830",
+            "k2 a 6033649022779904",
+            "k2 b 7610295283886240",
+        ];
+        assert_eq!(listed, expected);
+        let mutants = plan(
+            &names(&["k1"]),
+            &names(&["a", "b"]),
+            &names(&["m", "n"]),
+            42,
+            None,
+        );
+        let listed: Vec<String> = mutants.iter().map(|cell| cell.id.to_string()).collect();
+        assert_eq!(listed, ["k1 a m", "k1 b m", "k1 a n", "k1 b n"]);
+    }
+
+    /// Goal: a cell alone has the seed that it has in the full run.
+    #[test]
+    fn seeds_do_not_depend_on_the_selection() {
+        let all = plan(
+            &names(&["k1", "k2"]),
+            &names(&["a", "b"]),
+            &names(&["m"]),
+            7,
+            None,
+        );
+        let one = plan(&names(&["k2"]), &names(&["b"]), &names(&["m"]), 7, None);
+        assert_eq!(all.last(), one.first());
+        let seeds: BTreeSet<u64> = all.iter().map(|cell| cell.seed).collect();
+        assert_eq!(seeds.len(), 4);
+        assert!(seeds.iter().all(|seed| *seed < 1 << SEED_BITS));
+        assert_ne!(one[0].seed, one[0].id.seed(8));
+    }
+
+    /// Goal: the shards of a matrix are a partition of it, and keep a mutant's cells on one kernel
+    /// together. Method: for several numbers of shards, put the parts together again.
+    #[test]
+    fn shards_partition_the_matrix() {
+        let kernels = names(&["k1", "k2", "k3"]);
+        let cases = names(&["a", "b", "c"]);
+        for mutants in [names(&[]), names(&["m", "n"])] {
+            let whole = plan(&kernels, &cases, &mutants, 1, None);
+            for count in 1..=12 {
+                let mut owners = BTreeSet::new();
+                let mut seen = 0;
+                for index in 1..=count {
+                    let part = plan(
+                        &kernels,
+                        &cases,
+                        &mutants,
+                        1,
+                        shard(&format!("{index}/{count}")),
+                    );
+                    assert!(part.iter().all(|cell| whole.contains(cell)));
+                    seen += part.len();
+                    let groups: BTreeSet<_> = part
+                        .iter()
+                        .filter(|cell| cell.id.mutant.is_some())
+                        .map(|cell| (cell.id.kernel.clone(), cell.id.mutant.clone()))
+                        .collect();
+                    for group in groups {
+                        assert!(owners.insert(group), "a group is in two shards");
+                    }
+                }
+                assert_eq!(seen, whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn shards_are_read_strictly() {
+        assert_eq!(
+            shard("2/3").map(|shard| shard.to_string()),
+            Some("2/3".into())
+        );
+        for wrong in ["0/3", "4/3", "1", "1/0", "a/b", "1/2/3", "-1/2", "", "/"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn slugs_tell_cells_apart() {
+        let id = |kernel: &str, case: &str, mutant: Option<&str>| CellId {
+            kernel: kernel.into(),
+            case: case.into(),
+            mutant: mutant.map(Into::into),
+        };
+        assert_eq!(id("k-1", "c", None).slug(), "k-1+c");
+        assert_eq!(id("k-1", "c", Some("m")).slug(), "k-1+c+m");
+    }
+}

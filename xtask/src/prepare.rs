@@ -1,0 +1,106 @@
+//! Everything that the cells of a kernel share: the kernel, its modules, and the module under test.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use cowbird_images::{KernelSpec, ModuleSource, PreparedKernel, Store, StoreOptions};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::repo;
+use crate::ui::{StoreProgress, Ui};
+
+/// Kernels that are prepared at the same time: one may wait for the network while another unpacks.
+const KERNELS_AT_ONCE: usize = 2;
+
+/// What one kernel's cells need.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The kernel.
+    pub kernel: PreparedKernel,
+    /// Modules to load at boot, in order: name and uncompressed file.
+    pub boot_modules: Vec<(String, PathBuf)>,
+    /// The module under test by mutant, or why it does not build.
+    pub built: BTreeMap<Option<String>, Result<PathBuf, String>>,
+}
+
+/// What is wanted of a kernel.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The kernel.
+    pub spec: KernelSpec,
+    /// Modules of the kernel that its cases load; built-in ones do not matter.
+    pub modules: Vec<String>,
+    /// The variants of the module under test: none is the module as it is.
+    pub mutants: Vec<Option<String>>,
+}
+
+/// Opens the cache of kernels.
+pub fn open_store(offline: bool, refresh: bool, ui: &Arc<Ui>) -> Result<Store> {
+    let options = StoreOptions {
+        offline,
+        refresh,
+        progress: StoreProgress::new(ui),
+        ..StoreOptions::new(repo::root())
+    };
+    Store::open(options).context("cannot open the cache of kernels")
+}
+
+/// Prepares kernels; one that fails does not stop the others. By name of the kernel.
+pub async fn prepare(
+    store: &Arc<Store>,
+    wanted: Vec<Wanted>,
+) -> BTreeMap<String, Result<Arc<Ready>, String>> {
+    let slots = Arc::new(Semaphore::new(KERNELS_AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for wanted in wanted {
+        let (store, slots) = (Arc::clone(store), Arc::clone(&slots));
+        tasks.spawn(async move {
+            let _slot = slots.acquire_owned().await;
+            let name = wanted.spec.name.clone();
+            let work = tokio::task::spawn_blocking(move || prepare_one(&store, &wanted)).await;
+            let ready = match work {
+                Ok(ready) => ready.map(Arc::new).map_err(|error| crate::describe(&error)),
+                Err(panic) => Err(format!("preparing it failed: {panic}")),
+            };
+            (name, ready)
+        });
+    }
+    let mut all = BTreeMap::new();
+    while let Some(done) = tasks.join_next().await {
+        if let Ok((name, ready)) = done {
+            all.insert(name, ready);
+        }
+    }
+    all
+}
+
+fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
+    let kernel = store.prepare(&wanted.spec)?;
+    let names: Vec<&str> = wanted.modules.iter().map(String::as_str).collect();
+    let boot_modules = store
+        .boot_modules(&kernel, &names)?
+        .into_iter()
+        .map(|module| (module.name, module.path))
+        .collect();
+    let mut built = BTreeMap::new();
+    for mutant in &wanted.mutants {
+        let source = ModuleSource {
+            dir: repo::root().join("kmod"),
+            mutant: mutant.clone(),
+            debug: false,
+        };
+        let result = store.build_module(&kernel, &source);
+        let result = result
+            .map(|module| module.ko)
+            .map_err(|error| error.to_string());
+        built.insert(mutant.clone(), result);
+    }
+    Ok(Ready {
+        kernel,
+        boot_modules,
+        built,
+    })
+}

@@ -1,0 +1,126 @@
+//! Choosing kernels, cases and mutants: by glob where one is given, else by tier.
+
+use anyhow::{Context, Result, bail};
+use glob::Pattern;
+
+use crate::cli::Tier;
+
+/// Something that has a name and takes part from some tier on.
+pub trait Selectable {
+    /// What to call it in messages.
+    const KIND: &'static str;
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Whether it takes part in runs of `tier`.
+    fn is_in(&self, tier: Tier) -> bool;
+}
+
+/// Those that any glob matches, each once, in their own order; without globs those of the tier. A
+/// glob that matches nothing is an error: it is far more often a typing error than a wish.
+pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> Result<Vec<&'a T>> {
+    if globs.is_empty() {
+        return Ok(all.iter().filter(|item| item.is_in(tier)).collect());
+    }
+    let mut patterns = Vec::with_capacity(globs.len());
+    for glob in globs {
+        let pattern =
+            Pattern::new(glob).with_context(|| format!("`{glob}` is not a valid pattern"))?;
+        if !all.iter().any(|item| pattern.matches(item.name())) {
+            let names: Vec<&str> = all.iter().map(T::name).collect();
+            bail!(
+                "no {} matches `{glob}`; there are: {}",
+                T::KIND,
+                names.join(", ")
+            );
+        }
+        patterns.push(pattern);
+    }
+    let wanted = |item: &&T| patterns.iter().any(|pattern| pattern.matches(item.name()));
+    Ok(all.iter().filter(wanted).collect())
+}
+
+impl Selectable for cowbird_images::KernelSpec {
+    const KIND: &'static str = "kernel";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_in(&self, tier: Tier) -> bool {
+        self.tiers.contains(&match tier {
+            Tier::Quick => cowbird_images::Tier::Quick,
+            Tier::Daily => cowbird_images::Tier::Daily,
+            Tier::Full => cowbird_images::Tier::Full,
+        })
+    }
+}
+
+impl Selectable for cowbird_harness::CaseInfo {
+    const KIND: &'static str = "case";
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn is_in(&self, tier: Tier) -> bool {
+        use cowbird_harness::CaseTier;
+        let from = match self.tier {
+            CaseTier::Quick => Tier::Quick,
+            CaseTier::Daily => Tier::Daily,
+            CaseTier::Full => Tier::Full,
+        };
+        from <= tier
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Thing(&'static str, Tier);
+
+    impl Selectable for Thing {
+        const KIND: &'static str = "thing";
+
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn is_in(&self, tier: Tier) -> bool {
+            self.1 <= tier
+        }
+    }
+
+    fn chosen(globs: &[&str], tier: Tier) -> Result<Vec<&'static str>, String> {
+        let things = [
+            Thing("ext4-files", Tier::Quick),
+            Thing("ext4-long", Tier::Full),
+            Thing("raw", Tier::Daily),
+        ];
+        let globs: Vec<String> = globs.iter().map(ToString::to_string).collect();
+        select(&things, &globs, tier)
+            .map(|chosen| chosen.iter().map(|thing| thing.0).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn tiers_choose_where_no_glob_does() {
+        assert_eq!(chosen(&[], Tier::Quick), Ok(vec!["ext4-files"]));
+        assert_eq!(chosen(&[], Tier::Daily), Ok(vec!["ext4-files", "raw"]));
+        assert_eq!(chosen(&["*-long"], Tier::Quick), Ok(vec!["ext4-long"]));
+        assert_eq!(
+            chosen(&["raw", "ext4*", "raw"], Tier::Quick),
+            Ok(vec!["ext4-files", "ext4-long", "raw"])
+        );
+    }
+
+    #[test]
+    fn what_matches_nothing_is_an_error() {
+        let unknown = "no thing matches `xfs*`; there are: ext4-files, ext4-long, raw";
+        assert_eq!(chosen(&["raw", "xfs*"], Tier::Quick), Err(unknown.into()));
+        assert_eq!(
+            chosen(&["["], Tier::Quick),
+            Err("`[` is not a valid pattern".into())
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! The text that ends a run: the table of verdicts, what failed, and where the time went. Pure.
+
+use std::collections::BTreeMap;
+
+use cowbird_model::{CellResult, Verdict};
+
+use crate::judge::{Judgement, Standing, standing};
+
+/// What is between two columns.
+const GAP: &str = "  ";
+
+/// Renders rows with aligned columns; the first row is the head.
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let mut widths = Vec::<usize>::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let gap = " ".repeat(width - cell.chars().count());
+            line += &format!("{cell}{gap}{GAP}");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// What stands in the table for one cell.
+fn cell_text(result: &CellResult) -> String {
+    let classes: Vec<String> = result
+        .classes
+        .iter()
+        .map(|(class, count)| format!("{class} {count}"))
+        .collect();
+    let seen = match (standing(result), result.verdict) {
+        (Standing::Caught, _) => "caught",
+        (Standing::Missed, Verdict::Pass) => "missed",
+        (Standing::Missed, _) => "missed: other fault",
+        (_, verdict) => verdict.name(),
+    };
+    let classes = if classes.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", classes.join(", "))
+    };
+    format!("{seen}{classes} {:.1}s", result.seconds)
+}
+
+/// Kernels and mutants down, cases across.
+pub fn verdicts(results: &[CellResult]) -> String {
+    let mut cases = Vec::<&str>::new();
+    let mut rows = Vec::<(String, BTreeMap<&str, String>)>::new();
+    for result in results {
+        if !cases.contains(&result.case.as_str()) {
+            cases.push(&result.case);
+        }
+        let head = match &result.mutant {
+            Some(mutant) => format!("{} + {mutant}", result.kernel),
+            None => result.kernel.clone(),
+        };
+        if rows.last().is_none_or(|(last, _)| *last != head) {
+            rows.push((head, BTreeMap::new()));
+        }
+        if let Some((_, row)) = rows.last_mut() {
+            row.insert(&result.case, cell_text(result));
+        }
+    }
+    let mut table = vec![vec![String::from("kernel")]];
+    table[0].extend(cases.iter().map(ToString::to_string));
+    for (head, mut row) in rows {
+        let mut line = vec![head];
+        line.extend(
+            cases
+                .iter()
+                .map(|case| row.remove(case).unwrap_or_else(|| "-".into())),
+        );
+        table.push(line);
+    }
+    columns(&table)
+}
+
+/// One paragraph per cell that is not as it should be, with the command that repeats it. A cell
+/// that missed its mutant is one of them where the mutant survived and something else was seen.
+pub fn failures(results: &[CellResult], judgement: &Judgement) -> String {
+    let mut text = String::new();
+    for result in results {
+        let survived = judgement.survivors.iter().any(|(kernel, mutant)| {
+            *kernel == result.kernel && result.mutant.as_ref() == Some(mutant)
+        });
+        let listed = match standing(result) {
+            Standing::Passed | Standing::Caught => false,
+            Standing::Missed => survived && result.verdict != Verdict::Pass,
+            Standing::Failed | Standing::Broken | Standing::Skipped => true,
+        };
+        if !listed {
+            continue;
+        }
+        let mutant = result
+            .mutant
+            .iter()
+            .map(|mutant| format!(" + {mutant}"))
+            .collect::<String>();
+        text += &format!(
+            "{} {}{mutant}: {}\n",
+            result.kernel, result.case, result.verdict
+        );
+        if !result.reason.is_empty() {
+            text += &format!("  {}\n", result.reason.trim_end().replace('\n', "\n  "));
+        }
+        if let Some(bundle) = &result.bundle {
+            text += &format!("  evidence: {bundle}\n  again:    cargo xtask replay {bundle}\n");
+        }
+    }
+    text
+}
+
+/// Where the time of the cells went: for each phase the median, the longest, and its part of all.
+pub fn time(results: &[CellResult]) -> String {
+    let mut order = Vec::<&str>::new();
+    let mut phases = BTreeMap::<&str, Vec<f64>>::new();
+    let mut whole = Vec::new();
+    for result in results.iter().filter(|result| !result.phases.is_empty()) {
+        for phase in &result.phases {
+            if !order.contains(&phase.name.as_str()) {
+                order.push(&phase.name);
+            }
+            phases.entry(&phase.name).or_default().push(phase.seconds);
+        }
+        whole.push(result.seconds);
+    }
+    if whole.is_empty() {
+        return String::new();
+    }
+    let all: f64 = whole.iter().sum();
+    let mut rows = vec![
+        ["phase", "median", "longest", "of all"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    let mut line = |name: &str, mut seconds: Vec<f64>| {
+        seconds.sort_by(f64::total_cmp);
+        let longest = seconds.last().copied().unwrap_or(0.0);
+        let share = 100.0 * seconds.iter().sum::<f64>() / all.max(f64::MIN_POSITIVE);
+        rows.push(vec![
+            name.to_owned(),
+            format!("{:.2}s", median(&seconds)),
+            format!("{longest:.2}s"),
+            format!("{share:.0}%"),
+        ]);
+    };
+    for name in order {
+        line(name, phases.remove(name).unwrap_or_default());
+    }
+    line("cell", whole);
+    columns(&rows)
+}
+
+/// The median of sorted numbers; 0 of none.
+fn median(sorted: &[f64]) -> f64 {
+    match (sorted.len() / 2, sorted.len() % 2) {
+        (0, 0) => 0.0,
+        (half, 0) => f64::midpoint(sorted[half - 1], sorted[half]),
+        (half, _) => sorted[half],
+    }
+}
+
+/// The last lines: survivors, complaints and counts.
+pub fn summary(expected: u64, judgement: &Judgement) -> String {
+    let mut text = String::new();
+    for (kernel, mutant) in &judgement.survivors {
+        text += &format!("mutant {mutant} survived on {kernel}: no cell caught it\n");
+    }
+    for complaint in &judgement.complaints {
+        text += &format!("{complaint}\n");
+    }
+    let counts: Vec<String> = judgement
+        .counts
+        .iter()
+        .map(|(standing, count)| format!("{count} {}", standing.name()))
+        .collect();
+    text += &format!("{expected} cells: {}\n", counts.join(", "));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{judge, tests::result};
+
+    fn all(results: &[CellResult]) -> String {
+        let judgement = judge(results.len() as u64, results);
+        [
+            verdicts(results),
+            failures(results, &judgement),
+            time(results),
+            summary(results.len() as u64, &judgement),
+        ]
+        .join("\n")
+    }
+
+    #[test]
+    fn a_healthy_matrix() {
+        let results = ["k-5.10", "k-6.1"].map(|kernel| {
+            ["files", "raw", "hot"].map(|case| result(kernel, case, None, Verdict::Pass))
+        });
+        insta::assert_snapshot!(all(&results.concat()));
+    }
+
+    #[test]
+    fn a_matrix_with_every_ending() {
+        use Verdict::*;
+        let mut results = vec![
+            result("k", "a", None, Pass),
+            result("k", "b", None, Mismatch),
+            result("k", "c", None, Panic),
+        ];
+        results.push(result("longer-name", "a", None, Infrastructure));
+        results.push(result("longer-name", "c", None, Unsupported));
+        insta::assert_snapshot!(all(&results));
+    }
+
+    #[test]
+    fn a_matrix_of_mutants() {
+        use Verdict::*;
+        let mut other = result("k", "b", Some("n"), Mismatch);
+        other.caught = Some(false);
+        let results = [
+            result("k", "a", Some("m"), Mismatch),
+            result("k", "b", Some("m"), Pass),
+            result("k", "a", Some("n"), Pass),
+            other,
+        ];
+        insta::assert_snapshot!(all(&results));
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0]), 3.0);
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+    }
+}

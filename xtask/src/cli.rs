@@ -25,12 +25,20 @@ pub enum Command {
     /// Boot kernels, run cases on them, and judge every block; exit 0 when all pass, 1 when a
     /// verdict failed, 2 when it could not run
     TestMatrix(MatrixArgs),
+    /// Run everything that must hold before a change lands: format, lints, tests, and a smoke matrix
+    Test(TestArgs),
     /// List the kernels of the catalogue and what is cached of each
     Kernels(ListArgs),
     /// List the cases
     Cases(ListArgs),
     /// List the mutants: known faults that the matrix must catch
     Mutants(ListArgs),
+    /// Run one cell again from the bundle that it left, with the same seed
+    Replay(ReplayArgs),
+    /// Make this machine ready: host packages, kernels, build roots, guest programs
+    Setup(SetupArgs),
+    /// Generate the Rust bindings of the module's user-space interface from its header
+    GenAbi(GenAbiArgs),
 }
 
 /// How much is run: each tier includes the ones before it.
@@ -94,12 +102,67 @@ pub struct MatrixArgs {
     pub json: bool,
 }
 
+/// Arguments of `test`.
+#[derive(Clone, Debug, Args)]
+pub struct TestArgs {
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Stop before the smoke matrix: no kernel is booted
+    #[arg(long)]
+    pub no_matrix: bool,
+    /// Where logs, results.json and bundles go
+    #[arg(long, value_name = "DIR", default_value = "out/test")]
+    pub out: PathBuf,
+}
+
 /// Arguments of the listing commands.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ListArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `replay`.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The bundle of a failed cell
+    pub bundle: PathBuf,
+    /// How QEMU runs the guest; by default as it was
+    #[arg(long, value_enum)]
+    pub accel: Option<AccelChoice>,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where results.json and the new bundle go
+    #[arg(long, value_name = "DIR", default_value = "out/replay")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `setup`.
+#[derive(Clone, Debug, Args)]
+pub struct SetupArgs {
+    /// Only kernels that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub kernel: Vec<String>,
+    /// Look for newer kernel packages even where the cache has one
+    #[arg(long)]
+    pub refresh: bool,
+    /// Fetch and install nothing: only say what is missing
+    #[arg(long, conflicts_with = "refresh")]
+    pub offline: bool,
+}
+
+/// Arguments of `gen-abi`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct GenAbiArgs {
+    /// Change nothing; fail when the bindings in the tree are not what the header gives
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[cfg(test)]

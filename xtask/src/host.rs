@@ -31,6 +31,18 @@ const MATRIX_TOOLS: [Tool; 4] = [
     },
 ];
 
+/// Programs that only `test` runs.
+pub const TEST_TOOLS: [Tool; 2] = [
+    Tool {
+        program: "make",
+        package: "make",
+    },
+    Tool {
+        program: "gcc",
+        package: "gcc",
+    },
+];
+
 /// Folders that hold system programs and are not on every user's path.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 

@@ -84,6 +84,20 @@ pub struct Judgement {
     pub complaints: Vec<String>,
 }
 
+impl Judgement {
+    /// Cells that count as success, and those that do not; skipped ones are neither. A missed
+    /// mutant cell counts against the run only where the mutant survived.
+    pub fn passed_and_failed(&self) -> (u64, u64) {
+        let count = |standing| self.counts.get(&standing).copied().unwrap_or(0);
+        let passed = count(Standing::Passed) + count(Standing::Caught);
+        let failed = count(Standing::Failed) + count(Standing::Broken);
+        (
+            passed,
+            failed + self.survivors.len() as u64 + self.complaints.len() as u64,
+        )
+    }
+}
+
 /// Judges a run that was to report `expected` cells.
 pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
     let mut counts = BTreeMap::<Standing, u64>::new();
@@ -213,6 +227,7 @@ pub mod tests {
         let judgement = judge(2, &[caught.clone(), elsewhere]);
         assert_eq!(judgement.exit, 1);
         assert_eq!(judgement.survivors, [("k2".into(), "m".into())]);
+        assert_eq!(judgement.passed_and_failed(), (1, 1));
         // A fault of another class was not caught.
         let other = CellResult {
             caught: Some(false),

@@ -1,6 +1,7 @@
 //! The developer's front door: `cargo xtask --help` lists what it can do.
 
 mod cli;
+mod gen_abi;
 mod guest;
 mod host;
 mod judge;
@@ -10,10 +11,13 @@ mod mutants;
 mod output;
 mod plan;
 mod prepare;
+mod replay;
 mod repo;
 mod runner;
 mod select;
+mod setup;
 mod table;
+mod test;
 mod ui;
 
 use std::process::ExitCode;
@@ -31,9 +35,13 @@ fn main() -> ExitCode {
     let ui = Ui::new();
     let done = match &cli.command {
         Command::TestMatrix(args) => matrix::command(args, &ui),
+        Command::Test(args) => test::command(args, &ui),
         Command::Kernels(args) => lists::kernels(*args, &ui),
         Command::Cases(args) => lists::cases(*args),
         Command::Mutants(args) => lists::mutants(*args),
+        Command::Replay(args) => replay::command(args, &ui),
+        Command::Setup(args) => setup::command(args, &ui),
+        Command::GenAbi(args) => gen_abi::command(*args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -30,6 +30,11 @@ impl OutDir {
         Ok(out)
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the evidence of a cell goes.
     pub fn bundle(&self, name: &str) -> PathBuf {
         self.dir.join("bundles").join(name)
@@ -106,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder for the test");
         let out = OutDir::open(&dir.path().join("deep/er")).expect("it can be made");
         out.write_results(&results).expect("it can be written");
-        let text = std::fs::read_to_string(out.dir.join(RESULTS)).expect("it is there");
+        let text = std::fs::read_to_string(out.path().join(RESULTS)).expect("it is there");
         insta::assert_snapshot!(text);
         let read: RunResults = serde_json::from_str(&text).expect("it can be read back");
         assert_eq!(read, results);

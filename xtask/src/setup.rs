@@ -1,0 +1,47 @@
+//! `setup`: everything that a run needs and that can be had beforehand. Afterwards `--offline` works.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use cowbird_images::Catalogue;
+
+use crate::cli::{SetupArgs, Tier};
+use crate::prepare::{self, Wanted};
+use crate::select::select;
+use crate::ui::{Ui, print};
+use crate::{guest, host, repo};
+
+/// Runs the command; the value is the exit code.
+pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
+    let kernels = select(&catalogue.kernels, &args.kernel, Tier::Full)?;
+    host::ensure(&catalogue, &host::TEST_TOOLS, args.offline, ui)?;
+    guest::build(args.offline, ui)?;
+    let store = Arc::new(prepare::open_store(args.offline, args.refresh, ui)?);
+    let wanted = kernels
+        .into_iter()
+        .map(|spec| Wanted {
+            spec: spec.clone(),
+            modules: Vec::new(),
+            mutants: Vec::new(),
+        })
+        .collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ready = runtime.block_on(prepare::prepare(&store, wanted));
+    let mut failed = 0;
+    for (name, ready) in &ready {
+        match ready {
+            Ok(ready) => print(&format!("{name}: {} is ready\n", ready.kernel.release))?,
+            Err(error) => {
+                ui.line(&format!("{name}: {error}"));
+                failed += 1;
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} kernels are not ready", ready.len());
+    }
+    Ok(0)
+}

@@ -1,0 +1,359 @@
+//! `test`: everything that must hold before a change lands, from the format to a smoke matrix.
+//!
+//! Every step runs, whatever became of those before it: one run shows all that is wrong. The last
+//! line counts tests and cells; a step that is not made of tests counts as one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use cowbird_images::Catalogue;
+
+use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier};
+use crate::output::OutDir;
+use crate::ui::{Ui, print};
+use crate::{gen_abi, host, matrix, repo, table};
+
+/// Lines of a failed step's output that are shown; the rest is in its log.
+const SHOWN_LINES: usize = 60;
+
+/// What became of one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+impl Count {
+    /// A step that is not made of tests.
+    fn one(good: bool) -> Self {
+        if good {
+            Self {
+                passed: 1,
+                failed: 0,
+            }
+        } else {
+            Self {
+                passed: 0,
+                failed: 1,
+            }
+        }
+    }
+}
+
+/// A step that was done.
+struct Done {
+    name: &'static str,
+    count: Count,
+    time: Duration,
+}
+
+/// The steps done so far.
+struct Steps {
+    ui: Arc<Ui>,
+    logs: PathBuf,
+    offline: bool,
+    done: Vec<Done>,
+}
+
+/// Runs the command; the value is the exit code.
+pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let out = OutDir::open(&args.out)?;
+    let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
+    host::ensure(&catalogue, &host::TEST_TOOLS, args.offline, ui)?;
+    let logs = out.path().join("logs");
+    std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+    let mut steps = Steps {
+        ui: Arc::clone(ui),
+        logs,
+        offline: args.offline,
+        done: Vec::new(),
+    };
+    steps.sources()?;
+    if !args.no_matrix {
+        let kernels: Vec<&str> = catalogue
+            .kernels
+            .iter()
+            .map(|kernel| kernel.name.as_str())
+            .collect();
+        steps.matrices(out.path(), &kernels);
+    }
+    print(&format!("\n{}", steps.summary()))?;
+    let failed: u64 = steps.done.iter().map(|done| done.count.failed).sum();
+    Ok(if failed == 0 { 0 } else { 1 })
+}
+
+impl Steps {
+    /// The steps that boot nothing.
+    fn sources(&mut self) -> Result<()> {
+        let mut fmt = repo::cargo();
+        fmt.args(["fmt", "--all", "--check"]);
+        self.tool("format", fmt)?;
+        let mut clippy = self.cargo("clippy");
+        clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+        self.tool("lints", clippy)?;
+        let mut tests = self.cargo("test");
+        tests.args(["--workspace", "--no-fail-fast"]);
+        self.step("tests", |steps| {
+            let (good, output) = steps.run("tests", tests)?;
+            let count = count_tests(&output, good);
+            steps.show_if(count.failed > 0, &output);
+            Ok(count)
+        })?;
+        if has_make_target("kmod/core", "check") {
+            let mut make = Command::new("make");
+            make.current_dir(repo::root())
+                .args(["--silent", "-C", "kmod/core", "check"]);
+            self.tool("C checks", make)?;
+        }
+        self.tool("bindings", gen_abi::generator(GenAbiArgs { check: true }))
+    }
+
+    /// The smoke matrices: all kernels with the module as it is, then all mutants on the oldest and
+    /// the newest kernel of the catalogue.
+    fn matrices(&mut self, out: &Path, kernels: &[&str]) {
+        self.matrix(
+            "matrix",
+            &matrix_args(out.join("matrix"), &[], self.offline),
+        );
+        let ends: Vec<&str> = match kernels {
+            [first, .., last] => vec![first, last],
+            all => all.to_vec(),
+        };
+        let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
+        args.mutant = vec!["all".into()];
+        self.matrix("mutants", &args);
+    }
+
+    fn matrix(&mut self, name: &'static str, args: &MatrixArgs) {
+        let counted = self.step(name, |steps| {
+            let ended = matrix::execute(&matrix::check(args)?, &steps.ui)?;
+            matrix::show(&ended, false)?;
+            let (passed, failed) = ended.judgement.passed_and_failed();
+            // An exit code that says "failed" is never outvoted by counts.
+            let failed = failed.max(u64::from(ended.judgement.exit != 0));
+            Ok(Count { passed, failed })
+        });
+        if let Err(error) = counted {
+            self.ui.line(&format!("error: {}", crate::describe(&error)));
+            self.done.push(Done {
+                name,
+                count: Count::one(false),
+                time: Duration::ZERO,
+            });
+        }
+    }
+
+    fn cargo(&self, verb: &str) -> Command {
+        let mut cargo = repo::cargo();
+        cargo.arg(verb);
+        if self.offline {
+            cargo.arg("--offline");
+        }
+        cargo
+    }
+
+    /// A step that is one program.
+    fn tool(&mut self, name: &'static str, command: Command) -> Result<()> {
+        self.step(name, |steps| {
+            let (good, output) = steps.run(name, command)?;
+            steps.show_if(!good, &output);
+            Ok(Count::one(good))
+        })
+    }
+
+    fn step(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(&Self) -> Result<Count>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let count = work(self)?;
+        let time = started.elapsed();
+        let verdict = if count.failed == 0 { "ok" } else { "FAILED" };
+        self.ui
+            .line(&format!("{name}: {verdict} ({:.1}s)", time.as_secs_f64()));
+        self.done.push(Done { name, count, time });
+        Ok(())
+    }
+
+    /// Runs a program with its whole output in a log; the value is whether it succeeded, and that
+    /// output.
+    fn run(&self, name: &str, mut command: Command) -> Result<(bool, String)> {
+        let _task = self.ui.task(name);
+        let path = self.logs.join(format!("{}.log", name.replace(' ', "-")));
+        let log = || format!("cannot write {}", path.display());
+        let file = std::fs::File::create(&path).with_context(log)?;
+        command.stdin(Stdio::null());
+        command
+            .stderr(file.try_clone().with_context(log)?)
+            .stdout(file);
+        let status = command.status().with_context(|| {
+            format!(
+                "cannot run {} for the step `{name}`",
+                command.get_program().display()
+            )
+        })?;
+        let output = std::fs::read(&path).with_context(log)?;
+        Ok((
+            status.success(),
+            String::from_utf8_lossy(&output).into_owned(),
+        ))
+    }
+
+    fn show_if(&self, wanted: bool, output: &str) {
+        if wanted {
+            let lines: Vec<&str> = output.lines().collect();
+            let from = lines.len().saturating_sub(SHOWN_LINES);
+            self.ui.line(&lines[from..].join("\n"));
+            self.ui
+                .line(&format!("the whole output is in {}", self.logs.display()));
+        }
+    }
+
+    /// The table of steps, and the closing line.
+    fn summary(&self) -> String {
+        let mut rows = vec![
+            ["step", "passed", "failed", "time"]
+                .map(String::from)
+                .to_vec(),
+        ];
+        let mut all = Count::default();
+        for Done { name, count, time } in &self.done {
+            all.passed += count.passed;
+            all.failed += count.failed;
+            rows.push(vec![
+                (*name).to_owned(),
+                count.passed.to_string(),
+                count.failed.to_string(),
+                format!("{:.1}s", time.as_secs_f64()),
+            ]);
+        }
+        format!(
+            "{}\n{} passed, {} failed\n",
+            table::columns(&rows),
+            all.passed,
+            all.failed
+        )
+    }
+}
+
+fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
+    MatrixArgs {
+        tier: Tier::Quick,
+        kernel: kernels
+            .iter()
+            .map(|name| glob::Pattern::escape(name))
+            .collect(),
+        case: Vec::new(),
+        mutant: Vec::new(),
+        seed: None,
+        jobs: None,
+        shard: None,
+        accel: AccelChoice::Auto,
+        offline,
+        out,
+        json: false,
+    }
+}
+
+/// Whether a folder has a makefile with a target: asked of make, which knows best.
+fn has_make_target(folder: &str, target: &str) -> bool {
+    let folder = repo::root().join(folder);
+    let has_makefile = ["GNUmakefile", "makefile", "Makefile"]
+        .iter()
+        .any(|name| folder.join(name).is_file());
+    has_makefile
+        && Command::new("make")
+            .arg("-C")
+            .arg(folder)
+            .args(["--dry-run", "--silent", target])
+            .output()
+            .is_ok_and(|output| output.status.success())
+}
+
+/// Counts the tests in the output of `cargo test`. A run that failed without a failing test did not
+/// compile or crashed, and counts as one failure.
+fn count_tests(output: &str, good: bool) -> Count {
+    let mut count = Count::default();
+    for line in output.lines() {
+        let Some(rest) = line.strip_prefix("test result: ") else {
+            continue;
+        };
+        for part in rest.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let number = words.next().and_then(|word| word.parse::<u64>().ok());
+            match (number, words.next()) {
+                (Some(number), Some("passed")) => count.passed += number,
+                (Some(number), Some("failed")) => count.failed += number,
+                _ => {}
+            }
+        }
+    }
+    if !good && count.failed == 0 {
+        count.failed = 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "running 2 tests
+test a ... ok
+test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s
+test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.5s
+";
+
+    #[test]
+    fn tests_are_counted() {
+        assert_eq!(
+            count_tests(OUTPUT, false),
+            Count {
+                passed: 15,
+                failed: 2
+            }
+        );
+        assert_eq!(
+            count_tests("error: could not compile", false),
+            Count {
+                passed: 0,
+                failed: 1
+            }
+        );
+        assert_eq!(count_tests("", true), Count::default());
+        // A binary that crashed left no result of its own.
+        let first = OUTPUT.lines().take(3).collect::<Vec<_>>().join("\n");
+        assert_eq!(
+            count_tests(&first, false),
+            Count {
+                passed: 12,
+                failed: 1
+            }
+        );
+    }
+
+    #[test]
+    fn the_closing_line() {
+        let done = |name, passed, failed| Done {
+            name,
+            count: Count { passed, failed },
+            time: Duration::from_millis(1500),
+        };
+        let steps = Steps {
+            ui: Ui::new(),
+            logs: PathBuf::new(),
+            offline: true,
+            done: vec![done("format", 1, 0), done("tests", 120, 2)],
+        };
+        insta::assert_snapshot!(steps.summary());
+    }
+
+    #[test]
+    fn make_targets_are_asked_of_make() {
+        assert!(!has_make_target("model", "check"));
+    }
+}

@@ -28,7 +28,7 @@
 //! - That the marker is the right instant: a module that writes its header late passes here. The
 //!   journal of the workload, with the order of what it submitted and saw complete, checks that.
 //! - A block that is wrong for a moment and right when the image is read: hot readers report what
-//!   they saw to [`Oracle::classify_observation`].
+//!   they saw to [`Oracle::classify_observations`].
 //! - Content that happens to be equal: a skipped copy of a block that is rewritten with the same
 //!   bytes is invisible. Workloads write self-describing sectors for that reason.
 //! - Overlapping writes that were in flight together before the instant: see [`crate::witness`].
@@ -246,18 +246,44 @@ impl<'a> Oracle<'a> {
         block: BlockIndex,
         content: &[u8],
     ) -> Result<Option<BadBlock>, VerifyError> {
-        let expected = self.origin.block_range(block).bytes();
-        if content.is_empty() || content.len() as u64 != expected {
-            return Err(VerifyError::ObservationSize {
-                block,
-                observed: content.len(),
-                expected,
-            });
+        Ok(self
+            .classify_observations(&[(block, content)])?
+            .pop()
+            .flatten())
+    }
+
+    /// Judges what readers saw, in one go: where content is looked for elsewhere, that costs one
+    /// pass over disk and log for all of them instead of one for each. A block may be there any
+    /// number of times; the answers are in the order given.
+    ///
+    /// # Errors
+    /// A block outside the origin, or a content of another length than its block.
+    pub fn classify_observations(
+        &self,
+        seen: &[(BlockIndex, &[u8])],
+    ) -> Result<Vec<Option<BadBlock>>, VerifyError> {
+        let mut wrong = Vec::new();
+        for (at, &(block, content)) in seen.iter().enumerate() {
+            let expected = self.origin.block_range(block).bytes();
+            if content.is_empty() || content.len() as u64 != expected {
+                let observed = content.len();
+                return Err(VerifyError::ObservationSize {
+                    block,
+                    observed,
+                    expected,
+                });
+            }
+            if self.expected(block) != content {
+                wrong.push((at, Observation { block, content }));
+            }
         }
-        if self.expected(block) == content {
-            return Ok(None);
+        wrong.sort_by_key(|(_, observation)| observation.block);
+        let (places, observations): (Vec<usize>, Vec<Observation<'_>>) = wrong.into_iter().unzip();
+        let mut answers = vec![None; seen.len()];
+        for (at, bad) in places.into_iter().zip(self.classify(&observations)) {
+            answers[at] = Some(bad);
         }
-        Ok(self.classify(&[Observation { block, content }]).pop())
+        Ok(answers)
     }
 
     fn block_of<'i>(&self, image: &'i [u8], block: BlockIndex) -> &'i [u8] {

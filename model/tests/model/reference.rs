@@ -324,11 +324,22 @@ proptest! {
         prop_assert_eq!(report.blocks_bad, expected.len() as u64);
         prop_assert_eq!(report.classes.values().sum::<u64>(), report.blocks_bad);
         prop_assert_eq!(report.runs.iter().map(|run| run.blocks).sum::<u64>(), report.blocks_bad);
-        for bad in &report.bad {
-            let from = bad.block.0 as usize * 4096;
-            let to = image.len().min(from + 4096);
-            let alone = oracle.classify_observation(bad.block, &image[from..to]);
-            prop_assert_eq!(alone.expect("one block"), Some(bad.clone()));
+        // As observations, in another order and each twice, the blocks are judged as in the image.
+        let blocks = 0..reference.origin.blocks();
+        let seen: Vec<_> = blocks
+            .rev()
+            .flat_map(|block| [block, block])
+            .map(|block| {
+                let from = block as usize * 4096;
+                (BlockIndex(block), &image[from..image.len().min(from + 4096)])
+            })
+            .collect();
+        let answers = oracle.classify_observations(&seen).expect("blocks of the origin");
+        for ((block, content), answer) in seen.iter().zip(answers) {
+            let listed = report.bad.iter().find(|bad| bad.block == *block).cloned();
+            prop_assert_eq!(&answer, &listed);
+            let alone = oracle.classify_observation(*block, content);
+            prop_assert_eq!(alone.expect("a block of the origin"), listed);
         }
     }
 

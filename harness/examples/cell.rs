@@ -15,7 +15,7 @@ use cowbird_harness::limits::Limits;
 use cowbird_harness::plan::{CellPlan, DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use cowbird_harness::vm::command::{Disk, VmConfig};
 use cowbird_harness::vm::{CallError, Vm};
-use cowbird_harness::{cases, run_cell};
+use cowbird_harness::{cases, kernel_image, run_cell};
 use cowbird_proto::message::{Reply, Request};
 
 #[derive(Parser)]
@@ -38,6 +38,8 @@ struct Options {
     seed: u64,
     #[arg(long, default_value = "/tmp/cb/h/work")]
     work_dir: PathBuf,
+    #[arg(long, default_value = "/tmp/cb/h/cache")]
+    cache_dir: PathBuf,
     #[arg(long)]
     kvm: bool,
     /// Runs a case instead of commands.
@@ -55,6 +57,7 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     fs::create_dir_all(&options.work_dir)?;
     let (vmlinuz, modules_dir) = kernel(&options)?;
+    let vmlinuz = kernel_image::unpacked(&vmlinuz, &options.cache_dir)?;
     let wanted = cases()[0].needs_modules;
     let modules = boot_modules(&modules_dir, &options.work_dir, wanted)?;
     if let Some(case) = &options.case {

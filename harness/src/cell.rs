@@ -3,6 +3,7 @@
 use std::fs;
 
 use cowbird_model::Verdict;
+use cowbird_proto::message::Request;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
@@ -11,6 +12,7 @@ use crate::driver::{CaseError, CaseResult, Driver};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
 use crate::kernel_log::find_splat;
+use crate::limits::EVIDENCE_LIMIT;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
 use crate::verify::{self, CellFiles, Evidence, Judgement};
 use crate::vm::command::{Disk, VmConfig};
@@ -75,11 +77,13 @@ async fn attempt(
     };
 
     clock.enter("prepare");
-    prepare(plan, &setting, &files).await?;
+    prepare(plan, case, &setting, &files).await?;
 
     clock.enter("boot");
     let config = vm_config(plan, &files);
-    let (mut vm, hello) = Vm::boot(config, plan.limits.clone()).await?;
+    let (mut vm, hello) = Vm::boot(config, plan.limits.clone())
+        .await
+        .map_err(|end| boot_failure(end, findings))?;
     if hello.kernel_release != plan.kernel_release {
         let detail = format!(
             "the plan says kernel {}, the guest runs {}",
@@ -100,18 +104,36 @@ async fn attempt(
     findings.record = driver.vm.take_record();
     driver.vm.stop().await;
     let clock = driver.clock;
-    let mut evidence = match acted {
+    let evidence = match acted {
         Ok(evidence) => evidence,
         Err(CaseError::Failed(reason)) => return Ok(failed(reason, findings)),
         Err(error) => return Err(error),
     };
-    evidence
-        .observations
-        .clone_from(&findings.record.observations);
+    let observations = findings.record.observations.clone();
 
     clock.enter("verify");
-    let judgement = in_background(move || verify::judge(&files, &evidence)).await?;
+    let judgement = in_background(move || verify::judge(&files, &evidence, &observations)).await?;
     Ok(weigh(judgement, findings))
+}
+
+/// Before the module is loaded, a panic or hang of the kernel is nobody's but the host's: this
+/// kernel or this QEMU does not work here.
+fn boot_failure(end: End, findings: &mut Findings) -> End {
+    match end {
+        End::Panic(panic) => {
+            findings.excerpt = panic.excerpt;
+            let detail = format!(
+                "the kernel panics before the module is loaded: {}",
+                panic.headline
+            );
+            HarnessError::Qemu { detail }.into()
+        }
+        End::Hang { reason } => {
+            let detail = format!("the kernel does not boot: {reason}");
+            HarnessError::Qemu { detail }.into()
+        }
+        end => end,
+    }
 }
 
 fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
@@ -129,7 +151,10 @@ async fn act(
 ) -> CaseResult<Evidence> {
     driver.watch_for_hung_tasks().await?;
     let acted = case.act(driver, setting).await;
-    if let Err(CaseError::Ended(_)) = acted {
+    if let Err(CaseError::Ended(end)) = &acted {
+        if matches!(end, End::Hang { .. }) {
+            question(driver, findings).await;
+        }
         return acted;
     }
     // The evidence of a case that failed is as welcome as that of one that did not, but its own
@@ -140,9 +165,21 @@ async fn act(
     }
 }
 
+/// Gets out of a hanging guest what it still says; mostly only a part of it hangs.
+async fn question(driver: &mut Driver<'_, '_>, findings: &mut Findings) {
+    let _ = driver
+        .vm
+        .call(Request::DumpBlockedTasks, EVIDENCE_LIMIT)
+        .await;
+    if let Ok(records) = driver.kernel_log(EVIDENCE_LIMIT).await {
+        findings.kernel_log = records;
+    }
+}
+
 async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> CaseResult<()> {
     driver.phase("shutdown");
-    findings.kernel_log = driver.kernel_log().await.map_err(shut_down_error)?;
+    let limit = driver.limits.request;
+    findings.kernel_log = driver.kernel_log(limit).await.map_err(shut_down_error)?;
     driver.vm.power_off().await.map_err(shut_down_error)
 }
 
@@ -156,18 +193,25 @@ fn shut_down_error(error: CallError) -> CaseError {
     }
 }
 
-async fn prepare(plan: &CellPlan, setting: &Setting, files: &CellFiles) -> HarnessResult<()> {
+async fn prepare(
+    plan: &CellPlan,
+    case: &CaseInfo,
+    setting: &Setting,
+    files: &CellFiles,
+) -> HarnessResult<()> {
+    let uses_module = case.uses_module;
     fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
     let (plan, setting, files) = (plan.clone(), *setting, files.clone());
     in_background(move || {
         setting.layout().create(&files, plan.seed)?;
+        let module_files = [
+            (COWBIRD_KO.to_owned(), plan.cowbird_ko.clone()),
+            (COWBIRDCTL.to_owned(), plan.cowbirdctl.clone()),
+        ];
         let contents = Contents {
             guest_init: &plan.guest_init,
             boot_modules: &plan.boot_modules,
-            files: &[
-                (COWBIRD_KO.to_owned(), plan.cowbird_ko.clone()),
-                (COWBIRDCTL.to_owned(), plan.cowbirdctl.clone()),
-            ],
+            files: if uses_module { &module_files } else { &[] },
         };
         let path = plan.work_dir.join(INITRAMFS_FILE);
         fs::write(&path, initramfs::build(&contents)?).on("write", &path)

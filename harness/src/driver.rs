@@ -459,13 +459,13 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// The whole kernel log since boot.
-    pub async fn kernel_log(&mut self) -> Result<Vec<KernelRecord>, CallError> {
+    /// The whole kernel log since boot; `limit` is for each page.
+    pub async fn kernel_log(&mut self, limit: Duration) -> Result<Vec<KernelRecord>, CallError> {
         let mut all: Vec<KernelRecord> = Vec::new();
         for _ in 0..MAX_PAGES {
             let after = all.last().map(|record| record.sequence);
             let request = Request::KernelLog { after };
-            match self.vm.call(request, self.limits.request).await? {
+            match self.vm.call(request, limit).await? {
                 Reply::KernelLog { records, complete } => {
                     all.extend(records);
                     if complete {

@@ -13,13 +13,14 @@ pub mod disk;
 pub mod driver;
 pub mod error;
 pub mod initramfs;
+pub mod kernel_image;
 pub mod kernel_log;
 pub mod limits;
 pub mod plan;
 pub mod verify;
 pub mod vm;
 
-pub use accel::Accel;
+pub use accel::{Accel, AccelChoice, AccelRequest, ProbeKernel, probe_accel};
 pub use cases::{CaseInfo, CaseTier, cases};
 pub use cell::run_cell;
 pub use limits::Limits;

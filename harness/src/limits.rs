@@ -41,8 +41,14 @@ impl Default for Limits {
 /// After the first panic text on the console, QEMU has this long to print the rest and to end.
 pub const PANIC_GRACE: Duration = Duration::from_secs(5);
 
+/// A guest that hangs has this long to answer questions about it.
+pub const EVIDENCE_LIMIT: Duration = Duration::from_secs(5);
+
 /// QEMU has this long to open its sockets.
 pub const SOCKET_LIMIT: Duration = Duration::from_secs(10);
+
+/// A QEMU whose sockets fail has this long to say why and end.
+pub const REFUSAL_GRACE: Duration = Duration::from_secs(1);
 
 /// Pause between two tries to connect to a socket of QEMU.
 pub const SOCKET_POLL: Duration = Duration::from_millis(5);

@@ -23,6 +23,9 @@ pub const DISCARD_MODEL: DiscardModel = DiscardModel::Zeroes;
 /// Bad blocks that the text of a report lists.
 const LISTED_BLOCKS: usize = 50;
 
+/// Files that a fault names.
+const LISTED_FILES: usize = 5;
+
 /// Wrongly read blocks that are classified. To find where misplaced content belongs takes a search
 /// of the whole origin for each, 80 ms for 64 MiB.
 const CLASSIFIED_OBSERVATIONS: usize = 100;
@@ -68,7 +71,16 @@ impl CellFiles {
 
 /// What a case leaves to be judged.
 #[derive(Debug, Clone)]
-pub struct Evidence {
+pub enum Evidence {
+    /// An image of a snapshot.
+    Snapshot(SnapshotEvidence),
+    /// No snapshot was taken: only the witness itself is on trial.
+    WitnessOnly,
+}
+
+/// An image of a snapshot, and what it must be.
+#[derive(Debug, Clone)]
+pub struct SnapshotEvidence {
     /// Identifies the snapshot instant in the witness.
     pub marker: MarkerKey,
     /// The origin on the first disk.
@@ -79,9 +91,8 @@ pub struct Evidence {
     pub filesystem: bool,
     /// Files that the image must contain.
     pub golden: Vec<GoldenFile>,
-    /// Snapshot reads that differed from an earlier read of the same block.
-    pub observations: Vec<Observation>,
-    /// How many of those there were; only the first of them are in `observations`.
+    /// Snapshot reads that differed from an earlier read of the same block. The guest sends the
+    /// content of the first of them only.
     pub differing_reads: u64,
 }
 
@@ -100,17 +111,25 @@ pub struct Judgement {
     pub text: String,
 }
 
-/// Compares the image with the truth.
+/// Compares the image, and what readers saw, with the truth.
 ///
 /// # Errors
 /// Only what makes a judgement impossible: unreadable files, missing tools, an untrustworthy
 /// witness.
-pub fn judge(files: &CellFiles, evidence: &Evidence) -> HarnessResult<Judgement> {
+pub fn judge(
+    files: &CellFiles,
+    evidence: &Evidence,
+    observations: &[Observation],
+) -> HarnessResult<Judgement> {
     let (base, origin) = (map(&files.base())?, map(&files.origin())?);
-    let (witness, image) = (map(&files.witness())?, map(&files.image())?);
+    let witness = map(&files.witness())?;
     let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
     self_check(&base, &log, &origin, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
     let mut judgement = Judgement::default();
+    let Evidence::Snapshot(evidence) = evidence else {
+        return Ok(judgement);
+    };
+    let image = map(&files.image())?;
     let marker = match find_marker(&log, &evidence.marker) {
         Ok(marker) => marker,
         // The harness looked at the right disk; that the header is not there is the module's doing.
@@ -132,7 +151,13 @@ pub fn judge(files: &CellFiles, evidence: &Evidence) -> HarnessResult<Judgement>
     let content = image.get(..origin_bytes).unwrap_or(&image);
     let report = oracle.verify(content).map_err(|error| untrusted(&error))?;
     judgement.take_report(&report);
-    judgement.take_observations(&oracle, &report, evidence)?;
+    judgement.take_observations(&oracle, &report, observations)?;
+    if evidence.differing_reads > 0 {
+        let count = evidence.differing_reads;
+        judgement.fault(format!(
+            "{count} reads differ from the first read of the same block"
+        ));
+    }
     if evidence.filesystem {
         judgement.check_filesystem(&files.image())?;
         judgement.check_golden_files(&files.image(), &evidence.golden)?;
@@ -172,11 +197,11 @@ impl Judgement {
         &mut self,
         oracle: &Oracle<'_>,
         report: &Report,
-        evidence: &Evidence,
+        observations: &[Observation],
     ) -> HarnessResult<()> {
         let image_runs = BlockSet::from(report.runs.clone());
         let mut seen = BTreeSet::new();
-        for observation in &evidence.observations {
+        for observation in observations {
             let block = BlockIndex(observation.block);
             if seen.contains(&block) || seen.len() >= CLASSIFIED_OBSERVATIONS {
                 continue;
@@ -198,12 +223,6 @@ impl Judgement {
                 self.blocks_bad += 1;
                 *self.classes.entry(bad.class).or_default() += 1;
             }
-        }
-        if evidence.differing_reads > 0 {
-            self.fault(format!(
-                "{} reads of a block differ from the first read of the same block",
-                evidence.differing_reads
-            ));
         }
         Ok(())
     }
@@ -238,7 +257,9 @@ impl Judgement {
             // A superblock that is not there at all is the image's fault, too.
             _ => {
                 let said = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
-                self.fault(format!("e2fsck cannot check the image: {}", said.trim()));
+                self.text += &said;
+                let last = said.trim().lines().last().unwrap_or_default();
+                self.fault(format!("e2fsck cannot check the image: {last}"));
                 Ok(())
             }
         }
@@ -247,6 +268,7 @@ impl Judgement {
     fn check_golden_files(&mut self, image: &Path, golden: &[GoldenFile]) -> HarnessResult<()> {
         let folder = image.with_extension("golden");
         fs::create_dir_all(&folder).on("create", &folder)?;
+        let mut wrong = Vec::new();
         for file in golden {
             let name = file.path.replace('/', "_");
             let target = folder.join(&name);
@@ -264,14 +286,26 @@ impl Judgement {
             let content = fs::read(&target).on("read", &target)?;
             let digest: [u8; 32] = Sha256::digest(&content).into();
             if digest != file.sha256 {
-                self.fault(format!(
-                    "file {} has {} bytes on the image with another content than the {} bytes \
-                     that were synced before the snapshot",
+                wrong.push(format!(
+                    "{} ({} of {} bytes)",
                     file.path,
                     content.len(),
                     file.bytes
                 ));
             }
+        }
+        if !wrong.is_empty() {
+            self.fault(format!(
+                "{} of {} files that were synced before the snapshot differ on the image: {}",
+                wrong.len(),
+                golden.len(),
+                wrong
+                    .iter()
+                    .take(LISTED_FILES)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ fn frame_at(frames: &[Vec<u8>], at: usize) -> usize {
             end += frame.len();
             at < end
         })
-        .unwrap()
+        .expect("the byte is in one of the frames")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 
 use super::{IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::verify::Evidence;
+use crate::verify::{Evidence, SnapshotEvidence};
 
 /// Size of the origin: as small as the COW file and the workload allow, because under software
 /// emulation the copy costs 20 ms per MiB.
@@ -68,15 +68,14 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence {
+    Ok(Evidence::Snapshot(SnapshotEvidence {
         marker,
         origin: setting.origin_range(),
         zeroed,
         filesystem: true,
         golden: churn.golden,
-        observations: Vec::new(),
         differing_reads: 0,
-    })
+    }))
 }
 
 fn churn(seed: u64) -> WorkloadSpec {

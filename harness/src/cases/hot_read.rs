@@ -8,7 +8,7 @@ use cowbird_proto::message::{HotSpec, WorkloadSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::verify::Evidence;
+use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 64 MiB and three sectors: every block is one attempt.
 const ORIGIN_SECTORS: u32 = 64 * 2048 + 3;
@@ -63,15 +63,14 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence {
+    Ok(Evidence::Snapshot(SnapshotEvidence {
         marker,
         origin: setting.origin_range(),
         zeroed: BlockSet::new(),
         filesystem: false,
         golden: Vec::new(),
-        observations: Vec::new(),
         differing_reads: end.differing_reads,
-    })
+    }))
 }
 
 fn attack(seed: u64) -> WorkloadSpec {

@@ -3,6 +3,7 @@
 mod ext4_churn;
 mod hot_read;
 mod raw_writers;
+mod self_test;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -68,6 +69,8 @@ pub struct CaseInfo {
     pub tier: CaseTier,
     /// Modules of the kernel that it needs; those that are built in count as there.
     pub needs_modules: &'static [&'static str],
+    /// Whether the module under test and the control tool go into the guest.
+    pub(crate) uses_module: bool,
     layout: fn() -> Layout,
     act: Act,
 }
@@ -101,12 +104,14 @@ const GUEST_MODULES: [&str; 5] = [
     "crc32c_generic",
 ];
 
+/// The order is that of the results.
 static CASES: [CaseInfo; 3] = [
     CaseInfo {
         name: "ext4-churn",
         summary: "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
         tier: CaseTier::Quick,
         needs_modules: &GUEST_MODULES,
+        uses_module: true,
         layout: ext4_churn::layout,
         act: |driver, setting| Box::pin(ext4_churn::act(driver, setting)),
     },
@@ -115,6 +120,7 @@ static CASES: [CaseInfo; 3] = [
         summary: "raw partition of odd size with pairs of writers on the same blocks, and discards",
         tier: CaseTier::Quick,
         needs_modules: &GUEST_MODULES,
+        uses_module: true,
         layout: raw_writers::layout,
         act: |driver, setting| Box::pin(raw_writers::act(driver, setting)),
     },
@@ -123,6 +129,7 @@ static CASES: [CaseInfo; 3] = [
         summary: "many readers of snapshot blocks that are overwritten at the same moment",
         tier: CaseTier::Quick,
         needs_modules: &GUEST_MODULES,
+        uses_module: true,
         layout: hot_read::layout,
         act: |driver, setting| Box::pin(hot_read::act(driver, setting)),
     },
@@ -134,10 +141,19 @@ pub fn cases() -> &'static [CaseInfo] {
     &CASES
 }
 
-/// The case of that name.
+/// The case of that name, self-tests included.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static CaseInfo> {
-    CASES.iter().find(|case| case.name == name)
+    CASES
+        .iter()
+        .chain(&self_test::CASES)
+        .find(|case| case.name == name)
+}
+
+/// Cases that put the harness itself on trial. They need no module, and belong to no matrix.
+#[must_use]
+pub fn self_test_cases() -> &'static [CaseInfo] {
+    &self_test::CASES
 }
 
 /// The disks of a case.
@@ -180,6 +196,19 @@ impl Layout {
             origin,
             origin_is_ext4: false,
             cow_home: Some(cow_home),
+        }
+    }
+
+    /// A raw origin and nothing else.
+    fn bare(mib: u32) -> Self {
+        let origin = Partition {
+            start: FIRST_SECTOR,
+            sectors: mib * MIB_SECTORS,
+        };
+        Self {
+            origin,
+            origin_is_ext4: false,
+            cow_home: None,
         }
     }
 

@@ -8,7 +8,7 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::verify::Evidence;
+use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;
@@ -68,15 +68,14 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence {
+    Ok(Evidence::Snapshot(SnapshotEvidence {
         marker,
         origin: setting.origin_range(),
         zeroed: BlockSet::new(),
         filesystem: false,
         golden: Vec::new(),
-        observations: Vec::new(),
         differing_reads: 0,
-    })
+    }))
 }
 
 fn writers(seed: u64) -> WorkloadSpec {

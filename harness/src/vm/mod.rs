@@ -21,7 +21,7 @@ use tokio::time::{interval, sleep, timeout};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::kernel_log::{Splat, find_agent_lost, find_panic};
 use crate::limits::{
-    Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, SOCKET_LIMIT, SOCKET_POLL,
+    Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT, SOCKET_POLL,
     SUPERVISION_PERIOD,
 };
 use crate::vm::agent::{Agent, GuestRecord};
@@ -129,6 +129,14 @@ impl Vm {
         let connected: HarnessResult<(Agent, Qmp)> = tokio::select! {
             connected = connected => connected,
             end = process.wait() => Err(qemu_refused(&config, end)),
+        };
+        let connected = match connected {
+            // A connection that breaks is how a QEMU that refuses its arguments ends.
+            Err(error) => match timeout(REFUSAL_GRACE, process.wait()).await {
+                Ok(end) => Err(qemu_refused(&config, end)),
+                Err(_) => Err(error),
+            },
+            connected => connected,
         };
         let (agent, qmp) = connected?;
         let console = Console {
@@ -261,6 +269,10 @@ impl Vm {
             }
             .into());
         }
+        if let Some(error) = self.qmp.events().disk_error {
+            let detail = format!("a disk's file failed, {error}; is the host's disk full?");
+            return Err(HarnessError::Qemu { detail }.into());
+        }
         if let Some(detail) = self.agent.corrupt() {
             return Err(HarnessError::Protocol { detail }.into());
         }
@@ -286,7 +298,7 @@ impl Vm {
             }
             .into();
         }
-        let event = self.qmp.shutdown();
+        let event = self.qmp.events().shutdown;
         let reset = event
             .as_ref()
             .is_some_and(|event| event.reason == "guest-reset");

@@ -19,7 +19,16 @@ const MAX_PENDING_ANSWERS: usize = 4;
 /// A connection to the monitor of a running QEMU.
 pub struct Qmp {
     inner: Mutex<Commands>,
-    shutdown: watch::Receiver<Option<Shutdown>>,
+    events: watch::Receiver<Events>,
+}
+
+/// What QEMU told unasked, as far as it matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Events {
+    /// The last shutdown event.
+    pub shutdown: Option<Shutdown>,
+    /// The first failed access to a disk's file on the host.
+    pub disk_error: Option<String>,
 }
 
 struct Commands {
@@ -55,11 +64,11 @@ impl Qmp {
         )
         .await?;
         let (answer_sender, answers) = mpsc::channel(MAX_PENDING_ANSWERS);
-        let (shutdown_sender, shutdown) = watch::channel(None);
-        tokio::spawn(read_lines(lines, answer_sender, shutdown_sender));
+        let (event_sender, events) = watch::channel(Events::default());
+        tokio::spawn(read_lines(lines, answer_sender, event_sender));
         let qmp = Self {
             inner: Mutex::new(Commands { write, answers }),
-            shutdown,
+            events,
         };
         qmp.inner.lock().await.answer("qmp_capabilities").await?;
         Ok(qmp)
@@ -104,10 +113,10 @@ impl Qmp {
         self.execute("quit", json!({})).await.map(|_| ())
     }
 
-    /// The last shutdown event, if there was one.
+    /// What QEMU told unasked so far.
     #[must_use]
-    pub fn shutdown(&self) -> Option<Shutdown> {
-        self.shutdown.borrow().clone()
+    pub fn events(&self) -> Events {
+        self.events.borrow().clone()
     }
 }
 
@@ -128,20 +137,37 @@ impl Commands {
 async fn read_lines(
     mut lines: Lines<BufReader<OwnedReadHalf>>,
     answers: mpsc::Sender<Value>,
-    shutdown: watch::Sender<Option<Shutdown>>,
+    events: watch::Sender<Events>,
 ) {
     while let Ok(Some(line)) = lines.next_line().await {
         let Ok(value) = serde_json::from_str::<Value>(&line) else {
             continue;
         };
-        if value.get("event").and_then(Value::as_str) == Some("SHUTDOWN") {
-            let data = &value["data"];
-            shutdown.send_replace(Some(Shutdown {
-                by_guest: data["guest"].as_bool().unwrap_or_default(),
-                reason: data["reason"].as_str().unwrap_or_default().to_owned(),
-            }));
-        } else if value.get("event").is_none() && answers.send(value).await.is_err() {
+        if value.get("event").is_some() {
+            events.send_modify(|events| events.take(&value));
+        } else if answers.send(value).await.is_err() {
             return;
+        }
+    }
+}
+
+impl Events {
+    fn take(&mut self, event: &Value) {
+        let data = &event["data"];
+        let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
+        match event["event"].as_str() {
+            Some("SHUTDOWN") => {
+                let by_guest = data["guest"].as_bool().unwrap_or_default();
+                self.shutdown = Some(Shutdown {
+                    by_guest,
+                    reason: text("reason"),
+                });
+            }
+            Some("BLOCK_IO_ERROR") if self.disk_error.is_none() => {
+                let (node, reason) = (text("node-name"), text("reason"));
+                self.disk_error = Some(format!("{} on {node}: {reason}", text("operation")));
+            }
+            _ => {}
         }
     }
 }

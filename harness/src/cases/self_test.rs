@@ -1,0 +1,121 @@
+//! Cases that put the harness on trial: guests that end in every way in which a guest can end, and
+//! a witness without any snapshot.
+
+use std::time::Duration;
+
+use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
+
+use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, Layout, ORIGIN, Setting};
+use crate::driver::{CaseResult, Driver};
+use crate::verify::Evidence;
+
+/// Size of the origin.
+const ORIGIN_MIB: u32 = 8;
+
+/// How long the idle guest idles; whoever wants to kill it has this long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What the writers write below the witness before they stop.
+const WITNESSED_BYTES: u64 = 16 << 20;
+
+/// Time for it.
+const WITNESS_LIMIT: Duration = Duration::from_secs(60);
+
+/// The kernel panics.
+pub const PANIC: &str = "self-test-panic";
+
+/// The guest stops answering.
+pub const SILENT: &str = "self-test-silent";
+
+/// The guest answers but one request never ends.
+pub const STUCK: &str = "self-test-stuck";
+
+/// The guest does nothing for a while.
+pub const IDLE_CASE: &str = "self-test-idle";
+
+/// Writes, discards and write-zeroes of every size and alignment without any snapshot.
+pub const WITNESS: &str = "self-test-witness";
+
+pub(super) static CASES: [CaseInfo; 5] = [
+    case(PANIC, "the kernel panics", |driver, _| {
+        Box::pin(panic(driver))
+    }),
+    case(SILENT, "the guest stops answering", |driver, _| {
+        Box::pin(silent(driver))
+    }),
+    case(STUCK, "a request never ends", |driver, _| {
+        Box::pin(stuck(driver))
+    }),
+    case(
+        IDLE_CASE,
+        "the guest idles until it is killed",
+        |driver, _| Box::pin(idle(driver)),
+    ),
+    case(
+        WITNESS,
+        "the witness agrees with its disk",
+        |driver, setting| Box::pin(witness(driver, setting)),
+    ),
+];
+
+const fn case(
+    name: &'static str,
+    summary: &'static str,
+    act: for<'a> fn(&'a mut Driver<'_, '_>, &'a Setting) -> ActFuture<'a>,
+) -> CaseInfo {
+    CaseInfo {
+        name,
+        summary,
+        tier: CaseTier::Full,
+        needs_modules: &GUEST_MODULES,
+        uses_module: false,
+        layout: || Layout::bare(ORIGIN_MIB),
+        act,
+    }
+}
+
+async fn panic(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.phase("panic");
+    guest.prepare(Request::CrashKernel).await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+async fn silent(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.phase("silence");
+    guest.prepare(Request::GoSilent).await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+async fn stuck(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.phase("stuck");
+    // Reading the trace pipe waits until something is traced, and nothing is.
+    let path = "/sys/kernel/tracing/trace_pipe".to_owned();
+    guest.prepare(Request::ReadText { path }).await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+async fn idle(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.phase("idle");
+    guest.vm().pause(IDLE).await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("workload");
+    let spec = RawWritersSpec {
+        device: ORIGIN.into(),
+        seed: setting.seed,
+        pairs: 3,
+        // Often, and at the same time as writes: a witness that logs them in two steps would mix
+        // them up.
+        discard_every: 3,
+    };
+    let writers = guest.start_workload(WorkloadSpec::RawWriters(spec)).await?;
+    guest
+        .wait_until(&writers, "written enough", WITNESS_LIMIT, |state| {
+            state.bytes_written >= WITNESSED_BYTES
+        })
+        .await?;
+    guest.stop_workload(&writers).await?;
+    Ok(Evidence::WitnessOnly)
+}

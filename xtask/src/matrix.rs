@@ -1,11 +1,11 @@
 //! `test-matrix`: from the command line to a judged table of verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_harness::accel::Accel;
+use cowbird_harness::accel::{Accel, AccelRequest, ProbeKernel, probe_accel};
 use cowbird_harness::cases::{CaseInfo, cases};
 use cowbird_harness::limits::Limits;
 use cowbird_harness::plan::{CellOutcome, CellPlan, DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
@@ -129,7 +129,7 @@ fn default_jobs() -> usize {
 
 /// Runs the cells of a checked run.
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
-    host::ensure(&run.catalogue, &[], run.offline, ui)?;
+    host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
     ui.line(&format!("seed {}", run.seed));
     let guest = guest::build(run.offline, ui)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -152,7 +152,7 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
     let ready = prepare::prepare(&store, wanted(run)).await;
     let scratch = run.out.scratch()?;
-    let accel = choose_accel(run.accel, &ready, guest, scratch.path(), ui).await?;
+    let accel = choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?;
     let stage = Arc::new(Stage {
         ready,
         guest: guest.clone(),
@@ -223,19 +223,34 @@ fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
     }
 }
 
-/// Decides what QEMU runs the guests with.
+/// Decides what QEMU runs the guests with, by booting one of the kernels where that is needed.
 async fn choose_accel(
     choice: AccelChoice,
     ready: &BTreeMap<String, Result<Arc<Ready>, String>>,
     guest: &GuestPrograms,
-    scratch: &std::path::Path,
+    cache: &Path,
     ui: &Arc<Ui>,
 ) -> Result<Accel> {
-    let _ = (ready, guest, scratch, ui);
-    Ok(match choice {
-        AccelChoice::Kvm => Accel::Kvm,
-        _ => Accel::Tcg,
-    })
+    let Some(kernel) = ready.values().find_map(|ready| ready.as_ref().ok()) else {
+        // No cell will boot, and each says why.
+        return Ok(Accel::Tcg);
+    };
+    let kernel = ProbeKernel {
+        vmlinuz: kernel.kernel.vmlinuz.clone(),
+        boot_modules: kernel.boot_modules.clone(),
+        guest_init: guest.init.clone(),
+    };
+    let request = match choice {
+        AccelChoice::Auto => AccelRequest::Auto,
+        AccelChoice::Kvm => AccelRequest::Kvm,
+        AccelChoice::Tcg => AccelRequest::Tcg,
+    };
+    let chosen = probe_accel(request, &kernel, &cache.join("accel")).await?;
+    ui.line(&format!(
+        "acceleration: {:?} ({})",
+        chosen.accel, chosen.reason
+    ));
+    Ok(chosen.accel)
 }
 
 /// What all cells share while they run.

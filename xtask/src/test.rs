@@ -62,7 +62,7 @@ struct Steps {
 pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
-    host::ensure(&catalogue, &host::TEST_TOOLS, args.offline, ui)?;
+    host::ensure(&catalogue, host::Needs::Everything, args.offline, ui)?;
     let logs = out.path().join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     let mut steps = Steps {
@@ -92,7 +92,14 @@ impl Steps {
         fmt.args(["fmt", "--all", "--check"]);
         self.tool("format", fmt)?;
         let mut clippy = self.cargo("clippy");
-        clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+        clippy.args([
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]);
         self.tool("lints", clippy)?;
         let mut tests = self.cargo("test");
         tests.args(["--workspace", "--no-fail-fast"]);

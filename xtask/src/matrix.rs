@@ -236,7 +236,7 @@ async fn choose_accel(
         return Ok(Accel::Tcg);
     };
     let kernel = ProbeKernel {
-        vmlinuz: kernel.kernel.vmlinuz.clone(),
+        vmlinuz: kernel.image.clone(),
         boot_modules: kernel.boot_modules.clone(),
         guest_init: guest.init.clone(),
     };
@@ -293,7 +293,7 @@ impl Stage {
         let plan = CellPlan {
             kernel_name: cell.id.kernel.clone(),
             kernel_release: ready.kernel.release.clone(),
-            vmlinuz: ready.kernel.vmlinuz.clone(),
+            vmlinuz: ready.image.clone(),
             boot_modules: ready.boot_modules.clone(),
             cowbird_ko: built,
             guest_init: self.guest.init.clone(),

@@ -1,5 +1,6 @@
 //! Records a running machine into a trace file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use aya::maps::{MapData, RingBuf};
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::devices::{self, BlockDevice};
+use crate::devices::{self, BlockDevice, Snapshot};
+use crate::event::Kind;
 use crate::format::{Footer, FormatError, Meta, TraceWriter};
 use crate::kernel::{Decoder, WireError};
 use crate::probes::{self, Counters, ProbeError, ProbeOptions, Probes};
@@ -114,6 +116,10 @@ struct Recorder {
     decoder: Decoder,
     writer: TraceWriter<File>,
     flushed: Instant,
+    /// Every snapshot that was there at any time.
+    snapshots: BTreeMap<u32, Snapshot>,
+    /// A module event came of a snapshot that may be unknown.
+    look_for_snapshots: bool,
 }
 
 impl Recorder {
@@ -123,9 +129,23 @@ impl Recorder {
             let Some(event) = self.ring.next() else {
                 return Ok(taken);
             };
-            self.writer.push(self.decoder.decode(&event)?)?;
+            let record = self.decoder.decode(&event)?;
+            // A new snapshot says so with a change of state.
+            self.look_for_snapshots |= record.kind == Kind::State
+                || record
+                    .minor()
+                    .is_some_and(|minor| !self.snapshots.contains_key(&minor));
+            self.writer.push(record)?;
         }
         Ok(MAX_BATCH)
+    }
+
+    /// Asks the module which devices its snapshots are of, while they are there.
+    fn learn_snapshots(&mut self) {
+        if std::mem::take(&mut self.look_for_snapshots) {
+            self.snapshots
+                .extend(devices::snapshots().into_iter().map(|new| (new.minor, new)));
+        }
     }
 
     fn flush_if_old(&mut self) -> Result<(), RecordError> {
@@ -181,7 +201,7 @@ impl Recorder {
             lost_to_recursion: sum.lost_to_recursion(misses.unwrap_or(0)),
             duplicates: sum.mark_failures,
             devices: (devices != start.devices).then_some(devices),
-            snapshots: devices::snapshots(),
+            snapshots: self.snapshots.into_values().collect(),
         };
         let file = self.writer.finish(&footer)?;
         let io = |source| FormatError::Io {
@@ -223,11 +243,14 @@ pub fn record(
         decoder: Decoder::new(facts),
         writer: TraceWriter::new(file, &meta)?,
         flushed: Instant::now(),
+        snapshots: BTreeMap::new(),
+        look_for_snapshots: true,
     };
     ready(&meta);
     let started = Instant::now();
     let stopped_by = loop {
         let taken = recorder.drain()?;
+        recorder.learn_snapshots();
         recorder.flush_if_old()?;
         if stop.load(Ordering::Relaxed) {
             break "signal";

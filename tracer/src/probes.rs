@@ -35,6 +35,9 @@ pub const MODULE_TRACEPOINTS: [&str; 10] = [
     "cowbird_error",
 ];
 
+/// Each block event has programs 0 to this one; `LAST_CHANCE` in `bpf/cowbird_trace.bpf.c`.
+const LAST_CHANCE: u32 = 3;
+
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -146,7 +149,7 @@ pub struct Counters {
     pub dropped: u64,
     /// Events with a field that could not be read.
     pub read_faults: u64,
-    /// Events that a second program recorded because the first was skipped.
+    /// Events that a later program recorded because the first was skipped.
     pub rescued: u64,
     /// Events that may be there twice.
     pub mark_failures: u64,
@@ -181,7 +184,7 @@ pub struct ProbeOptions {
 struct Attached {
     program: String,
     tracepoint: &'static str,
-    second: bool,
+    chance: u32,
     link: Option<RawTracePointLinkId>,
 }
 
@@ -228,16 +231,17 @@ impl Probes {
             ("bio_complete_arg", 1, "block_bio_complete"),
         ];
         for (stem, argument, tracepoint) in programs {
-            // The first must be there before the second, which acts for it.
-            self.attach(format!("{stem}{argument}"), tracepoint, false)?;
-            self.attach(format!("{stem}{argument}_second"), tracepoint, true)?;
+            // The first must be there before those that act for it.
+            for chance in 0..=LAST_CHANCE {
+                self.attach(format!("{stem}{argument}_{chance}"), tracepoint, chance)?;
+            }
         }
         Ok(())
     }
 
     fn attach_module(&mut self) -> Result<(), ProbeError> {
         for tracepoint in MODULE_TRACEPOINTS {
-            match self.attach(tracepoint.to_owned(), tracepoint, false) {
+            match self.attach(tracepoint.to_owned(), tracepoint, 0) {
                 Ok(()) => self.module = true,
                 Err(ProbeError::Program { source, .. })
                     if !self.module && os_error(&*source) == Some(libc::ENOENT) =>
@@ -261,7 +265,7 @@ impl Probes {
         &mut self,
         program: String,
         tracepoint: &'static str,
-        second: bool,
+        chance: u32,
     ) -> Result<(), ProbeError> {
         let failed = |operation| {
             let program = program.clone();
@@ -277,7 +281,7 @@ impl Probes {
         self.attached.push(Attached {
             program,
             tracepoint,
-            second,
+            chance,
             link: Some(link),
         });
         Ok(())
@@ -325,15 +329,15 @@ impl Probes {
         Ok(values.iter().copied().collect())
     }
 
-    /// Stops new events, second programs first: without its first one a second program would take
-    /// every event for a missed one. Events under way may still come for a moment.
+    /// Stops new events, first programs last: without the one before it a program would take every
+    /// event for a missed one. Events under way may still come for a moment.
     ///
     /// # Errors
     /// When a program cannot be detached.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
-        for second in [true, false] {
+        for chance in (0..=LAST_CHANCE).rev() {
             for at in 0..self.attached.len() {
-                if self.attached[at].second != second {
+                if self.attached[at].chance != chance {
                     continue;
                 }
                 let name = self.attached[at].program.clone();
@@ -357,7 +361,7 @@ impl Probes {
         let firsts: Vec<String> = self
             .attached
             .iter()
-            .filter(|attached| !attached.second)
+            .filter(|attached| attached.chance == 0)
             .map(|attached| attached.program.clone())
             .collect();
         firsts
@@ -384,13 +388,11 @@ fn load_object(options: &ProbeOptions) -> Result<Ebpf, ProbeError> {
         let (first, end) = device.range();
         (first.0, end.0)
     });
-    let second_chance = 1_u32;
     let mut loader = EbpfLoader::new();
     loader
         .override_global("filter_disk", &disk, true)
         .override_global("filter_first_sector", &first, true)
         .override_global("filter_end_sector", &end, true)
-        .override_global("second_chance", &second_chance, true)
         .map_max_entries("events", options.ring_bytes);
     loader
         .load(OBJECT)

@@ -2,6 +2,8 @@
 //! are damaged or newer, with a clear message.
 //! Method: files in `fixtures/`, written once by `rewrite_fixtures` (ignored) and then kept.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -93,8 +95,11 @@ fn written() -> Vec<u8> {
     writer.finish(&footer()).unwrap()
 }
 
-/// What can be read of a fixture: events, footer, defects.
-fn read(name: &str) -> Result<(Vec<Record>, Option<Footer>, Vec<String>), FormatError> {
+/// Events, footer and defects.
+type Content = (Vec<Record>, Option<Footer>, Vec<String>);
+
+/// What can be read of a fixture.
+fn read(name: &str) -> Result<Content, FormatError> {
     let bytes = fs::read(path(name)).unwrap();
     let mut reader = TraceReader::new(bytes.as_slice())?;
     let (mut events, mut footer) = (Vec::new(), None);

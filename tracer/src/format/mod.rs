@@ -150,7 +150,7 @@ pub struct Footer {
     pub read_faults: u64,
     /// Runs of first programs that the kernel skipped; `None` if it does not count them.
     pub recursion_misses: Option<u64>,
-    /// Of these, recorded by the second program.
+    /// Of these, recorded by a later program.
     pub rescued: u64,
     /// At most so many events were lost to skipped runs.
     pub lost_to_recursion: u64,
@@ -158,7 +158,7 @@ pub struct Footer {
     pub duplicates: u64,
     /// Block devices at the end, if they differ from those at the start.
     pub devices: Option<Vec<BlockDevice>>,
-    /// Snapshots at the end.
+    /// Every snapshot that was there during the recording.
     pub snapshots: Vec<Snapshot>,
 }
 

@@ -20,7 +20,9 @@
  * device may be missed too, which does not matter; at least this many were:
  * the unwanted ones that the second programs saw, less those that the first
  * ones saw. A mark that stays because the last program was skipped can only
- * prevent a rescue, so the sum stays right.
+ * prevent a rescue, so the sum stays right. To make that rare, marks name the
+ * thread and the sector too: requests are few and soon used again. The
+ * recorder sweeps away old marks.
  */
 #include "kernel.h"
 #include "event.h"
@@ -63,14 +65,16 @@ struct {
 
 struct mark_key {
 	u64 object;
-	u64 kind;
+	u64 sector;
+	u32 tid;
+	u32 kind;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_MARKS);
 	__type(key, struct mark_key);
-	__type(value, u8);
+	__type(value, u64); /* when it was made, for the sweep */
 } seen SEC(".maps");
 
 /* What a program has found out before it reserves room for the event. */
@@ -78,6 +82,7 @@ struct found {
 	u64 object;
 	u64 parent;
 	u64 sector;
+	u64 mark_sector; /* as it stands in the object, at each of its programs */
 	u32 bytes;
 	u32 opf;
 	u32 disk;
@@ -172,13 +177,26 @@ static __always_inline int wanted(const struct found *found, int chance)
 	return 0;
 }
 
+static __always_inline struct mark_key mark_of(const struct found *found)
+{
+	struct mark_key key = {
+		.object = found->object,
+		.sector = found->mark_sector,
+		.tid = (u32)bpf_get_current_pid_tgid(),
+		.kind = found->kind,
+	};
+
+	return key;
+}
+
 /* Says whether an earlier program has recorded the event. */
 static __always_inline int handled(const struct found *found, int chance)
 {
-	struct mark_key key = { .object = found->object, .kind = found->kind };
+	struct mark_key key;
 
 	if (chance == 0)
 		return 0;
+	key = mark_of(found);
 	if (chance < LAST_CHANCE)
 		return bpf_map_lookup_elem(&seen, &key) != 0;
 	return bpf_map_delete_elem(&seen, &key) != -2 /* ENOENT */;
@@ -187,13 +205,13 @@ static __always_inline int handled(const struct found *found, int chance)
 /* Tells the later programs that this one records the event. */
 static __always_inline void claim(struct found *found, int chance)
 {
-	struct mark_key key = { .object = found->object, .kind = found->kind };
+	struct mark_key key = mark_of(found);
 	struct cbt_counters *count = this_cpu_counters();
-	u8 one = 1;
+	u64 now = bpf_ktime_get_ns();
 
 	if (!count)
 		return;
-	if (chance < LAST_CHANCE && bpf_map_update_elem(&seen, &key, &one, BPF_ANY))
+	if (chance < LAST_CHANCE && bpf_map_update_elem(&seen, &key, &now, BPF_ANY))
 		__sync_fetch_and_add(&count->mark_failures, 1);
 	if (chance > 0) {
 		found->marks |= CBT_RESCUED;
@@ -256,10 +274,11 @@ static __always_inline int bio_queue(struct bio *bio, int chance)
 	struct found found = { .object = (u64)bio, .kind = CBT_BIO_QUEUE };
 	struct place place = {};
 
+	READ(&found, found.sector, bio->bi_iter.bi_sector);
+	found.mark_sector = found.sector;
 	if (handled(&found, chance))
 		return 0;
 	device_of_bio(&found, bio);
-	READ(&found, found.sector, bio->bi_iter.bi_sector);
 	READ(&found, found.bytes, bio->bi_iter.bi_size);
 	if (!wanted(&found, chance)) {
 		/* The bio's memory may have served a wanted one before. */
@@ -283,6 +302,7 @@ static __always_inline int bio_complete(struct bio *bio, int chance)
 	struct place *place;
 	u8 status = 0;
 
+	READ(&found, found.mark_sector, bio->bi_iter.bi_sector);
 	if (handled(&found, chance))
 		return 0;
 	device_of_bio(&found, bio);
@@ -293,7 +313,7 @@ static __always_inline int bio_complete(struct bio *bio, int chance)
 		found.opf = place->opf;
 		found.marks |= CBT_FROM_QUEUE;
 	} else {
-		READ(&found, found.sector, bio->bi_iter.bi_sector);
+		found.sector = found.mark_sector;
 		READ(&found, found.bytes, bio->bi_iter.bi_size);
 		READ(&found, found.opf, bio->bi_opf);
 	}
@@ -311,10 +331,11 @@ static __always_inline int look_at_request(struct found *found, struct request *
 {
 	struct bio *bio = 0;
 
+	READ(found, found->sector, rq->__sector);
+	found->mark_sector = found->sector;
 	if (handled(found, chance))
 		return 0;
 	device_of_request(found, rq);
-	READ(found, found->sector, rq->__sector);
 	if (found->sector == ~0ULL) /* a request without a place, such as a flush */
 		found->sector = 0;
 	if (found->kind == CBT_RQ_ISSUE)

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -172,6 +172,19 @@ impl Counters {
     }
 }
 
+/// `struct mark_key` in `bpf/cowbird_trace.bpf.c`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct MarkKey {
+    object: u64,
+    sector: u64,
+    tid: u32,
+    kind: u32,
+}
+
+// SAFETY: repr(C) with 24 bytes of integers: every bit pattern is valid and there is no padding.
+unsafe impl aya::Pod for MarkKey {}
+
 /// What to attach.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
@@ -327,6 +340,31 @@ impl Probes {
             PerCpuArray::try_from(map).map_err(map_error("counters"))?;
         let values = array.get(&0, 0).map_err(map_error("counters"))?;
         Ok(values.iter().copied().collect())
+    }
+
+    /// Takes away the marks that were made before a time of `CLOCK_MONOTONIC`, in nanoseconds.
+    /// They stay behind where the last program of an event was skipped.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn sweep_marks(&mut self, before_ns: u64) -> Result<(), ProbeError> {
+        let map = self
+            .ebpf
+            .map_mut("seen")
+            .ok_or_else(|| ProbeError::Missing("map seen".to_owned()))?;
+        let mut marks: HashMap<_, MarkKey, u64> =
+            HashMap::try_from(map).map_err(map_error("seen"))?;
+        // A mark that goes away meanwhile is as good as swept.
+        let old: Vec<MarkKey> = marks
+            .iter()
+            .flatten()
+            .filter(|(_, made_ns)| *made_ns < before_ns)
+            .map(|(key, _)| key)
+            .collect();
+        for key in old {
+            let _ = marks.remove(&key);
+        }
+        Ok(())
     }
 
     /// Stops new events, first programs last: without the one before it a program would take every

@@ -30,6 +30,9 @@ const MAX_CHUNK_AGE: Duration = Duration::from_secs(1);
 /// Events taken from the ring buffer before limits are looked at again.
 const MAX_BATCH: usize = 65536;
 
+/// No thread stays longer between two programs of one event, so older marks are left over.
+const MAX_MARK_AGE: Duration = Duration::from_secs(10);
+
 /// Programs that run while they are detached end within microseconds; this is for a machine that
 /// is stopped meanwhile.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
@@ -148,9 +151,12 @@ impl Recorder {
         }
     }
 
-    fn flush_if_old(&mut self) -> Result<(), RecordError> {
+    fn tidy_if_due(&mut self) -> Result<(), RecordError> {
         if self.flushed.elapsed() >= MAX_CHUNK_AGE {
             self.writer.flush()?;
+            let age = MAX_MARK_AGE.as_nanos() as u64;
+            let now = now_ns(ClockId::Monotonic);
+            self.probes.sweep_marks(now.saturating_sub(age))?;
             self.flushed = Instant::now();
         }
         Ok(())
@@ -251,7 +257,7 @@ pub fn record(
     let stopped_by = loop {
         let taken = recorder.drain()?;
         recorder.learn_snapshots();
-        recorder.flush_if_old()?;
+        recorder.tidy_if_due()?;
         if stop.load(Ordering::Relaxed) {
             break "signal";
         }

@@ -62,24 +62,24 @@ pub enum ProbeError {
     Kernel(#[from] KernelError),
     /// The object does not load.
     #[error("cannot load the BPF object: {}", chain(.0))]
-    Object(#[from] Box<EbpfError>),
+    Object(Box<EbpfError>),
     /// A program is refused.
-    #[error("cannot {operation} BPF program {program}: {}", chain(.source))]
+    #[error("cannot {operation} BPF program {program}: {}", chain(.reason))]
     Program {
         /// `load` or `attach`.
         operation: &'static str,
         /// Which one.
         program: String,
         /// Why.
-        source: Box<ProgramError>,
+        reason: Box<ProgramError>,
     },
     /// A map cannot be used.
-    #[error("cannot use BPF map {map}: {}", chain(.source))]
+    #[error("cannot use BPF map {map}: {}", chain(.reason))]
     Map {
         /// Which one.
         map: &'static str,
         /// Why.
-        source: Box<MapError>,
+        reason: Box<MapError>,
     },
     /// The object lacks a part: a defect of this program.
     #[error("the BPF object has no {0}")]
@@ -256,8 +256,8 @@ impl Probes {
         for tracepoint in MODULE_TRACEPOINTS {
             match self.attach(tracepoint.to_owned(), tracepoint, 0) {
                 Ok(()) => self.module = true,
-                Err(ProbeError::Program { source, .. })
-                    if !self.module && os_error(&*source) == Some(libc::ENOENT) =>
+                Err(ProbeError::Program { reason, .. })
+                    if !self.module && os_error(&*reason) == Some(libc::ENOENT) =>
                 {
                     return Ok(()); // not loaded
                 }
@@ -282,10 +282,10 @@ impl Probes {
     ) -> Result<(), ProbeError> {
         let failed = |operation| {
             let program = program.clone();
-            move |source| ProbeError::Program {
+            move |reason| ProbeError::Program {
                 operation,
                 program,
-                source: Box::new(source),
+                reason: Box::new(reason),
             }
         };
         let loaded = self.program(&program)?;
@@ -381,10 +381,10 @@ impl Probes {
                 let name = self.attached[at].program.clone();
                 if let Some(link) = self.attached[at].link.take() {
                     let detached = self.program(&name)?.detach(link);
-                    detached.map_err(|source| ProbeError::Program {
+                    detached.map_err(|reason| ProbeError::Program {
                         operation: "detach",
                         program: name,
-                        source: Box::new(source),
+                        reason: Box::new(reason),
                     })?;
                 }
             }
@@ -413,9 +413,9 @@ impl Probes {
 }
 
 fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
-    move |source| ProbeError::Map {
+    move |reason| ProbeError::Map {
         map,
-        source: Box::new(source),
+        reason: Box::new(reason),
     }
 }
 

@@ -44,12 +44,12 @@ pub enum RecordError {
     #[error(transparent)]
     Probes(#[from] ProbeError),
     /// The file cannot be created.
-    #[error("cannot create {path}: {source}; give another file with -o")]
+    #[error("cannot create {path}: {reason}; give another file with -o")]
     Create {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The file cannot be written.
     #[error(transparent)]
@@ -210,9 +210,9 @@ impl Recorder {
             snapshots: self.snapshots.into_values().collect(),
         };
         let file = self.writer.finish(&footer)?;
-        let io = |source| FormatError::Io {
+        let io = |reason| FormatError::Io {
             operation: "store",
-            source,
+            reason,
         };
         file.sync_all().map_err(io)?;
         let file_bytes = file.metadata().map_err(io)?.len();
@@ -238,9 +238,9 @@ pub fn record(
     };
     let mut probes = Probes::start(&probe_options, &facts)?;
     // Only now: a recording that cannot begin must not cost the trace that was there.
-    let file = File::create(&options.output).map_err(|source| RecordError::Create {
+    let file = File::create(&options.output).map_err(|reason| RecordError::Create {
         path: options.output.clone(),
-        source,
+        reason,
     })?;
     let meta = describe(options, &probes);
     let mut recorder = Recorder {

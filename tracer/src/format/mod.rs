@@ -64,7 +64,8 @@ const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 /// Events in one chunk: what a crash or a damaged byte can cost.
 pub const MAX_CHUNK_EVENTS: usize = 8192;
 
-/// What can go wrong with a trace file.
+/// What can go wrong with a trace file. As in all errors of this crate, the message tells the whole
+/// story, so there is no further source to print.
 #[derive(Debug, Error)]
 pub enum FormatError {
     /// The file is something else.
@@ -88,12 +89,12 @@ pub enum FormatError {
     )]
     FutureVersion(u32),
     /// Reading or writing failed.
-    #[error("cannot {operation} the trace: {source}")]
+    #[error("cannot {operation} the trace: {reason}")]
     Io {
         /// What was tried.
         operation: &'static str,
         /// Why it failed.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A chunk that this program made is too large: a defect.
     #[error("a chunk of {0} bytes is larger than a trace may have")]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use cowbird_model::Verdict;
-use cowbird_proto::message::Request;
+use cowbird_proto::message::{Hello, Request};
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
@@ -84,13 +84,9 @@ async fn attempt(
     let (mut vm, hello) = Vm::boot(config, plan.limits.clone())
         .await
         .map_err(|end| boot_failure(end, findings))?;
-    if hello.kernel_release != plan.kernel_release {
-        let detail = format!(
-            "the plan says kernel {}, the guest runs {}",
-            plan.kernel_release, hello.kernel_release
-        );
+    if let Err(error) = check_guest(plan, &hello) {
         vm.stop().await;
-        return Err(HarnessError::Plan { detail }.into());
+        return Err(error.into());
     }
 
     let mut driver = Driver {
@@ -114,6 +110,18 @@ async fn attempt(
     clock.enter("verify");
     let judgement = in_background(move || verify::judge(&files, &evidence, &observations)).await?;
     Ok(weigh(judgement, findings))
+}
+
+/// The guest must be the one that was planned: a race needs its two CPUs.
+fn check_guest(plan: &CellPlan, hello: &Hello) -> HarnessResult<()> {
+    if hello.kernel_release != plan.kernel_release || hello.cpus != plan.cpus {
+        let detail = format!(
+            "the plan says kernel {} on {} CPUs, the guest runs {} on {}",
+            plan.kernel_release, plan.cpus, hello.kernel_release, hello.cpus
+        );
+        return Err(HarnessError::Plan { detail });
+    }
+    Ok(())
 }
 
 /// Before the module is loaded, a panic or hang of the kernel is nobody's but the host's: this
@@ -287,7 +295,12 @@ fn verdict_of(error: &CaseError, findings: &mut Findings) -> (Verdict, String) {
         }
         CaseError::Ended(End::Hang { .. }) => Verdict::Hang,
         CaseError::Ended(End::Lost { .. }) => Verdict::LostGuest,
-        CaseError::Ended(End::Infrastructure(_)) => Verdict::Infrastructure,
+        CaseError::Ended(End::Infrastructure(error)) => {
+            if let HarnessError::Emulator { excerpt } = error {
+                findings.excerpt.clone_from(excerpt);
+            }
+            Verdict::Infrastructure
+        }
         CaseError::Failed(_) => Verdict::Mismatch,
         CaseError::Unsupported(_) => Verdict::Unsupported,
     };

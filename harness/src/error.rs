@@ -38,6 +38,15 @@ pub enum HarnessError {
         /// What it said.
         detail: String,
     },
+    /// The emulator executed code that is not in the guest's memory.
+    #[error(
+        "the emulator executed a breakpoint that is not in memory any more, a fault of QEMU before \
+         8.1; use a newer QEMU or run the cell again"
+    )]
+    Emulator {
+        /// Console around it.
+        excerpt: String,
+    },
     /// QMP says something that this client does not understand.
     #[error("QMP {operation}: {detail}")]
     Qmp {

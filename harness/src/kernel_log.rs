@@ -42,6 +42,9 @@ const PANICS: [&str; 2] = ["Kernel panic - not syncing", "end Kernel panic"];
 /// By which the guest's init says that its agent, not the kernel, failed.
 const AGENT_LOST: &str = "cowbird-guest: AGENT LOST";
 
+/// The breakpoint instruction, as the kernel prints code.
+const BREAKPOINT: &str = "cc";
+
 /// A finding in the kernel log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Splat {
@@ -93,6 +96,24 @@ pub fn find_panic(console: &str) -> Option<Splat> {
         headline: lines[at].to_owned(),
         excerpt: lines[from..to].join("\n"),
     })
+}
+
+/// Whether the kernel died of a breakpoint instruction that is not in its memory.
+///
+/// Kernels patch their own code with breakpoints in between. QEMU before 8.1 can go on executing
+/// such a breakpoint after it was replaced (it translated the code while another CPU wrote it); the
+/// kernel then finds no reason for it and panics. The kernel prints the memory around the
+/// instruction, which has no breakpoint (`cc`) any more: no fault of any software in the guest
+/// looks like this. Seen with QEMU 7.2: `Oops: int3` in `set_next_task_fair` of 7.3, one boot of 30.
+#[must_use]
+pub fn is_stale_breakpoint(excerpt: &str) -> bool {
+    let mut lines = excerpt
+        .lines()
+        .skip_while(|line| !line.contains("int3: 0000 [#1]"));
+    let code = lines.find_map(|line| line.split_once("Code: ").map(|(_, code)| code));
+    code.and_then(|code| code.split_once(" <"))
+        .and_then(|(before, _)| before.split_whitespace().next_back())
+        .is_some_and(|executed| executed != BREAKPOINT)
 }
 
 /// The line by which the guest's init reports the end of its agent, if there is one.
@@ -149,6 +170,21 @@ mod tests {
         assert!(find_splat(&[record(4, "cowbird: COW file full")]).is_some());
         assert!(find_splat(&[record(3, "cowbird cowbird0: I/O error")]).is_some());
         assert!(find_splat(&[record(5, "cowbird: loaded")]).is_none());
+    }
+
+    /// Goal: only a breakpoint that is not there is the emulator's fault. Method: the lines of a
+    /// real one, and the same with the breakpoint in memory.
+    #[test]
+    fn a_breakpoint_that_is_not_in_memory_is_told_from_one_that_is() {
+        let real = "[    1.411207] Oops: int3: 0000 [#1] SMP NOPTI\n\
+            [    1.413161] RIP: 0010:set_next_task_fair+0x609/0x780\n\
+            [    1.413161] Code: 47 c2 eb 6d 0f <1f> 44 00 00 48 8b 3c 24 4c\n\
+            [    1.413161] Kernel panic - not syncing: Fatal exception in interrupt\n";
+        assert!(is_stale_breakpoint(real));
+        assert!(!is_stale_breakpoint(
+            &real.replace("6d 0f <1f>", "6d cc <1f>")
+        ));
+        assert!(!is_stale_breakpoint(&real.replace("int3: 0000", "0002")));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::report::Class;
 
 /// The one way in which a cell ended.
 ///
-/// The first two speak about blocks, the next four about the module or its kernel, the last two
+/// The first two speak about blocks, the next three about the module or its kernel, the last three
 /// about neither: they are never charged to the module, and never count as a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -31,8 +31,17 @@ const MATRIX_TOOLS: [Tool; 4] = [
     },
 ];
 
+/// What a command needs of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// To boot kernels and run cells.
+    Matrix,
+    /// Also to run everything that `test` runs.
+    Everything,
+}
+
 /// Programs that only `test` runs.
-pub const TEST_TOOLS: [Tool; 2] = [
+const TEST_TOOLS: [Tool; 2] = [
     Tool {
         program: "make",
         package: "make",
@@ -43,8 +52,24 @@ pub const TEST_TOOLS: [Tool; 2] = [
     },
 ];
 
+/// The library that reads C headers for `gen-abi`. It is loaded by name, so it is looked for where
+/// the loader of the bindings looks for it.
+const LIBCLANG: [&str; 4] = [
+    "/usr/lib/llvm-*/lib/libclang.so*",
+    "/usr/lib/llvm-*/lib/libclang-[0-9]*.so*",
+    "/usr/lib/*-linux-gnu/libclang-[0-9]*.so*",
+    "/usr/lib64/libclang.so*",
+];
+const LIBCLANG_PACKAGE: &str = "libclang-dev";
+
 /// Folders that hold system programs and are not on every user's path.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// Whether the library of [`LIBCLANG`] is there, or the user says where.
+fn has_libclang() -> bool {
+    let found = |pattern: &str| glob::glob(pattern).is_ok_and(|mut paths| paths.next().is_some());
+    std::env::var_os("LIBCLANG_PATH").is_some() || LIBCLANG.iter().any(|pattern| found(pattern))
+}
 
 /// A program and the package that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,8 +101,13 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn missing(catalogue: &Catalogue, extra: &[Tool]) -> Missing {
+fn missing(catalogue: &Catalogue, needs: Needs) -> Missing {
     let mut missing = Missing::new();
+    let everything = needs == Needs::Everything;
+    let extra = if everything { &TEST_TOOLS[..] } else { &[] };
+    if everything && !has_libclang() {
+        missing.insert(("libclang".to_owned(), LIBCLANG_PACKAGE.to_owned()));
+    }
     for tool in MATRIX_TOOLS
         .iter()
         .chain(extra)
@@ -117,11 +147,11 @@ fn describe(missing: &Missing) -> (String, String) {
 /// allowed, and otherwise says how.
 pub fn ensure(
     catalogue: &Catalogue,
-    extra: &[Tool],
+    needs: Needs,
     offline: bool,
     ui: &std::sync::Arc<Ui>,
 ) -> Result<()> {
-    let lacking = missing(catalogue, extra);
+    let lacking = missing(catalogue, needs);
     if lacking.is_empty() {
         return Ok(());
     }
@@ -135,7 +165,7 @@ pub fn ensure(
     let task = ui.task(&format!("install what is missing ({what}): {command}"));
     install(&command).with_context(|| format!("missing {what}, and `{command}` failed"))?;
     drop(task);
-    let still = missing(catalogue, extra);
+    let still = missing(catalogue, needs);
     if !still.is_empty() {
         let (what, command) = describe(&still);
         bail!("{what} still missing after `{command}`; check PATH");

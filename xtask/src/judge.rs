@@ -9,7 +9,7 @@
 //! | mutant, `mismatch` with the classes that its list entry asks for | caught |
 //! | mutant, `pass`, or `mismatch` of other classes | missed |
 //! | mutant, any other verdict about the module or its kernel | failed |
-//! | `infrastructure` | broken |
+//! | `lost-guest`, `infrastructure` | broken |
 //! | `unsupported` | skipped |
 //!
 //! Not every case can see every fault, so a mutant may be missed by some cells: it has *survived* a
@@ -34,7 +34,7 @@ pub enum Standing {
     Missed,
     /// The module or its kernel failed.
     Failed,
-    /// The harness or the machine failed.
+    /// The guest was lost, or the harness or the machine failed: nothing was shown about the module.
     Broken,
     /// The kernel cannot run the case.
     Skipped,
@@ -62,7 +62,7 @@ pub fn is_caught(mutant: &Mutant, result: &CellResult) -> bool {
 /// How a result counts. `caught` of a mutant's result must be set.
 pub fn standing(result: &CellResult) -> Standing {
     match (result.verdict, result.caught) {
-        (Verdict::Infrastructure, _) => Standing::Broken,
+        (Verdict::LostGuest | Verdict::Infrastructure, _) => Standing::Broken,
         (Verdict::Unsupported, _) => Standing::Skipped,
         (_, Some(true)) => Standing::Caught,
         (Verdict::Pass | Verdict::Mismatch, Some(false)) => Standing::Missed,
@@ -188,17 +188,20 @@ pub mod tests {
         use Verdict::*;
         let pass = result("k", "a", None, Pass);
         assert_eq!(exit(std::slice::from_ref(&pass)), 0);
-        for verdict in [Mismatch, KernelSplat, Panic, Hang, LostGuest] {
+        for verdict in [Mismatch, KernelSplat, Panic, Hang] {
             assert_eq!(
                 exit(&[pass.clone(), result("k", "b", None, verdict)]),
                 1,
                 "{verdict}"
             );
         }
-        assert_eq!(
-            exit(&[pass.clone(), result("k", "b", None, Infrastructure)]),
-            2
-        );
+        for verdict in [LostGuest, Infrastructure] {
+            assert_eq!(
+                exit(&[pass.clone(), result("k", "b", None, verdict)]),
+                2,
+                "{verdict}"
+            );
+        }
         assert_eq!(
             exit(&[pass.clone(), result("k", "b", None, Unsupported)]),
             0

@@ -16,6 +16,7 @@ mod repo;
 mod runner;
 mod select;
 mod setup;
+mod stage;
 mod table;
 mod test;
 mod ui;

@@ -1,16 +1,13 @@
 //! `test-matrix`: from the command line to a judged table of verdicts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use cowbird_harness::accel::Accel;
-use cowbird_harness::cases::{CaseInfo, cases};
-use cowbird_harness::limits::Limits;
-use cowbird_harness::plan::{CellOutcome, CellPlan, DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
-use cowbird_images::{Catalogue, KernelSpec};
-use cowbird_model::{CellResult, Phase, RunResults};
+use anyhow::{Context, Result, bail};
+use cowbird_harness::{CellPlan, cases};
+use cowbird_images::Catalogue;
+use cowbird_model::RunResults;
 
 use crate::cli::{AccelChoice, MatrixArgs};
 use crate::guest::{self, GuestPrograms};
@@ -18,14 +15,11 @@ use crate::judge::{self, Judgement};
 use crate::mutants::{self, Mutant};
 use crate::output::{self, OutDir};
 use crate::plan::{self, PlannedCell, Shard};
-use crate::prepare::{self, Ready, Wanted};
 use crate::runner;
 use crate::select::select;
+use crate::stage::Stage;
 use crate::ui::{Ui, print};
 use crate::{host, repo, table};
-
-/// Characters of a reason in the log of a run; all of it is in the results.
-const REASON_CHARS: usize = 160;
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.
 #[derive(Clone, Debug)]
@@ -89,6 +83,9 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     };
     let mutant_names = names(&mutants, |mutant| &mutant.name);
     let cells = plan::plan(&kernels, &chosen_cases, &mutant_names, seed, args.shard);
+    if cells.is_empty() && args.shard.is_none() {
+        bail!("no kernel and case are in this tier; name them with --kernel and --case");
+    }
     let jobs = args.jobs.map_or_else(default_jobs, usize::from);
     let (shard, accel, offline) = (args.shard, args.accel, args.offline);
     Ok(Run {
@@ -129,16 +126,31 @@ fn default_jobs() -> usize {
 
 /// Runs the cells of a checked run.
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
-    host::ensure(&run.catalogue, &[], run.offline, ui)?;
+    host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
     ui.line(&format!("seed {}", run.seed));
     let guest = guest::build(run.offline, ui)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the harness")?;
-    let results = runtime.block_on(run_all(run, &guest, ui))?;
+    let results = runtime()?.block_on(run_all(run, &guest, ui))?;
     let judgement = judge::judge(results.cells_expected, &results.cells);
     Ok(Ended { results, judgement })
+}
+
+/// Prepares what the first cell of a run needs and gives its plan, without running it.
+pub fn plan_first(run: &Run, scratch: &Path, ui: &Arc<Ui>) -> Result<CellPlan> {
+    host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
+    let guest = guest::build(run.offline, ui)?;
+    let cell = run.cells.first().context("there is no cell")?;
+    let stage = runtime()?.block_on(Stage::set(run, &guest, scratch, ui))?;
+    stage
+        .cell_plan(cell)
+        .map(|(_, plan)| plan)
+        .map_err(anyhow::Error::msg)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the harness")
 }
 
 async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunResults> {
@@ -149,19 +161,8 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
         cells: Vec::new(),
     };
     run.out.write_results(&results)?;
-    let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
-    let ready = prepare::prepare(&store, wanted(run)).await;
     let scratch = run.out.scratch()?;
-    let accel = choose_accel(run.accel, &ready, guest, scratch.path(), ui).await?;
-    let stage = Arc::new(Stage {
-        ready,
-        guest: guest.clone(),
-        accel,
-        scratch: scratch.path().to_owned(),
-        out: run.out.clone(),
-        mutants: run.mutants.clone(),
-        ui: Arc::clone(ui),
-    });
+    let stage = Arc::new(Stage::set(run, guest, scratch.path(), ui).await?);
     let counter = ui.counter(results.cells_expected, "cells");
     let one = move |cell: PlannedCell| {
         let stage = Arc::clone(&stage);
@@ -186,169 +187,6 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
         None => Ok(results),
         Some(error) => Err(error),
     }
-}
-
-/// What is needed of each kernel that has cells.
-fn wanted(run: &Run) -> Vec<Wanted> {
-    let specs = run.catalogue.kernels.iter();
-    let with_cells = specs.filter_map(|spec| {
-        let cells: Vec<&PlannedCell> = run
-            .cells
-            .iter()
-            .filter(|cell| cell.id.kernel == spec.name)
-            .collect();
-        (!cells.is_empty()).then(|| wanted_of(spec, &cells))
-    });
-    with_cells.collect()
-}
-
-fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
-    let mut mutants = Vec::new();
-    let mut modules = BTreeSet::<&str>::new();
-    for cell in cells {
-        if !mutants.contains(&cell.id.mutant) {
-            mutants.push(cell.id.mutant.clone());
-        }
-        let case = cases().iter().find(|case| case.name == cell.id.case);
-        modules.extend(
-            case.into_iter()
-                .flat_map(|case: &CaseInfo| case.needs_modules.iter().copied()),
-        );
-    }
-    let modules = modules.into_iter().map(ToString::to_string).collect();
-    Wanted {
-        spec: spec.clone(),
-        modules,
-        mutants,
-    }
-}
-
-/// Decides what QEMU runs the guests with.
-async fn choose_accel(
-    choice: AccelChoice,
-    ready: &BTreeMap<String, Result<Arc<Ready>, String>>,
-    guest: &GuestPrograms,
-    scratch: &std::path::Path,
-    ui: &Arc<Ui>,
-) -> Result<Accel> {
-    let _ = (ready, guest, scratch, ui);
-    Ok(match choice {
-        AccelChoice::Kvm => Accel::Kvm,
-        _ => Accel::Tcg,
-    })
-}
-
-/// What all cells share while they run.
-struct Stage {
-    ready: BTreeMap<String, Result<Arc<Ready>, String>>,
-    guest: GuestPrograms,
-    accel: Accel,
-    scratch: PathBuf,
-    out: OutDir,
-    mutants: Vec<Mutant>,
-    ui: Arc<Ui>,
-}
-
-impl Stage {
-    async fn run(&self, cell: PlannedCell) -> CellResult {
-        let task = self.ui.task(&cell.id.to_string());
-        let result = match self.cell_plan(&cell) {
-            Err(reason) => runner::broken(&cell, reason),
-            Ok((ready, plan)) => {
-                let outcome =
-                    cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await;
-                self.result(&cell, &ready, outcome)
-            }
-        };
-        task.end(&one_line(&result));
-        result
-    }
-
-    fn cell_plan(&self, cell: &PlannedCell) -> Result<(Arc<Ready>, CellPlan), String> {
-        let ready = self
-            .ready
-            .get(&cell.id.kernel)
-            .ok_or("the kernel was not prepared")?
-            .clone()?;
-        let built = ready
-            .built
-            .get(&cell.id.mutant)
-            .ok_or("the module was not built")?
-            .clone()?;
-        let plan = CellPlan {
-            kernel_name: cell.id.kernel.clone(),
-            kernel_release: ready.kernel.release.clone(),
-            vmlinuz: ready.kernel.vmlinuz.clone(),
-            boot_modules: ready.boot_modules.clone(),
-            cowbird_ko: built,
-            guest_init: self.guest.init.clone(),
-            cowbirdctl: self.guest.cowbirdctl.clone(),
-            case: cell.id.case.clone(),
-            mutant: cell.id.mutant.clone(),
-            seed: cell.seed,
-            accel: self.accel,
-            cpus: DEFAULT_CPUS,
-            memory_mib: DEFAULT_MEMORY_MIB,
-            work_dir: self.scratch.join(cell.id.slug()),
-            bundle_dir: self
-                .out
-                .bundle(&format!("{}+{}", cell.id.slug(), cell.seed)),
-            limits: Limits::default(),
-        };
-        Ok((ready, plan))
-    }
-
-    fn result(&self, cell: &PlannedCell, ready: &Ready, outcome: CellOutcome) -> CellResult {
-        let bundle = outcome.bundle;
-        let mut result = CellResult {
-            kernel_version: format!("{} {}", ready.kernel.release, ready.kernel.package_version),
-            verdict: outcome.verdict,
-            blocks_checked: outcome.blocks_checked,
-            blocks_bad: outcome.blocks_bad,
-            classes: outcome.classes,
-            phases: outcome
-                .phases
-                .into_iter()
-                .map(|(name, time)| Phase {
-                    name,
-                    seconds: time.as_secs_f64(),
-                })
-                .collect(),
-            seconds: outcome.seconds,
-            bundle: bundle.as_ref().map(|path| path.display().to_string()),
-            ..runner::broken(cell, outcome.reason)
-        };
-        if let Some(name) = &cell.id.mutant {
-            let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
-            let caught = mutant.is_some_and(|mutant| judge::is_caught(mutant, &result));
-            result.caught = Some(caught);
-            if caught && let Some(bundle) = &bundle {
-                output::prune_bundle(bundle);
-            }
-        }
-        result
-    }
-}
-
-/// How a cell ended, for the log of the run.
-fn one_line(result: &CellResult) -> String {
-    let caught = match result.caught {
-        Some(true) => ", caught",
-        Some(false) => ", not caught",
-        None => "",
-    };
-    let line = result.reason.lines().next().unwrap_or_default();
-    let mut reason: String = line.chars().take(REASON_CHARS).collect();
-    if reason.len() < line.len() {
-        reason.push_str(" ..");
-    }
-    if !reason.is_empty() {
-        reason.insert_str(0, ": ");
-    }
-    format!(
-        "{}{caught}, {} of {} blocks bad, {:.1}s{reason}",
-        result.verdict, result.blocks_bad, result.blocks_checked, result.seconds
-    )
 }
 
 /// Prints the table, or the results as JSON with the table beside.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use cowbird_harness::kernel_image::unpacked;
 use cowbird_images::{KernelSpec, ModuleSource, PreparedKernel, Store, StoreOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -15,11 +16,16 @@ use crate::ui::{StoreProgress, Ui};
 /// Kernels that are prepared at the same time: one may wait for the network while another unpacks.
 const KERNELS_AT_ONCE: usize = 2;
 
+/// Folder of the cache for images of kernels that were unpacked on the host.
+const IMAGES_FOLDER: &str = "images";
+
 /// What one kernel's cells need.
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// The kernel.
     pub kernel: PreparedKernel,
+    /// Its image in the form that boots fastest.
+    pub image: PathBuf,
     /// Modules to load at boot, in order: name and uncompressed file.
     pub boot_modules: Vec<(String, PathBuf)>,
     /// The module under test by mutant, or why it does not build.
@@ -79,6 +85,7 @@ pub async fn prepare(
 
 fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
     let kernel = store.prepare(&wanted.spec)?;
+    let image = unpacked(&kernel.vmlinuz, &store.cache_dir().join(IMAGES_FOLDER))?;
     let names: Vec<&str> = wanted.modules.iter().map(String::as_str).collect();
     let boot_modules = store
         .boot_modules(&kernel, &names)?
@@ -100,6 +107,7 @@ fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
     }
     Ok(Ready {
         kernel,
+        image,
         boot_modules,
         built,
     })

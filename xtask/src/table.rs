@@ -184,7 +184,8 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
         .iter()
         .map(|(standing, count)| format!("{count} {}", standing.name()))
         .collect();
-    text += &format!("{expected} cells: {}\n", counts.join(", "));
+    let cells = if expected == 1 { "cell" } else { "cells" };
+    text += &format!("{expected} {cells}: {}\n", counts.join(", "));
     text
 }
 

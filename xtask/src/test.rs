@@ -62,7 +62,7 @@ struct Steps {
 pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
-    host::ensure(&catalogue, &host::TEST_TOOLS, args.offline, ui)?;
+    host::ensure(&catalogue, host::Needs::Everything, args.offline, ui)?;
     let logs = out.path().join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     let mut steps = Steps {
@@ -92,7 +92,14 @@ impl Steps {
         fmt.args(["fmt", "--all", "--check"]);
         self.tool("format", fmt)?;
         let mut clippy = self.cargo("clippy");
-        clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+        clippy.args([
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]);
         self.tool("lints", clippy)?;
         let mut tests = self.cargo("test");
         tests.args(["--workspace", "--no-fail-fast"]);
@@ -111,9 +118,31 @@ impl Steps {
         self.tool("bindings", gen_abi::generator(GenAbiArgs { check: true }))
     }
 
+    /// The harness on trial: guests that end in every way, on the oldest kernel. Its tests need the
+    /// plan of a cell, so plain `cargo test` leaves them out.
+    fn verdicts(&mut self, out: &Path, kernels: &[&str]) {
+        self.stepped("verdicts", |steps| {
+            let run = matrix::check(&matrix_args(out.to_owned(), kernels, steps.offline))?;
+            let plan = matrix::plan_first(&run, &out.join("running"), &steps.ui)?;
+            let path = out.join("plan.json");
+            let text = serde_json::to_string_pretty(&plan).context("a plan does not fit JSON")?;
+            std::fs::write(&path, text)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            let mut tests = steps.cargo("test");
+            tests.args(["-p", "cowbird-harness", "--test", "verdicts", "--"]);
+            tests.args(["--include-ignored", "--test-threads", "1"]);
+            tests.env("COWBIRD_SELF_TEST", &path);
+            let (good, output) = steps.run("verdicts", tests)?;
+            let count = count_tests(&output, good);
+            steps.show_if(count.failed > 0, &output);
+            Ok(count)
+        });
+    }
+
     /// The smoke matrices: all kernels with the module as it is, then all mutants on the oldest and
     /// the newest kernel of the catalogue.
     fn matrices(&mut self, out: &Path, kernels: &[&str]) {
+        self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
         self.matrix(
             "matrix",
             &matrix_args(out.join("matrix"), &[], self.offline),
@@ -128,7 +157,7 @@ impl Steps {
     }
 
     fn matrix(&mut self, name: &'static str, args: &MatrixArgs) {
-        let counted = self.step(name, |steps| {
+        self.stepped(name, |steps| {
             let ended = matrix::execute(&matrix::check(args)?, &steps.ui)?;
             matrix::show(&ended, false)?;
             let (passed, failed) = ended.judgement.passed_and_failed();
@@ -136,11 +165,16 @@ impl Steps {
             let failed = failed.max(u64::from(ended.judgement.exit != 0));
             Ok(Count { passed, failed })
         });
-        if let Err(error) = counted {
+    }
+
+    /// A step that may be unable to run, which then is its failure.
+    fn stepped(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Count>) {
+        if let Err(error) = self.step(name, work) {
             self.ui.line(&format!("error: {}", crate::describe(&error)));
+            let count = Count::one(false);
             self.done.push(Done {
                 name,
-                count: Count::one(false),
+                count,
                 time: Duration::ZERO,
             });
         }

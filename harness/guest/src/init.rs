@@ -19,6 +19,9 @@ const MODULE_LIST: &str = "/modules.list";
 /// Console text by which the host knows that the agent, not the kernel, failed.
 const AGENT_LOST: &str = "cowbird-guest: AGENT LOST";
 
+/// CPUs that a guest may have.
+const MAX_CPUS: u32 = 64;
+
 /// Pause before a wait that failed is tried again, so that PID 1 never spins.
 const WAIT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +42,7 @@ pub fn run() -> ! {
             eprintln!("cowbird-guest: {error}");
         }
     }
+    start_cpus();
     if let Err(error) = load_modules(Path::new(MODULE_LIST)) {
         lost(&error.to_string());
     }
@@ -74,6 +78,20 @@ fn mount_at(target: &str, fstype: &str) -> GuestResult<()> {
     }
     mount(fstype, target, fstype, MountFlags::empty(), None)
         .context(format_args!("mount {fstype} on {target}"))
+}
+
+/// Starts the CPUs that the kernel was told to leave alone while it booted. The Hello says how many
+/// there are in the end.
+fn start_cpus() {
+    for cpu in 1..MAX_CPUS {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        if !Path::new(&path).exists() {
+            return;
+        }
+        if let Err(error) = fs::write(&path, "1") {
+            eprintln!("cowbird-guest: start CPU {cpu}: {error}");
+        }
+    }
 }
 
 fn load_modules(list: &Path) -> GuestResult<()> {

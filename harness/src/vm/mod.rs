@@ -18,8 +18,9 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{interval, sleep, timeout};
 
+use crate::accel::Accel;
 use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::kernel_log::{Splat, find_agent_lost, find_panic};
+use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use crate::limits::{
     Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT, SOCKET_POLL,
     SUPERVISION_PERIOD,
@@ -217,7 +218,7 @@ impl Vm {
         }
         self.console.refresh()?;
         match find_panic(&self.console.text) {
-            Some(panic) => Err(End::Panic(panic).into()),
+            Some(panic) => Err(self.panicked(panic).into()),
             None => Ok(()),
         }
     }
@@ -261,7 +262,7 @@ impl Vm {
             self.console.refresh()?;
         }
         if let Some(panic) = find_panic(&self.console.text) {
-            return Err(End::Panic(panic));
+            return Err(self.panicked(panic));
         }
         if let Some(line) = find_agent_lost(&self.console.text) {
             return Err(HarnessError::Agent {
@@ -284,13 +285,24 @@ impl Vm {
         }
     }
 
+    /// A panic, if it is not the emulator's fault.
+    fn panicked(&self, panic: Splat) -> End {
+        if self.config.accel == Accel::Tcg && is_stale_breakpoint(&panic.excerpt) {
+            return HarnessError::Emulator {
+                excerpt: panic.excerpt,
+            }
+            .into();
+        }
+        End::Panic(panic)
+    }
+
     /// QEMU has ended and nobody asked it to: says why.
     fn classify_exit(&mut self, end: ProcessEnd) -> End {
         if let Err(error) = self.console.refresh() {
             return error.into();
         }
         if let Some(panic) = find_panic(&self.console.text) {
-            return End::Panic(panic);
+            return self.panicked(panic);
         }
         if let Some(line) = find_agent_lost(&self.console.text) {
             return HarnessError::Agent {

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * One event as the programs put it into the ring buffer; read by
+ * tracer/src/kernel.rs. 88 bytes, no padding, the machine's byte order.
+ */
+#ifndef COWBIRD_BPF_EVENT_H
+#define COWBIRD_BPF_EVENT_H
+
+enum cbt_kind {
+	CBT_BIO_QUEUE = 1,
+	CBT_RQ_ISSUE = 2,
+	CBT_RQ_COMPLETE = 3,
+	CBT_BIO_COMPLETE = 4,
+	/* The module's events; see tracer/EVENTS.md. */
+	CBT_INTERCEPT = 16,
+	CBT_PRESERVE_BEGIN = 17,
+	CBT_PRESERVE_COMPLETE = 18,
+	CBT_PRESERVE_STORE = 19,
+	CBT_RELEASE = 20,
+	CBT_SNAPSHOT_READ = 21,
+	CBT_EPOCH = 22,
+	CBT_STATE = 23,
+	CBT_OVERFLOW = 24,
+	CBT_ERROR = 25,
+};
+
+enum cbt_mark {
+	/* A field could not be read and is zero. */
+	CBT_READ_FAULT = 1,
+	/* Place and length come from the queueing of the same bio. */
+	CBT_FROM_QUEUE = 2,
+	/* Recorded by the second program, because the first was busy. */
+	CBT_SECOND_CHANCE = 4,
+};
+
+struct cbt_event {
+	u64 time_ns;	/* CLOCK_MONOTONIC */
+	u64 object;	/* address of the bio or request; 0 in the module's events */
+	u64 parent;	/* of a request: address of its first bio; otherwise 0 */
+	u64 first;	/* sector of the whole disk, or the module's first u64 */
+	u64 second;	/* the module's second u64 */
+	u32 amount;	/* bytes, or the module's last u32 */
+	u32 opf;	/* operation and flags as this kernel numbers them */
+	u32 disk;	/* dev_t of the whole disk, or the module's minor */
+	u32 bdev;	/* dev_t that the bio names, 0 where the kernel has none */
+	u32 tgid;
+	u32 tid;
+	s32 status;	/* as the kernel has it: blk_status_t or -errno */
+	u16 cpu;
+	u8 kind;	/* enum cbt_kind */
+	u8 marks;	/* enum cbt_mark */
+	char comm[16];
+};
+
+/* One per CPU. produced == received by user space + dropped, exactly. */
+struct cbt_counters {
+	u64 produced;
+	u64 dropped;	  /* the ring buffer was full */
+	u64 read_faults;  /* events with CBT_READ_FAULT */
+	u64 rescued;	  /* events with CBT_SECOND_CHANCE */
+	u64 mark_failures; /* events that may be there twice */
+	u64 skipped_first;  /* events outside the filter, seen by first programs */
+	u64 skipped_second; /* and by second ones; see cowbird_trace.bpf.c */
+};
+
+#endif

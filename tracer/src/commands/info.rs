@@ -1,0 +1,115 @@
+//! `info`: what a trace holds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use cowbird_trace::devices;
+use cowbird_trace::event::{DeviceNumber, Kind, Record, Sector};
+use cowbird_trace::format::{Footer, Meta};
+
+use super::{Outcome, Overview};
+
+const NANOS: f64 = 1e9;
+
+#[derive(Args)]
+pub struct Options {
+    /// Trace file
+    file: PathBuf,
+}
+
+/// Sums over all events.
+#[derive(Default)]
+struct Counts {
+    kinds: BTreeMap<Kind, u64>,
+    /// By disk and operation: bios and their bytes.
+    queued: BTreeMap<(DeviceNumber, &'static str), (u64, u64)>,
+    errors: u64,
+    events: u64,
+    times: Option<(u64, u64)>,
+}
+
+impl Counts {
+    fn add(&mut self, record: &Record) {
+        self.events += 1;
+        *self.kinds.entry(record.kind).or_default() += 1;
+        self.errors += u64::from(record.status != 0);
+        let (first, last) = self.times.unwrap_or((record.time_ns, record.time_ns));
+        self.times = Some((first.min(record.time_ns), last.max(record.time_ns)));
+        if record.kind == Kind::BioQueue {
+            let key = (DeviceNumber(record.disk), record.op.name());
+            let (bios, bytes) = self.queued.entry(key).or_default();
+            *bios += 1;
+            *bytes += u64::from(record.amount);
+        }
+    }
+}
+
+fn print_start(meta: &Meta) {
+    println!("recorded by    {}", meta.tool);
+    println!("kernel         {} {}", meta.kernel, meta.machine);
+    println!("boot           {}", meta.boot_id);
+    println!("device         {}", meta.filter.as_deref().unwrap_or("all"));
+    println!("ring buffer    {} bytes", meta.ring_bytes);
+    let module = if meta.module_events {
+        "recorded"
+    } else {
+        "not recorded"
+    };
+    println!("module events  {module}");
+}
+
+fn print_end(footer: &Footer) {
+    println!("stopped by     {}", footer.stopped_by);
+    println!(
+        "accounting     {} produced = {} received + {} dropped; {} read faults",
+        footer.produced, footer.received, footer.dropped, footer.read_faults
+    );
+    match footer.recursion_misses {
+        Some(misses) => println!(
+            "skipped runs   {misses}, of which {} rescued; at most {} events lost",
+            footer.rescued, footer.lost_to_recursion
+        ),
+        None => println!("skipped runs   this kernel skips none"),
+    }
+}
+
+fn print_counts(counts: &Counts, overview: &Overview) {
+    let span = counts.times.map_or(0, |(first, last)| last - first);
+    println!(
+        "events         {} in {:.3} s",
+        counts.events,
+        span as f64 / NANOS
+    );
+    for (kind, count) in &counts.kinds {
+        println!("  {:<26} {count}", kind.name());
+    }
+    if counts.errors > 0 {
+        println!("  with an error status       {}", counts.errors);
+    }
+    for ((disk, op), (bios, bytes)) in &counts.queued {
+        let name = devices::name_of(overview.devices(), *disk, Sector(u64::MAX));
+        println!("queued on {name:<12} {op:<12} {bios} bios, {bytes} bytes");
+    }
+}
+
+pub fn run(options: &Options) -> Result<Outcome> {
+    let mut counts = Counts::default();
+    let overview = super::read(&options.file, |record| {
+        counts.add(record);
+        Ok(())
+    })?;
+    if let Some(meta) = &overview.meta {
+        print_start(meta);
+    }
+    if let Some(footer) = &overview.footer {
+        print_end(footer);
+    }
+    print_counts(&counts, &overview);
+    match overview.losses.is_empty() {
+        true => println!("complete       yes"),
+        false => println!("complete       no"),
+    }
+    Ok(overview.warn())
+}

@@ -1,0 +1,14 @@
+//! Records what happens to every bio, and to every block that the module preserves, inside a
+//! running kernel, and reads such recordings.
+//!
+//! [`format`] is the trace file, [`event`] what it holds, [`kernel`] how an event of one kernel
+//! becomes one that means the same on all; these need no kernel. [`probes`] loads the BPF programs
+//! and [`record`] writes what they send.
+
+pub mod btf;
+pub mod devices;
+pub mod event;
+pub mod format;
+pub mod kernel;
+pub mod probes;
+pub mod record;

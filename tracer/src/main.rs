@@ -1,0 +1,53 @@
+//! `cowbird-trace`: records block layer and snapshot events, and reads such recordings.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod commands;
+
+use commands::{Outcome, block, doctor, export, info, record};
+
+/// Records what happens to every bio and every preserved block, and reads such recordings.
+///
+/// Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but the trace is not complete.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Record until SIGINT, SIGTERM or a limit
+    Record(record::Options),
+    /// Print every event of a trace, one a line
+    Export(export::Options),
+    /// Print the life of one 4 KiB block of a device
+    Block(block::Options),
+    /// Say what this kernel allows, and what is missing
+    Doctor(doctor::Options),
+    /// Print what a trace holds, and whether it is complete
+    Info(info::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Record(options) => record::run(&options),
+        Command::Export(options) => export::run(&options),
+        Command::Block(options) => block::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Info(options) => info::run(&options),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Incomplete) => ExitCode::from(3),
+        Ok(Outcome::CannotRecord) => ExitCode::FAILURE,
+        Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cowbird-trace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

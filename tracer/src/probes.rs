@@ -1,0 +1,457 @@
+//! Loads the BPF programs, attaches them and reads their counters.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::{ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use thiserror::Error;
+
+use crate::devices::BlockDevice;
+use crate::kernel::{KernelError, KernelFacts};
+
+/// Where the kernel shows its types.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The programs, compiled by the build script.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cowbird_trace.bpf.o"));
+
+/// Programs of the module's events; each bears the name of its tracepoint.
+pub const MODULE_TRACEPOINTS: [&str; 10] = [
+    "cowbird_intercept",
+    "cowbird_preserve_begin",
+    "cowbird_preserve_complete",
+    "cowbird_preserve_store",
+    "cowbird_release",
+    "cowbird_snapshot_read",
+    "cowbird_epoch",
+    "cowbird_state",
+    "cowbird_overflow",
+    "cowbird_error",
+];
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// Why the programs do not run.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// This process may not.
+    #[error(
+        "tracing needs the capabilities CAP_BPF and CAP_PERFMON; missing: {0}. Run as root, or \
+         once `setcap cap_bpf,cap_perfmon+ep` on the program"
+    )]
+    Privileges(String),
+    /// The kernel does not show its types.
+    #[error(
+        "cannot read {VMLINUX_BTF}: {0}; the kernel must be built with CONFIG_DEBUG_INFO_BTF and \
+         sysfs be mounted"
+    )]
+    NoBtf(io::Error),
+    /// The block layer is not as expected.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The object does not load.
+    #[error("cannot load the BPF object: {}", chain(.0))]
+    Object(#[from] Box<EbpfError>),
+    /// A program is refused.
+    #[error("cannot {operation} BPF program {program}: {}", chain(.source))]
+    Program {
+        /// `load` or `attach`.
+        operation: &'static str,
+        /// Which one.
+        program: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A map cannot be used.
+    #[error("cannot use BPF map {map}: {}", chain(.source))]
+    Map {
+        /// Which one.
+        map: &'static str,
+        /// Why.
+        source: Box<MapError>,
+    },
+    /// The object lacks a part: a defect of this program.
+    #[error("the BPF object has no {0}")]
+    Missing(String),
+}
+
+/// The error and all its causes, which the loader keeps apart.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+/// The operating system's code at the root of an error.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Capabilities that this process lacks for tracing; empty if it lacks none.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn missing_capabilities() -> io::Result<Vec<&'static str>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |bit: u32| effective & 1 << bit != 0;
+    let wanted = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")];
+    // CAP_SYS_ADMIN includes both.
+    Ok(wanted
+        .into_iter()
+        .filter(|(bit, _)| !has(*bit) && !has(CAP_SYS_ADMIN))
+        .map(|(_, name)| name)
+        .collect())
+}
+
+/// Reads what must be known of the running kernel.
+///
+/// # Errors
+/// When it shows no BTF, or its block layer is not of a known form.
+pub fn kernel_facts() -> Result<KernelFacts, ProbeError> {
+    let btf = fs::read(VMLINUX_BTF).map_err(ProbeError::NoBtf)?;
+    Ok(KernelFacts::from_btf(&btf)?)
+}
+
+/// What the programs count; `struct cbt_counters` in `bpf/event.h`, summed over the CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Counters {
+    /// Events made.
+    pub produced: u64,
+    /// Events that found the ring buffer full.
+    pub dropped: u64,
+    /// Events with a field that could not be read.
+    pub read_faults: u64,
+    /// Events that a second program recorded because the first was skipped.
+    pub rescued: u64,
+    /// Events that may be there twice.
+    pub mark_failures: u64,
+    /// Events outside the filter that first programs saw.
+    pub skipped_first: u64,
+    /// Events outside the filter that second programs saw.
+    pub skipped_second: u64,
+}
+
+// SAFETY: repr(C), only u64: every bit pattern is valid and there is no padding.
+unsafe impl aya::Pod for Counters {}
+
+impl Counters {
+    /// Upper bound of the wanted events that no program saw, given the skipped runs of the first
+    /// programs; the reasoning is in `bpf/cowbird_trace.bpf.c`.
+    #[must_use]
+    pub fn lost_to_recursion(&self, misses: u64) -> u64 {
+        let unwanted = self.skipped_second.saturating_sub(self.skipped_first);
+        misses.saturating_sub(self.rescued).saturating_sub(unwanted)
+    }
+}
+
+/// What to attach.
+#[derive(Debug, Clone)]
+pub struct ProbeOptions {
+    /// Bytes of the ring buffer, a power of two and at least a page.
+    pub ring_bytes: u32,
+    /// Only this device's block events.
+    pub device: Option<BlockDevice>,
+}
+
+struct Attached {
+    program: String,
+    tracepoint: &'static str,
+    second: bool,
+    link: Option<RawTracePointLinkId>,
+}
+
+/// The running programs.
+pub struct Probes {
+    ebpf: Ebpf,
+    attached: Vec<Attached>,
+    module: bool,
+}
+
+impl Probes {
+    /// Loads and attaches everything that this kernel has.
+    ///
+    /// # Errors
+    /// When privileges, BTF or one of the block layer's programs fail. The module's tracepoints
+    /// may be absent.
+    pub fn start(options: &ProbeOptions, facts: &KernelFacts) -> Result<Self, ProbeError> {
+        let missing = missing_capabilities().unwrap_or_default();
+        if !missing.is_empty() {
+            return Err(ProbeError::Privileges(missing.join(", ")));
+        }
+        // Up to 5.10 maps count as locked memory. Without the right to raise the limit the
+        // loading below fails and says so.
+        let unlimited = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let _ = setrlimit(Resource::Memlock, unlimited);
+        let mut probes = Self {
+            ebpf: load_object(options)?,
+            attached: Vec::new(),
+            module: false,
+        };
+        probes.attach_block_layer(facts)?;
+        probes.attach_module()?;
+        Ok(probes)
+    }
+
+    fn attach_block_layer(&mut self, facts: &KernelFacts) -> Result<(), ProbeError> {
+        let programs = [
+            ("bio_queue_arg", facts.bio_queue_argument, "block_bio_queue"),
+            ("rq_issue_arg", facts.rq_issue_argument, "block_rq_issue"),
+            ("rq_complete_arg", 0, "block_rq_complete"),
+            ("bio_complete_arg", 1, "block_bio_complete"),
+        ];
+        for (stem, argument, tracepoint) in programs {
+            // The first must be there before the second, which acts for it.
+            self.attach(format!("{stem}{argument}"), tracepoint, false)?;
+            self.attach(format!("{stem}{argument}_second"), tracepoint, true)?;
+        }
+        Ok(())
+    }
+
+    fn attach_module(&mut self) -> Result<(), ProbeError> {
+        for tracepoint in MODULE_TRACEPOINTS {
+            match self.attach(tracepoint.to_owned(), tracepoint, false) {
+                Ok(()) => self.module = true,
+                Err(ProbeError::Program { source, .. })
+                    if !self.module && os_error(&*source) == Some(libc::ENOENT) =>
+                {
+                    return Ok(()); // not loaded
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, name: &str) -> Result<&mut RawTracePoint, ProbeError> {
+        self.ebpf
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| ProbeError::Missing(format!("program {name}")))
+    }
+
+    fn attach(
+        &mut self,
+        program: String,
+        tracepoint: &'static str,
+        second: bool,
+    ) -> Result<(), ProbeError> {
+        let failed = |operation| {
+            let program = program.clone();
+            move |source| ProbeError::Program {
+                operation,
+                program,
+                source: Box::new(source),
+            }
+        };
+        let loaded = self.program(&program)?;
+        loaded.load().map_err(failed("load"))?;
+        let link = loaded.attach(tracepoint).map_err(failed("attach"))?;
+        self.attached.push(Attached {
+            program,
+            tracepoint,
+            second,
+            link: Some(link),
+        });
+        Ok(())
+    }
+
+    /// Whether the module's events are attached.
+    #[must_use]
+    pub fn has_module(&self) -> bool {
+        self.module
+    }
+
+    /// What is attached, each as `program on tracepoint`.
+    #[must_use]
+    pub fn programs(&self) -> Vec<String> {
+        self.attached
+            .iter()
+            .map(|attached| format!("{} on {}", attached.program, attached.tracepoint))
+            .collect()
+    }
+
+    /// Takes the events; may be called once.
+    ///
+    /// # Errors
+    /// When the buffer cannot be mapped.
+    pub fn ring(&mut self) -> Result<RingBuf<MapData>, ProbeError> {
+        let map = self
+            .ebpf
+            .take_map("events")
+            .ok_or_else(|| ProbeError::Missing("map events, or it is taken".to_owned()))?;
+        RingBuf::try_from(map).map_err(map_error("events"))
+    }
+
+    /// Counters of each CPU.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<Counters>, ProbeError> {
+        let map = self
+            .ebpf
+            .map("counters")
+            .ok_or_else(|| ProbeError::Missing("map counters".to_owned()))?;
+        let array: PerCpuArray<_, Counters> =
+            PerCpuArray::try_from(map).map_err(map_error("counters"))?;
+        let values = array.get(&0, 0).map_err(map_error("counters"))?;
+        Ok(values.iter().copied().collect())
+    }
+
+    /// Stops new events, second programs first: without its first one a second program would take
+    /// every event for a missed one. Events under way may still come for a moment.
+    ///
+    /// # Errors
+    /// When a program cannot be detached.
+    pub fn detach(&mut self) -> Result<(), ProbeError> {
+        for second in [true, false] {
+            for at in 0..self.attached.len() {
+                if self.attached[at].second != second {
+                    continue;
+                }
+                let name = self.attached[at].program.clone();
+                if let Some(link) = self.attached[at].link.take() {
+                    let detached = self.program(&name)?.detach(link);
+                    detached.map_err(|source| ProbeError::Program {
+                        operation: "detach",
+                        program: name,
+                        source: Box::new(source),
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs of first programs, and of the module's, that the kernel skipped; `None` if this kernel
+    /// neither skips nor counts.
+    #[must_use]
+    pub fn recursion_misses(&mut self) -> Option<u64> {
+        let firsts: Vec<String> = self
+            .attached
+            .iter()
+            .filter(|attached| !attached.second)
+            .map(|attached| attached.program.clone())
+            .collect();
+        firsts
+            .iter()
+            .map(|name| {
+                let program = self.program(name).ok()?;
+                recursion_misses(program.fd().ok()?.as_fd())
+            })
+            .sum()
+    }
+}
+
+fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
+    move |source| ProbeError::Map {
+        map,
+        source: Box::new(source),
+    }
+}
+
+fn load_object(options: &ProbeOptions) -> Result<Ebpf, ProbeError> {
+    let device = options.device.as_ref();
+    let disk = device.and_then(BlockDevice::disk).map_or(0, |disk| disk.0);
+    let (first, end) = device.map_or((0, u64::MAX), |device| {
+        let (first, end) = device.range();
+        (first.0, end.0)
+    });
+    let second_chance = 1_u32;
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("filter_disk", &disk, true)
+        .override_global("filter_first_sector", &first, true)
+        .override_global("filter_end_sector", &end, true)
+        .override_global("second_chance", &second_chance, true)
+        .map_max_entries("events", options.ring_bytes);
+    loader
+        .load(OBJECT)
+        .map_err(|error| ProbeError::Object(Box::new(error)))
+}
+
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+
+/// Place of `recursion_misses` in `struct bpf_prog_info`, where it is since 5.12.
+const RECURSION_MISSES_OFFSET: usize = 208;
+
+/// More than `struct bpf_prog_info` has in any kernel so far.
+const PROG_INFO_BYTES: usize = 512;
+
+/// The part of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoRequest {
+    fd: u32,
+    info_bytes: u32,
+    info: u64,
+}
+
+/// Runs of a program that the kernel skipped; `None` if it does not count them.
+fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
+    let mut info = [0_u8; PROG_INFO_BYTES];
+    let mut request = InfoRequest {
+        fd: program.as_raw_fd().cast_unsigned(),
+        info_bytes: PROG_INFO_BYTES as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the request is valid for its length, and `info` for the length that it states; the
+    // kernel writes no further than that.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw mut request,
+            size_of::<InfoRequest>(),
+        )
+    };
+    let field = RECURSION_MISSES_OFFSET..RECURSION_MISSES_OFFSET + 8;
+    if result != 0 || (request.info_bytes as usize) < field.end {
+        return None;
+    }
+    info[field].try_into().ok().map(u64::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_counts_neither_rescued_nor_unwanted_events() {
+        let counters = Counters {
+            rescued: 6,
+            skipped_first: 100,
+            skipped_second: 103,
+            ..Counters::default()
+        };
+        assert_eq!(counters.lost_to_recursion(10), 1);
+        assert_eq!(counters.lost_to_recursion(9), 0);
+        assert_eq!(counters.lost_to_recursion(0), 0);
+    }
+}

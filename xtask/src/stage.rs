@@ -1,0 +1,229 @@
+//! What all cells of a run share, and how one of them becomes a result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use cowbird_harness::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use cowbird_harness::{
+    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, cases, probe_accel,
+};
+use cowbird_images::KernelSpec;
+use cowbird_model::{CellResult, Phase};
+
+use crate::cli::AccelChoice;
+use crate::guest::GuestPrograms;
+use crate::judge;
+use crate::matrix::Run;
+use crate::mutants::Mutant;
+use crate::output::{self, OutDir};
+use crate::plan::PlannedCell;
+use crate::prepare::{self, Ready, Wanted};
+use crate::runner;
+use crate::ui::Ui;
+
+/// Characters of a reason in the log of a run; all of it is in the results.
+const REASON_CHARS: usize = 160;
+
+/// What all cells share while they run.
+pub struct Stage {
+    ready: BTreeMap<String, Result<Arc<Ready>, String>>,
+    guest: GuestPrograms,
+    accel: Accel,
+    scratch: PathBuf,
+    out: OutDir,
+    mutants: Vec<Mutant>,
+    ui: Arc<Ui>,
+}
+
+impl Stage {
+    /// Prepares the kernels of a run, builds the module for each, and decides the acceleration. A
+    /// kernel that fails here fails its own cells only.
+    pub async fn set(
+        run: &Run,
+        guest: &GuestPrograms,
+        scratch: &Path,
+        ui: &Arc<Ui>,
+    ) -> Result<Self> {
+        let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
+        let ready = prepare::prepare(&store, wanted(run)).await;
+        let accel = choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?;
+        Ok(Self {
+            ready,
+            guest: guest.clone(),
+            accel,
+            scratch: scratch.to_owned(),
+            out: run.out.clone(),
+            mutants: run.mutants.clone(),
+            ui: Arc::clone(ui),
+        })
+    }
+
+    /// Runs one cell. It always has a result.
+    pub async fn run(&self, cell: PlannedCell) -> CellResult {
+        let task = self.ui.task(&cell.id.to_string());
+        let result = match self.cell_plan(&cell) {
+            Err(reason) => runner::broken(&cell, reason),
+            Ok((ready, plan)) => {
+                let outcome =
+                    cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await;
+                self.result(&cell, &ready, outcome)
+            }
+        };
+        task.end(&one_line(&result));
+        result
+    }
+
+    /// What the harness is to do for a cell, or why it cannot be done.
+    pub fn cell_plan(&self, cell: &PlannedCell) -> Result<(Arc<Ready>, CellPlan), String> {
+        let ready = self
+            .ready
+            .get(&cell.id.kernel)
+            .ok_or("the kernel was not prepared")?
+            .clone()?;
+        let built = ready
+            .built
+            .get(&cell.id.mutant)
+            .ok_or("the module was not built")?
+            .clone()?;
+        let plan = CellPlan {
+            kernel_name: cell.id.kernel.clone(),
+            kernel_release: ready.kernel.release.clone(),
+            vmlinuz: ready.image.clone(),
+            boot_modules: ready.boot_modules.clone(),
+            cowbird_ko: built,
+            guest_init: self.guest.init.clone(),
+            cowbirdctl: self.guest.cowbirdctl.clone(),
+            case: cell.id.case.clone(),
+            mutant: cell.id.mutant.clone(),
+            seed: cell.seed,
+            accel: self.accel,
+            cpus: DEFAULT_CPUS,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            work_dir: self.scratch.join(cell.id.slug()),
+            bundle_dir: self
+                .out
+                .bundle(&format!("{}+{}", cell.id.slug(), cell.seed)),
+            limits: Limits::default(),
+        };
+        Ok((ready, plan))
+    }
+
+    fn result(&self, cell: &PlannedCell, ready: &Ready, outcome: CellOutcome) -> CellResult {
+        let bundle = outcome.bundle;
+        let mut result = CellResult {
+            kernel_version: format!("{} {}", ready.kernel.release, ready.kernel.package_version),
+            verdict: outcome.verdict,
+            blocks_checked: outcome.blocks_checked,
+            blocks_bad: outcome.blocks_bad,
+            classes: outcome.classes,
+            phases: outcome
+                .phases
+                .into_iter()
+                .map(|(name, time)| Phase {
+                    name,
+                    seconds: time.as_secs_f64(),
+                })
+                .collect(),
+            seconds: outcome.seconds,
+            bundle: bundle.as_ref().map(|path| path.display().to_string()),
+            ..runner::broken(cell, outcome.reason)
+        };
+        if let Some(name) = &cell.id.mutant {
+            let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
+            let caught = mutant.is_some_and(|mutant| judge::is_caught(mutant, &result));
+            result.caught = Some(caught);
+            if caught && let Some(bundle) = &bundle {
+                output::prune_bundle(bundle);
+            }
+        }
+        result
+    }
+}
+
+/// What is needed of each kernel that has cells.
+fn wanted(run: &Run) -> Vec<Wanted> {
+    let specs = run.catalogue.kernels.iter();
+    let with_cells = specs.filter_map(|spec| {
+        let cells: Vec<&PlannedCell> = run
+            .cells
+            .iter()
+            .filter(|cell| cell.id.kernel == spec.name)
+            .collect();
+        (!cells.is_empty()).then(|| wanted_of(spec, &cells))
+    });
+    with_cells.collect()
+}
+
+fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
+    let mut mutants = Vec::new();
+    let mut modules = BTreeSet::<&str>::new();
+    for cell in cells {
+        if !mutants.contains(&cell.id.mutant) {
+            mutants.push(cell.id.mutant.clone());
+        }
+        let case = cases().iter().find(|case| case.name == cell.id.case);
+        modules.extend(
+            case.into_iter()
+                .flat_map(|case: &CaseInfo| case.needs_modules.iter().copied()),
+        );
+    }
+    let modules = modules.into_iter().map(ToString::to_string).collect();
+    Wanted {
+        spec: spec.clone(),
+        modules,
+        mutants,
+    }
+}
+
+/// Decides what QEMU runs the guests with, by booting one of the kernels where that is needed.
+async fn choose_accel(
+    choice: AccelChoice,
+    ready: &BTreeMap<String, Result<Arc<Ready>, String>>,
+    guest: &GuestPrograms,
+    cache: &Path,
+    ui: &Arc<Ui>,
+) -> Result<Accel> {
+    let Some(kernel) = ready.values().find_map(|ready| ready.as_ref().ok()) else {
+        // No cell will boot, and each says why.
+        return Ok(Accel::Tcg);
+    };
+    let kernel = ProbeKernel {
+        vmlinuz: kernel.image.clone(),
+        boot_modules: kernel.boot_modules.clone(),
+        guest_init: guest.init.clone(),
+    };
+    let request = match choice {
+        AccelChoice::Auto => AccelRequest::Auto,
+        AccelChoice::Kvm => AccelRequest::Kvm,
+        AccelChoice::Tcg => AccelRequest::Tcg,
+    };
+    let chosen = probe_accel(request, &kernel, &cache.join("accel")).await?;
+    ui.line(&format!(
+        "acceleration: {:?} ({})",
+        chosen.accel, chosen.reason
+    ));
+    Ok(chosen.accel)
+}
+
+/// How a cell ended, for the log of the run.
+fn one_line(result: &CellResult) -> String {
+    let caught = match result.caught {
+        Some(true) => ", caught",
+        Some(false) => ", not caught",
+        None => "",
+    };
+    let line = result.reason.lines().next().unwrap_or_default();
+    let mut reason: String = line.chars().take(REASON_CHARS).collect();
+    if reason.len() < line.len() {
+        reason.push_str(" ..");
+    }
+    if !reason.is_empty() {
+        reason.insert_str(0, ": ");
+    }
+    format!(
+        "{}{caught}, {} of {} blocks bad, {:.1}s{reason}",
+        result.verdict, result.blocks_bad, result.blocks_checked, result.seconds
+    )
+}

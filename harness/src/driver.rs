@@ -224,6 +224,48 @@ impl Driver<'_, '_> {
             "setup-snapshot -c {cache_mib} -f {cow_mib} {origin} {cow_file} {minor}"
         ))
         .await?;
+        self.marker_of(minor).await
+    }
+
+    /// Gives a snapshot up with the control tool; its changes go on to be tracked.
+    pub async fn transition_to_incremental(&mut self, minor: u32) -> CaseResult<()> {
+        self.control(&format!("transition-to-incremental {minor}"))
+            .await?;
+        match self.active_snapshot(minor).await?.state_name.as_str() {
+            "active incremental" => Ok(()),
+            other => Err(CaseError::Failed(format!("snapshot {minor} is {other}"))),
+        }
+    }
+
+    /// Takes the next snapshot of the series with the control tool.
+    pub async fn transition_to_snapshot(&mut self, minor: u32) -> CaseResult<MarkerKey> {
+        self.control(&format!("transition-to-snapshot -c 8 {minor}"))
+            .await?;
+        self.marker_of(minor).await
+    }
+
+    /// Copies a snapshot to a new image with the control tool.
+    pub async fn copy_image(&mut self, snapshot: &str, image: &str) -> CaseResult<()> {
+        self.control(&format!("copy-image {snapshot} {image}"))
+            .await
+    }
+
+    /// Brings an image up to date by the changes of the last epoch, with the control tool.
+    pub async fn update_image(
+        &mut self,
+        minor: u32,
+        snapshot: &str,
+        image: &str,
+    ) -> CaseResult<()> {
+        let map = format!("/changes-{minor}");
+        self.control(&format!("changes {minor} --output {map}"))
+            .await?;
+        self.control(&format!("update-image {snapshot} {map} {image}"))
+            .await
+    }
+
+    /// What identifies the instant of a snapshot.
+    async fn marker_of(&mut self, minor: u32) -> CaseResult<MarkerKey> {
         let device = self.active_snapshot(minor).await?;
         let key = MarkerKey::from_hex(&device.uuid, Epoch(device.seq_id));
         key.ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))

@@ -2,6 +2,7 @@
 
 mod ext4_churn;
 mod hot_read;
+mod incremental;
 mod raw_writers;
 mod self_test;
 
@@ -105,7 +106,7 @@ const GUEST_MODULES: [&str; 5] = [
 ];
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 3] = [
+static CASES: [CaseInfo; 4] = [
     CaseInfo {
         name: "ext4-churn",
         summary: "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -132,6 +133,15 @@ static CASES: [CaseInfo; 3] = [
         uses_module: true,
         layout: hot_read::layout,
         act: |driver, setting| Box::pin(hot_read::act(driver, setting)),
+    },
+    CaseInfo {
+        name: "incremental",
+        summary: "an image kept up to date through three epochs by changed blocks alone",
+        tier: CaseTier::Daily,
+        needs_modules: &GUEST_MODULES,
+        uses_module: true,
+        layout: incremental::layout,
+        act: |driver, setting| Box::pin(incremental::act(driver, setting)),
     },
 ];
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{
-    Extent, GoldenFile, KernelRecord, Reply, Request, WorkloadId, WorkloadSpec, WorkloadState,
+    Extent, GoldenFile, KernelRecord, Reply, Request, StackKind, WorkloadId, WorkloadSpec,
+    WorkloadState,
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -211,6 +212,24 @@ impl Driver<'_, '_> {
         .map(|_| ())
     }
 
+    /// Stacks a device on another one; gives its path.
+    pub async fn stack(&mut self, device: &str, kind: StackKind) -> CaseResult<String> {
+        let request = Request::Stack {
+            device: device.into(),
+            kind,
+        };
+        match self.expect(request, self.limits.control).await? {
+            Reply::Text(path) => Ok(path),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Takes it off again.
+    pub async fn unstack(&mut self, kind: StackKind) -> CaseResult<()> {
+        let request = Request::Unstack { kind };
+        self.expect(request, self.limits.control).await.map(|_| ())
+    }
+
     /// Takes a snapshot with the control tool, and gives what identifies the instant.
     pub async fn setup_snapshot(&mut self, spec: SnapshotSpec) -> CaseResult<MarkerKey> {
         let SnapshotSpec {
@@ -358,10 +377,15 @@ impl Driver<'_, '_> {
     /// The blocks of the origin that hold the COW file, as the guest's filesystem knows them, and
     /// checked against the size of the file and what the module says.
     pub async fn own_blocks(&mut self, spec: SnapshotSpec) -> CaseResult<BlockSet> {
+        self.own_blocks_at(spec, 0).await
+    }
+
+    /// As [`Self::own_blocks`], where the filesystem begins so many bytes after the origin.
+    pub async fn own_blocks_at(&mut self, spec: SnapshotSpec, offset: u64) -> CaseResult<BlockSet> {
         let mut blocks = BlockSet::new();
         for extent in self.extents(spec.cow_file).await? {
             blocks.insert(
-                BlockIndex(extent.physical / BLOCK_BYTES),
+                BlockIndex((offset + extent.physical) / BLOCK_BYTES),
                 extent.length / BLOCK_BYTES,
             );
         }

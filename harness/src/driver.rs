@@ -350,9 +350,13 @@ impl Driver<'_, '_> {
         let Reply::Text(text) = reply else {
             return Err(unexpected(&reply));
         };
-        let parsed = serde_json::from_str(&text);
-        self.info = Some(text);
-        parsed.map_err(|error| CaseError::Failed(format!("/proc/cowbird-info: {error}")))
+        let parsed: ModuleInfo = serde_json::from_str(&text)
+            .map_err(|error| CaseError::Failed(format!("/proc/cowbird-info: {error}: {text}")))?;
+        // For the bundle: what it said last while there was a snapshot.
+        if self.info.is_none() || !parsed.devices.is_empty() {
+            self.info = Some(text);
+        }
+        Ok(parsed)
     }
 
     /// The snapshot with this number, which must be well.

@@ -38,6 +38,9 @@ impl Default for Limits {
     }
 }
 
+/// After the end of QEMU, an answer has this long to arrive.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// After the first panic text on the console, QEMU has this long to print the rest and to end.
 pub const PANIC_GRACE: Duration = Duration::from_secs(5);
 

@@ -167,9 +167,11 @@ pub struct Marker {
     pub header: EpochHeader,
     /// How often the same header was written again to the same sector, later.
     pub rewrites: u32,
+    /// How often the same header was written to other sectors, later.
+    pub copies: u32,
 }
 
-/// Why no single snapshot instant can be named.
+/// Why no snapshot instant can be named.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MarkerError {
     /// No entry holds a header of that series and epoch.
@@ -188,28 +190,12 @@ pub enum MarkerError {
         /// Places that begin as a header but do not decode.
         damaged: usize,
     },
-    /// The same header at two places of the disk: either could be the instant.
-    #[error(
-        "epoch header of epoch {epoch} is in witness entry {first} at sector {first_sector} and in {second} at sector {second_sector}; cannot tell which is the snapshot instant"
-    )]
-    Ambiguous {
-        /// The epoch wanted.
-        epoch: Epoch,
-        /// Entry of the first one.
-        first: EntryIndex,
-        /// Where the first one lies.
-        first_sector: Sector,
-        /// Entry of the next one.
-        second: EntryIndex,
-        /// Where the next one lies.
-        second_sector: Sector,
-    },
 }
 
 /// Everything in a log that begins as an epoch header, in log order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Markers {
-    /// Whole headers; `rewrites` is 0 in each.
+    /// Whole headers, without counts of rewrites and copies.
     pub found: Vec<Marker>,
     /// Places that have the magic but do not decode, and why.
     pub damaged: Vec<(EntryIndex, Sector, HeaderError)>,
@@ -240,6 +226,7 @@ pub fn find_markers(log: &WitnessLog<'_>) -> Markers {
                         sector,
                         header,
                         rewrites: 0,
+                        copies: 0,
                     });
                 }
                 Err(error) => markers.damaged.push((entry.index, sector, error)),
@@ -249,13 +236,15 @@ pub fn find_markers(log: &WitnessLog<'_>) -> Markers {
     markers
 }
 
-/// Finds the snapshot instant `key`.
+/// Finds the snapshot instant `key`: the first entry that holds its header.
 ///
-/// A header that is written again to the same sector (a change of flags, a clean shutdown) does
-/// not move the instant: the first one counts and the others are counted in `rewrites`.
+/// The same header may come again. To the same sector, it is a change of flags or a clean shutdown.
+/// To another sector, it is a copy: of the COW file by the guest, or by a module that preserves the
+/// wrong block and so carries the header into a slot of data (a mutant does). None of these moves the
+/// instant, because a copy cannot be older than what it is a copy of; all are counted.
 ///
 /// # Errors
-/// None at all, or the same series and epoch at two places.
+/// When there is none.
 pub fn find_marker(log: &WitnessLog<'_>, key: &MarkerKey) -> Result<Marker, MarkerError> {
     let Markers { found, damaged } = find_markers(log);
     let wanted =
@@ -269,16 +258,11 @@ pub fn find_marker(log: &WitnessLog<'_>, key: &MarkerKey) -> Result<Marker, Mark
         damaged: damaged.len(),
     })?;
     for again in matching {
-        if again.sector != marker.sector {
-            return Err(MarkerError::Ambiguous {
-                epoch: key.epoch,
-                first: marker.entry,
-                first_sector: marker.sector,
-                second: again.entry,
-                second_sector: again.sector,
-            });
+        if again.sector == marker.sector {
+            marker.rewrites += 1;
+        } else {
+            marker.copies += 1;
         }
-        marker.rewrites += 1;
     }
     Ok(marker)
 }

@@ -10,13 +10,19 @@
  *
  * A kernel with lazy preemption may preempt a program, and its guard against
  * recursion then skips the same program for another task on that CPU. Without
- * a remedy 0.1 to 1 % of the bios of eight writers are lost on 7.3. Hence
- * every block event has a second program, attached after the first: the first
- * leaves a mark that the second takes away; finding none, the second records
- * the event. An event of an unwanted device may be missed too, which does not
- * matter; at most that many: the unwanted ones that the second programs saw,
- * less those that the first saw. Loss is then, at most: misses of the first
- * programs - rescued - (skipped_second - skipped_first).
+ * a remedy 0.1 to 1 % of the bios of eight writers are lost on 7.3. Hence each
+ * block event has several programs, attached one after the other, each with a
+ * guard of its own. Who records the event leaves a mark; who finds a mark
+ * leaves the event alone; the last takes the mark away. The last ones seldom
+ * do more than one lookup.
+ *
+ * Loss is the misses of the first programs - rescued. An event of an unwanted
+ * device may be missed too, which does not matter; at least this many were:
+ * the unwanted ones that the second programs saw, less those that the first
+ * ones saw. A mark that stays because the last program was skipped can only
+ * prevent a rescue, so the sum stays right. To make that rare, marks name the
+ * thread and the sector too: requests are few and soon used again. The
+ * recorder sweeps away old marks.
  */
 #include "kernel.h"
 #include "event.h"
@@ -24,12 +30,12 @@
 #define MAX_INFLIGHT 16384
 #define MAX_MARKS 8192
 #define SECTOR_SHIFT 9
+#define LAST_CHANCE 3
 
 /* Set by the loader. 0 and the full range let everything pass. */
 const volatile u32 filter_disk = 0;
 const volatile u64 filter_first_sector = 0;
 const volatile u64 filter_end_sector = ~0ULL;
-const volatile u32 second_chance = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -59,21 +65,24 @@ struct {
 
 struct mark_key {
 	u64 object;
-	u64 kind;
+	u64 sector;
+	u32 tid;
+	u32 kind;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_MARKS);
 	__type(key, struct mark_key);
-	__type(value, u8);
-} first_seen SEC(".maps");
+	__type(value, u64); /* when it was made, for the sweep */
+} seen SEC(".maps");
 
 /* What a program has found out before it reserves room for the event. */
 struct found {
 	u64 object;
 	u64 parent;
 	u64 sector;
+	u64 mark_sector; /* as it stands in the object, at each of its programs */
 	u32 bytes;
 	u32 opf;
 	u32 disk;
@@ -156,47 +165,58 @@ static __always_inline int passes(const struct found *found)
 	return found->sector < filter_end_sector && end > filter_first_sector;
 }
 
-static __always_inline int wanted(const struct found *found, int second)
+static __always_inline int wanted(const struct found *found, int chance)
 {
 	struct cbt_counters *count;
 
 	if (passes(found))
 		return 1;
-	count = second_chance ? this_cpu_counters() : 0;
+	count = chance < 2 ? this_cpu_counters() : 0;
 	if (count)
-		__sync_fetch_and_add(second ? &count->skipped_second : &count->skipped_first, 1);
+		__sync_fetch_and_add(chance ? &count->skipped_second : &count->skipped_first, 1);
 	return 0;
 }
 
-/*
- * Says whether this program has to record the event: always when it is the
- * first, and only if the first has left no mark when it is the second.
- */
-static __always_inline int mine(struct found *found, int second)
+static __always_inline struct mark_key mark_of(const struct found *found)
 {
-	struct mark_key key = { .object = found->object, .kind = found->kind };
-	struct cbt_counters *count;
-	u8 one = 1;
-	long error;
+	struct mark_key key = {
+		.object = found->object,
+		.sector = found->mark_sector,
+		.tid = (u32)bpf_get_current_pid_tgid(),
+		.kind = found->kind,
+	};
 
-	if (!second) {
-		if (!second_chance)
-			return 1;
-		if (bpf_map_update_elem(&first_seen, &key, &one, BPF_ANY)) {
-			count = this_cpu_counters();
-			if (count)
-				__sync_fetch_and_add(&count->mark_failures, 1);
-		}
-		return 1;
-	}
-	error = bpf_map_delete_elem(&first_seen, &key);
-	if (error != -2 /* ENOENT */)
+	return key;
+}
+
+/* Says whether an earlier program has recorded the event. */
+static __always_inline int handled(const struct found *found, int chance)
+{
+	struct mark_key key;
+
+	if (chance == 0)
 		return 0;
-	found->marks |= CBT_SECOND_CHANCE;
-	count = this_cpu_counters();
-	if (count)
+	key = mark_of(found);
+	if (chance < LAST_CHANCE)
+		return bpf_map_lookup_elem(&seen, &key) != 0;
+	return bpf_map_delete_elem(&seen, &key) != -2 /* ENOENT */;
+}
+
+/* Tells the later programs that this one records the event. */
+static __always_inline void claim(struct found *found, int chance)
+{
+	struct mark_key key = mark_of(found);
+	struct cbt_counters *count = this_cpu_counters();
+	u64 now = bpf_ktime_get_ns();
+
+	if (!count)
+		return;
+	if (chance < LAST_CHANCE && bpf_map_update_elem(&seen, &key, &now, BPF_ANY))
+		__sync_fetch_and_add(&count->mark_failures, 1);
+	if (chance > 0) {
+		found->marks |= CBT_RESCUED;
 		__sync_fetch_and_add(&count->rescued, 1);
-	return 1;
+	}
 }
 
 /*
@@ -249,22 +269,24 @@ static __always_inline void emit(struct found *found)
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline int bio_queue(struct bio *bio, int second)
+static __always_inline int bio_queue(struct bio *bio, int chance)
 {
 	struct found found = { .object = (u64)bio, .kind = CBT_BIO_QUEUE };
 	struct place place = {};
 
-	device_of_bio(&found, bio);
 	READ(&found, found.sector, bio->bi_iter.bi_sector);
+	found.mark_sector = found.sector;
+	if (handled(&found, chance))
+		return 0;
+	device_of_bio(&found, bio);
 	READ(&found, found.bytes, bio->bi_iter.bi_size);
-	if (!wanted(&found, second)) {
+	if (!wanted(&found, chance)) {
 		/* The bio's memory may have served a wanted one before. */
 		if (found.disk == filter_disk)
 			bpf_map_delete_elem(&inflight, &found.object);
 		return 0;
 	}
-	if (!mine(&found, second))
-		return 0;
+	claim(&found, chance);
 	READ(&found, found.opf, bio->bi_opf);
 	place.sector = found.sector;
 	place.bytes = found.bytes;
@@ -274,12 +296,15 @@ static __always_inline int bio_queue(struct bio *bio, int second)
 	return 0;
 }
 
-static __always_inline int bio_complete(struct bio *bio, int second)
+static __always_inline int bio_complete(struct bio *bio, int chance)
 {
 	struct found found = { .object = (u64)bio, .kind = CBT_BIO_COMPLETE };
 	struct place *place;
 	u8 status = 0;
 
+	READ(&found, found.mark_sector, bio->bi_iter.bi_sector);
+	if (handled(&found, chance))
+		return 0;
 	device_of_bio(&found, bio);
 	place = bpf_map_lookup_elem(&inflight, &found.object);
 	if (place) {
@@ -288,47 +313,52 @@ static __always_inline int bio_complete(struct bio *bio, int second)
 		found.opf = place->opf;
 		found.marks |= CBT_FROM_QUEUE;
 	} else {
-		READ(&found, found.sector, bio->bi_iter.bi_sector);
+		found.sector = found.mark_sector;
 		READ(&found, found.bytes, bio->bi_iter.bi_size);
 		READ(&found, found.opf, bio->bi_opf);
 	}
-	if (!wanted(&found, second) || !mine(&found, second))
+	if (!wanted(&found, chance))
 		return 0;
+	claim(&found, chance);
 	READ(&found, status, bio->bi_status);
 	found.status = status;
 	emit(&found);
 	return 0;
 }
 
-/* Returns 0 if the event is not wanted. */
-static __always_inline int look_at_request(struct found *found, struct request *rq, int second)
+/* Returns 0 if the event is not for this program to record. */
+static __always_inline int look_at_request(struct found *found, struct request *rq, int chance)
 {
 	struct bio *bio = 0;
 
-	device_of_request(found, rq);
 	READ(found, found->sector, rq->__sector);
+	found->mark_sector = found->sector;
+	if (handled(found, chance))
+		return 0;
+	device_of_request(found, rq);
 	if (found->sector == ~0ULL) /* a request without a place, such as a flush */
 		found->sector = 0;
 	if (found->kind == CBT_RQ_ISSUE)
 		READ(found, found->bytes, rq->__data_len);
-	if (!wanted(found, second))
+	if (!wanted(found, chance))
 		return 0;
+	claim(found, chance);
 	READ(found, found->opf, rq->cmd_flags);
 	READ(found, bio, rq->bio);
 	found->parent = (u64)bio;
 	return 1;
 }
 
-static __always_inline int rq_issue(struct request *rq, int second)
+static __always_inline int rq_issue(struct request *rq, int chance)
 {
 	struct found found = { .object = (u64)rq, .kind = CBT_RQ_ISSUE };
 
-	if (look_at_request(&found, rq, second) && mine(&found, second))
+	if (look_at_request(&found, rq, chance))
 		emit(&found);
 	return 0;
 }
 
-static __always_inline int rq_complete(u64 *args, int second)
+static __always_inline int rq_complete(u64 *args, int chance)
 {
 	struct request *rq = (void *)args[0];
 	struct found found = {
@@ -338,31 +368,31 @@ static __always_inline int rq_complete(u64 *args, int second)
 		.bytes = (u32)args[2],
 	};
 
-	if (look_at_request(&found, rq, second) && mine(&found, second))
+	if (look_at_request(&found, rq, chance))
 		emit(&found);
 	return 0;
 }
 
-/* The tracepoint `name` in two programs; `call` is made with `second` set. */
-#define BLOCK_PROGRAM(name, call)                                                                  \
+/* The programs of one tracepoint: name, name_1 and so on up to the last chance. */
+#define BLOCK_PROGRAM_AT(name, number, call)                                                       \
 	SEC("raw_tp") int name(struct bpf_raw_tracepoint_args *ctx)                                \
 	{                                                                                          \
-		const int second = 0;                                                              \
-		return call;                                                                       \
-	}                                                                                          \
-	SEC("raw_tp") int name##_second(struct bpf_raw_tracepoint_args *ctx)                       \
-	{                                                                                          \
-		const int second = 1;                                                              \
+		const int chance = number;                                                         \
 		return call;                                                                       \
 	}
+#define BLOCK_PROGRAM(name, call)                                                                  \
+	BLOCK_PROGRAM_AT(name##_0, 0, call)                                                        \
+	BLOCK_PROGRAM_AT(name##_1, 1, call)                                                        \
+	BLOCK_PROGRAM_AT(name##_2, 2, call)                                                        \
+	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, call)
 
 /* Up to 5.10: (queue, bio) and (queue, request); from 5.11 on without the queue. */
-BLOCK_PROGRAM(bio_queue_arg0, bio_queue((void *)ctx->args[0], second))
-BLOCK_PROGRAM(bio_queue_arg1, bio_queue((void *)ctx->args[1], second))
-BLOCK_PROGRAM(rq_issue_arg0, rq_issue((void *)ctx->args[0], second))
-BLOCK_PROGRAM(rq_issue_arg1, rq_issue((void *)ctx->args[1], second))
-BLOCK_PROGRAM(rq_complete_arg0, rq_complete(ctx->args, second))
-BLOCK_PROGRAM(bio_complete_arg1, bio_complete((void *)ctx->args[1], second))
+BLOCK_PROGRAM(bio_queue_arg0, bio_queue((void *)ctx->args[0], chance))
+BLOCK_PROGRAM(bio_queue_arg1, bio_queue((void *)ctx->args[1], chance))
+BLOCK_PROGRAM(rq_issue_arg0, rq_issue((void *)ctx->args[0], chance))
+BLOCK_PROGRAM(rq_issue_arg1, rq_issue((void *)ctx->args[1], chance))
+BLOCK_PROGRAM(rq_complete_arg0, rq_complete(ctx->args, chance))
+BLOCK_PROGRAM(bio_complete_arg1, bio_complete((void *)ctx->args[1], chance))
 
 /*
  * The module's events. The first argument is its device, whose first field is

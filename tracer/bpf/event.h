@@ -29,8 +29,8 @@ enum cbt_mark {
 	CBT_READ_FAULT = 1,
 	/* Place and length come from the queueing of the same bio. */
 	CBT_FROM_QUEUE = 2,
-	/* Recorded by the second program, because the first was busy. */
-	CBT_SECOND_CHANCE = 4,
+	/* Recorded by a later program, because the first was busy. */
+	CBT_RESCUED = 4,
 };
 
 struct cbt_event {
@@ -57,7 +57,7 @@ struct cbt_counters {
 	u64 produced;
 	u64 dropped;	  /* the ring buffer was full */
 	u64 read_faults;  /* events with CBT_READ_FAULT */
-	u64 rescued;	  /* events with CBT_SECOND_CHANCE */
+	u64 rescued;	  /* events with CBT_RESCUED */
 	u64 mark_failures; /* events that may be there twice */
 	u64 skipped_first;  /* events outside the filter, seen by first programs */
 	u64 skipped_second; /* and by second ones; see cowbird_trace.bpf.c */

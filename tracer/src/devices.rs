@@ -30,12 +30,12 @@ pub enum DeviceError {
         known: String,
     },
     /// sysfs could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Sysfs {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 
@@ -95,7 +95,7 @@ pub struct Snapshot {
 fn read(path: PathBuf) -> Result<String, DeviceError> {
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.trim().to_owned()),
-        Err(source) => Err(DeviceError::Sysfs { path, source }),
+        Err(reason) => Err(DeviceError::Sysfs { path, reason }),
     }
 }
 
@@ -103,9 +103,9 @@ fn describe(name: &str) -> Result<BlockDevice, DeviceError> {
     let directory = Path::new(SYS_CLASS_BLOCK).join(name);
     let number = read(directory.join("dev"))?;
     let partition = directory.join("partition").exists();
-    let canonical = fs::canonicalize(&directory).map_err(|source| DeviceError::Sysfs {
+    let canonical = fs::canonicalize(&directory).map_err(|reason| DeviceError::Sysfs {
         path: directory.clone(),
-        source,
+        reason,
     })?;
     let (disk_number, start) = match (partition, canonical.parent()) {
         (true, Some(disk)) => (read(disk.join("dev"))?, read(directory.join("start"))?),

@@ -202,8 +202,8 @@ impl Marks {
     pub const READ_FAULT: u8 = 1;
     /// Place and length are those at the queueing of the bio.
     pub const FROM_QUEUE: u8 = 2;
-    /// The first program was busy; the second recorded the event.
-    pub const SECOND_CHANCE: u8 = 4;
+    /// The first program was busy; a later one recorded the event.
+    pub const RESCUED: u8 = 4;
 
     /// Whether the bit is set.
     #[must_use]

@@ -25,7 +25,7 @@ const MAX_KNOWN_OBJECTS: usize = 1 << 20;
 pub enum KernelError {
     /// BTF is damaged or too new.
     #[error("the kernel's BTF cannot be used: {0}")]
-    Btf(#[from] BtfError),
+    Btf(BtfError),
     /// A tracepoint is not there, or is not declared in a known way.
     #[error(
         "tracepoint {name} of this kernel {problem}; cowbird-trace knows Linux 5.10 to 7.3 built \
@@ -61,7 +61,7 @@ impl KernelFacts {
     /// # Errors
     /// When BTF is unusable, or lacks a tracepoint or an enumeration.
     pub fn from_btf(bytes: &[u8]) -> Result<Self, KernelError> {
-        let btf = Btf::parse(bytes)?;
+        let btf = Btf::parse(bytes).map_err(KernelError::Btf)?;
         let status = parameters(&btf, "block_rq_complete")?;
         if argument(&status, "request") != Some(0) || status.len() < 3 {
             return Err(unknown_form("block_rq_complete", &status));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -35,6 +35,9 @@ pub const MODULE_TRACEPOINTS: [&str; 10] = [
     "cowbird_error",
 ];
 
+/// Each block event has programs 0 to this one; `LAST_CHANCE` in `bpf/cowbird_trace.bpf.c`.
+const LAST_CHANCE: u32 = 3;
+
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -59,24 +62,24 @@ pub enum ProbeError {
     Kernel(#[from] KernelError),
     /// The object does not load.
     #[error("cannot load the BPF object: {}", chain(.0))]
-    Object(#[from] Box<EbpfError>),
+    Object(Box<EbpfError>),
     /// A program is refused.
-    #[error("cannot {operation} BPF program {program}: {}", chain(.source))]
+    #[error("cannot {operation} BPF program {program}: {}", chain(.reason))]
     Program {
         /// `load` or `attach`.
         operation: &'static str,
         /// Which one.
         program: String,
         /// Why.
-        source: Box<ProgramError>,
+        reason: Box<ProgramError>,
     },
     /// A map cannot be used.
-    #[error("cannot use BPF map {map}: {}", chain(.source))]
+    #[error("cannot use BPF map {map}: {}", chain(.reason))]
     Map {
         /// Which one.
         map: &'static str,
         /// Why.
-        source: Box<MapError>,
+        reason: Box<MapError>,
     },
     /// The object lacks a part: a defect of this program.
     #[error("the BPF object has no {0}")]
@@ -146,7 +149,7 @@ pub struct Counters {
     pub dropped: u64,
     /// Events with a field that could not be read.
     pub read_faults: u64,
-    /// Events that a second program recorded because the first was skipped.
+    /// Events that a later program recorded because the first was skipped.
     pub rescued: u64,
     /// Events that may be there twice.
     pub mark_failures: u64,
@@ -169,6 +172,19 @@ impl Counters {
     }
 }
 
+/// `struct mark_key` in `bpf/cowbird_trace.bpf.c`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct MarkKey {
+    object: u64,
+    sector: u64,
+    tid: u32,
+    kind: u32,
+}
+
+// SAFETY: repr(C) with 24 bytes of integers: every bit pattern is valid and there is no padding.
+unsafe impl aya::Pod for MarkKey {}
+
 /// What to attach.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
@@ -181,7 +197,7 @@ pub struct ProbeOptions {
 struct Attached {
     program: String,
     tracepoint: &'static str,
-    second: bool,
+    chance: u32,
     link: Option<RawTracePointLinkId>,
 }
 
@@ -228,19 +244,20 @@ impl Probes {
             ("bio_complete_arg", 1, "block_bio_complete"),
         ];
         for (stem, argument, tracepoint) in programs {
-            // The first must be there before the second, which acts for it.
-            self.attach(format!("{stem}{argument}"), tracepoint, false)?;
-            self.attach(format!("{stem}{argument}_second"), tracepoint, true)?;
+            // The first must be there before those that act for it.
+            for chance in 0..=LAST_CHANCE {
+                self.attach(format!("{stem}{argument}_{chance}"), tracepoint, chance)?;
+            }
         }
         Ok(())
     }
 
     fn attach_module(&mut self) -> Result<(), ProbeError> {
         for tracepoint in MODULE_TRACEPOINTS {
-            match self.attach(tracepoint.to_owned(), tracepoint, false) {
+            match self.attach(tracepoint.to_owned(), tracepoint, 0) {
                 Ok(()) => self.module = true,
-                Err(ProbeError::Program { source, .. })
-                    if !self.module && os_error(&*source) == Some(libc::ENOENT) =>
+                Err(ProbeError::Program { reason, .. })
+                    if !self.module && os_error(&*reason) == Some(libc::ENOENT) =>
                 {
                     return Ok(()); // not loaded
                 }
@@ -261,14 +278,14 @@ impl Probes {
         &mut self,
         program: String,
         tracepoint: &'static str,
-        second: bool,
+        chance: u32,
     ) -> Result<(), ProbeError> {
         let failed = |operation| {
             let program = program.clone();
-            move |source| ProbeError::Program {
+            move |reason| ProbeError::Program {
                 operation,
                 program,
-                source: Box::new(source),
+                reason: Box::new(reason),
             }
         };
         let loaded = self.program(&program)?;
@@ -277,7 +294,7 @@ impl Probes {
         self.attached.push(Attached {
             program,
             tracepoint,
-            second,
+            chance,
             link: Some(link),
         });
         Ok(())
@@ -325,24 +342,49 @@ impl Probes {
         Ok(values.iter().copied().collect())
     }
 
-    /// Stops new events, second programs first: without its first one a second program would take
-    /// every event for a missed one. Events under way may still come for a moment.
+    /// Takes away the marks that were made before a time of `CLOCK_MONOTONIC`, in nanoseconds.
+    /// They stay behind where the last program of an event was skipped.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn sweep_marks(&mut self, before_ns: u64) -> Result<(), ProbeError> {
+        let map = self
+            .ebpf
+            .map_mut("seen")
+            .ok_or_else(|| ProbeError::Missing("map seen".to_owned()))?;
+        let mut marks: HashMap<_, MarkKey, u64> =
+            HashMap::try_from(map).map_err(map_error("seen"))?;
+        // A mark that goes away meanwhile is as good as swept.
+        let old: Vec<MarkKey> = marks
+            .iter()
+            .flatten()
+            .filter(|(_, made_ns)| *made_ns < before_ns)
+            .map(|(key, _)| key)
+            .collect();
+        for key in old {
+            let _ = marks.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Stops new events, first programs last: without the one before it a program would take every
+    /// event for a missed one. Events under way may still come for a moment.
     ///
     /// # Errors
     /// When a program cannot be detached.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
-        for second in [true, false] {
+        for chance in (0..=LAST_CHANCE).rev() {
             for at in 0..self.attached.len() {
-                if self.attached[at].second != second {
+                if self.attached[at].chance != chance {
                     continue;
                 }
                 let name = self.attached[at].program.clone();
                 if let Some(link) = self.attached[at].link.take() {
                     let detached = self.program(&name)?.detach(link);
-                    detached.map_err(|source| ProbeError::Program {
+                    detached.map_err(|reason| ProbeError::Program {
                         operation: "detach",
                         program: name,
-                        source: Box::new(source),
+                        reason: Box::new(reason),
                     })?;
                 }
             }
@@ -357,7 +399,7 @@ impl Probes {
         let firsts: Vec<String> = self
             .attached
             .iter()
-            .filter(|attached| !attached.second)
+            .filter(|attached| attached.chance == 0)
             .map(|attached| attached.program.clone())
             .collect();
         firsts
@@ -371,9 +413,9 @@ impl Probes {
 }
 
 fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
-    move |source| ProbeError::Map {
+    move |reason| ProbeError::Map {
         map,
-        source: Box::new(source),
+        reason: Box::new(reason),
     }
 }
 
@@ -384,13 +426,11 @@ fn load_object(options: &ProbeOptions) -> Result<Ebpf, ProbeError> {
         let (first, end) = device.range();
         (first.0, end.0)
     });
-    let second_chance = 1_u32;
     let mut loader = EbpfLoader::new();
     loader
         .override_global("filter_disk", &disk, true)
         .override_global("filter_first_sector", &first, true)
         .override_global("filter_end_sector", &end, true)
-        .override_global("second_chance", &second_chance, true)
         .map_max_entries("events", options.ring_bytes);
     loader
         .load(OBJECT)

@@ -1,5 +1,6 @@
 //! Records a running machine into a trace file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use aya::maps::{MapData, RingBuf};
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::devices::{self, BlockDevice};
+use crate::devices::{self, BlockDevice, Snapshot};
+use crate::event::Kind;
 use crate::format::{Footer, FormatError, Meta, TraceWriter};
 use crate::kernel::{Decoder, WireError};
 use crate::probes::{self, Counters, ProbeError, ProbeOptions, Probes};
@@ -28,6 +30,9 @@ const MAX_CHUNK_AGE: Duration = Duration::from_secs(1);
 /// Events taken from the ring buffer before limits are looked at again.
 const MAX_BATCH: usize = 65536;
 
+/// No thread stays longer between two programs of one event, so older marks are left over.
+const MAX_MARK_AGE: Duration = Duration::from_secs(10);
+
 /// Programs that run while they are detached end within microseconds; this is for a machine that
 /// is stopped meanwhile.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
@@ -39,12 +44,12 @@ pub enum RecordError {
     #[error(transparent)]
     Probes(#[from] ProbeError),
     /// The file cannot be created.
-    #[error("cannot create {path}: {source}; give another file with -o")]
+    #[error("cannot create {path}: {reason}; give another file with -o")]
     Create {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The file cannot be written.
     #[error(transparent)]
@@ -114,6 +119,10 @@ struct Recorder {
     decoder: Decoder,
     writer: TraceWriter<File>,
     flushed: Instant,
+    /// Every snapshot that was there at any time.
+    snapshots: BTreeMap<u32, Snapshot>,
+    /// A module event came of a snapshot that may be unknown.
+    look_for_snapshots: bool,
 }
 
 impl Recorder {
@@ -123,14 +132,31 @@ impl Recorder {
             let Some(event) = self.ring.next() else {
                 return Ok(taken);
             };
-            self.writer.push(self.decoder.decode(&event)?)?;
+            let record = self.decoder.decode(&event)?;
+            // A new snapshot says so with a change of state.
+            self.look_for_snapshots |= record.kind == Kind::State
+                || record
+                    .minor()
+                    .is_some_and(|minor| !self.snapshots.contains_key(&minor));
+            self.writer.push(record)?;
         }
         Ok(MAX_BATCH)
     }
 
-    fn flush_if_old(&mut self) -> Result<(), RecordError> {
+    /// Asks the module which devices its snapshots are of, while they are there.
+    fn learn_snapshots(&mut self) {
+        if std::mem::take(&mut self.look_for_snapshots) {
+            self.snapshots
+                .extend(devices::snapshots().into_iter().map(|new| (new.minor, new)));
+        }
+    }
+
+    fn tidy_if_due(&mut self) -> Result<(), RecordError> {
         if self.flushed.elapsed() >= MAX_CHUNK_AGE {
             self.writer.flush()?;
+            let age = MAX_MARK_AGE.as_nanos() as u64;
+            let now = now_ns(ClockId::Monotonic);
+            self.probes.sweep_marks(now.saturating_sub(age))?;
             self.flushed = Instant::now();
         }
         Ok(())
@@ -181,12 +207,12 @@ impl Recorder {
             lost_to_recursion: sum.lost_to_recursion(misses.unwrap_or(0)),
             duplicates: sum.mark_failures,
             devices: (devices != start.devices).then_some(devices),
-            snapshots: devices::snapshots(),
+            snapshots: self.snapshots.into_values().collect(),
         };
         let file = self.writer.finish(&footer)?;
-        let io = |source| FormatError::Io {
+        let io = |reason| FormatError::Io {
             operation: "store",
-            source,
+            reason,
         };
         file.sync_all().map_err(io)?;
         let file_bytes = file.metadata().map_err(io)?.len();
@@ -212,9 +238,9 @@ pub fn record(
     };
     let mut probes = Probes::start(&probe_options, &facts)?;
     // Only now: a recording that cannot begin must not cost the trace that was there.
-    let file = File::create(&options.output).map_err(|source| RecordError::Create {
+    let file = File::create(&options.output).map_err(|reason| RecordError::Create {
         path: options.output.clone(),
-        source,
+        reason,
     })?;
     let meta = describe(options, &probes);
     let mut recorder = Recorder {
@@ -223,12 +249,15 @@ pub fn record(
         decoder: Decoder::new(facts),
         writer: TraceWriter::new(file, &meta)?,
         flushed: Instant::now(),
+        snapshots: BTreeMap::new(),
+        look_for_snapshots: true,
     };
     ready(&meta);
     let started = Instant::now();
     let stopped_by = loop {
         let taken = recorder.drain()?;
-        recorder.flush_if_old()?;
+        recorder.learn_snapshots();
+        recorder.tidy_if_due()?;
         if stop.load(Ordering::Relaxed) {
             break "signal";
         }

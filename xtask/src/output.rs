@@ -1,9 +1,11 @@
 //! The output folder: whether it can be written, and `results.json` in it.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cowbird_model::RunResults;
 
 /// Name of the file with the results.
@@ -12,10 +14,17 @@ pub const RESULTS: &str = "results.json";
 /// Files of a caught mutant's bundle that are larger go.
 const KEPT_FILE_BYTES: u64 = 8 << 20;
 
-/// The folder of one run.
+/// Held by the run that writes to the folder; the system releases it however the run ends.
+const LOCK: &str = ".lock";
+
+/// How the folders of running cells begin.
+const RUNNING: &str = "running-";
+
+/// The folder of one run, which no other run can use meanwhile.
 #[derive(Clone, Debug)]
 pub struct OutDir {
     dir: PathBuf,
+    _lock: Arc<File>,
 }
 
 impl OutDir {
@@ -23,11 +32,21 @@ impl OutDir {
     pub fn open(dir: &Path) -> Result<Self> {
         let dir = std::path::absolute(dir)
             .with_context(|| format!("cannot use the output folder {}", dir.display()))?;
-        let out = Self { dir };
-        let unusable = || format!("cannot write to the output folder {}", out.dir.display());
-        std::fs::create_dir_all(&out.dir).with_context(unusable)?;
-        tempfile::tempfile_in(&out.dir).with_context(unusable)?;
-        Ok(out)
+        let unusable = || format!("cannot write to the output folder {}", dir.display());
+        std::fs::create_dir_all(&dir).with_context(unusable)?;
+        tempfile::tempfile_in(&dir).with_context(unusable)?;
+        let lock = File::create(dir.join(LOCK)).with_context(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                dir,
+                _lock: Arc::new(lock),
+            }),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another run writes to {}; wait for it or choose another folder with --out",
+                dir.display()
+            ),
+            Err(TryLockError::Error(error)) => Err(error).with_context(unusable),
+        }
     }
 
     /// The folder itself.
@@ -40,10 +59,18 @@ impl OutDir {
         self.dir.join("bundles").join(name)
     }
 
-    /// A folder for what running cells need; removed when dropped.
+    /// A folder for what running cells need; removed when dropped. What killed runs left of theirs
+    /// goes first: it is 500 MB each, and no other run can be using it.
     pub fn scratch(&self) -> Result<tempfile::TempDir> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in entries {
+            if entry.file_name().to_string_lossy().starts_with(RUNNING) {
+                // What cannot be removed only costs space.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
         let scratch = tempfile::Builder::new()
-            .prefix("running-")
+            .prefix(RUNNING)
             .tempdir_in(&self.dir);
         scratch.with_context(|| format!("cannot create a folder in {}", self.dir.display()))
     }
@@ -115,6 +142,25 @@ mod tests {
         insta::assert_snapshot!(text);
         let read: RunResults = serde_json::from_str(&text).expect("it can be read back");
         assert_eq!(read, results);
+    }
+
+    /// Goal: two runs never share a folder, and what a killed run left goes. Method: a second open
+    /// while the first lives, and again afterwards.
+    #[test]
+    fn a_folder_is_of_one_run_at_a_time() {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let first = OutDir::open(dir.path()).expect("nobody uses it");
+        std::fs::create_dir(dir.path().join("running-old")).expect("it can be made");
+        let scratch = first.scratch().expect("it can be made");
+        assert!(scratch.path().exists());
+        assert!(!dir.path().join("running-old").exists());
+        let error = OutDir::open(dir.path()).expect_err("the first run still uses it");
+        assert!(
+            error.to_string().contains("another run writes to"),
+            "{error}"
+        );
+        drop(first);
+        OutDir::open(dir.path()).expect("the first run has ended");
     }
 
     #[test]

@@ -22,8 +22,8 @@ use crate::accel::Accel;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use crate::limits::{
-    Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT, SOCKET_POLL,
-    SUPERVISION_PERIOD,
+    LAST_WORDS, Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT,
+    SOCKET_POLL, SUPERVISION_PERIOD,
 };
 use crate::vm::agent::{Agent, GuestRecord};
 use crate::vm::command::{AGENT_SOCKET, QMP_SOCKET, VmConfig};
@@ -172,7 +172,12 @@ impl Vm {
                     Ok(Err(error)) => return Err(CallError::Guest { error }),
                     Err(_) => return Err(self.no_answer(&name).await.into()),
                 },
-                _ = self.process.wait() => {}
+                _ = self.process.wait() => {
+                    // What the guest said last may still be on its way through the socket.
+                    if let Ok(Ok(Ok(reply))) = timeout(LAST_WORDS, &mut answer).await {
+                        return Ok(reply);
+                    }
+                }
                 _ = tick.tick() => {}
             }
             self.check().await?;

@@ -33,7 +33,7 @@ fn marks(record: &Record) -> Vec<&'static str> {
     let names = [
         (Marks::READ_FAULT, "read_fault"),
         (Marks::FROM_QUEUE, "from_queue"),
-        (Marks::SECOND_CHANCE, "second_chance"),
+        (Marks::RESCUED, "rescued"),
     ];
     let set = names.iter().filter(|(bit, _)| record.marks.has(*bit));
     set.map(|(_, name)| *name).collect()

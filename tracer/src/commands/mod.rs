@@ -45,10 +45,10 @@ impl Overview {
         at_end.or(at_start).unwrap_or_default()
     }
 
-    /// Snapshots at the start or at the end.
+    /// Snapshots during the recording; without a footer, those at its start.
     pub fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
-        let at_end = self.footer.iter().flat_map(|footer| &footer.snapshots);
-        at_end.chain(self.meta.iter().flat_map(|meta| &meta.snapshots))
+        let at_start = self.meta.iter().flat_map(|meta| &meta.snapshots);
+        at_start.chain(self.footer.iter().flat_map(|footer| &footer.snapshots))
     }
 
     /// When recording began, as `CLOCK_MONOTONIC` nanoseconds.

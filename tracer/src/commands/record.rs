@@ -87,7 +87,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
         poll: options.poll_ms.map_or(DEFAULT_POLL, Duration::from_millis),
     };
     let output = options.output.display().to_string();
-    let summary = record::record(&settings, &stop, |meta| announce(meta, &output))?;
+    let summary = record::record(&settings, &stop, |meta| announce(meta, &output))
+        .with_context(|| format!("cannot record to {output}"))?;
     let footer = summary.footer;
     eprintln!(
         "stopped by {}: {} events in {} bytes",

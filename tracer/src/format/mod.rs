@@ -64,7 +64,8 @@ const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 /// Events in one chunk: what a crash or a damaged byte can cost.
 pub const MAX_CHUNK_EVENTS: usize = 8192;
 
-/// What can go wrong with a trace file.
+/// What can go wrong with a trace file. As in all errors of this crate, the message tells the whole
+/// story, so there is no further source to print.
 #[derive(Debug, Error)]
 pub enum FormatError {
     /// The file is something else.
@@ -88,12 +89,12 @@ pub enum FormatError {
     )]
     FutureVersion(u32),
     /// Reading or writing failed.
-    #[error("cannot {operation} the trace: {source}")]
+    #[error("cannot {operation} the trace: {reason}")]
     Io {
         /// What was tried.
         operation: &'static str,
         /// Why it failed.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A chunk that this program made is too large: a defect.
     #[error("a chunk of {0} bytes is larger than a trace may have")]
@@ -150,7 +151,7 @@ pub struct Footer {
     pub read_faults: u64,
     /// Runs of first programs that the kernel skipped; `None` if it does not count them.
     pub recursion_misses: Option<u64>,
-    /// Of these, recorded by the second program.
+    /// Of these, recorded by a later program.
     pub rescued: u64,
     /// At most so many events were lost to skipped runs.
     pub lost_to_recursion: u64,
@@ -158,7 +159,7 @@ pub struct Footer {
     pub duplicates: u64,
     /// Block devices at the end, if they differ from those at the start.
     pub devices: Option<Vec<BlockDevice>>,
-    /// Snapshots at the end.
+    /// Every snapshot that was there during the recording.
     pub snapshots: Vec<Snapshot>,
 }
 

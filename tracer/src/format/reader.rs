@@ -353,9 +353,9 @@ impl<S: Source> TraceReader<S> {
     }
 }
 
-fn read_error(source: std::io::Error) -> FormatError {
+fn read_error(reason: std::io::Error) -> FormatError {
     FormatError::Io {
         operation: "read",
-        source,
+        reason,
     }
 }

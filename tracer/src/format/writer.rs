@@ -98,7 +98,7 @@ impl<W: Write> TraceWriter<W> {
     fn json(&mut self, kind: u8, value: &impl Serialize) -> Result<(), FormatError> {
         let payload = serde_json::to_vec(value).map_err(|error| FormatError::Io {
             operation: "encode a part of",
-            source: error.into(),
+            reason: error.into(),
         })?;
         self.chunk(kind, &payload, 0, 0)
     }
@@ -114,9 +114,9 @@ impl<W: Write> TraceWriter<W> {
             return Err(FormatError::TooLarge(payload.len()));
         }
         let packed =
-            zstd::bulk::compress(payload, ZSTD_LEVEL).map_err(|source| FormatError::Io {
+            zstd::bulk::compress(payload, ZSTD_LEVEL).map_err(|reason| FormatError::Io {
                 operation: "compress a part of",
-                source,
+                reason,
             })?;
         let (codec, stored) = match packed.len() < payload.len() {
             true => (CODEC_ZSTD, packed.as_slice()),
@@ -145,9 +145,9 @@ impl<W: Write> TraceWriter<W> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
         self.out
             .write_all(bytes)
-            .map_err(|source| FormatError::Io {
+            .map_err(|reason| FormatError::Io {
                 operation: "write",
-                source,
+                reason,
             })?;
         self.written += bytes.len() as u64;
         Ok(())

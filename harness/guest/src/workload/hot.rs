@@ -6,7 +6,8 @@
 //! every block on one attempt: a writer and a reader meet before each run of untouched blocks and
 //! go at the same moment, give or take a random delay that sweeps the reader's check and its I/O
 //! over the time that the copy-on-write takes. Followers read around the writers' cursors, in
-//! larger pieces, whose reads take longest.
+//! larger pieces, whose reads take longest; not ahead of them, so that the first read of a block,
+//! the one that goes into the image, is a hot one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -31,11 +32,11 @@ const IDENTITY: u64 = 0x407;
 /// Longest run of a pair, blocks: 64 KiB.
 const MAX_RUN_BLOCKS: u64 = 16;
 
-/// Longest read of a follower, blocks: 512 KiB.
-const FOLLOW_BLOCKS: u64 = 128;
+/// How far behind a cursor a follower may start to read, blocks: its reads have up to 512 KiB.
+const FOLLOW_REACH_BLOCKS: u64 = 128 - MAX_RUN_BLOCKS;
 
-/// How far before and behind a cursor a follower starts to read, blocks.
-const FOLLOW_REACH_BLOCKS: u64 = 32;
+/// Longest read of a follower, blocks; the last of them are those of the run under attack.
+const FOLLOW_BLOCKS: u64 = FOLLOW_REACH_BLOCKS + MAX_RUN_BLOCKS;
 
 /// Threads that follow the writers.
 const FOLLOWERS: u32 = 2;
@@ -248,7 +249,8 @@ fn follow(shared: &Arc<Shared>, arena: &Arena, follower: u32) -> GuestResult<()>
         let first = cursor
             .saturating_sub(rng.below(FOLLOW_REACH_BLOCKS))
             .min(last - 1);
-        let blocks = rng.between(1, FOLLOW_BLOCKS).min(last - first) as usize;
+        let end = (cursor + rng.between(1, MAX_RUN_BLOCKS)).min(last);
+        let blocks = end.saturating_sub(first).max(1) as usize;
         let bytes = &mut buffer[..blocks * BLOCK_BYTES];
         read_snapshot(shared, arena, reader, first * BLOCK_BYTES as u64, bytes)?;
     }

@@ -390,6 +390,7 @@ void cb_header_free(struct cb_device *dev);
 /* ---- quiesce.c --------------------------------------------------------- */
 
 /* Makes the cut: on success the epoch has begun and the device is ACTIVE. */
+int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup);
 int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup);
 
 /* ---- snapdisk.c, snapread.c -------------------------------------------- */

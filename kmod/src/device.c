@@ -296,6 +296,8 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 		ret = cb_device_init_cow(dev, setup);
 	if (!ret)
 		ret = cb_device_init_memory(dev, setup);
+	if (!ret)
+		ret = cb_check_drainable(dev, setup);
 	if (ret)
 		return ret;
 	ret = cb_snapdisk_create(dev);

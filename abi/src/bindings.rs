@@ -14,10 +14,13 @@ pub const COWBIRD_MIN_CACHE_BYTES: u32 = 1048576;
 pub const COWBIRD_UUID_BYTES: u32 = 16;
 pub const COWBIRD_PATH_BYTES: u32 = 512;
 pub const COWBIRD_REASON_BYTES: u32 = 192;
+pub const COWBIRD_SETUP_CONTINUE: u32 = 1;
 pub const COWBIRD_IOC_MAGIC: u32 = 203;
 pub const COWBIRD_IOC_PIN_NR: u32 = 1;
 pub const COWBIRD_IOC_SETUP_NR: u32 = 2;
 pub const COWBIRD_IOC_DESTROY_NR: u32 = 3;
+pub const COWBIRD_IOC_TRACK_NR: u32 = 4;
+pub const COWBIRD_IOC_CHANGES_NR: u32 = 5;
 pub const COWBIRD_STATE_DORMANT_INCREMENTAL: u32 = 0;
 pub const COWBIRD_STATE_DORMANT_SNAPSHOT: u32 = 1;
 pub const COWBIRD_STATE_ACTIVE_INCREMENTAL: u32 = 2;
@@ -89,7 +92,7 @@ pub struct cowbird_ioc_setup {
     pub uuid: [__u8; 16usize],
     pub epoch: __u64,
     pub timeout_ms: __u32,
-    pub reserved: __u32,
+    pub flags: __u32,
     pub origin_path: [::core::ffi::c_char; 512usize],
     pub cow_path: [::core::ffi::c_char; 512usize],
     pub reason: [::core::ffi::c_char; 192usize],
@@ -139,8 +142,8 @@ const _: () = {
         "Offset of field: cowbird_ioc_setup::timeout_ms",
     ][::core::mem::offset_of!(cowbird_ioc_setup, timeout_ms) - 72usize];
     [
-        "Offset of field: cowbird_ioc_setup::reserved",
-    ][::core::mem::offset_of!(cowbird_ioc_setup, reserved) - 76usize];
+        "Offset of field: cowbird_ioc_setup::flags",
+    ][::core::mem::offset_of!(cowbird_ioc_setup, flags) - 76usize];
     [
         "Offset of field: cowbird_ioc_setup::origin_path",
     ][::core::mem::offset_of!(cowbird_ioc_setup, origin_path) - 80usize];
@@ -150,6 +153,84 @@ const _: () = {
     [
         "Offset of field: cowbird_ioc_setup::reason",
     ][::core::mem::offset_of!(cowbird_ioc_setup, reason) - 1104usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_track {
+    pub minor: __u32,
+    pub reserved: __u32,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_track",
+    ][::core::mem::size_of::<cowbird_ioc_track>() - 200usize];
+    [
+        "Alignment of cowbird_ioc_track",
+    ][::core::mem::align_of::<cowbird_ioc_track>() - 4usize];
+    [
+        "Offset of field: cowbird_ioc_track::minor",
+    ][::core::mem::offset_of!(cowbird_ioc_track, minor) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_track::reserved",
+    ][::core::mem::offset_of!(cowbird_ioc_track, reserved) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_track::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_track, reason) - 8usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_changes {
+    pub minor: __u32,
+    pub reserved: __u32,
+    pub first_word: __u64,
+    pub word_count: __u64,
+    pub words: __u64,
+    pub uuid: [__u8; 16usize],
+    pub from_epoch: __u64,
+    pub to_epoch: __u64,
+    pub block_count: __u64,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_changes",
+    ][::core::mem::size_of::<cowbird_ioc_changes>() - 264usize];
+    [
+        "Alignment of cowbird_ioc_changes",
+    ][::core::mem::align_of::<cowbird_ioc_changes>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_changes::minor",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, minor) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_changes::reserved",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, reserved) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_changes::first_word",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, first_word) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_changes::word_count",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, word_count) - 16usize];
+    [
+        "Offset of field: cowbird_ioc_changes::words",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, words) - 24usize];
+    [
+        "Offset of field: cowbird_ioc_changes::uuid",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, uuid) - 32usize];
+    [
+        "Offset of field: cowbird_ioc_changes::from_epoch",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, from_epoch) - 48usize];
+    [
+        "Offset of field: cowbird_ioc_changes::to_epoch",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, to_epoch) - 56usize];
+    [
+        "Offset of field: cowbird_ioc_changes::block_count",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, block_count) - 64usize];
+    [
+        "Offset of field: cowbird_ioc_changes::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_changes, reason) - 72usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]

@@ -34,6 +34,11 @@ pub const IOC_SETUP: u32 = iowr::<cowbird_ioc_setup>(COWBIRD_IOC_SETUP_NR);
 /// `COWBIRD_IOC_DESTROY`.
 pub const IOC_DESTROY: u32 = iowr::<cowbird_ioc_destroy>(COWBIRD_IOC_DESTROY_NR);
 
+/// `COWBIRD_IOC_TRACK`.
+pub const IOC_TRACK: u32 = iowr::<cowbird_ioc_track>(COWBIRD_IOC_TRACK_NR);
+/// `COWBIRD_IOC_CHANGES`.
+pub const IOC_CHANGES: u32 = iowr::<cowbird_ioc_changes>(COWBIRD_IOC_CHANGES_NR);
+
 /// Text of a C string constant of the header.
 const fn text(bytes: &'static [u8]) -> &'static str {
     match CStr::from_bytes_with_nul(bytes) {
@@ -84,6 +89,8 @@ mod tests {
         assert_eq!(IOC_PIN, 0xc0c8cb01);
         assert_eq!(IOC_SETUP, 0xc510cb02);
         assert_eq!(IOC_DESTROY, 0xc0c8cb03);
+        assert_eq!(IOC_TRACK, 0xc0c8cb04);
+        assert_eq!(IOC_CHANGES, 0xc108cb05);
     }
 
     #[test]

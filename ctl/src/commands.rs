@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::SetupSnapshot;
 use crate::control::{self, Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Report};
 use crate::mounts::{self, Mount};
 use crate::topology::{self, DeviceNumber};
+use crate::{SetupSnapshot, TransitionToSnapshot};
 
 /// How long a busy snapshot is tried again, and how often.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -59,12 +59,72 @@ pub fn setup_snapshot(arguments: &SetupSnapshot) -> Result<()> {
         uuid: random_uuid()?,
         epoch: FIRST_EPOCH,
         timeout_ms: arguments.timeout_ms,
+        continues: false,
     };
     control
         .setup(&setup)
         .with_context(|| format!("cannot snapshot {}", arguments.block_device.display()))?;
     // The module owns the file now; without this it would go when we return.
     cow.keep();
+    Ok(())
+}
+
+/// `cowbirdctl transition-to-incremental`
+pub fn transition_to_incremental(minor: u32) -> Result<()> {
+    let control = Control::open()?;
+    patiently(|| control.track(minor))
+        .with_context(|| format!("cannot turn snapshot {minor} to incremental"))
+}
+
+/// `cowbirdctl transition-to-snapshot`
+pub fn transition_to_snapshot(arguments: &TransitionToSnapshot) -> Result<()> {
+    let cache_bytes = cow_file::mebibytes(arguments.cache_mb).context("-c is too large")?;
+    let control = Control::open()?;
+    let minor = arguments.minor()?;
+    let device = info::find(minor)?;
+    if let Some(cow_file) = arguments.cow_file()
+        && absolute(cow_file)? != Path::new(&device.cow_file)
+    {
+        bail!(
+            "a series keeps its COW file, which is {}; leave the argument out or name that",
+            device.cow_file
+        );
+    }
+    let origin = DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)?;
+    let mounts = mounts::read()?;
+    let freeze_files = open_mount_points(&filesystems_of(&origin, &mounts)?)?;
+    let setup = Setup {
+        minor,
+        origin,
+        origin_path: Vec::new(),
+        cow_path: Vec::new(),
+        cache_bytes,
+        extents: Vec::new(),
+        freeze_fds: freeze_files.iter().map(AsRawFd::as_raw_fd).collect(),
+        uuid: [0; 16],
+        epoch: 0,
+        timeout_ms: arguments.timeout_ms,
+        continues: true,
+    };
+    control
+        .setup(&setup)
+        .with_context(|| format!("cannot snapshot {}", device.block_device))
+}
+
+/// `cowbirdctl changes`
+pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
+    let map = Control::open()?
+        .changes(minor)
+        .with_context(|| format!("cannot tell the changes of snapshot {minor}"))?;
+    if let Some(path) = output {
+        return fs::write(path, map.encode())
+            .with_context(|| format!("cannot write {}", path.display()));
+    }
+    if json {
+        println!("{}", map.json()?);
+    } else {
+        print!("{}", map.render());
+    }
     Ok(())
 }
 
@@ -77,7 +137,7 @@ pub fn destroy(minor: u32) -> Result<()> {
         .iter()
         .find(|device| device.minor == minor)
         .map(|device| (PathBuf::from(&device.cow_file), device.cow_inode));
-    destroy_patiently(&control, minor)
+    patiently(|| control.destroy(minor))
         .with_context(|| format!("cannot destroy snapshot {minor}"))?;
     if let Some((path, inode)) = cow {
         remove_cow_file(&path, inode);
@@ -87,10 +147,10 @@ pub fn destroy(minor: u32) -> Result<()> {
 
 /// A snapshot that has just appeared may be held open for a moment by the
 /// system's device manager, which looks at every new disk.
-fn destroy_patiently(control: &Control, minor: u32) -> Result<()> {
+fn patiently(act: impl Fn() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + BUSY_PATIENCE;
     loop {
-        match control.destroy(minor) {
+        match act() {
             Err(error) if control::is_busy(&error) && Instant::now() < deadline => {
                 thread::sleep(BUSY_RETRY);
             }

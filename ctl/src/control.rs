@@ -7,7 +7,11 @@ use std::os::fd::AsRawFd;
 use anyhow::{Result, anyhow, bail};
 use cowbird_abi as abi;
 
+use crate::change_map::ChangeMap;
 use crate::topology::DeviceNumber;
+
+/// Words of a change map that one request asks for: 2 MiB of map, 64 GiB of volume.
+const CHANGES_WORDS: usize = 1 << 18;
 
 /// An open `/dev/cowbird-control`. A COW file that was pinned through it is let
 /// go when it is closed, unless a snapshot has taken it over.
@@ -37,6 +41,9 @@ pub struct Setup {
     pub epoch: u64,
     /// Bound of the time in which writes are held.
     pub timeout_ms: u32,
+    /// Whether a series that is tracking goes on; then extents, names, series
+    /// and epoch come from there.
+    pub continues: bool,
 }
 
 impl Control {
@@ -81,7 +88,11 @@ impl Control {
             uuid: setup.uuid,
             epoch: setup.epoch,
             timeout_ms: setup.timeout_ms,
-            reserved: 0,
+            flags: if setup.continues {
+                abi::COWBIRD_SETUP_CONTINUE
+            } else {
+                0
+            },
             origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
             cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
             reason: [0; abi::COWBIRD_REASON_BYTES as usize],
@@ -101,6 +112,66 @@ impl Control {
         };
         let result = self.ioctl(abi::IOC_DESTROY, &mut request);
         explain(result, &request.reason)
+    }
+
+    /// Gives a snapshot up and goes on to note changes.
+    pub fn track(&self, minor: u32) -> Result<()> {
+        let mut request = abi::cowbird_ioc_track {
+            minor,
+            reserved: 0,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_TRACK, &mut request);
+        explain(result, &request.reason)
+    }
+
+    /// What changed between the epoch before and that of a snapshot.
+    pub fn changes(&self, minor: u32) -> Result<ChangeMap> {
+        let mut map = self.changes_piece(minor, 0, &mut [])?;
+        let mut words = vec![0; ChangeMap::words_for(map.block_count)?];
+        let mut done = 0;
+        while done < words.len() {
+            let end = words.len().min(done + CHANGES_WORDS);
+            let piece = self.changes_piece(minor, done as u64, &mut words[done..end])?;
+            if (piece.to_epoch, piece.uuid) != (map.to_epoch, map.uuid) {
+                bail!("minor {minor} became another snapshot while its changes were read");
+            }
+            done = end;
+        }
+        map.words = words;
+        Ok(map)
+    }
+
+    /// Fills `words` from the given word on; the result carries no words.
+    fn changes_piece(&self, minor: u32, first_word: u64, words: &mut [u64]) -> Result<ChangeMap> {
+        let mut request = abi::cowbird_ioc_changes {
+            minor,
+            reserved: 0,
+            first_word,
+            word_count: words.len() as u64,
+            words: words.as_mut_ptr() as u64,
+            uuid: [0; 16],
+            from_epoch: 0,
+            to_epoch: 0,
+            block_count: 0,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_CHANGES, &mut request);
+        explain(result, &request.reason)?;
+        if request.word_count != words.len() as u64 {
+            bail!(
+                "the module gave {} of {} words of its change map",
+                request.word_count,
+                words.len()
+            );
+        }
+        Ok(ChangeMap {
+            uuid: request.uuid,
+            from_epoch: request.from_epoch,
+            to_epoch: request.to_epoch,
+            block_count: request.block_count,
+            words: Vec::new(),
+        })
     }
 
     fn ioctl<T>(&self, number: u32, request: &mut T) -> io::Result<()> {

@@ -40,6 +40,10 @@ pub struct Device {
     pub error: i32,
     /// Why the snapshot failed.
     pub error_text: String,
+    /// Device number of the origin.
+    pub origin_device: String,
+    /// Where changes are known from; 0 when a full backup is needed.
+    pub changes_from_epoch: u64,
     /// State in words.
     pub state_name: String,
     /// Size of the origin.
@@ -68,6 +72,20 @@ pub fn read() -> Result<Report> {
     serde_json::from_str(&read_text()?).context(BAD_REPORT)
 }
 
+/// One snapshot of the report.
+pub fn find(minor: u32) -> Result<Device> {
+    read()?
+        .devices
+        .into_iter()
+        .find(|device| device.minor == minor)
+        .ok_or_else(|| anyhow!("there is no snapshot with minor {minor}"))
+}
+
+/// Bytes as the report writes a UUID.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The report for people.
 pub fn render(report: &Report) -> String {
     let mut out = format!("cowbird {}", report.version);
@@ -93,6 +111,12 @@ pub fn render(report: &Report) -> String {
         );
         let _ = writeln!(out, "  preserved  {} blocks", device.preserved_blocks);
         let _ = writeln!(out, "  series     {} epoch {}", device.uuid, device.seq_id);
+        match device.changes_from_epoch {
+            0 => out.push_str("  changes    unknown: first epoch of its series\n"),
+            epoch => {
+                let _ = writeln!(out, "  changes    known since epoch {epoch}");
+            }
+        }
         if device.error != 0 {
             let _ = writeln!(
                 out,
@@ -115,7 +139,8 @@ mod tests {
             "cow_file": "/mnt/.cow", "block_device": "/dev/vda1", "cow_inode": 12,
             "max_cache": 1, "fallocate": 1, "seq_id": 4, "uuid": "00ff", "error": -28, "state": 3,
             "version": 1, "state_name": "failed snapshot", "origin_sectors": 4096,
-            "cow_slots": 10, "cow_slots_used": 10, "preserved_blocks": 9,
+            "cow_slots": 10, "origin_device": "254:1", "changes_from_epoch": 3,
+            "cow_slots_used": 10, "preserved_blocks": 9,
             "error_text": "the COW file is full (10 blocks)"}]}"#,
         )
         .unwrap();

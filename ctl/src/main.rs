@@ -1,8 +1,10 @@
 //! `cowbirdctl`: takes, shows and ends snapshots of block devices.
 
+mod change_map;
 mod commands;
 mod control;
 mod cow_file;
+mod image;
 mod info;
 mod mounts;
 mod topology;
@@ -28,6 +30,40 @@ enum Command {
     Destroy {
         /// Number of the snapshot, as in /dev/cowbird<MINOR>
         minor: u32,
+    },
+    /// Give a snapshot up, and track from now on which blocks change
+    TransitionToIncremental {
+        /// Number of the snapshot
+        minor: u32,
+    },
+    /// Take the next snapshot of a series; the changes since the last one become known
+    TransitionToSnapshot(TransitionToSnapshot),
+    /// Show which blocks changed between the snapshot before and this one
+    Changes {
+        /// Number of the snapshot
+        minor: u32,
+        /// Print ranges as JSON
+        #[arg(long, conflicts_with = "output")]
+        json: bool,
+        /// Write the map to a file, for update-image
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Copy a snapshot to a new image
+    CopyImage {
+        /// /dev/cowbird<MINOR>
+        snapshot: PathBuf,
+        /// New file, or a block device that may be overwritten
+        image: PathBuf,
+    },
+    /// Bring an image up to date by copying only the blocks that changed
+    UpdateImage {
+        /// /dev/cowbird<MINOR>
+        snapshot: PathBuf,
+        /// Written by `changes --output`
+        change_map: PathBuf,
+        /// Image of the snapshot before
+        image: PathBuf,
     },
     /// Show the snapshots that exist
     Info {
@@ -62,10 +98,63 @@ struct SetupSnapshot {
     minor: u32,
 }
 
+/// Arguments of `transition-to-snapshot`.
+#[derive(clap::Args)]
+#[command(override_usage = "cowbirdctl transition-to-snapshot [OPTIONS] [COW_FILE] <MINOR>")]
+struct TransitionToSnapshot {
+    /// Memory for preserved blocks that are not yet in the COW file, in MiB
+    #[arg(
+        short = 'c',
+        long = "cache-size",
+        value_name = "MB",
+        default_value_t = 64
+    )]
+    cache_mb: u64,
+    /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    timeout_ms: u32,
+    /// The series' COW file, which may be left out, and the number of the snapshot
+    #[arg(value_name = "COW_FILE> <MINOR", num_args = 1..=2, required = true)]
+    what: Vec<PathBuf>,
+}
+
+impl TransitionToSnapshot {
+    fn cow_file(&self) -> Option<&PathBuf> {
+        if self.what.len() == 2 {
+            self.what.first()
+        } else {
+            None
+        }
+    }
+
+    fn minor(&self) -> anyhow::Result<u32> {
+        let text = self
+            .what
+            .last()
+            .and_then(|minor| minor.to_str())
+            .unwrap_or_default();
+        text.parse()
+            .map_err(|_| anyhow::anyhow!("{text:?} is not the number of a snapshot"))
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::SetupSnapshot(arguments) => commands::setup_snapshot(&arguments),
         Command::Destroy { minor } => commands::destroy(minor),
+        Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
+        Command::TransitionToSnapshot(arguments) => commands::transition_to_snapshot(&arguments),
+        Command::Changes {
+            minor,
+            json,
+            output,
+        } => commands::changes(minor, json, output.as_deref()),
+        Command::CopyImage { snapshot, image } => image::copy(&snapshot, &image),
+        Command::UpdateImage {
+            snapshot,
+            change_map,
+            image,
+        } => image::update(&snapshot, &change_map, &image),
         Command::Info { json } => commands::info(json),
     };
     match result {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{
-    Extent, GoldenFile, KernelRecord, Reply, Request, WorkloadId, WorkloadSpec, WorkloadState,
+    Extent, GoldenFile, KernelRecord, Reply, Request, StackKind, WorkloadId, WorkloadSpec,
+    WorkloadState,
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -211,6 +212,24 @@ impl Driver<'_, '_> {
         .map(|_| ())
     }
 
+    /// Stacks a device on another one; gives its path.
+    pub async fn stack(&mut self, device: &str, kind: StackKind) -> CaseResult<String> {
+        let request = Request::Stack {
+            device: device.into(),
+            kind,
+        };
+        match self.expect(request, self.limits.control).await? {
+            Reply::Text(path) => Ok(path),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Takes it off again.
+    pub async fn unstack(&mut self, kind: StackKind) -> CaseResult<()> {
+        let request = Request::Unstack { kind };
+        self.expect(request, self.limits.control).await.map(|_| ())
+    }
+
     /// Takes a snapshot with the control tool, and gives what identifies the instant.
     pub async fn setup_snapshot(&mut self, spec: SnapshotSpec) -> CaseResult<MarkerKey> {
         let SnapshotSpec {
@@ -224,6 +243,48 @@ impl Driver<'_, '_> {
             "setup-snapshot -c {cache_mib} -f {cow_mib} {origin} {cow_file} {minor}"
         ))
         .await?;
+        self.marker_of(minor).await
+    }
+
+    /// Gives a snapshot up with the control tool; its changes go on to be tracked.
+    pub async fn transition_to_incremental(&mut self, minor: u32) -> CaseResult<()> {
+        self.control(&format!("transition-to-incremental {minor}"))
+            .await?;
+        match self.active_snapshot(minor).await?.state_name.as_str() {
+            "active incremental" => Ok(()),
+            other => Err(CaseError::Failed(format!("snapshot {minor} is {other}"))),
+        }
+    }
+
+    /// Takes the next snapshot of the series with the control tool.
+    pub async fn transition_to_snapshot(&mut self, minor: u32) -> CaseResult<MarkerKey> {
+        self.control(&format!("transition-to-snapshot -c 8 {minor}"))
+            .await?;
+        self.marker_of(minor).await
+    }
+
+    /// Copies a snapshot to a new image with the control tool.
+    pub async fn copy_image(&mut self, snapshot: &str, image: &str) -> CaseResult<()> {
+        self.control(&format!("copy-image {snapshot} {image}"))
+            .await
+    }
+
+    /// Brings an image up to date by the changes of the last epoch, with the control tool.
+    pub async fn update_image(
+        &mut self,
+        minor: u32,
+        snapshot: &str,
+        image: &str,
+    ) -> CaseResult<()> {
+        let map = format!("/changes-{minor}");
+        self.control(&format!("changes {minor} --output {map}"))
+            .await?;
+        self.control(&format!("update-image {snapshot} {map} {image}"))
+            .await
+    }
+
+    /// What identifies the instant of a snapshot.
+    async fn marker_of(&mut self, minor: u32) -> CaseResult<MarkerKey> {
         let device = self.active_snapshot(minor).await?;
         let key = MarkerKey::from_hex(&device.uuid, Epoch(device.seq_id));
         key.ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))
@@ -320,10 +381,15 @@ impl Driver<'_, '_> {
     /// The blocks of the origin that hold the COW file, as the guest's filesystem knows them, and
     /// checked against the size of the file and what the module says.
     pub async fn own_blocks(&mut self, spec: SnapshotSpec) -> CaseResult<BlockSet> {
+        self.own_blocks_at(spec, 0).await
+    }
+
+    /// As [`Self::own_blocks`], where the filesystem begins so many bytes after the origin.
+    pub async fn own_blocks_at(&mut self, spec: SnapshotSpec, offset: u64) -> CaseResult<BlockSet> {
         let mut blocks = BlockSet::new();
         for extent in self.extents(spec.cow_file).await? {
             blocks.insert(
-                BlockIndex(extent.physical / BLOCK_BYTES),
+                BlockIndex((offset + extent.physical) / BLOCK_BYTES),
                 extent.length / BLOCK_BYTES,
             );
         }

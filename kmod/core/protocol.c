@@ -8,9 +8,13 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event)
 		return phase == CB_PHASE_NEW ? CB_PHASE_HOLDING : -EINVAL;
 	case CB_EVENT_BEGIN:
 		return phase == CB_PHASE_HOLDING ? CB_PHASE_ACTIVE : -EINVAL;
+	case CB_EVENT_TRACK:
+		return phase == CB_PHASE_ACTIVE ? CB_PHASE_TRACKING : -EINVAL;
 	case CB_EVENT_FAIL:
-		return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ? CB_PHASE_FAILED :
-									       -EINVAL;
+		return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
+				       phase == CB_PHASE_TRACKING ?
+			       CB_PHASE_FAILED :
+			       -EINVAL;
 	case CB_EVENT_CLOSE:
 		return phase == CB_PHASE_CLOSING ? -EINVAL : CB_PHASE_CLOSING;
 	default:
@@ -24,6 +28,8 @@ enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool a
 		return CB_WRITE_HOLD;
 	if (phase == CB_PHASE_ACTIVE && !preserved)
 		return advisory ? CB_WRITE_ABSORB : CB_WRITE_HOLD;
+	if (phase == CB_PHASE_TRACKING && !preserved)
+		return CB_WRITE_NOTE;
 	return CB_WRITE_PASS;
 }
 

@@ -5,14 +5,16 @@
  *
  * Phases of a snapshot:
  *
- *   NEW --gate--> HOLDING --begin--> ACTIVE --fail--> FAILED
- *    |               |                  |               |
- *    +---------------+------ close -----+---------------+--> CLOSING
- *                    +------ fail ----------------------^
+ *   NEW --gate--> HOLDING --begin--> ACTIVE --track--> TRACKING
+ *    |               |                  |                 |
+ *    |               +------ fail ------+-----------------+--> FAILED
+ *    +------ close (from any) --------------------------------> CLOSING
  *
  * NEW      tracked, but every write passes; nobody can read the snapshot
  * HOLDING  every write to the origin is held: the cut is being made
  * ACTIVE   a write passes once all of its blocks are preserved
+ * TRACKING a write passes once all of its blocks are noted as changed; there is
+ *          no snapshot to read
  * FAILED   every write passes, every snapshot read fails; stays until closed
  * CLOSING  as FAILED, while the snapshot is taken apart
  */
@@ -25,6 +27,7 @@ enum cb_phase {
 	CB_PHASE_NEW,
 	CB_PHASE_HOLDING,
 	CB_PHASE_ACTIVE,
+	CB_PHASE_TRACKING,
 	CB_PHASE_FAILED,
 	CB_PHASE_CLOSING,
 	CB_PHASE_COUNT,
@@ -33,6 +36,7 @@ enum cb_phase {
 enum cb_event {
 	CB_EVENT_GATE, /* start to hold writes */
 	CB_EVENT_BEGIN, /* nothing in flight, header on disk: the epoch begins */
+	CB_EVENT_TRACK, /* the snapshot is given up, changes go on to be noted */
 	CB_EVENT_FAIL,
 	CB_EVENT_CLOSE,
 	CB_EVENT_COUNT,
@@ -44,11 +48,14 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event);
 enum cb_write_action {
 	CB_WRITE_PASS, /* submit it now */
 	CB_WRITE_HOLD, /* keep it until the engine says that it may pass */
+	CB_WRITE_NOTE, /* note its blocks as changed, then submit it */
 	CB_WRITE_ABSORB, /* complete it with success, without doing it */
 };
 
 /*
- * What to do with a write. preserved: all blocks that it touches are. advisory:
+ * What to do with a write. preserved: all blocks that it touches are, or are
+ * noted as changed, which is the same bit: within an epoch a block is preserved
+ * because it was written. advisory:
  * a discard, which a device is free to ignore; preserving what it touches would
  * cost COW space for all of a filesystem's free blocks, so it is ignored while
  * the snapshot needs any of them. Write-zeroes and secure erase are not advisory.

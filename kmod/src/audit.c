@@ -23,7 +23,7 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	u64 sector = cb_bio_disk_sector(bio), unpreserved;
 	struct cb_blocks touched;
 
-	if (!READ_ONCE(dev->drained) || cb_device_is_lost(dev))
+	if (!READ_ONCE(dev->drained) || cb_device_holds_nothing(dev))
 		return;
 	if (!cb_geom_touched(&dev->geom, sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 		return;
@@ -45,7 +45,7 @@ static void notrace cb_audit_callback(unsigned long ip, unsigned long parent_ip,
 	struct cb_device *dev;
 	struct gendisk *disk;
 	struct bio *bio;
-	unsigned int minor;
+	unsigned int slot;
 
 	if (!regs || !atomic_read(&cb_device_count))
 		return;
@@ -54,8 +54,8 @@ static void notrace cb_audit_callback(unsigned long ip, unsigned long parent_ip,
 		return;
 	disk = cb_bio_disk(bio);
 	rcu_read_lock();
-	for (minor = 0; minor < COWBIRD_MAX_MINORS; minor++) {
-		dev = rcu_dereference(cb_devices[minor]);
+	for (slot = 0; slot < CB_DEVICE_SLOTS; slot++) {
+		dev = rcu_dereference(cb_devices[slot]);
 		if (dev && disk == dev->origin_disk)
 			cb_audit_write(dev, bio);
 	}

@@ -166,7 +166,7 @@ int cb_blocks_init(struct cb_device *dev)
 	return cb_blocks_init_entries(dev);
 }
 
-void cb_blocks_free(struct cb_device *dev)
+void cb_blocks_free_preserved(struct cb_device *dev)
 {
 	u32 i;
 
@@ -176,5 +176,14 @@ void cb_blocks_free(struct cb_device *dev)
 	kvfree(dev->entries);
 	vfree(dev->slotmap.buckets);
 	vfree(dev->slotmap.block_of);
+	dev->entries = NULL;
+	dev->slotmap.buckets = NULL;
+	dev->slotmap.block_of = NULL;
+}
+
+void cb_blocks_free(struct cb_device *dev)
+{
+	cb_blocks_free_preserved(dev);
 	vfree(dev->preserved);
+	vfree(dev->changes);
 }

@@ -164,6 +164,8 @@ static int cb_setup_check(const struct cb_setup *setup, struct cowbird_ioc_setup
 		return cb_refuse(setup->reason, -EPROTO,
 				 "the tool speaks version %u of the interface, the module version %u; install both from one release",
 				 arg->abi_version, COWBIRD_ABI_VERSION);
+	if (arg->flags & ~COWBIRD_SETUP_CONTINUE)
+		return cb_refuse(setup->reason, -EINVAL, "unknown flags %#x", arg->flags);
 	if (arg->minor >= COWBIRD_MAX_MINORS)
 		return cb_refuse(setup->reason, -EINVAL, "minor %u: the minors are 0 to %u",
 				 arg->minor, COWBIRD_MAX_MINORS - 1);
@@ -184,6 +186,7 @@ static void cb_setup_release(struct cb_setup *setup)
 	kvfree(setup->extents);
 }
 
+/* A new series, with the COW file that was pinned through this control device. */
 static int cb_setup_run(struct cb_control *control, struct cb_setup *setup)
 {
 	int ret;
@@ -201,6 +204,51 @@ static int cb_setup_run(struct cb_control *control, struct cb_setup *setup)
 			control->pinned = NULL;
 	}
 	mutex_unlock(&control->lock);
+	return ret;
+}
+
+/* The extents of the COW file that a series has, as cb_extents_init wants them. */
+static int cb_setup_copy_series(struct cb_setup *setup, const struct cb_device *before)
+{
+	u32 i;
+
+	setup->extents = kvcalloc(before->extents.count, sizeof(*setup->extents), GFP_KERNEL);
+	if (!setup->extents)
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+	setup->extent_count = before->extents.count;
+	for (i = 0; i < before->extents.count; i++) {
+		const struct cb_extent *piece = &before->extents.list[i];
+
+		setup->extents[i].sector = piece->sector - before->cow_base;
+		setup->extents[i].slots = piece->slots << CB_BLOCK_SECTOR_SHIFT;
+	}
+	setup->cow_file = before->cow_file;
+	setup->cow_path = before->cow_path;
+	setup->origin = before->origin.bdev->bd_dev;
+	setup->origin_path = before->origin_path;
+	setup->epoch = before->epoch + 1;
+	memcpy(setup->uuid, before->uuid, sizeof(setup->uuid));
+	return 0;
+}
+
+/* The next snapshot of a series that is tracking. */
+static int cb_setup_continue(struct cb_setup *setup)
+{
+	int ret;
+
+	mutex_lock(&cb_control_mutex);
+	setup->before = cb_device_get(setup->minor);
+	if (!setup->before)
+		ret = cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
+				setup->minor);
+	else if (cb_phase_of(setup->before) != CB_PHASE_TRACKING)
+		ret = cb_refuse(setup->reason, -EINVAL, "minor %u does not track changes",
+				setup->minor);
+	else
+		ret = cb_setup_copy_series(setup, setup->before);
+	if (!ret)
+		ret = cb_device_create(setup);
+	mutex_unlock(&cb_control_mutex);
 	return ret;
 }
 
@@ -225,11 +273,14 @@ static int cb_ioctl_setup(struct cb_control *control, void __user *user)
 	setup.origin_path = arg->origin_path;
 	setup.cow_path = arg->cow_path;
 	memcpy(setup.uuid, arg->uuid, sizeof(setup.uuid));
-	ret = cb_setup_copy_extents(&setup, arg);
-	if (!ret)
-		ret = cb_setup_get_freeze_files(&setup, arg);
-	if (!ret)
-		ret = cb_setup_run(control, &setup);
+	ret = cb_setup_get_freeze_files(&setup, arg);
+	if (!ret && (arg->flags & COWBIRD_SETUP_CONTINUE)) {
+		ret = cb_setup_continue(&setup);
+	} else if (!ret) {
+		ret = cb_setup_copy_extents(&setup, arg);
+		if (!ret)
+			ret = cb_setup_run(control, &setup);
+	}
 	cb_setup_release(&setup);
 out:
 	if (copy_to_user(user, arg, sizeof(*arg)))
@@ -238,13 +289,16 @@ out:
 	return ret;
 }
 
-/* ---- destroy ----------------------------------------------------------- */
+/* ---- track and destroy ------------------------------------------------- */
 
-static int cb_ioctl_destroy(void __user *user)
+/* Both requests have the same form; the header asserts their sizes. */
+static int cb_ioctl_on_minor(void __user *user, int (*act)(unsigned int minor, char *reason))
 {
 	struct cowbird_ioc_destroy *arg = memdup_user(user, sizeof(*arg));
 	int ret;
 
+	BUILD_BUG_ON(sizeof(struct cowbird_ioc_track) != sizeof(*arg));
+	BUILD_BUG_ON(offsetof(struct cowbird_ioc_track, reason) != offsetof(typeof(*arg), reason));
 	if (IS_ERR(arg))
 		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
@@ -253,9 +307,61 @@ static int cb_ioctl_destroy(void __user *user)
 				arg->minor, COWBIRD_MAX_MINORS - 1);
 	} else {
 		mutex_lock(&cb_control_mutex);
-		ret = cb_device_destroy(arg->minor, arg->reason);
+		ret = act(arg->minor, arg->reason);
 		mutex_unlock(&cb_control_mutex);
 	}
+	if (copy_to_user(user, arg, sizeof(*arg)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+/* ---- changes ----------------------------------------------------------- */
+
+static int cb_changes_copy(struct cb_device *dev, struct cowbird_ioc_changes *arg)
+{
+	u64 total = DIV_ROUND_UP(dev->block_count, 64), count;
+
+	memcpy(arg->uuid, dev->uuid, sizeof(arg->uuid));
+	arg->from_epoch = dev->changes_from_epoch;
+	arg->to_epoch = dev->epoch;
+	arg->block_count = dev->block_count;
+	count = arg->first_word < total ? min(arg->word_count, total - arg->first_word) : 0;
+	arg->word_count = count;
+	/* Longs of 64 bits, least significant byte first, are the map as it is. */
+#if BITS_PER_LONG != 64 || !defined(__LITTLE_ENDIAN)
+#error "cowbird: the change map has to be converted on this architecture"
+#endif
+	if (copy_to_user(u64_to_user_ptr(arg->words), dev->changes + arg->first_word, count * 8))
+		return cb_refuse(arg->reason, -EFAULT, "the room for the map is unwritable");
+	return 0;
+}
+
+static int cb_ioctl_changes(void __user *user)
+{
+	struct cowbird_ioc_changes *arg = memdup_user(user, sizeof(*arg));
+	struct cb_device *dev = NULL;
+	int ret;
+
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	memset(arg->reason, 0, sizeof(arg->reason));
+	mutex_lock(&cb_control_mutex);
+	if (arg->minor < COWBIRD_MAX_MINORS)
+		dev = cb_device_get(arg->minor);
+	if (!dev)
+		ret = cb_refuse(arg->reason, -ENOENT, "there is no snapshot with minor %u",
+				arg->minor);
+	else if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+		ret = cb_refuse(arg->reason, -EINVAL, "minor %u is not an active snapshot",
+				arg->minor);
+	else if (!dev->changes)
+		ret = cb_refuse(arg->reason, -ENODATA,
+				"epoch %llu is the first of its series; take a full backup",
+				(unsigned long long)dev->epoch);
+	else
+		ret = cb_changes_copy(dev, arg);
+	mutex_unlock(&cb_control_mutex);
 	if (copy_to_user(user, arg, sizeof(*arg)))
 		ret = ret ?: -EFAULT;
 	kfree(arg);
@@ -299,7 +405,11 @@ static long cb_control_ioctl(struct file *file, unsigned int command, unsigned l
 	case COWBIRD_IOC_SETUP:
 		return cb_ioctl_setup(control, user);
 	case COWBIRD_IOC_DESTROY:
-		return cb_ioctl_destroy(user);
+		return cb_ioctl_on_minor(user, cb_device_destroy);
+	case COWBIRD_IOC_TRACK:
+		return cb_ioctl_on_minor(user, cb_device_track);
+	case COWBIRD_IOC_CHANGES:
+		return cb_ioctl_changes(user);
 	default:
 		return -ENOTTY;
 	}

@@ -135,6 +135,7 @@ struct cb_stats {
 struct cb_device {
 	/* Constant once published. */
 	unsigned int minor;
+	unsigned int slot; /* in cb_devices[]; changes once, when a series goes on */
 	struct cb_bdev origin;
 	struct gendisk *origin_disk;
 	struct cb_geom geom;
@@ -165,10 +166,20 @@ struct cb_device {
 	char error_text[COWBIRD_REASON_BYTES]; /* L */
 
 	/*
-	 * One bit per block, set under lock once its T0 content is readable
-	 * without the origin, never cleared. Read anywhere.
+	 * One bit per block, never cleared within an epoch, read anywhere. In a
+	 * snapshot set under lock once the block's T0 content is readable
+	 * without the origin; while tracking, before a write to the block is
+	 * submitted. A block is preserved because it is written, so that at the
+	 * end of the epoch these are the blocks that have changed in it.
 	 */
 	unsigned long *preserved;
+
+	/*
+	 * What the epoch before left in that place, and its number. Written
+	 * while the set-up has the device to itself, constant afterwards.
+	 */
+	unsigned long *changes;
+	u64 changes_from_epoch;
 
 	struct cb_slotmap slotmap; /* L */
 	struct hlist_head memory_hash[1 << CB_MEMORY_HASH_BITS]; /* L */
@@ -220,7 +231,12 @@ struct cb_device {
 /* ---- device.c ---------------------------------------------------------- */
 
 extern struct mutex cb_control_mutex;
-extern struct cb_device __rcu *cb_devices[COWBIRD_MAX_MINORS];
+/*
+ * By minor; while a series goes on with a new snapshot, that one is at its
+ * minor + COWBIRD_MAX_MINORS until it takes over.
+ */
+#define CB_DEVICE_SLOTS (2 * COWBIRD_MAX_MINORS)
+extern struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
 extern atomic_t cb_device_count;
 extern struct workqueue_struct *cb_read_queue;
 
@@ -232,6 +248,7 @@ struct cb_setup {
 	struct cb_extent *extents; /* taken over on success */
 	u32 extent_count;
 	struct file *cow_file; /* taken over on success */
+	struct cb_device *before; /* the series goes on from this one, else NULL */
 	struct file **freeze_files;
 	u32 freeze_count;
 	u8 uuid[COWBIRD_UUID_BYTES];
@@ -244,6 +261,9 @@ struct cb_setup {
 
 int cb_device_create(struct cb_setup *setup);
 int cb_device_destroy(unsigned int minor, char *reason);
+int cb_device_track(unsigned int minor, char *reason);
+/* The snapshot with a minor, under cb_control_mutex. */
+struct cb_device *cb_device_get(unsigned int minor);
 int cb_device_init(void);
 void cb_device_exit(void);
 
@@ -270,12 +290,13 @@ static inline enum cb_phase cb_phase_of(const struct cb_device *dev)
 	return READ_ONCE(dev->phase);
 }
 
-/* Failed or being taken apart: writes pass, reads fail. */
-static inline bool cb_device_is_lost(const struct cb_device *dev)
+/* No write is held any more: failed, being taken apart, or only tracking. */
+static inline bool cb_device_holds_nothing(const struct cb_device *dev)
 {
 	enum cb_phase phase = cb_phase_of(dev);
 
-	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING;
+	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING ||
+	       phase == CB_PHASE_TRACKING;
 }
 
 /* ---- hook.c ------------------------------------------------------------ */
@@ -310,6 +331,9 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio);
 enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
 				      const struct cb_blocks *touched);
 
+/* Notes blocks as changed; before the write that changes them is submitted. */
+void cb_origin_note(struct cb_device *dev, u64 first, u64 last);
+
 /* Completes a discard that the snapshot cannot let through. */
 void cb_origin_absorb(struct cb_device *dev, struct bio *bio);
 
@@ -333,6 +357,8 @@ void cb_engine_wake(struct cb_device *dev);
 
 int cb_blocks_init(struct cb_device *dev);
 void cb_blocks_free(struct cb_device *dev);
+/* Frees what only a snapshot needs; the bitmap stays. */
+void cb_blocks_free_preserved(struct cb_device *dev);
 
 /* All of these under cb_device.lock. */
 struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block);
@@ -364,6 +390,7 @@ void cb_header_free(struct cb_device *dev);
 /* ---- quiesce.c --------------------------------------------------------- */
 
 /* Makes the cut: on success the epoch has begun and the device is ACTIVE. */
+int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup);
 int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup);
 
 /* ---- snapdisk.c, snapread.c -------------------------------------------- */

@@ -18,7 +18,7 @@ module_param(total_cache_mb, uint, 0644);
 MODULE_PARM_DESC(total_cache_mb, "Memory for preserved blocks of all snapshots, in MiB (default 2048)");
 
 DEFINE_MUTEX(cb_control_mutex);
-struct cb_device __rcu *cb_devices[COWBIRD_MAX_MINORS];
+struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
 atomic_t cb_device_count = ATOMIC_INIT(0);
 static u64 cb_total_cache_bytes; /* cb_control_mutex */
 
@@ -77,6 +77,11 @@ void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...)
 	wake_up_all(&dev->slow_wait);
 }
 
+struct cb_device *cb_device_get(unsigned int minor)
+{
+	return rcu_dereference_protected(cb_devices[minor], lockdep_is_held(&cb_control_mutex));
+}
+
 /* ---- set-up ------------------------------------------------------------ */
 
 static struct cb_device *cb_device_alloc(struct cb_setup *setup)
@@ -86,6 +91,7 @@ static struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	if (!dev)
 		return NULL;
 	dev->minor = setup->minor;
+	dev->slot = setup->before ? setup->minor + COWBIRD_MAX_MINORS : setup->minor;
 	dev->phase = CB_PHASE_NEW;
 	dev->epoch = setup->epoch;
 	dev->cache_bytes = setup->cache_bytes;
@@ -131,17 +137,34 @@ static int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
+/* A series goes on only over the same blocks, and only if none was missed. */
+static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
+{
+	const struct cb_device *before = setup->before;
+
+	if (!before)
+		return 0;
+	if (cb_phase_of(before) != CB_PHASE_TRACKING)
+		return cb_refuse(setup->reason, -ESTALE,
+				 "changes were not tracked to the end; destroy minor %u and take a full backup",
+				 before->minor);
+	if (before->geom.start != dev->geom.start || before->geom.sectors != dev->geom.sectors)
+		return cb_refuse(setup->reason, -ESTALE,
+				 "the origin was resized; destroy minor %u and take a full backup",
+				 before->minor);
+	return 0;
+}
+
 /* One snapshot at a time of any part of a disk. */
 static int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup)
 {
 	unsigned int i;
 
 	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
-		struct cb_device *other = rcu_dereference_protected(
-			cb_devices[i], lockdep_is_held(&cb_control_mutex));
+		struct cb_device *other = cb_device_get(i);
 		struct cb_blocks touched;
 
-		if (other && other->origin_disk == dev->origin_disk &&
+		if (other && other != setup->before && other->origin_disk == dev->origin_disk &&
 		    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
 			return cb_refuse(setup->reason, -EBUSY,
 					 "%s has a snapshot already: minor %u of %s",
@@ -233,8 +256,18 @@ static void cb_device_free(struct cb_device *dev)
 
 static void cb_device_publish(struct cb_device *dev)
 {
-	rcu_assign_pointer(cb_devices[dev->minor], dev);
+	rcu_assign_pointer(cb_devices[dev->slot], dev);
 	atomic_inc(&cb_device_count);
+}
+
+/* Waits until nobody acts any more on what a look at this snapshot told before. */
+static void cb_device_wait_lookers(struct cb_device *dev)
+{
+	/* First those that are looking, then those that have found. */
+	synchronize_rcu();
+	cb_hook_wait(dev->origin_disk);
+	if (dev->cow_disk != dev->origin_disk)
+		cb_hook_wait(dev->cow_disk);
 }
 
 /* After this nobody finds the snapshot through the hook, and no write is held. */
@@ -244,12 +277,8 @@ static void cb_device_unpublish(struct cb_device *dev)
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
 	atomic_dec(&cb_device_count);
-	RCU_INIT_POINTER(cb_devices[dev->minor], NULL);
-	/* First those that are looking, then those that have found. */
-	synchronize_rcu();
-	cb_hook_wait(dev->origin_disk);
-	if (dev->cow_disk != dev->origin_disk)
-		cb_hook_wait(dev->cow_disk);
+	RCU_INIT_POINTER(cb_devices[dev->slot], NULL);
+	cb_device_wait_lookers(dev);
 	cb_engine_stop(dev);
 }
 
@@ -260,11 +289,15 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 
 	ret = cb_device_open_origin(dev, setup);
 	if (!ret)
+		ret = cb_device_check_before(dev, setup);
+	if (!ret)
 		ret = cb_device_check_overlap(dev, setup);
 	if (!ret)
 		ret = cb_device_init_cow(dev, setup);
 	if (!ret)
 		ret = cb_device_init_memory(dev, setup);
+	if (!ret)
+		ret = cb_check_drainable(dev, setup);
 	if (ret)
 		return ret;
 	ret = cb_snapdisk_create(dev);
@@ -285,6 +318,8 @@ static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 
 	cb_device_publish(dev);
 	ret = cb_quiesce_and_begin(dev, setup);
+	if (!ret)
+		ret = cb_device_check_before(dev, setup);
 	if (!ret) {
 		ret = cb_snapdisk_publish(dev);
 		if (ret)
@@ -297,13 +332,50 @@ static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 	return ret;
 }
 
+/* Frees a snapshot that nobody finds any more, all but its COW file. */
+static void cb_device_release(struct cb_device *dev)
+{
+	cb_snapdisk_destroy(dev);
+	kvfree(dev->extents.list);
+	cb_total_cache_bytes -= dev->cache_bytes;
+	/* Waits for the last of our own bios, so the file can go afterwards. */
+	cb_device_free(dev);
+	module_put(THIS_MODULE);
+}
+
+/*
+ * The new snapshot takes the minor, the COW file and the changes of the one
+ * that was tracking until now. Writes were noted there until the gate of the
+ * new one closed, and a few afterwards: the map is a superset.
+ */
+static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
+{
+	unsigned int temporary = dev->slot;
+
+	/*
+	 * A writer that has found the old one at the minor goes on to the later
+	 * slots, so the new one must stay there until all such have left. Being
+	 * offered to it twice changes nothing: what passes once passes again.
+	 */
+	rcu_assign_pointer(cb_devices[dev->minor], dev);
+	cb_device_wait_lookers(before);
+	cb_device_event(before, CB_EVENT_CLOSE);
+	WRITE_ONCE(dev->slot, dev->minor);
+	RCU_INIT_POINTER(cb_devices[temporary], NULL);
+	atomic_dec(&cb_device_count);
+	dev->changes = before->preserved;
+	dev->changes_from_epoch = before->epoch;
+	before->preserved = NULL;
+	cb_device_release(before);
+}
+
 int cb_device_create(struct cb_setup *setup)
 {
 	struct cb_device *dev;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
-	if (rcu_access_pointer(cb_devices[setup->minor]))
+	if (!setup->before && rcu_access_pointer(cb_devices[setup->minor]))
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
 	if (!try_module_get(THIS_MODULE))
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
@@ -323,8 +395,9 @@ int cb_device_create(struct cb_setup *setup)
 		goto out_unclaim;
 	/* From here on the device owns what the caller brought. */
 	dev->cow_file = setup->cow_file;
-	setup->cow_file = NULL;
 	setup->extents = NULL;
+	if (setup->before)
+		cb_device_take_over(dev, setup->before);
 	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
 		(unsigned long long)dev->block_count, (unsigned long long)dev->extents.slots);
@@ -339,31 +412,67 @@ out_module:
 	return ret;
 }
 
-/* ---- destruction ------------------------------------------------------- */
+/* ---- the end of a snapshot --------------------------------------------- */
+
+/* Keeps others from opening the snapshot device. */
+static int cb_device_claim_disk(struct cb_device *dev, char *reason)
+{
+	if (!dev->disk || atomic_cmpxchg(&dev->open_count, 0, -1) == 0)
+		return 0;
+	return cb_refuse(reason, -EBUSY,
+			 "/dev/" COWBIRD_DISK_PREFIX "%u is open or mounted; close it first",
+			 dev->minor);
+}
+
+int cb_device_track(unsigned int minor, char *reason)
+{
+	struct cb_device *dev = cb_device_get(minor);
+	int ret;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (!dev)
+		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+		return cb_refuse(reason, -EINVAL, "minor %u is not an active snapshot", minor);
+	ret = cb_device_claim_disk(dev, reason);
+	if (ret)
+		return ret;
+	ret = cb_device_event(dev, CB_EVENT_TRACK);
+	if (ret) {
+		atomic_set(&dev->open_count, 0);
+		return cb_refuse(reason, ret, "the snapshot failed meanwhile");
+	}
+	wake_up_all(&dev->slow_wait);
+	cb_engine_wake(dev);
+	cb_snapdisk_destroy(dev);
+	/* Nobody decides any more as if the snapshot were there; then it can go. */
+	cb_device_wait_lookers(dev);
+	cb_engine_stop(dev);
+	cb_blocks_free_preserved(dev);
+	cb_total_cache_bytes -= dev->cache_bytes;
+	dev->cache_bytes = 0;
+	pr_info("snapshot %u of %s: given up, changes since epoch %llu are tracked\n", dev->minor,
+		dev->origin_path, (unsigned long long)dev->epoch);
+	return 0;
+}
 
 int cb_device_destroy(unsigned int minor, char *reason)
 {
-	struct cb_device *dev;
+	struct cb_device *dev = cb_device_get(minor);
 	struct file *cow_file;
+	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
-	dev = rcu_dereference_protected(cb_devices[minor], lockdep_is_held(&cb_control_mutex));
 	if (!dev)
 		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
-	/* Nobody can open it any more once the count is -1. */
-	if (atomic_cmpxchg(&dev->open_count, 0, -1) != 0)
-		return cb_refuse(reason, -EBUSY, "/dev/" COWBIRD_DISK_PREFIX
-				 "%u is open or mounted; close it first", minor);
+	ret = cb_device_claim_disk(dev, reason);
+	if (ret)
+		return ret;
 	cow_file = dev->cow_file;
 	cb_device_unpublish(dev);
-	cb_snapdisk_destroy(dev);
 	pr_info("snapshot %u of %s: destroyed\n", dev->minor, dev->origin_path);
-	kvfree(dev->extents.list);
-	cb_total_cache_bytes -= dev->cache_bytes;
-	/* Waits for the last of our own bios, so the file can go afterwards. */
-	cb_device_free(dev);
+	cb_device_release(dev);
 	cb_unpin_cow_file(cow_file);
-	module_put(THIS_MODULE);
 	return 0;
 }
 

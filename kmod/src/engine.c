@@ -124,13 +124,16 @@ static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
 
 static bool cb_engine_release(struct cb_device *dev)
 {
-	bool all = cb_device_is_lost(dev), progress = false;
+	bool all = cb_device_holds_nothing(dev), progress = false;
 	struct cb_held *held, *next;
 
 	list_for_each_entry_safe(held, next, &dev->held, list) {
 		held->ready = cb_next_unpreserved(dev, held->ready, held->last);
 		if (held->ready <= held->last && !all)
 			continue;
+		/* Needed while tracking, harmless once the snapshot is lost. */
+		if (held->ready <= held->last)
+			cb_origin_note(dev, held->ready, held->last);
 		list_move_tail(&held->list, &dev->held_free);
 		cb_engine_let_go(dev, held->bio);
 		progress = true;
@@ -155,7 +158,7 @@ static struct bio *cb_engine_pop(struct cb_device *dev)
 
 static bool cb_engine_admit(struct cb_device *dev)
 {
-	bool all = cb_device_is_lost(dev), progress = false;
+	bool all = cb_device_holds_nothing(dev), progress = false;
 	struct bio *bio;
 
 	while ((all || !list_empty(&dev->held_free)) && (bio = cb_engine_pop(dev))) {
@@ -163,8 +166,13 @@ static bool cb_engine_admit(struct cb_device *dev)
 		struct cb_held *held;
 
 		progress = true;
-		if (all || !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
-					    bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched)) {
+		if (!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
+				     bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched)) {
+			cb_engine_let_go(dev, bio);
+			continue;
+		}
+		if (all) {
+			cb_origin_note(dev, touched.first, touched.last);
 			cb_engine_let_go(dev, bio);
 			continue;
 		}
@@ -266,7 +274,7 @@ static bool cb_engine_load(struct cb_device *dev)
 	struct cb_held *held;
 
 	list_for_each_entry(held, &dev->held, list) {
-		while (!stuck && !cb_device_is_lost(dev) &&
+		while (!stuck && !cb_device_holds_nothing(dev) &&
 		       cb_engine_load_one(dev, held, &stuck))
 			progress = true;
 		if (stuck || list_empty(&dev->runs_free))
@@ -302,7 +310,7 @@ static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
 
 static bool cb_engine_store_now(struct cb_device *dev, bool idle)
 {
-	if (!dev->dirty_count || list_empty(&dev->runs_free) || cb_device_is_lost(dev))
+	if (!dev->dirty_count || list_empty(&dev->runs_free) || cb_device_holds_nothing(dev))
 		return false;
 	return idle || dev->dirty_count >= CB_STORE_BATCH ||
 	       READ_ONCE(dev->entries_free_count) < dev->entry_count / 2;
@@ -355,7 +363,7 @@ static bool cb_engine_has_work(struct cb_device *dev)
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
-	return cb_device_is_lost(dev) ||
+	return cb_device_holds_nothing(dev) ||
 	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !bio_list_empty(&dev->incoming) &&
 		!list_empty(&dev->held_free));
 }
@@ -422,4 +430,6 @@ void cb_engine_stop(struct cb_device *dev)
 	dev->engine = NULL;
 	kvfree(dev->held_array);
 	kvfree(dev->runs);
+	dev->held_array = NULL;
+	dev->runs = NULL;
 }

@@ -33,15 +33,15 @@ void notrace cb_submit_past_hook(struct bio *bio)
 }
 
 /*
- * The snapshot with this minor if the disk concerns it. RCU protects the look;
+ * The snapshot in this slot if the disk concerns it. RCU protects the look;
  * the caller's SRCU section, which is the disk's own, protects what is found.
  */
-static struct cb_device *notrace cb_hook_find(unsigned int minor, struct gendisk *disk)
+static struct cb_device *notrace cb_hook_find(unsigned int slot, struct gendisk *disk)
 {
 	struct cb_device *dev;
 
 	rcu_read_lock();
-	dev = rcu_dereference(cb_devices[minor]);
+	dev = rcu_dereference(cb_devices[slot]);
 	if (dev && disk != dev->origin_disk && disk != dev->cow_disk)
 		dev = NULL;
 	rcu_read_unlock();
@@ -49,20 +49,20 @@ static struct cb_device *notrace cb_hook_find(unsigned int minor, struct gendisk
 }
 
 /*
- * Offers a write to the snapshots from the given minor on, and submits it when
+ * Offers a write to the snapshots from the given slot on, and submits it when
  * none of them holds it. A write to a whole disk may concern several.
  */
 static void notrace cb_hook_offer(struct bio *bio, unsigned int from, bool may_wait)
 {
 	struct gendisk *disk = cb_bio_disk(bio);
 	struct srcu_struct *domain = cb_hook_domain(disk);
-	unsigned int minor = COWBIRD_MAX_MINORS;
+	unsigned int slot = CB_DEVICE_SLOTS;
 	int index = srcu_read_lock(domain);
 
 	if (atomic_read(&cb_device_count))
-		minor = from;
-	for (; minor < COWBIRD_MAX_MINORS; minor++) {
-		struct cb_device *dev = cb_hook_find(minor, disk);
+		slot = from;
+	for (; slot < CB_DEVICE_SLOTS; slot++) {
+		struct cb_device *dev = cb_hook_find(slot, disk);
 
 		if (!dev)
 			continue;
@@ -81,7 +81,7 @@ out:
 
 void cb_hook_release(struct cb_device *dev, struct bio *bio)
 {
-	cb_hook_offer(bio, dev->minor + 1, false);
+	cb_hook_offer(bio, READ_ONCE(dev->slot) + 1, false);
 }
 
 static bool cb_is_data_write(const struct bio *bio)

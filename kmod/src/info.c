@@ -44,6 +44,18 @@ static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"freeze_us\": %u, \"gate_us\": %u", stats->freeze_us, stats->gate_us);
 }
 
+static const char *cb_info_state(struct cb_device *dev)
+{
+	switch (cb_phase_of(dev)) {
+	case CB_PHASE_ACTIVE:
+		return "active snapshot";
+	case CB_PHASE_TRACKING:
+		return "active incremental";
+	default:
+		return dev->disk ? "failed snapshot" : "failed incremental";
+	}
+}
+
 static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 {
 	char error_text[COWBIRD_REASON_BYTES];
@@ -64,9 +76,13 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"max_cache\": %llu, \"fallocate\": %llu, \"seq_id\": %llu",
 		   dev->cache_bytes, dev->extents.slots * CB_BLOCK_BYTES, dev->epoch);
 	seq_printf(out, ", \"uuid\": \"%*phN\", \"error\": %d, \"state\": %d", COWBIRD_UUID_BYTES,
-		   dev->uuid, READ_ONCE(dev->error), COWBIRD_STATE_ACTIVE_SNAPSHOT);
+		   dev->uuid, READ_ONCE(dev->error),
+		   dev->disk ? COWBIRD_STATE_ACTIVE_SNAPSHOT : COWBIRD_STATE_ACTIVE_INCREMENTAL);
 	seq_printf(out, ", \"version\": %d, \"state_name\": \"%s\"", COWBIRD_HEADER_VERSION,
-		   cb_phase_of(dev) == CB_PHASE_ACTIVE ? "active snapshot" : "failed snapshot");
+		   cb_info_state(dev));
+	seq_printf(out, ", \"origin_device\": \"%u:%u\", \"changes_from_epoch\": %llu",
+		   MAJOR(dev->origin.bdev->bd_dev), MINOR(dev->origin.bdev->bd_dev),
+		   dev->changes_from_epoch);
 	seq_printf(out, ", \"origin_sectors\": %llu, \"cow_slots\": %llu, \"cow_slots_used\": %llu",
 		   dev->geom.sectors, dev->extents.slots, slots_used);
 	seq_printf(out, ", \"cow_own_blocks\": %llu, \"cow_inode\": %lu, \"held_bios\": %u",
@@ -91,8 +107,7 @@ static int cb_info_show(struct seq_file *out, void *unused)
 	seq_puts(out, ", \"devices\": [");
 	mutex_lock(&cb_control_mutex);
 	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
-		struct cb_device *dev = rcu_dereference_protected(
-			cb_devices[i], lockdep_is_held(&cb_control_mutex));
+		struct cb_device *dev = cb_device_get(i);
 
 		if (!dev)
 			continue;

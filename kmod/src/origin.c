@@ -42,6 +42,17 @@ enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
 	return cb_write_decide(cb_phase_of(dev), preserved, bio_op(bio) == REQ_OP_DISCARD);
 }
 
+void cb_origin_note(struct cb_device *dev, u64 first, u64 last)
+{
+	u64 block = first;
+
+	/* Most blocks are noted already; look before taking the cache line. */
+	while ((block = cb_next_unpreserved(dev, block, last)) <= last)
+		set_bit(block++, dev->preserved);
+	/* Noted before the write is submitted, seen by whoever sees its effect. */
+	smp_mb__after_atomic();
+}
+
 void cb_origin_absorb(struct cb_device *dev, struct bio *bio)
 {
 	atomic64_inc(&dev->stats.absorbed_discards);
@@ -80,10 +91,14 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	struct cb_blocks touched;
 	enum cb_phase phase = cb_phase_of(dev);
 
-	if (phase != CB_PHASE_HOLDING && phase != CB_PHASE_ACTIVE)
+	if (phase != CB_PHASE_HOLDING && phase != CB_PHASE_ACTIVE && phase != CB_PHASE_TRACKING)
 		return false;
 	if (!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio), cb_bio_sectors(bio), &touched))
 		return false;
+	if (phase == CB_PHASE_TRACKING) {
+		cb_origin_note(dev, touched.first, touched.last);
+		return false;
+	}
 	if (cb_origin_decide(dev, bio, &touched) == CB_WRITE_PASS) {
 		atomic64_inc(&dev->stats.passed_writes);
 		return false;
@@ -97,6 +112,9 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	case CB_WRITE_ABSORB:
 		cb_origin_absorb(dev, bio);
 		return true;
+	case CB_WRITE_NOTE:
+		cb_origin_note(dev, touched.first, touched.last);
+		break;
 	case CB_WRITE_PASS:
 		break;
 	}
@@ -110,7 +128,7 @@ void cb_origin_slow_down(struct cb_device *dev)
 	atomic64_inc(&dev->stats.throttled_writers);
 	trace_cowbird_overflow(dev, READ_ONCE(dev->held_count), CB_HELD_SLOW);
 	wait_event_timeout(dev->slow_wait,
-			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_is_lost(dev),
+			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_holds_nothing(dev),
 			   CB_SLOW_LIMIT);
 }
 

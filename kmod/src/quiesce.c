@@ -22,6 +22,8 @@
 #include "cowbird_trace.h"
 
 #define CB_DRAIN_POLL_MS 1
+/* Reads of the origin by which it is found out whether it counts them. */
+#define CB_PROBE_READS 64
 
 static unsigned long cb_time_left(unsigned long deadline)
 {
@@ -80,12 +82,65 @@ static int cb_freeze_all(struct cb_setup *setup)
 	return 0;
 }
 
+static void cb_probe_end_io(struct bio *bio)
+{
+	complete(bio->bi_private);
+}
+
+/* One read of the origin; whether it was seen among the bios in flight. */
+static bool cb_probe_in_flight(struct cb_device *dev, struct page *page)
+{
+	DECLARE_COMPLETION_ONSTACK(done);
+	struct bio *bio = cb_bio_alloc(dev->origin.bdev, 1, REQ_OP_READ, &dev->run_bios);
+	u32 bytes = min_t(u64, dev->geom.sectors << SECTOR_SHIFT, CB_BLOCK_BYTES);
+	bool seen;
+
+	bio->bi_iter.bi_sector = 0;
+	bio->bi_private = &done;
+	bio->bi_end_io = cb_probe_end_io;
+	WARN_ON_ONCE(bio_add_page(bio, page, bytes, 0) != bytes);
+	cb_submit_past_hook(bio);
+	seen = cb_disk_in_flight(dev->origin_disk);
+	wait_for_completion_io(&done);
+	bio_put(bio);
+	return seen;
+}
+
+/*
+ * Whether the origin can be drained: it has a request queue, or it counts the
+ * bios that it has in flight. Device-mapper does so on some kernels without
+ * saying it in its queue's flags, so it is tried: a read is issued and looked
+ * for. Reads of other people that are seen instead prove the same.
+ */
+int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup)
+{
+	struct request_queue *queue = dev->origin_disk->queue;
+	struct page *page;
+	bool seen = false;
+	int i;
+
+	if (queue_is_mq(queue))
+		return 0;
+	page = alloc_page(GFP_KERNEL);
+	if (!page)
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+	for (i = 0; i < CB_PROBE_READS && !seen; i++)
+		seen = cb_probe_in_flight(dev, page);
+	__free_page(page);
+	if (seen)
+		return 0;
+	return cb_refuse(setup->reason, -EOPNOTSUPP,
+			 "%s does not count its I/O in flight, without which its writes cannot be drained; set queue/iostats to 1",
+			 dev->origin_disk->disk_name);
+}
+
 /*
  * Waits until nothing is in flight on the origin's disk.
  *
  * A request queue is frozen, which also waits for requests that sit in a
  * task's plug. A device that works on bios alone (dm) has no such count; there
- * its I/O statistics serve, which are exact while no write can enter.
+ * its statistics of bios in flight serve, which are exact while no write can
+ * enter, and which cb_check_drainable has seen at work.
  */
 static int cb_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline)
 {
@@ -100,10 +155,6 @@ static int cb_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long
 		if (drained)
 			return 0;
 	} else {
-		if (!blk_queue_io_stat(queue))
-			return cb_refuse(setup->reason, -EOPNOTSUPP,
-					 "%s keeps no I/O statistics, without which its writes cannot be drained; set queue/iostats to 1",
-					 dev->origin_disk->disk_name);
 		do {
 			if (!cb_disk_in_flight(dev->origin_disk))
 				return 0;

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::{Context, GuestResult, failure};
 use crate::port::Port;
 use crate::workload::Workloads;
-use crate::{kernel_log, ops};
+use crate::{kernel_log, ops, stack};
 
 /// Requests served at the same time; more are refused.
 const MAX_REQUESTS: usize = 32;
@@ -110,6 +110,8 @@ impl Agent {
                 options,
             } => ops::mount(&source, &target, &fstype, &options).map(done),
             Request::Umount { target } => ops::unmount(&target).map(done),
+            Request::Stack { device, kind } => stack::stack(&device, kind),
+            Request::Unstack { kind } => stack::unstack(kind).map(done),
             Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
             Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),
             Request::ReadText { path } => ops::read_text(&path).map(Reply::Text),

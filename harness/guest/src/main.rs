@@ -11,6 +11,7 @@ mod init;
 mod kernel_log;
 mod ops;
 mod port;
+mod stack;
 mod sys;
 mod workload;
 

@@ -70,6 +70,15 @@ impl fmt::Display for GuestError {
 
 impl std::error::Error for GuestError {}
 
+/// A device that is stacked on another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StackKind {
+    /// Device-mapper, linear: works on bios.
+    Linear,
+    /// Loop with direct I/O: works on requests.
+    Loop,
+}
+
 /// What the host can ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -111,6 +120,18 @@ pub enum Request {
     Umount {
         /// Mount point.
         target: String,
+    },
+    /// Stacks a device on another one; answers [`Reply::Text`] with the path of the new one.
+    Stack {
+        /// The device below.
+        device: String,
+        /// What is put on it.
+        kind: StackKind,
+    },
+    /// Takes off what [`Request::Stack`] has put on.
+    Unstack {
+        /// What it was.
+        kind: StackKind,
     },
     /// Physical extents of a file, after syncing it; answers [`Reply::Extents`].
     Fiemap {

@@ -19,13 +19,16 @@ const COW_MIB: u32 = 56;
 /// The filesystem of the COW file, with its journal and inode tables.
 const COW_HOME_MIB: u32 = 96;
 
-const SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: "/mnt/cow/snapshot.cow",
-    cow_mib: COW_MIB,
-    cache_mib: 8,
-    minor: MINOR,
-};
+/// The snapshot of a device that shows the first partition.
+pub(super) const fn spec(origin: &'static str) -> SnapshotSpec {
+    SnapshotSpec {
+        origin,
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: COW_MIB,
+        cache_mib: 8,
+        minor: MINOR,
+    }
+}
 
 /// Data written before the instant, so that older versions exist.
 const WARM_UP_BYTES: u64 = 4 << 20;
@@ -41,10 +44,33 @@ pub(super) fn layout() -> Layout {
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    prepare(guest).await?;
+    let evidence = write_across_the_instant(guest, setting, ORIGIN, spec(ORIGIN), None).await?;
+    tear_down(guest).await?;
+    Ok(evidence)
+}
+
+pub(super) async fn prepare(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
-    guest.insert_module().await?;
-    let writers = guest.start_workload(writers(setting.seed)).await?;
+    guest.insert_module().await
+}
+
+pub(super) async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await
+}
+
+/// Writers on one device, a snapshot of it or of what it belongs to. `cow_home_at`: where the COW
+/// file's filesystem begins on the origin, bytes, if it is a part of it.
+pub(super) async fn write_across_the_instant(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    device: &str,
+    spec: SnapshotSpec,
+    cow_home_at: Option<u64>,
+) -> CaseResult<Evidence> {
+    let writers = guest.start_workload(writers(device, setting.seed)).await?;
     let warm = guest
         .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
             state.bytes_written >= WARM_UP_BYTES
@@ -52,35 +78,38 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         .await?;
 
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(SPEC).await?;
+    let marker = guest.setup_snapshot(spec).await?;
+    let zeroed = match cow_home_at {
+        Some(offset) => guest.own_blocks_at(spec, offset).await?,
+        None => BlockSet::new(),
+    };
 
     guest.phase("copy");
-    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    let origin = setting.layout.snapshot_origin();
+    guest.expect_size(SNAPSHOT, origin).await?;
     guest.copy_device(SNAPSHOT, IMAGE).await?;
     guest.vm().pause(AFTER_COPY).await?;
     let end = guest.stop_workload(&writers).await?;
-    let device = guest.active_snapshot(MINOR).await?;
-    if end.bytes_written <= warm.bytes_written || device.preserved_blocks == 0 {
+    let state = guest.active_snapshot(MINOR).await?;
+    if end.bytes_written <= warm.bytes_written || state.preserved_blocks == 0 {
         return Err(vacuous("nothing was overwritten during the copy"));
     }
 
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    guest.unmount(COW_MOUNT).await?;
-    guest.remove_module().await?;
     Ok(Evidence::Snapshot(SnapshotEvidence {
         marker,
         origin: setting.origin_range(),
-        zeroed: BlockSet::new(),
+        zeroed,
         filesystem: false,
         golden: Vec::new(),
         differing_reads: 0,
     }))
 }
 
-fn writers(seed: u64) -> WorkloadSpec {
+fn writers(device: &str, seed: u64) -> WorkloadSpec {
     WorkloadSpec::RawWriters(RawWritersSpec {
-        device: ORIGIN.into(),
+        device: device.into(),
         seed,
         pairs: 2,
         discard_every: 24,

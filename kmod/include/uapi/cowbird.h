@@ -80,9 +80,45 @@ struct cowbird_ioc_setup {
 	__u8 uuid[COWBIRD_UUID_BYTES]; /* of the series */
 	__u64 epoch;
 	__u32 timeout_ms; /* bound of the time in which writes are held at T0 */
-	__u32 reserved;
+	__u32 flags; /* COWBIRD_SETUP_* */
 	char origin_path[COWBIRD_PATH_BYTES]; /* for display only */
 	char cow_path[COWBIRD_PATH_BYTES]; /* for display only */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
+ * The minor is in state "active incremental": its series goes on with a new
+ * snapshot and the same COW file. No file is pinned, extents are not given,
+ * and uuid and epoch follow from the series.
+ */
+#define COWBIRD_SETUP_CONTINUE 1
+
+/*
+ * COWBIRD_IOC_TRACK: gives a snapshot up, and goes on to note which blocks
+ * change ("active incremental"). Refused with EBUSY while it is open.
+ */
+struct cowbird_ioc_track {
+	__u32 minor;
+	__u32 reserved;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
+ * COWBIRD_IOC_CHANGES: the blocks that were written between the epoch before
+ * and the epoch of an active snapshot, as a bitmap: bit n % 64 of word n / 64
+ * (little endian words) is block n. A superset of the blocks that differ.
+ * ENODATA when there is no earlier epoch: a full backup is needed.
+ */
+struct cowbird_ioc_changes {
+	__u32 minor;
+	__u32 reserved;
+	__u64 first_word; /* where to start, in 64-bit words */
+	__u64 word_count; /* in: room at words; out: words copied */
+	__u64 words; /* pointer to __u64[] */
+	__u8 uuid[COWBIRD_UUID_BYTES]; /* out: of the series */
+	__u64 from_epoch; /* out */
+	__u64 to_epoch; /* out */
+	__u64 block_count; /* out: of the origin */
 	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
 };
 
@@ -97,10 +133,15 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_PIN_NR 1
 #define COWBIRD_IOC_SETUP_NR 2
 #define COWBIRD_IOC_DESTROY_NR 3
+#define COWBIRD_IOC_TRACK_NR 4
+#define COWBIRD_IOC_CHANGES_NR 5
 #define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
 #define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
 #define COWBIRD_IOC_DESTROY                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_DESTROY_NR, struct cowbird_ioc_destroy)
+#define COWBIRD_IOC_TRACK _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_TRACK_NR, struct cowbird_ioc_track)
+#define COWBIRD_IOC_CHANGES                                                                       \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_CHANGES_NR, struct cowbird_ioc_changes)
 
 /* The state field of /proc/cowbird-info. */
 #define COWBIRD_STATE_DORMANT_INCREMENTAL 0
@@ -145,6 +186,8 @@ _Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
 _Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
 _Static_assert(sizeof(struct cowbird_ioc_setup) == 1296, "ABI: cowbird_ioc_setup");
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
+_Static_assert(sizeof(struct cowbird_ioc_track) == 200, "ABI: cowbird_ioc_track");
+_Static_assert(sizeof(struct cowbird_ioc_changes) == 264, "ABI: cowbird_ioc_changes");
 _Static_assert(sizeof(struct cowbird_header) == COWBIRD_HEADER_BYTES, "format: cowbird_header");
 
 #endif /* _UAPI_COWBIRD_H */

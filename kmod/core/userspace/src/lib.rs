@@ -247,6 +247,8 @@ pub enum Phase {
     Holding,
     /// Writes pass once preserved.
     Active,
+    /// Writes pass once noted as changed.
+    Tracking,
     /// Every write passes, reads fail.
     Failed,
     /// As failed.
@@ -255,10 +257,11 @@ pub enum Phase {
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::New,
         Self::Holding,
         Self::Active,
+        Self::Tracking,
         Self::Failed,
         Self::Closing,
     ];
@@ -277,6 +280,7 @@ impl Phase {
         match unsafe { ffi::cb_write_decide(self as u32, preserved, advisory) } {
             0 => Action::Pass,
             1 => Action::Hold,
+            2 => Action::Note,
             _ => Action::Absorb,
         }
     }
@@ -307,6 +311,8 @@ pub enum Action {
     Pass,
     /// It is kept until its blocks are preserved.
     Hold,
+    /// Its blocks are noted as changed, then it goes on.
+    Note,
     /// It is completed without being done.
     Absorb,
 }
@@ -319,6 +325,8 @@ pub enum Event {
     Gate,
     /// The epoch begins.
     Begin,
+    /// The snapshot is given up, changes go on to be noted.
+    Track,
     /// The snapshot is lost.
     Fail,
     /// It is taken apart.
@@ -327,7 +335,13 @@ pub enum Event {
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 4] = [Self::Gate, Self::Begin, Self::Fail, Self::Close];
+    pub const ALL: [Self; 5] = [
+        Self::Gate,
+        Self::Begin,
+        Self::Track,
+        Self::Fail,
+        Self::Close,
+    ];
 }
 
 /// Where a block of the snapshot comes from.

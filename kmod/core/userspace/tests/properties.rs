@@ -224,6 +224,8 @@ fn protocol_rules_hold_in_every_phase() {
                     // Invariant 1: only preserved blocks are overwritten.
                     Phase::Active if !preserved && advisory => Action::Absorb,
                     Phase::Active if !preserved => Action::Hold,
+                    // Invariant 6: noted before it is released.
+                    Phase::Tracking if !preserved => Action::Note,
                     // Invariant 4: a lost snapshot never holds a write.
                     _ => Action::Pass,
                 };

@@ -1,0 +1,330 @@
+//! Images of snapshots: copied whole, or brought up to date by a change map.
+//!
+//! Beside an image lies `<image>.cowbird`, which says which epoch of which
+//! series the image shows. Without that an update could mix two instants, or
+//! two volumes, into one image and nobody would notice.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::change_map::{BLOCK_BYTES, ChangeMap};
+use crate::info::{self, Device, hex};
+use crate::topology;
+
+/// Bytes moved at once.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// What an image shows.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+struct Label {
+    format: u32,
+    uuid: String,
+    epoch: u64,
+    bytes: u64,
+    /// False while the image is being written: it shows no instant then.
+    complete: bool,
+}
+
+const LABEL_FORMAT: u32 = 1;
+
+/// A snapshot device and what the module says of it.
+struct Snapshot {
+    file: File,
+    bytes: u64,
+    device: Device,
+}
+
+impl Snapshot {
+    fn open(path: &Path) -> Result<Self> {
+        let minor = path.file_name().and_then(|name| {
+            name.to_str()?
+                .strip_prefix(cowbird_abi::DISK_PREFIX)?
+                .parse()
+                .ok()
+        });
+        let Some(minor) = minor else {
+            bail!(
+                "{} is not a snapshot device (/dev/cowbird<number>)",
+                path.display()
+            );
+        };
+        let bytes = topology::open_block_device(path)?.bytes;
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        // Asked while the device is open: it cannot become another epoch now.
+        let device = info::find(minor)?;
+        if device.error != 0 {
+            bail!("{} has failed: {}", path.display(), device.error_text);
+        }
+        Ok(Self {
+            file,
+            bytes,
+            device,
+        })
+    }
+
+    fn label(&self, complete: bool) -> Label {
+        Label {
+            format: LABEL_FORMAT,
+            uuid: self.device.uuid.clone(),
+            epoch: self.device.seq_id,
+            bytes: self.bytes,
+            complete,
+        }
+    }
+}
+
+/// An image that is being written.
+struct Image {
+    file: File,
+    path: PathBuf,
+}
+
+impl Image {
+    /// A new file, or a block device of sufficient size.
+    fn create(path: &Path, bytes: u64) -> Result<Self> {
+        let is_device = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+        if is_device {
+            let room = topology::open_block_device(path)?.bytes;
+            if room < bytes {
+                bail!("{} has {room} bytes, the snapshot {bytes}", path.display());
+            }
+            return Self::open(path);
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .with_context(|| format!("cannot create the image {}", path.display()))?;
+        file.set_len(bytes)
+            .with_context(|| format!("cannot size the image {}", path.display()))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .with_context(|| format!("cannot open the image {}", path.display()))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    fn label_path(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".cowbird");
+        PathBuf::from(name)
+    }
+
+    fn read_label(&self) -> Result<Label> {
+        let path = self.label_path();
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+                "{} is missing, so nobody knows what {} shows; make the image with copy-image",
+                path.display(),
+                self.path.display()
+            ),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let label: Label = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; make the image again", path.display()))?;
+        if label.format != LABEL_FORMAT {
+            bail!(
+                "{} has format {}, this tool knows {LABEL_FORMAT}",
+                path.display(),
+                label.format
+            );
+        }
+        Ok(label)
+    }
+
+    /// Replaces the label as a whole, and on stable storage.
+    fn write_label(&self, label: &Label) -> Result<()> {
+        let path = self.label_path();
+        let temporary = path.with_extension("cowbird-new");
+        let write = || -> io::Result<()> {
+            let text = serde_json::to_vec(label).map_err(io::Error::other)?;
+            fs::write(&temporary, text)?;
+            File::open(&temporary)?.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file
+            .sync_all()
+            .with_context(|| format!("cannot sync {}", self.path.display()))
+    }
+
+    /// Copies bytes `[from, to)` of the snapshot.
+    fn copy(&self, snapshot: &Snapshot, from: u64, to: u64, progress: &ProgressBar) -> Result<()> {
+        let mut buffer = vec![0; CHUNK_BYTES as usize];
+        let mut at = from;
+        while at < to {
+            let piece = &mut buffer[..(to - at).min(CHUNK_BYTES) as usize];
+            snapshot
+                .file
+                .read_exact_at(piece, at)
+                .with_context(|| format!("cannot read the snapshot at byte {at}"))?;
+            self.file
+                .write_all_at(piece, at)
+                .with_context(|| format!("cannot write {} at byte {at}", self.path.display()))?;
+            at += piece.len() as u64;
+            progress.inc(piece.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// `cowbirdctl copy-image`
+pub fn copy(snapshot: &Path, image: &Path) -> Result<()> {
+    let snapshot = Snapshot::open(snapshot)?;
+    let image = Image::create(image, snapshot.bytes)?;
+    image.write_label(&snapshot.label(false))?;
+    let progress = progress_bar(snapshot.bytes);
+    image.copy(&snapshot, 0, snapshot.bytes, &progress)?;
+    image.sync()?;
+    image.write_label(&snapshot.label(true))?;
+    progress.finish();
+    Ok(())
+}
+
+/// `cowbirdctl update-image`
+pub fn update(snapshot: &Path, map: &Path, image: &Path) -> Result<()> {
+    let snapshot = Snapshot::open(snapshot)?;
+    let map = ChangeMap::read(map)?;
+    let image = Image::open(image)?;
+    let label = image.read_label()?;
+    check_update(&snapshot.label(true), &map, &label)?;
+    // An update that was interrupted may be run again from the same epoch.
+    image.write_label(&Label {
+        complete: false,
+        ..label
+    })?;
+    let progress = progress_bar(map.changed() * BLOCK_BYTES);
+    for range in map.ranges() {
+        let end = (range.end * BLOCK_BYTES).min(snapshot.bytes);
+        image.copy(&snapshot, range.start * BLOCK_BYTES, end, &progress)?;
+    }
+    image.sync()?;
+    image.write_label(&snapshot.label(true))?;
+    progress.finish();
+    Ok(())
+}
+
+/// Whether this map leads from what the image shows to what the snapshot shows.
+fn check_update(snapshot: &Label, map: &ChangeMap, image: &Label) -> Result<()> {
+    let series = hex(&map.uuid);
+    if series != snapshot.uuid || series != image.uuid {
+        bail!(
+            "snapshot, change map and image are of different series ({}, {series}, {}); \
+             take a full copy with copy-image",
+            snapshot.uuid,
+            image.uuid
+        );
+    }
+    if map.to_epoch != snapshot.epoch {
+        bail!(
+            "the change map leads to epoch {}, the snapshot is epoch {}; make the map again",
+            map.to_epoch,
+            snapshot.epoch
+        );
+    }
+    if map.from_epoch != image.epoch {
+        bail!(
+            "the change map starts at epoch {}, the image shows epoch {}; take a full copy with copy-image",
+            map.from_epoch,
+            image.epoch
+        );
+    }
+    if snapshot.bytes != image.bytes || map.block_count != snapshot.bytes.div_ceil(BLOCK_BYTES) {
+        bail!("snapshot, change map and image differ in size; take a full copy with copy-image");
+    }
+    Ok(())
+}
+
+fn progress_bar(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(epoch: u64) -> Label {
+        Label {
+            format: LABEL_FORMAT,
+            uuid: hex(&[9; 16]),
+            epoch,
+            bytes: 3 * 4096 + 512,
+            complete: true,
+        }
+    }
+
+    fn map() -> ChangeMap {
+        ChangeMap {
+            uuid: [9; 16],
+            from_epoch: 1,
+            to_epoch: 2,
+            block_count: 4,
+            words: vec![0b1010],
+        }
+    }
+
+    #[test]
+    fn only_the_right_image_is_updated() {
+        assert!(check_update(&label(2), &map(), &label(1)).is_ok());
+        let refused = |snapshot: &Label, map: &ChangeMap, image: &Label| {
+            check_update(snapshot, map, image).unwrap_err().to_string()
+        };
+        assert!(refused(&label(3), &map(), &label(1)).contains("leads to epoch 2"));
+        assert!(refused(&label(2), &map(), &label(2)).contains("starts at epoch 1"));
+        let other = Label {
+            uuid: hex(&[8; 16]),
+            ..label(1)
+        };
+        assert!(refused(&label(2), &map(), &other).contains("different series"));
+        let short = Label {
+            bytes: 4096,
+            ..label(1)
+        };
+        assert!(refused(&label(2), &map(), &short).contains("size"));
+    }
+
+    #[test]
+    fn an_image_without_a_label_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let image = Image::create(&path, 4096).unwrap();
+        assert!(
+            image
+                .read_label()
+                .unwrap_err()
+                .to_string()
+                .contains("copy-image")
+        );
+        image.write_label(&label(7)).unwrap();
+        assert_eq!(image.read_label().unwrap(), label(7));
+        assert!(
+            Image::create(&path, 4096).is_err(),
+            "an existing file is never taken"
+        );
+    }
+}

@@ -228,6 +228,9 @@ struct cb_device {
 	struct cb_stats stats;
 };
 
+/* Readers of the trace events may take the snapshot's number from there. */
+static_assert(offsetof(struct cb_device, minor) == 0, "tracer/EVENTS.md: minor comes first");
+
 /* ---- device.c ---------------------------------------------------------- */
 
 extern struct mutex cb_control_mutex;

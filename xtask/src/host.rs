@@ -41,7 +41,12 @@ pub enum Needs {
 }
 
 /// Programs that only `test` runs.
-const TEST_TOOLS: [Tool; 2] = [
+const TEST_TOOLS: [Tool; 3] = [
+    // Compiles the tracer's BPF programs.
+    Tool {
+        program: "clang",
+        package: "clang",
+    },
     Tool {
         program: "make",
         package: "make",

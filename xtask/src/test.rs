@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use cowbird_harness::CaseTier;
 use cowbird_images::Catalogue;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier};
@@ -139,8 +140,8 @@ impl Steps {
         });
     }
 
-    /// The smoke matrices: all kernels with the module as it is, then all mutants on the oldest and
-    /// the newest kernel of the catalogue.
+    /// The smoke matrices: all kernels with the module as it is, then the daily cases and all
+    /// mutants on the oldest and the newest kernel of the catalogue.
     fn matrices(&mut self, out: &Path, kernels: &[&str]) {
         self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
         self.matrix(
@@ -151,6 +152,14 @@ impl Steps {
             [first, .., last] => vec![first, last],
             all => all.to_vec(),
         };
+        let mut args = matrix_args(out.join("daily"), &ends, self.offline);
+        args.tier = Tier::Daily;
+        args.case = cowbird_harness::cases()
+            .iter()
+            .filter(|case| case.tier == CaseTier::Daily)
+            .map(|case| glob::Pattern::escape(case.name))
+            .collect();
+        self.matrix("daily cases", &args);
         let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
         args.mutant = vec!["all".into()];
         self.matrix("mutants", &args);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use cowbird_model::Verdict;
-use cowbird_proto::message::{Hello, Request};
+use cowbird_proto::message::Hello;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
@@ -173,12 +173,8 @@ async fn act(
     }
 }
 
-/// Gets out of a hanging guest what it still says; mostly only a part of it hangs.
+/// Gets the kernel log out of a hanging guest; mostly only a part of it hangs.
 async fn question(driver: &mut Driver<'_, '_>, findings: &mut Findings) {
-    let _ = driver
-        .vm
-        .call(Request::DumpBlockedTasks, EVIDENCE_LIMIT)
-        .await;
     if let Ok(records) = driver.kernel_log(EVIDENCE_LIMIT).await {
         findings.kernel_log = records;
     }

@@ -329,18 +329,7 @@ impl Driver<'_, '_> {
             Ok(reply) => Err(unexpected(&reply)),
             Err(CallError::Ended(end)) => Err(end.into()),
             // It did not end: that is a hang of the guest's kernel, not of the guest.
-            Err(CallError::Guest { error }) => Err(self.blocked(error.message).await),
-        }
-    }
-
-    async fn blocked(&mut self, reason: String) -> CaseError {
-        match self
-            .vm
-            .call(Request::DumpBlockedTasks, self.limits.request)
-            .await
-        {
-            Err(CallError::Ended(end)) => end.into(),
-            _ => End::Hang { reason }.into(),
+            Err(CallError::Guest { error }) => Err(self.vm.hang(error.message).await.into()),
         }
     }
 
@@ -466,7 +455,7 @@ impl Driver<'_, '_> {
             }
             if Instant::now() > deadline {
                 let reason = format!("the workload did not reach \"{what}\" within {limit:?}");
-                return Err(self.blocked(format!("{reason}: {state:?}")).await);
+                return Err(self.vm.hang(format!("{reason}: {state:?}")).await.into());
             }
             self.vm.pause(WORKLOAD_POLL).await?;
         }

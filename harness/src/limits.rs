@@ -47,6 +47,13 @@ pub const PANIC_GRACE: Duration = Duration::from_secs(5);
 /// A guest that hangs has this long to answer questions about it.
 pub const EVIDENCE_LIMIT: Duration = Duration::from_secs(5);
 
+/// What a hanging kernel is asked: to print everything, what each CPU does, which tasks are
+/// blocked, and what all tasks do. See the kernel's `Documentation/admin-guide/sysrq.rst`.
+pub const SYSRQ_KEYS: [u8; 4] = *b"9lwt";
+
+/// Pause after each of them.
+pub const SYSRQ_PAUSE: Duration = Duration::from_millis(1500);
+
 /// QEMU has this long to open its sockets.
 pub const SOCKET_LIMIT: Duration = Duration::from_secs(10);
 

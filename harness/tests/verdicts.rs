@@ -96,8 +96,14 @@ async fn a_killed_guest_is_lost() {
         }
         tokio::task::spawn_blocking(move || kill_qemu_of(&work_dir)).await
     };
-    let (outcome, killed) = tokio::join!(run_cell(&plan, &progress), kill_when_idle);
-    killed.unwrap();
+    let mut cell = std::pin::pin!(run_cell(&plan, &progress));
+    let outcome = tokio::select! {
+        outcome = &mut cell => outcome,
+        killed = kill_when_idle => {
+            killed.unwrap();
+            cell.await
+        }
+    };
     println!("{outcome:?}");
     assert_eq!(outcome.verdict, Verdict::LostGuest);
     assert!(outcome.reason.contains("signal 9"), "{}", outcome.reason);
@@ -146,6 +152,13 @@ async fn a_silent_guest_hangs() {
         outcome.reason
     );
     assert!(bundled(&outcome, "registers.txt").contains("RIP="));
+    // The agent says nothing, but the kernel answers on the console.
+    let console = bundled(&outcome, "console.txt");
+    assert!(console.contains("Show Blocked State"), "{console}");
+    assert!(
+        console.contains("cowbird-guest") || console.contains("task:init"),
+        "{console}"
+    );
 }
 
 /// Goal: a guest that lives but never ends what it was asked for hangs, and the bundle says in

@@ -88,20 +88,14 @@ impl VmConfig {
         args.path("-kernel", "", &self.kernel);
         args.path("-initrd", "", &self.initramfs);
         args.flags(&["-append", &self.command_line()]);
-        args.path("-chardev", "file,id=console,path=", &self.console_path());
-        args.flags(&["-serial", "chardev:console"]);
-        let socket = "socket,server=on,wait=off,id=";
-        args.path(
-            "-chardev",
-            &format!("{socket}qmp,path="),
-            &socket_dir.join(QMP_SOCKET),
-        );
+        let socket = |id: &str| format!("socket,server=on,wait=off,id={id},path=");
+        // A socket, so that a hanging kernel can be asked over it; the log is what is read.
+        args.path("-chardev", &socket(CONSOLE), &socket_dir.join(CONSOLE));
+        args.append_path(",logfile=", &self.console_path());
+        args.flags(&["-serial", &format!("chardev:{CONSOLE}")]);
+        args.path("-chardev", &socket("qmp"), &socket_dir.join(QMP_SOCKET));
         args.flags(&["-mon", "chardev=qmp,mode=control"]);
-        args.path(
-            "-chardev",
-            &format!("{socket}agent,path="),
-            &socket_dir.join(AGENT_SOCKET),
-        );
+        args.path("-chardev", &socket("agent"), &socket_dir.join(AGENT_SOCKET));
         args.flags(&["-device", "virtio-serial-pci"]);
         args.flags(&[
             "-device",
@@ -117,12 +111,17 @@ impl VmConfig {
         // An oops must not leave a half-dead guest that looks like a hang, and a panic must end
         // QEMU (which does not reboot) once its trace is on the console.
         //
+        // The check of the timer counts ticks while the CPU spins; on a busy host an emulated CPU
+        // sees too few, and the kernel then gives the timer up ("8254 timer not connected to
+        // IO-APIC", and in one boot of 150 of 7.2 nothing more).
+        //
         // One CPU until the guest's init starts the others: while a kernel boots it patches its own
         // code most, and QEMU before 8.1 now and then keeps executing the old code on another CPU
         // (seen with 7.2 as "Oops: int3" in one boot of 30).
         format!(
             "console=ttyS0 loglevel={CONSOLE_LEVEL} log_buf_len={LOG_RING} panic=-1 oops=panic \
-             nokaslr maxcpus=1 noreplace-smp mitigations=off random.trust_cpu=on audit=0 8250.nr_uarts=1 {}",
+             sysrq_always_enabled=1 no_timer_check maxcpus=1 noreplace-smp nokaslr \
+             mitigations=off random.trust_cpu=on audit=0 8250.nr_uarts=1 {}",
             self.kernel_parameters
         )
     }
@@ -130,6 +129,9 @@ impl VmConfig {
 
 /// Socket of QMP in the socket folder.
 pub const QMP_SOCKET: &str = "qmp";
+
+/// Name of the serial console's device, and of its socket in the socket folder.
+pub const CONSOLE: &str = "console";
 
 /// Socket of the agent's port in the socket folder.
 pub const AGENT_SOCKET: &str = "agent";
@@ -151,6 +153,14 @@ impl Arguments {
             value.push(path.to_string_lossy().replace(',', ",,"));
         }
         self.0.extend([OsString::from(flag), value]);
+    }
+
+    /// Adds a further path to the value of the last option.
+    fn append_path(&mut self, name: &str, path: &Path) {
+        if let Some(value) = self.0.last_mut() {
+            value.push(name);
+            value.push(path.to_string_lossy().replace(',', ",,"));
+        }
     }
 
     /// The host's page cache does not matter after a crash of the host, so the files ignore

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{GuestError, Hello, Reply, Request};
 use thiserror::Error;
+use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::UnixStream;
 use tokio::time::{interval, sleep, timeout};
 
@@ -23,10 +24,10 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use crate::limits::{
     LAST_WORDS, Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT,
-    SOCKET_POLL, SUPERVISION_PERIOD,
+    SOCKET_POLL, SUPERVISION_PERIOD, SYSRQ_KEYS, SYSRQ_PAUSE,
 };
 use crate::vm::agent::{Agent, GuestRecord};
-use crate::vm::command::{AGENT_SOCKET, QMP_SOCKET, VmConfig};
+use crate::vm::command::{AGENT_SOCKET, CONSOLE, QMP_SOCKET, VmConfig};
 use crate::vm::process::{Process, ProcessEnd};
 use crate::vm::qmp::Qmp;
 
@@ -82,7 +83,7 @@ pub struct Vm {
     agent: Agent,
     console: Console,
     /// Holds the sockets; a path in the work folder could exceed the 108 bytes of a socket name.
-    _socket_dir: tempfile::TempDir,
+    socket_dir: tempfile::TempDir,
 }
 
 impl Vm {
@@ -152,7 +153,7 @@ impl Vm {
             qmp,
             agent,
             console,
-            _socket_dir: socket_dir,
+            socket_dir,
         })
     }
 
@@ -339,7 +340,7 @@ impl Vm {
     }
 
     /// The guest does not answer: collects what can be seen from outside.
-    async fn hang(&mut self, reason: String) -> End {
+    pub(crate) async fn hang(&mut self, reason: String) -> End {
         let status = self
             .qmp
             .status()
@@ -351,11 +352,39 @@ impl Vm {
             .await
             .unwrap_or_default();
         let path = self.config.work_dir.join("registers.txt");
-        // Evidence that cannot be written does not change the verdict.
+        // Evidence that cannot be had does not change the verdict.
         let _ = std::fs::write(path, registers);
+        let _ = self.question_kernel().await;
+        if let Ok(Some(panic)) = self
+            .console
+            .refresh()
+            .map(|()| find_panic(&self.console.text))
+        {
+            return self.panicked(panic);
+        }
         End::Hang {
             reason: format!("{reason}; QEMU says {status}"),
         }
+    }
+
+    /// Has the kernel print over the serial console what its CPUs and tasks do: a break and a
+    /// letter are handled in the interrupt, whatever the rest of the guest does.
+    async fn question_kernel(&mut self) -> HarnessResult<()> {
+        let console = connect(&self.socket_dir.path().join(CONSOLE)).await?;
+        let (mut read, mut write) = console.into_split();
+        // What QEMU cannot send it does not log either, so somebody must read; the log has it all.
+        let reader = tokio::spawn(async move { copy(&mut read, &mut sink()).await });
+        for key in SYSRQ_KEYS {
+            let arguments = serde_json::json!({ "id": CONSOLE });
+            self.qmp.execute("chardev-send-break", arguments).await?;
+            write
+                .write_all(&[key])
+                .await
+                .on("write to the console in", self.socket_dir.path())?;
+            sleep(SYSRQ_PAUSE).await;
+        }
+        reader.abort();
+        Ok(())
     }
 
     /// The receiver of an answer was dropped, which only the end of the connection does.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{
-    Extent, GoldenFile, KernelRecord, Reply, Request, StackKind, WorkloadId, WorkloadSpec,
+    Chase, Extent, GoldenFile, KernelRecord, Reply, Request, StackKind, WorkloadId, WorkloadSpec,
     WorkloadState,
 };
 use serde::Deserialize;
@@ -461,11 +461,18 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// Tells a workload that the snapshot instant has passed.
-    pub async fn epoch_passed(&mut self, workload: &Workload) -> CaseResult<()> {
-        self.prepare(Request::EpochPassed { id: workload.id })
-            .await
-            .map(|_| ())
+    /// Tells a workload that the snapshot instant has passed, and what its chasers may read.
+    pub async fn epoch_passed(
+        &mut self,
+        workload: &Workload,
+        chase: Option<Chase>,
+    ) -> CaseResult<()> {
+        self.prepare(Request::EpochPassed {
+            id: workload.id,
+            chase,
+        })
+        .await
+        .map(|_| ())
     }
 
     /// Ends a workload.

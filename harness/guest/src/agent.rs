@@ -134,7 +134,7 @@ impl Agent {
             Request::GoSilent => self.port.silence(),
             Request::StartWorkload { spec } => self.workloads.start(&self.port, spec),
             Request::WorkloadStatus { id } => self.workloads.status(id),
-            Request::EpochPassed { id } => self.workloads.epoch_passed(id),
+            Request::EpochPassed { id, chase } => self.workloads.epoch_passed(id, chase),
             Request::StopWorkload { id } => self.workloads.stop(id),
         }
     }

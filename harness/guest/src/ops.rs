@@ -126,7 +126,7 @@ pub fn unmount(target: &str) -> GuestResult<()> {
 pub fn fiemap(path: &str, from: u64) -> GuestResult<Reply> {
     let file = File::open(path).context(format_args!("open {path}"))?;
     let (extents, complete) =
-        sys::fiemap(&file, from).context(format_args!("ask for the extents of {path}"))?;
+        sys::fiemap(&file, from, true).context(format_args!("ask for the extents of {path}"))?;
     Ok(Reply::Extents { extents, complete })
 }
 

@@ -19,6 +19,9 @@ const FIEMAP_SYNC: u32 = 1;
 /// `FIEMAP_EXTENT_LAST`.
 const FIEMAP_EXTENT_LAST: u32 = 1;
 
+/// `FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC`: no place on the disk yet.
+pub const FIEMAP_EXTENT_NOWHERE: u32 = 2 | 4;
+
 const BLKDISCARD: u32 = opcode::none(0x12, 119);
 const BLKZEROOUT: u32 = opcode::none(0x12, 127);
 const BLKGETSIZE64: u32 = opcode::read::<u64>(0x12, 114);
@@ -52,13 +55,18 @@ struct FiemapRequest {
     extents: [FiemapExtent; FIEMAP_EXTENTS],
 }
 
-/// Physical extents from byte `from` on, and whether the last one of the file is among them.
-pub fn fiemap(file: &File, from: u64) -> Result<(Vec<Extent>, bool), rustix::io::Errno> {
+/// Physical extents from byte `from` on, and whether the last one of the file is among them. With
+/// `sync`, what is not yet allocated is written first.
+pub fn fiemap(
+    file: &File,
+    from: u64,
+    sync: bool,
+) -> Result<(Vec<Extent>, bool), rustix::io::Errno> {
     let mut request = FiemapRequest {
         header: FiemapHeader {
             start: from,
             length: u64::MAX - from,
-            flags: FIEMAP_SYNC,
+            flags: if sync { FIEMAP_SYNC } else { 0 },
             extent_count: FIEMAP_EXTENTS as u32,
             ..FiemapHeader::default()
         },

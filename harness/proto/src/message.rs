@@ -182,6 +182,8 @@ pub enum Request {
     EpochPassed {
         /// Which.
         id: WorkloadId,
+        /// Where to read what the writers are about to overwrite; `None` for nowhere.
+        chase: Option<Chase>,
     },
     /// Ends a workload and waits for it; answers [`Reply::Workload`].
     StopWorkload {
@@ -500,6 +502,15 @@ pub struct HotSpec {
     pub sweep_percent: u64,
     /// The sweep ends after this time at the latest, ms.
     pub sweep_limit_ms: u64,
+}
+
+/// Snapshot reads that follow the writers of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chase {
+    /// Snapshot device.
+    pub snapshot: String,
+    /// Where on it the device (or filesystem) of the writers begins, bytes.
+    pub shift_bytes: u64,
 }
 
 /// State of a workload.

@@ -112,7 +112,7 @@ proptest! {
     /// Goal: no input panics or loops. Method: any bytes, salted with magics.
     #[test]
     fn any_bytes_are_survived(chunks in vec(
-        prop_oneof![vec(any::<u8>(), 0..40), Just(b"CWB\x01".to_vec()), Just(b"CWB".to_vec())],
+        prop_oneof![vec(any::<u8>(), 0..40), Just(b"CWB\x02".to_vec()), Just(b"CWB".to_vec())],
         0..40,
     )) {
         let mut decoder = Decoder::new();
@@ -174,7 +174,7 @@ fn the_wire_format_is_pinned() {
     });
     let bytes = frame::encode(&event).unwrap();
     let golden = [
-        0x43, 0x57, 0x42, 0x01, 0x08, 0x00, 0x00, 0x00, 0x7d, 0xf3, 0x77, 0xfc, 0x02, 0x04, 0x03,
+        0x43, 0x57, 0x42, 0x02, 0x08, 0x00, 0x00, 0x00, 0xd2, 0xbb, 0x01, 0xad, 0x02, 0x04, 0x03,
         0x02, 0x6e, 0x6f, 0x01, 0x38,
     ];
     assert_eq!(bytes, golden);

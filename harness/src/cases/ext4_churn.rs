@@ -1,9 +1,10 @@
 //! ext4 that holds its own COW file, with several writers that create, overwrite, append,
-//! truncate, rename and delete across the snapshot instant and while the snapshot is copied.
+//! truncate, rename and delete across the snapshot instant and while the snapshot is copied, each
+//! chased by a reader of the snapshot.
 
 use std::time::Duration;
 
-use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
+use cowbird_proto::message::{Chase, FsChurnSpec, WorkloadSpec};
 
 use super::{IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
@@ -26,10 +27,17 @@ const SPEC: SnapshotSpec = SnapshotSpec {
 };
 
 /// Data written after the instant.
-const BUDGET_AFTER_EPOCH_BYTES: u64 = 12 << 20;
+const BUDGET_AFTER_EPOCH_BYTES: u64 = 18 << 20;
 
 /// Data written before the instant, so that it has something to overwrite.
-const WARM_UP_BYTES: u64 = 6 << 20;
+const WARM_UP_BYTES: u64 = 9 << 20;
+
+/// Data written between the instant and the copy, so that the copy meets many blocks that have
+/// changed already, beside those that change under it.
+const OVERWRITTEN_BYTES: u64 = 9 << 20;
+
+/// Time for it.
+const OVERWRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Time for the warm-up.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +52,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.mount(ORIGIN, MOUNT, "discard").await?;
     guest.insert_module().await?;
     let churn = guest.start_workload(churn(setting.seed)).await?;
-    let warm = guest
+    guest
         .wait_until(&churn, "warmed up", WARM_UP_LIMIT, |state| {
             state.bytes_written >= WARM_UP_BYTES
         })
@@ -53,14 +61,26 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(SPEC).await?;
     let zeroed = guest.own_blocks(SPEC).await?;
-    guest.epoch_passed(&churn).await?;
+    let chase = Chase {
+        snapshot: SNAPSHOT.into(),
+        shift_bytes: 0,
+    };
+    guest.epoch_passed(&churn, Some(chase)).await?;
+
+    guest.phase("overwrite");
+    let before = guest.workload(&churn).await?;
+    let overwritten = guest
+        .wait_until(&churn, "overwritten enough", OVERWRITE_LIMIT, |state| {
+            state.bytes_written >= before.bytes_written + OVERWRITTEN_BYTES
+        })
+        .await?;
 
     guest.phase("copy");
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
     guest.copy_device(SNAPSHOT, IMAGE).await?;
     let end = guest.stop_workload(&churn).await?;
     let device = guest.active_snapshot(MINOR).await?;
-    if end.bytes_written <= warm.bytes_written || device.preserved_blocks == 0 {
+    if end.bytes_written <= overwritten.bytes_written || device.preserved_blocks == 0 {
         return Err(vacuous("nothing was overwritten during the copy"));
     }
 
@@ -74,7 +94,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         zeroed,
         filesystem: true,
         golden: churn.golden,
-        differing_reads: 0,
+        differing_reads: end.differing_reads,
     }))
 }
 

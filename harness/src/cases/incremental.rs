@@ -68,7 +68,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         more(guest).await?;
         marker = guest.transition_to_snapshot(MINOR).await?;
         if update == UPDATES {
-            guest.epoch_passed(&churn).await?;
+            guest.epoch_passed(&churn, None).await?;
         }
         guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
     }

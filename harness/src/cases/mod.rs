@@ -209,6 +209,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Where on the snapshot the first partition, which the writers write, begins.
+    fn writers_shift_bytes(&self) -> u64 {
+        if self.whole_disk {
+            self.origin.offset_bytes()
+        } else {
+            0
+        }
+    }
+
     /// An ext4 that holds its own COW file.
     fn ext4(mib: u32) -> Self {
         let origin = Partition {

@@ -1,10 +1,11 @@
 //! A raw partition whose size is no multiple of a block, with pairs of direct writers, a buffered
 //! writer, discards and write-zeroes across the snapshot instant and while the snapshot is copied.
+//! Each direct writer is chased by a reader of the snapshot.
 
 use std::time::Duration;
 
 use cowbird_model::BlockSet;
-use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
+use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
@@ -36,8 +37,12 @@ const WARM_UP_BYTES: u64 = 4 << 20;
 /// Time for the warm-up.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
 
-/// The writers go on for so long after the copy has ended.
-const AFTER_COPY: Duration = Duration::from_millis(500);
+/// Data written between the instant and the copy, so that the copy meets many blocks that have
+/// changed already, beside those that change under it.
+const OVERWRITTEN_BYTES: u64 = 12 << 20;
+
+/// Time for it.
+const OVERWRITE_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn layout() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
@@ -71,7 +76,7 @@ pub(super) async fn write_across_the_instant(
     cow_home_at: Option<u64>,
 ) -> CaseResult<Evidence> {
     let writers = guest.start_workload(writers(device, setting.seed)).await?;
-    let warm = guest
+    guest
         .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
             state.bytes_written >= WARM_UP_BYTES
         })
@@ -84,14 +89,26 @@ pub(super) async fn write_across_the_instant(
         None => BlockSet::new(),
     };
 
+    guest.phase("overwrite");
+    let chase = Chase {
+        snapshot: SNAPSHOT.into(),
+        shift_bytes: setting.layout.writers_shift_bytes(),
+    };
+    guest.epoch_passed(&writers, Some(chase)).await?;
+    let before = guest.workload(&writers).await?;
+    let overwritten = guest
+        .wait_until(&writers, "overwritten enough", OVERWRITE_LIMIT, |state| {
+            state.bytes_written >= before.bytes_written + OVERWRITTEN_BYTES
+        })
+        .await?;
+
     guest.phase("copy");
     let origin = setting.layout.snapshot_origin();
     guest.expect_size(SNAPSHOT, origin).await?;
     guest.copy_device(SNAPSHOT, IMAGE).await?;
-    guest.vm().pause(AFTER_COPY).await?;
     let end = guest.stop_workload(&writers).await?;
     let state = guest.active_snapshot(MINOR).await?;
-    if end.bytes_written <= warm.bytes_written || state.preserved_blocks == 0 {
+    if end.bytes_written <= overwritten.bytes_written || state.preserved_blocks == 0 {
         return Err(vacuous("nothing was overwritten during the copy"));
     }
 
@@ -103,7 +120,7 @@ pub(super) async fn write_across_the_instant(
         zeroed,
         filesystem: false,
         golden: Vec::new(),
-        differing_reads: 0,
+        differing_reads: end.differing_reads,
     }))
 }
 

@@ -6,6 +6,7 @@
 //! as before.
 
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
+use super::chaser::Chaser;
 use super::journal::Scribe;
 use super::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult};
-use crate::sys::DirectBuffer;
+use crate::sys::{self, DirectBuffer, FIEMAP_EXTENT_NOWHERE};
 
 /// Longest single write, sectors: 64 KiB.
 const MAX_WRITE_SECTORS: u64 = 128;
@@ -41,6 +43,9 @@ const IDLE_PAUSE: Duration = Duration::from_millis(10);
 /// Pause between two golden files, so that they change during the whole copy.
 const GOLDEN_PAUSE: Duration = Duration::from_millis(20);
 
+/// Share of the overwrites after the instant that go on where the last one ended.
+const SWEEP_PERCENT: u64 = 75;
+
 /// Directory of the golden files below the root.
 const GOLDEN_DIR: &str = "golden";
 
@@ -53,8 +58,11 @@ pub fn prepare(spec: FsChurnSpec) -> GuestResult<Parts> {
     for thread in 0..spec.threads {
         let spec = Arc::clone(&spec);
         let after_epoch = Arc::clone(&after_epoch);
+        let chaser = Arc::new(Chaser::new(spec.threads + 1 + thread, spec.seed));
+        let hunter = Arc::clone(&chaser);
+        threads.push(Box::new(move |shared| hunter.run(shared)));
         threads.push(Box::new(move |shared| {
-            Churner::new(&spec, shared, thread, after_epoch)?.run(shared)
+            Churner::new(&spec, shared, thread, after_epoch, chaser)?.run(shared)
         }));
     }
     let files = golden.clone();
@@ -148,11 +156,24 @@ fn spoil_golden_files(
     Ok(())
 }
 
+/// Where on the device the start of a range of a file lies, as far as it lies in one piece; bytes.
+/// `None` when it has no place yet, or it cannot be found out: then it is not chased.
+fn place_of(file: &File, offset: u64, length: u64) -> Option<Range<u64>> {
+    let (extents, _) = sys::fiemap(file, offset, false).ok()?;
+    let extent = extents.first()?;
+    let inside = offset.checked_sub(extent.logical)?;
+    let known = extent.flags & FIEMAP_EXTENT_NOWHERE == 0 && inside < extent.length;
+    let start = extent.physical + inside;
+    known.then(|| start..start + length.min(extent.length - inside))
+}
+
 /// A file that a thread has made.
 struct Live {
     identity: u64,
     path: PathBuf,
     sectors: u64,
+    /// Sectors from its start that were overwritten in order since the instant.
+    swept: u64,
 }
 
 /// One thread of the workload.
@@ -166,6 +187,7 @@ struct Churner {
     next_identity: u64,
     generation: u64,
     buffer: DirectBuffer,
+    chaser: Arc<Chaser>,
     /// Bytes that all threads wrote after the snapshot instant.
     after_epoch: Arc<AtomicU64>,
 }
@@ -176,6 +198,7 @@ impl Churner {
         shared: &Arc<Shared>,
         thread: u32,
         after_epoch: Arc<AtomicU64>,
+        chaser: Arc<Chaser>,
     ) -> GuestResult<Self> {
         let directory = PathBuf::from(&spec.root).join(format!("t{thread}"));
         fs::create_dir_all(&directory).context(format_args!("make {}", directory.display()))?;
@@ -189,6 +212,7 @@ impl Churner {
             next_identity: u64::from(thread) * IDENTITIES_PER_THREAD,
             generation: 0,
             buffer: DirectBuffer::new(MAX_WRITE_SECTORS as usize * SECTOR_BYTES),
+            chaser,
             after_epoch,
         })
     }
@@ -212,11 +236,11 @@ impl Churner {
         let index = self.rng.below(self.files.len() as u64) as usize;
         match self.rng.below(100) {
             0..12 if self.files.len() < self.spec.files_per_thread as usize => self.create(shared),
-            0..50 => self.overwrite(shared, index),
-            50..72 => self.append(shared, index),
-            72..80 => self.truncate(index),
-            80..88 => self.rename(index),
-            88..94 => self.delete(index),
+            0..68 => self.overwrite(shared, index),
+            68..82 => self.append(shared, index),
+            82..87 => self.truncate(index),
+            87..92 => self.rename(index),
+            92..97 => self.delete(index),
             _ => {
                 let Live { identity, path, .. } = &self.files[index];
                 let what = Operation::Sync {
@@ -237,6 +261,7 @@ impl Churner {
             identity,
             path,
             sectors: 0,
+            swept: 0,
         });
         self.append(shared, self.files.len() - 1)
     }
@@ -246,7 +271,17 @@ impl Churner {
         if length == 0 {
             return self.append(shared, index);
         }
-        let sectors = self.rng.between(1, MAX_WRITE_SECTORS.min(length));
+        // Small ones as often as large ones: each is one more chance of a race for its bytes.
+        let limit = 1 << self.rng.between(0, MAX_WRITE_SECTORS.ilog2().into());
+        let sectors = self.rng.between(1, length.min(limit));
+        let swept = self.files[index].swept;
+        // After the instant mostly where the file was not overwritten since: the first write to a
+        // block is the one that matters.
+        if shared.epoch_has_passed() && swept < length && self.rng.percent(SWEEP_PERCENT) {
+            let sectors = sectors.min(length - swept);
+            self.files[index].swept += sectors;
+            return self.write(shared, index, swept, sectors);
+        }
         let start = self.rng.below(length - sectors + 1);
         self.write(shared, index, start, sectors)
     }
@@ -282,8 +317,8 @@ impl Churner {
         };
         sector::fill(first, bytes);
         let mode = match self.rng.below(100) {
-            0..40 => WriteMode::Buffered,
-            40..75 => WriteMode::Direct,
+            0..30 => WriteMode::Buffered,
+            30..80 => WriteMode::Direct,
             _ => WriteMode::Synced,
         };
         let offset = start * SECTOR_BYTES as u64;
@@ -300,11 +335,19 @@ impl Churner {
         } else {
             OFlags::empty()
         };
+        let chaser = &self.chaser;
         self.scribe.run(what, || {
             let file = OpenOptions::new()
                 .write(true)
                 .custom_flags(flags.bits() as i32)
                 .open(path)?;
+            // Buffered data is written who knows when: there is nothing to chase.
+            if mode != WriteMode::Buffered
+                && shared.epoch_has_passed()
+                && let Some(place) = place_of(&file, offset, length)
+            {
+                chaser.point_at(place);
+            }
             file.write_all_at(bytes, offset)?;
             if mode == WriteMode::Synced {
                 file.sync_data()

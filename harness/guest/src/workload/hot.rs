@@ -19,6 +19,7 @@ use cowbird_proto::message::{HotSpec, Operation, WriteMode};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
+use super::chaser::{MAX_DELAY_US, wait_for};
 use super::journal::Scribe;
 use super::snapshot_view::{BLOCK_BYTES, SnapshotView};
 use super::{Body, Parts, Shared};
@@ -40,10 +41,6 @@ const FOLLOW_BLOCKS: u64 = FOLLOW_REACH_BLOCKS + MAX_RUN_BLOCKS;
 
 /// Threads that follow the writers.
 const FOLLOWERS: u32 = 2;
-
-/// Longest random delay of one of a pair after they met. Copy-on-write of a few blocks takes
-/// 0.2 to 1 ms under software emulation.
-const MAX_DELAY_US: u64 = 600;
 
 /// Bytes of one read when everything is read that is left.
 const FINAL_READ_BYTES: usize = 1 << 20;
@@ -304,12 +301,4 @@ fn read_snapshot(
         .context(format_args!("read {} at {offset}", arena.spec.snapshot))?;
     arena.view.record(shared, reader, offset, bytes);
     Ok(())
-}
-
-/// Waits without sleeping: a sleep is rounded up to more than the race lasts.
-fn wait_for(duration: Duration) {
-    let start = Instant::now();
-    while start.elapsed() < duration {
-        std::hint::spin_loop();
-    }
 }

@@ -1,5 +1,6 @@
 //! Workloads: seeded threads that do I/O and tell the host what they issue and see complete.
 
+mod chaser;
 mod fs_churn;
 mod hot;
 mod journal;
@@ -14,11 +15,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cowbird_proto::message::{
-    Event, GoldenFile, GuestError, Reply, WorkloadId, WorkloadSpec, WorkloadState,
+    Chase, Event, GoldenFile, GuestError, Reply, WorkloadId, WorkloadSpec, WorkloadState,
 };
 
 use crate::error::{GuestResult, failure};
 use crate::port::Port;
+use chaser::Hunt;
 use journal::Journal;
 
 /// Pause between two times that the journals of all threads are sent, whatever they hold: the
@@ -54,6 +56,7 @@ pub struct Shared {
     differing_reads: AtomicU64,
     threads_running: AtomicU32,
     error: Mutex<Option<GuestError>>,
+    hunt: Mutex<Option<Arc<Hunt>>>,
     journals: Mutex<Vec<Arc<Mutex<Journal>>>>,
 }
 
@@ -106,9 +109,12 @@ impl Workloads {
         Ok(Reply::Workload(self.shared(id)?.state()))
     }
 
-    /// The snapshot instant has passed.
-    pub fn epoch_passed(&self, id: WorkloadId) -> GuestResult<Reply> {
-        self.shared(id)?.epoch_passed.store(true, Ordering::Release);
+    /// The snapshot instant has passed; from now on chasers read, if there is something to chase.
+    pub fn epoch_passed(&self, id: WorkloadId, chase: Option<Chase>) -> GuestResult<Reply> {
+        let shared = self.shared(id)?;
+        let hunt = chase.map(Hunt::open).transpose()?.map(Arc::new);
+        *shared.hunt.lock().unwrap_or_else(PoisonError::into_inner) = hunt;
+        shared.epoch_passed.store(true, Ordering::Release);
         Ok(Reply::Done)
     }
 
@@ -161,6 +167,7 @@ impl Shared {
             differing_reads: AtomicU64::new(0),
             threads_running: AtomicU32::new(threads),
             error: Mutex::new(None),
+            hunt: Mutex::new(None),
             journals: Mutex::new(Vec::new()),
         }
     }
@@ -173,6 +180,14 @@ impl Shared {
 
     fn epoch_has_passed(&self) -> bool {
         self.epoch_passed.load(Ordering::Acquire)
+    }
+
+    /// What chasers read, once there is something.
+    fn hunt(&self) -> Option<Arc<Hunt>> {
+        self.hunt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn count(counter: &AtomicU64, value: u64) {

@@ -15,6 +15,7 @@ use cowbird_proto::message::{Operation, RawWritersSpec, WriteMode};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
+use super::chaser::Chaser;
 use super::journal::Scribe;
 use super::range_locks::RangeLocks;
 use super::{Body, Parts, Shared};
@@ -91,9 +92,19 @@ pub fn prepare(spec: RawWritersSpec) -> GuestResult<Parts> {
             turn: Mutex::default(),
         });
         for second in [false, true] {
+            let thread = pair * 2 + u32::from(second);
+            let reader = field.spec.pairs * 2 + 1 + thread;
+            let chaser = Arc::new(Chaser::new(reader, field.spec.seed));
+            let writer = Writer {
+                buffer: DirectBuffer::new(MAX_WRITE_SECTORS as usize * SECTOR_BYTES),
+                thread,
+                generation: 0,
+                chaser: Arc::clone(&chaser),
+            };
+            threads.push(Box::new(move |shared| chaser.run(shared)));
             let (field, meeting) = (Arc::clone(&field), Arc::clone(&meeting));
             threads.push(Box::new(move |shared| {
-                run_pair(shared, &field, &meeting, pair, second)
+                run_pair(shared, &field, &meeting, pair, writer)
             }));
         }
     }
@@ -136,19 +147,14 @@ fn run_pair(
     field: &Field,
     meeting: &Meeting,
     pair: u32,
-    second: bool,
+    mut writer: Writer,
 ) -> GuestResult<()> {
-    let thread = pair * 2 + u32::from(second);
-    let mut scribe = shared.journal(thread);
+    let second = writer.thread % 2 == 1;
+    let mut scribe = shared.journal(writer.thread);
     let mut planner = Planner {
         rng: Rng::for_part(field.spec.seed, u64::from(pair)),
         cursor: field.sectors / u64::from(field.spec.pairs) * u64::from(pair),
         turns: 0,
-    };
-    let mut writer = Writer {
-        buffer: DirectBuffer::new(MAX_WRITE_SECTORS as usize * SECTOR_BYTES),
-        thread,
-        generation: 0,
     };
     loop {
         let mut held = None;
@@ -314,8 +320,10 @@ impl Field {
 
 struct Writer {
     buffer: DirectBuffer,
+    /// Number among all writers; that of the second of a pair is odd.
     thread: u32,
     generation: u64,
+    chaser: Arc<Chaser>,
 }
 
 impl Writer {
@@ -330,6 +338,12 @@ impl Writer {
         let offset = range.start * SECTOR_BYTES as u64;
         let length = (range.end - range.start) * SECTOR_BYTES as u64;
         let device = &field.device;
+        let chaser = Arc::clone(&self.chaser);
+        let chase = || {
+            if shared.epoch_has_passed() {
+                chaser.point_at(offset..offset + length);
+            }
+        };
         match step {
             Step::Nothing => Ok(()),
             Step::Write(_) => {
@@ -344,16 +358,23 @@ impl Writer {
                 };
                 sector::fill(first, bytes);
                 let what = write_operation(offset, length, self.generation, WriteMode::Direct);
+                chase();
                 scribe.run(what, || device.write_all_at(bytes, offset))?;
                 Shared::count(&shared.bytes_written, length);
                 Ok(())
             }
-            Step::Discard(_) => scribe.run(Operation::Discard { offset, length }, || {
-                sys::discard(device, offset, length).map_err(Into::into)
-            }),
-            Step::ZeroOut(_) => scribe.run(Operation::ZeroOut { offset, length }, || {
-                sys::zero_out(device, offset, length).map_err(Into::into)
-            }),
+            Step::Discard(_) => {
+                chase();
+                scribe.run(Operation::Discard { offset, length }, || {
+                    sys::discard(device, offset, length).map_err(Into::into)
+                })
+            }
+            Step::ZeroOut(_) => {
+                chase();
+                scribe.run(Operation::ZeroOut { offset, length }, || {
+                    sys::zero_out(device, offset, length).map_err(Into::into)
+                })
+            }
         }
     }
 }

@@ -29,8 +29,18 @@ pub struct SnapshotView {
 }
 
 struct Stripe {
-    seen: Vec<bool>,
+    blocks: Vec<FirstRead>,
     content: Vec<u8>,
+}
+
+/// The first read of one block.
+#[derive(Clone, Copy, Default)]
+struct FirstRead {
+    seen: bool,
+    /// Whether its content was sent to the host.
+    sent: bool,
+    reader: u32,
+    at_ns: u64,
 }
 
 impl SnapshotView {
@@ -41,7 +51,7 @@ impl SnapshotView {
             .map(|index| {
                 let length = (bytes - index * stripe_bytes).min(stripe_bytes) as usize;
                 Mutex::new(Stripe {
-                    seen: vec![false; length.div_ceil(BLOCK_BYTES)],
+                    blocks: vec![FirstRead::default(); length.div_ceil(BLOCK_BYTES)],
                     content: vec![0; length],
                 })
             })
@@ -64,37 +74,48 @@ impl SnapshotView {
         let blocks = content.chunks(BLOCK_BYTES);
         Shared::count(&shared.block_reads, blocks.len() as u64);
         Shared::count(&shared.bytes_read, content.len() as u64);
+        let at_ns = uptime_ns();
         for (block, content) in (first..).zip(blocks) {
-            if !self.agrees(block, content) {
+            let observation = |reader, at_ns, content: &[u8]| Observation {
+                workload: shared.id,
+                block,
+                reader,
+                at_ns,
+                content: content.to_vec(),
+            };
+            let mut stripe = self.stripe(block);
+            let (read, known) = stripe.block(block, content.len());
+            if !read.seen {
+                *read = FirstRead {
+                    seen: true,
+                    sent: false,
+                    reader,
+                    at_ns,
+                };
+                known.copy_from_slice(content);
+            } else if *known != *content {
+                // Either of the two may be the wrong one.
+                let first = (!std::mem::replace(&mut read.sent, true))
+                    .then(|| observation(read.reader, read.at_ns, known));
+                drop(stripe);
                 Shared::count(&shared.differing_reads, 1);
-                self.report(shared, reader, block, content);
+                self.send(shared, first);
+                self.send(shared, Some(observation(reader, at_ns, content)));
             }
         }
     }
 
-    fn agrees(&self, block: u64, content: &[u8]) -> bool {
-        let mut stripe = self.stripes[(block / STRIPE_BLOCKS) as usize]
+    fn stripe(&self, block: u64) -> std::sync::MutexGuard<'_, Stripe> {
+        self.stripes[(block / STRIPE_BLOCKS) as usize]
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let index = (block % STRIPE_BLOCKS) as usize;
-        let at = index * BLOCK_BYTES;
-        if stripe.seen[index] {
-            return stripe.content[at..at + content.len()] == *content;
-        }
-        stripe.seen[index] = true;
-        stripe.content[at..at + content.len()].copy_from_slice(content);
-        true
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self, shared: &Shared, reader: u32, block: u64, content: &[u8]) {
-        if self.sent.fetch_add(1, Ordering::Relaxed) < MAX_OBSERVATIONS {
-            shared.port.event(Event::Observation(Observation {
-                workload: shared.id,
-                block,
-                reader,
-                at_ns: uptime_ns(),
-                content: content.to_vec(),
-            }));
+    fn send(&self, shared: &Shared, observation: Option<Observation>) {
+        if let Some(observation) = observation
+            && self.sent.fetch_add(1, Ordering::Relaxed) < MAX_OBSERVATIONS
+        {
+            shared.port.event(Event::Observation(observation));
         }
     }
 
@@ -107,11 +128,19 @@ impl SnapshotView {
         for (index, stripe) in self.stripes.iter().enumerate() {
             let stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
             let offset = index as u64 * STRIPE_BLOCKS * BLOCK_BYTES as u64;
-            if let Some(unseen) = stripe.seen.iter().position(|seen| !seen) {
+            if let Some(unseen) = stripe.blocks.iter().position(|read| !read.seen) {
                 return Ok(Err(offset + (unseen * BLOCK_BYTES) as u64));
             }
             write(offset, &stripe.content)?;
         }
         Ok(Ok(()))
+    }
+}
+
+impl Stripe {
+    fn block(&mut self, block: u64, bytes: usize) -> (&mut FirstRead, &mut [u8]) {
+        let index = (block % STRIPE_BLOCKS) as usize;
+        let at = index * BLOCK_BYTES;
+        (&mut self.blocks[index], &mut self.content[at..at + bytes])
     }
 }

@@ -13,8 +13,10 @@
 //!    the same and also judges single observations of hot readers.
 
 mod bytes;
+mod changed;
 mod epoch;
 mod history;
+mod power_cut;
 mod report;
 mod search;
 mod self_check;
@@ -24,10 +26,12 @@ mod verdict;
 pub mod verify;
 pub mod witness;
 
+pub use changed::changed_blocks;
 pub use epoch::{
     EpochHeader, HEADER_BYTES, HEADER_MAGIC, HEADER_VERSION, HeaderError, Marker, MarkerError,
     MarkerKey, Markers, find_marker, find_markers,
 };
+pub use power_cut::{Survival, stable_until};
 pub use report::{
     BadBlock, Class, Culprit, MAX_LISTED_BLOCKS, MAX_LISTED_RUNS, MAX_LISTED_SHIFTS, Report,
 };

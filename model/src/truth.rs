@@ -143,6 +143,25 @@ impl<'a> Truth<'a> {
         Ok(truth)
     }
 
+    /// Puts one more entry, which changes content, over what is there.
+    pub(crate) fn put(&mut self, entry: &Entry<'a>) -> Result<(), TruthError> {
+        self.check_range(entry)?;
+        self.apply(entry);
+        Ok(())
+    }
+
+    /// Whether both states are of one disk before one log.
+    pub(crate) fn has_base_of(&self, other: &Self) -> bool {
+        std::ptr::eq(self.base, other.base)
+    }
+
+    /// The sectors that an entry of the log has written, ascending.
+    pub fn written(&self) -> impl Iterator<Item = SectorRange> {
+        self.extents
+            .iter()
+            .map(|(start, extent)| SectorRange::new(Sector(*start), extent.sectors))
+    }
+
     /// Size of the disk.
     #[must_use]
     pub fn disk_sectors(&self) -> u64 {

@@ -2,5 +2,6 @@
 
 mod classes;
 mod common;
+mod power_cut;
 mod reference;
 mod witness;

@@ -12,11 +12,11 @@ use cowbird_model::{
 };
 use proptest::prelude::*;
 
-const DISK_SECTORS: u64 = 96;
+pub const DISK_SECTORS: u64 = 96;
 
 /// One request of the guest.
 #[derive(Clone, Debug)]
-enum Op {
+pub enum Op {
     Write { sector: u64, contents: Vec<u8> },
     Discard { sector: u64, sectors: u64 },
     Flush,
@@ -68,11 +68,11 @@ impl Scenario {
 
 /// A sector of one of four contents, zeros among them; the others do not say where they belong, so
 /// that content found elsewhere is common.
-fn sector(content: u8) -> Vec<u8> {
+pub fn sector(content: u8) -> Vec<u8> {
     vec![content % 4; SECTOR_BYTES]
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0..DISK_SECTORS, prop::collection::vec(0u8..4, 1..20)).prop_map(|(sector, contents)| {
             let fit = (DISK_SECTORS - sector) as usize;

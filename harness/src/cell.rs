@@ -3,7 +3,6 @@
 use std::fs;
 
 use cowbird_model::Verdict;
-use cowbird_proto::message::Hello;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
@@ -13,10 +12,10 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
 use crate::kernel_log::find_splat;
 use crate::limits::EVIDENCE_LIMIT;
+use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
 use crate::verify::{self, CellFiles, Evidence, Judgement};
-use crate::vm::command::{Disk, VmConfig};
-use crate::vm::{CallError, End, Vm};
+use crate::vm::{CallError, End};
 
 /// Name of the initramfs in the work folder.
 pub(crate) const INITRAMFS_FILE: &str = "initramfs.cpio";
@@ -80,24 +79,17 @@ async fn attempt(
     prepare(plan, case, &setting, &files).await?;
 
     clock.enter("boot");
-    let config = vm_config(plan, &files);
-    let (mut vm, hello) = Vm::boot(config, plan.limits.clone())
+    let machine = Machine::new(plan, files.clone());
+    let vm = machine
+        .boot()
         .await
         .map_err(|end| boot_failure(end, findings))?;
-    if let Err(error) = check_guest(plan, &hello) {
-        vm.stop().await;
-        return Err(error.into());
-    }
 
-    let mut driver = Driver {
-        vm,
-        limits: plan.limits.clone(),
-        clock,
-        info: None,
-    };
+    let mut driver = Driver::new(vm, machine, clock);
     let acted = act(&mut driver, case, &setting, findings).await;
     findings.info = driver.info.take();
-    findings.record = driver.vm.take_record();
+    findings.record = std::mem::take(&mut driver.earlier.record);
+    findings.record.append(driver.vm.take_record());
     driver.vm.stop().await;
     let clock = driver.clock;
     let evidence = match acted {
@@ -110,18 +102,6 @@ async fn attempt(
     clock.enter("verify");
     let judgement = in_background(move || verify::judge(&files, &evidence, &observations)).await?;
     Ok(weigh(judgement, findings))
-}
-
-/// The guest must be the one that was planned: a race needs its two CPUs.
-fn check_guest(plan: &CellPlan, hello: &Hello) -> HarnessResult<()> {
-    if hello.kernel_release != plan.kernel_release || hello.cpus != plan.cpus {
-        let detail = format!(
-            "the plan says kernel {} on {} CPUs, the guest runs {} on {}",
-            plan.kernel_release, plan.cpus, hello.kernel_release, hello.cpus
-        );
-        return Err(HarnessError::Plan { detail });
-    }
-    Ok(())
 }
 
 /// Before the module is loaded, a panic or hang of the kernel is nobody's but the host's: this
@@ -183,11 +163,13 @@ async fn question(driver: &mut Driver<'_, '_>, findings: &mut Findings) {
 async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> CaseResult<()> {
     driver.phase("shutdown");
     let limit = driver.limits.request;
-    findings.kernel_log = driver.kernel_log(limit).await.map_err(shut_down_error)?;
+    findings.kernel_log = std::mem::take(&mut driver.earlier.kernel_log);
+    let last = driver.kernel_log(limit).await.map_err(shut_down_error)?;
+    findings.kernel_log.extend(last);
     driver.vm.power_off().await.map_err(shut_down_error)
 }
 
-fn shut_down_error(error: CallError) -> CaseError {
+pub(crate) fn shut_down_error(error: CallError) -> CaseError {
     match error {
         CallError::Ended(end) => end.into(),
         CallError::Guest { error } => HarnessError::Protocol {
@@ -223,30 +205,8 @@ async fn prepare(
     .await
 }
 
-fn vm_config(plan: &CellPlan, files: &CellFiles) -> VmConfig {
-    VmConfig {
-        kernel: plan.vmlinuz.clone(),
-        initramfs: plan.work_dir.join(INITRAMFS_FILE),
-        kernel_parameters: String::new(),
-        disks: vec![
-            Disk {
-                image: files.origin(),
-                witness: Some(files.witness()),
-            },
-            Disk {
-                image: files.image(),
-                witness: None,
-            },
-        ],
-        cpus: plan.cpus,
-        memory_mib: plan.memory_mib,
-        accel: plan.accel,
-        work_dir: plan.work_dir.clone(),
-    }
-}
-
 /// Runs something that computes or does file I/O where it does not stop the other cells.
-async fn in_background<T: Send + 'static>(
+pub(crate) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> HarnessResult<T> + Send + 'static,
 ) -> HarnessResult<T> {
     spawn_blocking(work).await.unwrap_or_else(|error| {

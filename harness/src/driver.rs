@@ -10,11 +10,15 @@ use cowbird_proto::message::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::cell::{in_background, shut_down_error};
 use crate::disk::Partition;
 use crate::error::HarnessError;
 use crate::initramfs::{COWBIRD_KO, COWBIRDCTL};
 use crate::limits::Limits;
+use crate::machine::Machine;
 use crate::plan::PhaseClock;
+use crate::power::{self, Stop};
+use crate::vm::agent::GuestRecord;
 use crate::vm::{CallError, End, Vm};
 
 /// Size of a block, bytes.
@@ -116,15 +120,61 @@ pub struct Workload {
     pub golden: Vec<GoldenFile>,
 }
 
+/// What the boots before the last one left.
+#[derive(Debug, Default)]
+pub(crate) struct EarlierBoots {
+    pub(crate) count: u32,
+    pub(crate) kernel_log: Vec<KernelRecord>,
+    pub(crate) record: GuestRecord,
+}
+
 /// The guest of a cell.
 pub struct Driver<'a, 'p> {
     pub(crate) vm: Vm,
     pub(crate) limits: Limits,
     pub(crate) clock: &'a mut PhaseClock<'p>,
     pub(crate) info: Option<String>,
+    pub(crate) earlier: EarlierBoots,
+    machine: Machine,
+}
+
+impl<'a, 'p> Driver<'a, 'p> {
+    pub(crate) fn new(vm: Vm, machine: Machine, clock: &'a mut PhaseClock<'p>) -> Self {
+        Self {
+            vm,
+            limits: machine.plan().limits.clone(),
+            clock,
+            info: None,
+            earlier: EarlierBoots::default(),
+            machine,
+        }
+    }
 }
 
 impl Driver<'_, '_> {
+    /// Stops the machine and boots it again with the same disks. What the guest held in memory is gone: its
+    /// workloads, mounts and modules.
+    pub async fn reboot(&mut self, stop: Stop) -> CaseResult<()> {
+        let log = self.kernel_log(self.limits.request).await;
+        self.earlier
+            .kernel_log
+            .extend(log.map_err(shut_down_error)?);
+        match stop {
+            Stop::PowerOff => self.vm.power_off().await.map_err(shut_down_error)?,
+            // QEMU ends at once, whatever the guest does; what the disk would have lost is decided
+            // from its witness.
+            Stop::PowerCut { .. } => self.vm.stop().await,
+        }
+        self.earlier.record.append(self.vm.take_record());
+        let (files, boot) = (self.machine.files().clone(), self.earlier.count);
+        in_background(move || power::end_boot(&files, boot, stop)).await?;
+        self.earlier.count += 1;
+        // The kernel booted before and the module is not loaded yet; what stops it now is what the
+        // module left on the disk.
+        self.vm = self.machine.boot().await?;
+        self.watch_for_hung_tasks().await
+    }
+
     /// The next phase begins.
     pub fn phase(&mut self, name: &'static str) {
         self.clock.enter(name);

@@ -16,7 +16,9 @@ pub mod initramfs;
 pub mod kernel_image;
 pub mod kernel_log;
 pub mod limits;
+mod machine;
 pub mod plan;
+pub mod power;
 pub mod verify;
 pub mod vm;
 

@@ -44,7 +44,7 @@ pub struct CellFiles {
 }
 
 impl CellFiles {
-    /// The whole first disk before boot.
+    /// The whole first disk before the last boot.
     #[must_use]
     pub fn base(&self) -> PathBuf {
         self.dir.join("base.raw")
@@ -56,10 +56,22 @@ impl CellFiles {
         self.dir.join("origin.raw")
     }
 
-    /// The log of all writes to the first disk.
+    /// The log of all writes to the first disk since the last boot.
     #[must_use]
     pub fn witness(&self) -> PathBuf {
         self.dir.join("witness.log")
+    }
+
+    /// [`Self::base`] of a boot before the last one; they count from 0.
+    #[must_use]
+    pub fn earlier_base(&self, boot: u32) -> PathBuf {
+        self.dir.join(format!("base-{boot}.raw"))
+    }
+
+    /// [`Self::witness`] of a boot before the last one.
+    #[must_use]
+    pub fn earlier_witness(&self, boot: u32) -> PathBuf {
+        self.dir.join(format!("witness-{boot}.log"))
     }
 
     /// The second disk: the copy of the snapshot.
@@ -311,13 +323,13 @@ impl Judgement {
     }
 }
 
-fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
+pub(crate) fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
     HarnessError::Witness {
         detail: error.to_string(),
     }
 }
 
-fn map(path: &Path) -> HarnessResult<Mmap> {
+pub(crate) fn map(path: &Path) -> HarnessResult<Mmap> {
     let file = File::open(path).on("open", path)?;
     // SAFETY: the map is read only, and nothing writes or truncates the files of a cell while it
     // lives: QEMU has ended, and the folder belongs to this cell alone.

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
+use cowbird_proto::rng::mix;
 
 use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, Layout, ORIGIN, Setting};
 use crate::driver::{CaseResult, Driver};
+use crate::power::Stop;
 use crate::verify::Evidence;
 
 /// Size of the origin.
@@ -33,7 +35,7 @@ pub const STUCK: &str = "self-test-stuck";
 /// The guest does nothing for a while.
 pub const IDLE_CASE: &str = "self-test-idle";
 
-/// Writes, discards and write-zeroes of every size and alignment without any snapshot.
+/// Writes, discards and write-zeroes of every size and alignment without any snapshot, in two boots.
 pub const WITNESS: &str = "self-test-witness";
 
 pub(super) static CASES: [CaseInfo; 5] = [
@@ -102,9 +104,18 @@ async fn idle(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
 
 async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("workload");
+    witnessed(guest, setting.seed).await?;
+    guest.phase("reboot");
+    guest.reboot(Stop::PowerOff).await?;
+    guest.phase("workload");
+    witnessed(guest, mix(setting.seed)).await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+async fn witnessed(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
     let spec = RawWritersSpec {
         device: ORIGIN.into(),
-        seed: setting.seed,
+        seed,
         pairs: 3,
         // Often, and at the same time as writes: a witness that logs them in two steps would mix
         // them up.
@@ -116,6 +127,5 @@ async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
             state.bytes_written >= WITNESSED_BYTES
         })
         .await?;
-    guest.stop_workload(&writers).await?;
-    Ok(Evidence::WitnessOnly)
+    guest.stop_workload(&writers).await.map(|_| ())
 }

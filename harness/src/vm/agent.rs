@@ -55,6 +55,15 @@ pub struct GuestRecord {
     pub dropped: u64,
 }
 
+impl GuestRecord {
+    /// Adds what a later boot of the same machine told.
+    pub fn append(&mut self, later: Self) {
+        self.events.extend(later.events);
+        self.observations.extend(later.observations);
+        self.dropped += later.dropped;
+    }
+}
+
 impl Agent {
     /// Connects; the guest need not run yet.
     ///

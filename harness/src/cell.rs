@@ -1,6 +1,7 @@
 //! One cell from its plan to its verdict.
 
 use std::fs;
+use std::path::PathBuf;
 
 use cowbird_model::Verdict;
 use tokio::task::spawn_blocking;
@@ -179,6 +180,14 @@ pub(crate) fn shut_down_error(error: CallError) -> CaseError {
     }
 }
 
+/// The module under test and its control tool, as (path in the guest, path on the host).
+pub(crate) fn cowbird_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
+    [
+        (COWBIRD_KO.to_owned(), plan.cowbird_ko.clone()),
+        (COWBIRDCTL.to_owned(), plan.cowbirdctl.clone()),
+    ]
+}
+
 async fn prepare(
     plan: &CellPlan,
     case: &CaseInfo,
@@ -190,10 +199,7 @@ async fn prepare(
     let (plan, setting, files) = (plan.clone(), *setting, files.clone());
     in_background(move || {
         setting.layout().create(&files, plan.seed)?;
-        let module_files = [
-            (COWBIRD_KO.to_owned(), plan.cowbird_ko.clone()),
-            (COWBIRDCTL.to_owned(), plan.cowbirdctl.clone()),
-        ];
+        let module_files = cowbird_files(&plan);
         let contents = Contents {
             guest_init: &plan.guest_init,
             boot_modules: &plan.boot_modules,

@@ -91,6 +91,8 @@ pub struct DeviceInfo {
     pub cow_own_blocks: u64,
     /// Blocks preserved so far.
     pub preserved_blocks: u64,
+    /// Most blocks that were in memory at once.
+    pub memory_peak_blocks: u64,
     /// What went wrong.
     #[serde(default)]
     pub error_text: String,
@@ -187,7 +189,12 @@ impl Driver<'_, '_> {
 
     /// Asks for something that has nothing to do with the module: failure is infrastructure.
     pub async fn prepare(&mut self, request: Request) -> CaseResult<Reply> {
-        match self.vm.call(request, self.limits.control).await {
+        self.prepare_within(request, self.limits.control).await
+    }
+
+    /// As [`Self::prepare`], for what takes its time.
+    pub async fn prepare_within(&mut self, request: Request, limit: Duration) -> CaseResult<Reply> {
+        match self.vm.call(request, limit).await {
             Ok(reply) => Ok(reply),
             Err(CallError::Ended(end)) => Err(end.into()),
             Err(CallError::Guest { error }) => {

@@ -4,7 +4,7 @@
 //! share is made once and the part of the cell is appended. Not compressed: QEMU maps the file
 //! into the guest, and under software emulation the guest's decompressor costs more than it saves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -120,6 +120,9 @@ pub struct Contents<'a> {
 pub fn build(contents: &Contents<'_>) -> HarnessResult<Vec<u8>> {
     let base = cached_base(contents)?;
     let mut cell = Archive::new();
+    for folder in folders_of(contents.files) {
+        cell.directory(&folder);
+    }
     for (guest_path, host_path) in contents.files {
         cell.file(guest_path, &fs::read(host_path).on("read", host_path)?);
     }
@@ -128,6 +131,16 @@ pub fn build(contents: &Contents<'_>) -> HarnessResult<Vec<u8>> {
     bytes.extend_from_slice(&base);
     bytes.extend_from_slice(&cell);
     Ok(bytes)
+}
+
+/// The folders that files are in, each after the one that it is in. One that is there already stays.
+fn folders_of(files: &[(String, PathBuf)]) -> BTreeSet<String> {
+    files
+        .iter()
+        .flat_map(|(path, _)| Path::new(path).ancestors().skip(1))
+        .map(|folder| folder.display().to_string())
+        .filter(|folder| !folder.is_empty() && folder != "/")
+        .collect()
 }
 
 /// Path and time of last change of every input.
@@ -179,6 +192,14 @@ fn base(contents: &Contents<'_>) -> HarnessResult<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_folder_comes_after_the_one_that_it_is_in() {
+        let files = ["/usr/bin/fio", "/lib64/ld.so", "/usr/lib/a.so"]
+            .map(|path| (path.to_owned(), PathBuf::new()));
+        let folders: Vec<String> = folders_of(&files).into_iter().collect();
+        assert_eq!(folders, ["/lib64", "/usr", "/usr/bin", "/usr/lib"]);
+    }
 
     /// Goal: the layout is the documented one. Method: the first entry, field by field.
     #[test]

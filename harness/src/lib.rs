@@ -6,6 +6,7 @@
 //! verdict.
 
 pub mod accel;
+pub mod bench;
 pub mod bundle;
 pub mod cases;
 pub mod cell;

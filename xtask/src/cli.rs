@@ -33,6 +33,8 @@ pub enum Command {
     Cases(ListArgs),
     /// List the mutants: known faults that the matrix must catch
     Mutants(ListArgs),
+    /// Measure what a snapshot costs its origin: ratios within one boot, with fio in the guest
+    Bench(BenchArgs),
     /// Run one cell again from the bundle that it left, with the same seed
     Replay(ReplayArgs),
     /// Make this machine ready: host packages, kernels, build roots, guest programs
@@ -120,6 +122,29 @@ pub struct TestArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ListArgs {
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Kernels to measure on; may be given several times
+    #[arg(long, value_name = "GLOB", default_values = ["bullseye-5.10-cloud", "bookworm-6.1-cloud", "trixie-backports-7.3-cloud"])]
+    pub kernel: Vec<String>,
+    /// How often everything is measured; each ratio is the median of so many
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// How QEMU runs the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where bench.json goes
+    #[arg(long, value_name = "DIR", default_value = "out/bench")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
     #[arg(long)]
     pub json: bool,
 }

@@ -36,9 +36,17 @@ const MATRIX_TOOLS: [Tool; 4] = [
 pub enum Needs {
     /// To boot kernels and run cells.
     Matrix,
+    /// Also to measure.
+    Bench,
     /// Also to run everything that `test` runs.
     Everything,
 }
+
+/// Programs that only `bench` runs.
+const BENCH_TOOLS: [Tool; 1] = [Tool {
+    program: "fio",
+    package: "fio",
+}];
 
 /// Programs that only `test` runs.
 const TEST_TOOLS: [Tool; 3] = [
@@ -109,7 +117,11 @@ fn is_executable(path: &Path) -> bool {
 fn missing(catalogue: &Catalogue, needs: Needs) -> Missing {
     let mut missing = Missing::new();
     let everything = needs == Needs::Everything;
-    let extra = if everything { &TEST_TOOLS[..] } else { &[] };
+    let extra = match needs {
+        Needs::Matrix => &[][..],
+        Needs::Bench => &BENCH_TOOLS,
+        Needs::Everything => &TEST_TOOLS,
+    };
     if everything && !has_libclang() {
         missing.insert(("libclang".to_owned(), LIBCLANG_PACKAGE.to_owned()));
     }

@@ -1,5 +1,6 @@
 //! The developer's front door: `cargo xtask --help` lists what it can do.
 
+mod bench;
 mod cli;
 mod gen_abi;
 mod guest;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => lists::kernels(*args, &ui),
         Command::Cases(args) => lists::cases(*args),
         Command::Mutants(args) => lists::mutants(*args),
+        Command::Bench(args) => bench::command(args, &ui),
         Command::Replay(args) => replay::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),

@@ -146,7 +146,7 @@ pub fn plan_first(run: &Run, scratch: &Path, ui: &Arc<Ui>) -> Result<CellPlan> {
         .map_err(anyhow::Error::msg)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -104,7 +104,7 @@ pub fn prune_bundle(bundle: &Path) {
 }
 
 /// The text of `results.json`.
-pub fn to_json(results: &RunResults) -> Result<String> {
+pub fn to_json(results: &impl serde::Serialize) -> Result<String> {
     let mut text = serde_json::to_string_pretty(results).context("results do not fit JSON")?;
     text.push('\n');
     Ok(text)

@@ -1,0 +1,320 @@
+//! What a snapshot costs the origin: ratios between jobs of fio inside one boot of a guest.
+//!
+//! Absolute times of an emulated machine say nothing, and the same job on the same machine differs
+//! from minute to minute. So every job with a snapshot is divided by the same job without one, run
+//! just before it; the spread over the repetitions is given with the median, and the baseline is
+//! run once more at the end against the first one, as a gauge of the noise.
+
+pub mod fio;
+pub mod program;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use cowbird_proto::message::{Reply, Request};
+use serde::Serialize;
+
+use self::fio::{Job, Measured};
+use crate::cell::{INITRAMFS_FILE, cowbird_files, in_background};
+use crate::disk::{self, Partition};
+use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::initramfs::{self, Contents};
+use crate::machine::Machine;
+use crate::plan::{CellPlan, CellProgress, PhaseClock};
+use crate::verify::CellFiles;
+
+/// The disk, MiB: one partition, an ext4.
+const DISK_MIB: u32 = 2048;
+/// The file that is written, MiB; filled before anything is measured.
+const FILE_MIB: u32 = 512;
+/// I/Os of a random job.
+const RANDOM_IOS: u32 = 30_000;
+/// Room for everything that a repetition preserves, MiB.
+const COW_MIB: u32 = 900;
+/// Memory for preserved blocks: the default of the control tool, MiB.
+const CACHE_MIB: u32 = 64;
+
+const DEVICE: &str = "/dev/vda1";
+const MOUNT: &str = "/mnt/origin";
+const FILE: &str = "/mnt/origin/data";
+const SNAPSHOT: &str = "/dev/cowbird0";
+const SPEC: SnapshotSpec = SnapshotSpec {
+    origin: DEVICE,
+    cow_file: "/mnt/origin/.cowbird",
+    cow_mib: COW_MIB,
+    cache_mib: CACHE_MIB,
+    minor: 0,
+};
+
+/// fio has so long for one job.
+const JOB_LIMIT: Duration = Duration::from_secs(240);
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// 4 KiB random writes to blocks that are not preserved yet.
+    RandomFirstTouch,
+    /// The same writes again, all blocks preserved.
+    RandomSecondTouch,
+    /// 4 KiB random writes while only changes are tracked.
+    RandomIncremental,
+    /// 1 MiB sequential writes to blocks that are not preserved yet.
+    SequentialFirstTouch,
+    /// 1 MiB sequential writes, all blocks preserved.
+    SequentialSecondTouch,
+    /// 1 MiB sequential writes while only changes are tracked.
+    SequentialIncremental,
+    /// Sequential read of a snapshot whose blocks are on the origin, against the origin itself.
+    SnapshotRead,
+    /// Sequential read of a snapshot part of whose blocks are in the COW file.
+    SnapshotReadPreserved,
+    /// The random baseline at the end against that at the beginning: the noise.
+    RandomBaseline,
+    /// The sequential baseline at the end against that at the beginning.
+    SequentialBaseline,
+}
+
+/// One job and its baseline. Only what is divided means something outside of this boot.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Compared {
+    /// With a snapshot.
+    pub measured: Measured,
+    /// Without.
+    pub baseline: Measured,
+}
+
+impl Compared {
+    /// I/Os per second with a snapshot, divided by those without.
+    #[must_use]
+    pub fn iops(&self) -> f64 {
+        self.measured.iops / self.baseline.iops
+    }
+
+    /// 99th percentile of latency with a snapshot, divided by that without.
+    #[must_use]
+    pub fn p99(&self) -> f64 {
+        self.measured.p99_us / self.baseline.p99_us
+    }
+}
+
+/// What was measured on one kernel.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BenchResult {
+    /// By mode, one for each repetition.
+    pub jobs: BTreeMap<Mode, Vec<Compared>>,
+    /// Most blocks that the module held in memory at any time, bytes.
+    pub held_bytes: u64,
+    /// What it was allowed to hold, bytes.
+    pub held_limit_bytes: u64,
+}
+
+/// Runs the benchmark on the kernel of a plan. The case of the plan does not matter.
+///
+/// # Errors
+/// When the machine or a job fails; whatever was measured before is lost.
+pub async fn run_bench(
+    plan: &CellPlan,
+    repetitions: u32,
+    progress: &dyn CellProgress,
+) -> Result<BenchResult, CaseError> {
+    let mut clock = PhaseClock::new(progress);
+    let files = CellFiles {
+        dir: plan.work_dir.clone(),
+    };
+    clock.enter("prepare");
+    let fio = prepare(plan, &files).await?;
+    clock.enter("boot");
+    let machine = Machine::unwitnessed(plan, files);
+    let vm = machine.boot().await?;
+    let mut bench = Bench {
+        guest: Driver::new(vm, machine, &mut clock),
+        fio,
+        result: BenchResult::default(),
+    };
+    let measured = bench.run(repetitions).await;
+    bench.guest.vm().stop().await;
+    let result = bench.result;
+    fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)?;
+    measured.map(|()| result)
+}
+
+/// Makes disk and initramfs; gives the path of fio in the guest.
+async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
+    fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
+    let (plan, files) = (plan.clone(), files.clone());
+    in_background(move || {
+        let partition = Partition {
+            start: 2048,
+            sectors: (DISK_MIB - 2) * 2048,
+        };
+        let bytes = u64::from(DISK_MIB) << 20;
+        disk::create_partitioned(&files.origin(), bytes, &[partition], &[], plan.seed)?;
+        disk::make_ext4(&files.origin(), partition, plan.seed)?;
+        disk::create_sparse(&files.image(), 1 << 20)?;
+        let (fio, mut guest_files) = program::with_libraries("fio", "package fio")?;
+        guest_files.extend(cowbird_files(&plan));
+        let contents = Contents {
+            guest_init: &plan.guest_init,
+            boot_modules: &plan.boot_modules,
+            files: &guest_files,
+        };
+        let path = plan.work_dir.join(INITRAMFS_FILE);
+        fs::write(&path, initramfs::build(&contents)?).on("write", &path)?;
+        Ok(fio)
+    })
+    .await
+}
+
+struct Bench<'a, 'p> {
+    guest: Driver<'a, 'p>,
+    fio: String,
+    result: BenchResult,
+}
+
+impl Bench<'_, '_> {
+    async fn run(&mut self, repetitions: u32) -> CaseResult<()> {
+        self.guest.phase("fill");
+        self.guest.mount(DEVICE, MOUNT, "").await?;
+        self.guest.insert_module().await?;
+        self.fio(&Job::fill(FILE, FILE_MIB)).await?;
+        // The first job after the fill pays for what the others do not.
+        self.measure(&random(0)).await?;
+        for repetition in 1..=repetitions {
+            self.repeat(u64::from(repetition)).await?;
+        }
+        for (mode, job) in [
+            (Mode::RandomBaseline, random(1)),
+            (Mode::SequentialBaseline, sequential()),
+        ] {
+            if let Some(first) = first_baseline(&self.result, mode) {
+                self.compare(mode, &job, first).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn repeat(&mut self, seed: u64) -> CaseResult<()> {
+        self.guest.phase("random writes");
+        let base = self.measure(&random(seed)).await?;
+        self.guest.setup_snapshot(SPEC).await?;
+        self.compare(Mode::RandomFirstTouch, &random(seed), base)
+            .await?;
+        self.compare(Mode::RandomSecondTouch, &random(seed), base)
+            .await?;
+        self.note_memory().await?;
+        self.guest.transition_to_incremental(SPEC.minor).await?;
+        // Blocks of a new epoch; which region is new in it is part of the price.
+        self.compare(Mode::RandomIncremental, &random(seed + 1), base)
+            .await?;
+        self.guest.destroy_snapshot(SPEC.minor).await?;
+
+        self.guest.phase("sequential writes");
+        let stream = self.measure(&sequential()).await?;
+        let raw = self.measure(&read(DEVICE)).await?;
+        self.guest.setup_snapshot(SPEC).await?;
+        self.compare(Mode::SnapshotRead, &read(SNAPSHOT), raw)
+            .await?;
+        self.compare(Mode::SequentialFirstTouch, &sequential(), stream)
+            .await?;
+        self.compare(Mode::SequentialSecondTouch, &sequential(), stream)
+            .await?;
+        self.compare(Mode::SnapshotReadPreserved, &read(SNAPSHOT), raw)
+            .await?;
+        self.note_memory().await?;
+        self.guest.transition_to_incremental(SPEC.minor).await?;
+        self.compare(Mode::SequentialIncremental, &sequential(), stream)
+            .await?;
+        self.guest.destroy_snapshot(SPEC.minor).await
+    }
+
+    async fn note_memory(&mut self) -> CaseResult<()> {
+        let device = self.guest.active_snapshot(SPEC.minor).await?;
+        let held = device.memory_peak_blocks * BLOCK_BYTES;
+        self.result.held_bytes = self.result.held_bytes.max(held);
+        self.result.held_limit_bytes = u64::from(CACHE_MIB) << 20;
+        Ok(())
+    }
+
+    async fn compare(&mut self, mode: Mode, job: &Job, baseline: Measured) -> CaseResult<()> {
+        let measured = self.measure(job).await?;
+        let jobs = self.result.jobs.entry(mode).or_default();
+        jobs.push(Compared { measured, baseline });
+        Ok(())
+    }
+
+    async fn measure(&mut self, job: &Job) -> CaseResult<Measured> {
+        // What the job before left to be written back is not this job's.
+        self.guest.prepare(Request::SyncAll).await?;
+        let report = self.fio(&job.arguments()).await?;
+        Ok(job.parse(&report)?)
+    }
+
+    async fn fio(&mut self, arguments: &[String]) -> CaseResult<String> {
+        let request = Request::Run {
+            program: self.fio.clone(),
+            args: arguments.to_vec(),
+            timeout_ms: u64::try_from(JOB_LIMIT.as_millis()).unwrap_or(u64::MAX),
+        };
+        let reply = self.guest.prepare_within(request, JOB_LIMIT * 2).await?;
+        match reply {
+            Reply::Exited(exited) if exited.code == Some(0) => Ok(exited.stdout),
+            reply => Err(HarnessError::Tool {
+                tool: "fio",
+                detail: format!("{reply:?}").chars().take(2000).collect(),
+                hint: "run in the guest",
+            }
+            .into()),
+        }
+    }
+}
+
+/// The first baseline of the jobs that the last one is compared with.
+fn first_baseline(result: &BenchResult, last: Mode) -> Option<Measured> {
+    let mode = match last {
+        Mode::RandomBaseline => Mode::RandomFirstTouch,
+        _ => Mode::SequentialFirstTouch,
+    };
+    Some(result.jobs.get(&mode)?.first()?.baseline)
+}
+
+/// Size of a block, bytes.
+const BLOCK_BYTES: u64 = 4096;
+
+fn random(seed: u64) -> Job {
+    Job {
+        rw: "randwrite",
+        block: "4k",
+        depth: 16,
+        target: FILE.into(),
+        size_mib: FILE_MIB,
+        ios: Some(RANDOM_IOS),
+        seed,
+    }
+}
+
+fn sequential() -> Job {
+    Job {
+        rw: "write",
+        block: "1m",
+        depth: 4,
+        target: FILE.into(),
+        size_mib: FILE_MIB,
+        ios: None,
+        seed: 0,
+    }
+}
+
+fn read(target: &str) -> Job {
+    Job {
+        rw: "read",
+        block: "1m",
+        depth: 4,
+        target: target.into(),
+        size_mib: FILE_MIB,
+        ios: None,
+        seed: 0,
+    }
+}

@@ -1,0 +1,157 @@
+//! `bench`: what a snapshot costs its origin, as ratios measured inside one boot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use cowbird_harness::bench::{BenchResult, Compared, Mode, run_bench};
+use serde::Serialize;
+
+use crate::cli::{BenchArgs, MatrixArgs, Tier};
+use crate::matrix::{self, Run};
+use crate::stage::Stage;
+use crate::ui::{Ui, print};
+use crate::{guest, host, output, table};
+
+/// The case that says which modules of the kernel are needed: an ext4.
+const CASE: &str = "ext4-churn";
+
+/// One MiB, for sizes that people read.
+const MIB: f64 = (1u64 << 20) as f64;
+
+/// A median and what it is the median of.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Summary {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+/// One kernel's results, summed up.
+#[derive(Serialize)]
+struct Kernel {
+    iops: BTreeMap<Mode, Summary>,
+    p99: BTreeMap<Mode, Summary>,
+    measured: BenchResult,
+}
+
+/// Runs the command; the value is the exit code.
+pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let run = matrix::check(&MatrixArgs {
+        tier: Tier::Quick,
+        kernel: args.kernel.clone(),
+        case: vec![CASE.to_owned()],
+        mutant: Vec::new(),
+        seed: Some(0),
+        // One at a time: a guest that shares the host with another one measures that one.
+        jobs: Some(1),
+        shard: None,
+        accel: args.accel,
+        offline: args.offline,
+        out: args.out.clone(),
+        json: args.json,
+    })?;
+    host::ensure(&run.catalogue, host::Needs::Bench, run.offline, ui)?;
+    let kernels = matrix::runtime()?.block_on(measure(&run, args.repetitions, ui))?;
+    let json = output::to_json(&kernels)?;
+    let path = args.out.join("bench.json");
+    std::fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
+    if args.json {
+        eprint!("{}", text(&kernels));
+        print(&json)?;
+    } else {
+        print(&text(&kernels))?;
+    }
+    Ok(0)
+}
+
+async fn measure(run: &Run, repetitions: u32, ui: &Arc<Ui>) -> Result<BTreeMap<String, Kernel>> {
+    let guest = guest::build(run.offline, ui)?;
+    let scratch = run.out.scratch()?;
+    let stage = Stage::set(run, &guest, scratch.path(), ui).await?;
+    let mut kernels = BTreeMap::new();
+    for cell in &run.cells {
+        let name = &cell.id.kernel;
+        let (_, plan) = stage.cell_plan(cell).map_err(anyhow::Error::msg)?;
+        let task = ui.task(&format!("bench {name}"));
+        let measured = run_bench(&plan, repetitions, &|phase: &str| task.step(phase))
+            .await
+            .with_context(|| format!("cannot measure on {name}"))?;
+        task.end("measured");
+        let kernel = Kernel {
+            iops: summaries(&measured, Compared::iops),
+            p99: summaries(&measured, Compared::p99),
+            measured,
+        };
+        kernels.insert(name.clone(), kernel);
+    }
+    Ok(kernels)
+}
+
+fn summaries(measured: &BenchResult, of: impl Fn(&Compared) -> f64) -> BTreeMap<Mode, Summary> {
+    let jobs = measured.jobs.iter();
+    jobs.filter_map(|(mode, jobs)| Some((*mode, summary(jobs.iter().map(&of).collect())?)))
+        .collect()
+}
+
+/// The median is the lower one of an even number.
+fn summary(mut values: Vec<f64>) -> Option<Summary> {
+    values.sort_by(f64::total_cmp);
+    Some(Summary {
+        median: *values.get(values.len().saturating_sub(1) / 2)?,
+        min: *values.first()?,
+        max: *values.last()?,
+    })
+}
+
+fn text(kernels: &BTreeMap<String, Kernel>) -> String {
+    let mut text = String::new();
+    for (name, kernel) in kernels {
+        let head = ["", "I/Os per second", "lowest..highest", "99th percentile"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for (mode, iops) in &kernel.iops {
+            let p99 = kernel.p99.get(mode);
+            rows.push(vec![
+                label(*mode).to_owned(),
+                format!("{:.2}", iops.median),
+                format!("{:.2}..{:.2}", iops.min, iops.max),
+                p99.map_or_else(String::new, |p99| format!("{:.2}", p99.median)),
+            ]);
+        }
+        text += &format!(
+            "\n{name}: ratios to the same job without a snapshot\n{}held in memory at most {:.1} of {:.0} MiB\n",
+            table::columns(&rows),
+            kernel.measured.held_bytes as f64 / MIB,
+            kernel.measured.held_limit_bytes as f64 / MIB,
+        );
+    }
+    text
+}
+
+fn label(mode: Mode) -> &'static str {
+    match mode {
+        Mode::RandomFirstTouch => "4 KiB random writes, first touch",
+        Mode::RandomSecondTouch => "4 KiB random writes, second touch",
+        Mode::RandomIncremental => "4 KiB random writes, incremental",
+        Mode::SequentialFirstTouch => "1 MiB sequential writes, first touch",
+        Mode::SequentialSecondTouch => "1 MiB sequential writes, second touch",
+        Mode::SequentialIncremental => "1 MiB sequential writes, incremental",
+        Mode::SnapshotRead => "snapshot read, blocks on the origin",
+        Mode::SnapshotReadPreserved => "snapshot read, blocks preserved",
+        Mode::RandomBaseline => "4 KiB random writes, none again (noise)",
+        Mode::SequentialBaseline => "1 MiB sequential writes, none again (noise)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_one_of_the_values() {
+        let odd = summary(vec![3.0, 1.0, 2.0]).expect("values");
+        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
+        assert_eq!(summary(vec![4.0, 1.0]).expect("values").median, 1.0);
+        assert!(summary(Vec::new()).is_none());
+    }
+}

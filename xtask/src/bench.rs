@@ -16,6 +16,9 @@ use crate::{guest, host, output, table};
 /// The case that says which modules of the kernel are needed: an ext4.
 const CASE: &str = "ext4-churn";
 
+/// Functions of a profile that are printed; all are in the JSON.
+const PROFILED: usize = 25;
+
 /// One MiB, for sizes that people read.
 const MIB: f64 = (1u64 << 20) as f64;
 
@@ -52,7 +55,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         json: args.json,
     })?;
     host::ensure(&run.catalogue, host::Needs::Bench, run.offline, ui)?;
-    let kernels = matrix::runtime()?.block_on(measure(&run, args.repetitions, ui))?;
+    let kernels = matrix::runtime()?.block_on(measure(&run, args, ui))?;
     let json = output::to_json(&kernels)?;
     let path = args.out.join("bench.json");
     std::fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
@@ -65,7 +68,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
     Ok(0)
 }
 
-async fn measure(run: &Run, repetitions: u32, ui: &Arc<Ui>) -> Result<BTreeMap<String, Kernel>> {
+async fn measure(run: &Run, args: &BenchArgs, ui: &Arc<Ui>) -> Result<BTreeMap<String, Kernel>> {
     let guest = guest::build(run.offline, ui)?;
     let scratch = run.out.scratch()?;
     let stage = Stage::set(run, &guest, scratch.path(), ui).await?;
@@ -74,9 +77,11 @@ async fn measure(run: &Run, repetitions: u32, ui: &Arc<Ui>) -> Result<BTreeMap<S
         let name = &cell.id.kernel;
         let (_, plan) = stage.cell_plan(cell).map_err(anyhow::Error::msg)?;
         let task = ui.task(&format!("bench {name}"));
-        let measured = run_bench(&plan, repetitions, &|phase: &str| task.step(phase))
-            .await
-            .with_context(|| format!("cannot measure on {name}"))?;
+        let measured = run_bench(&plan, args.repetitions, args.profile, &|phase: &str| {
+            task.step(phase);
+        })
+        .await
+        .with_context(|| format!("cannot measure on {name}"))?;
         task.end("measured");
         let kernel = Kernel {
             iops: summaries(&measured, Compared::iops),
@@ -124,6 +129,13 @@ fn text(kernels: &BTreeMap<String, Kernel>) -> String {
             kernel.measured.held_bytes as f64 / MIB,
             kernel.measured.held_limit_bytes as f64 / MIB,
         );
+        for (mode, profile) in &kernel.measured.profiles {
+            text += &format!("\n{}, {} samples:\n", label(*mode), profile.samples);
+            for (function, count) in profile.functions.iter().take(PROFILED) {
+                let percent = 100.0 * *count as f64 / profile.samples as f64;
+                text += &format!("{percent:5.1} %  {function}\n");
+            }
+        }
     }
     text
 }

@@ -132,6 +132,9 @@ pub struct BenchArgs {
     /// Kernels to measure on; may be given several times
     #[arg(long, value_name = "GLOB", default_values = ["bullseye-5.10-cloud", "bookworm-6.1-cloud", "trixie-backports-7.3-cloud"])]
     pub kernel: Vec<String>,
+    /// Also say where the CPUs were, from outside of the guest; what is measured then is slower
+    #[arg(long)]
+    pub profile: bool,
     /// How often everything is measured; each ratio is the median of so many
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::{Context, GuestResult, failure};
 use crate::port::Port;
 use crate::workload::Workloads;
-use crate::{kernel_log, ops, stack};
+use crate::{kernel_log, ops, stack, symbols};
 
 /// Requests served at the same time; more are refused.
 const MAX_REQUESTS: usize = 32;
@@ -118,6 +118,7 @@ impl Agent {
             Request::WriteText { path, text } => fs::write(&path, text)
                 .context(format_args!("write {path}"))
                 .map(done),
+            Request::NameAddresses { addresses } => symbols::names(&addresses).map(Reply::Names),
             Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),
             Request::CopyDevice {
                 from,

@@ -12,6 +12,7 @@ mod kernel_log;
 mod ops;
 mod port;
 mod stack;
+mod symbols;
 mod sys;
 mod workload;
 

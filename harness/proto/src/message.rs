@@ -157,6 +157,11 @@ pub enum Request {
         /// Content.
         text: String,
     },
+    /// The functions of the kernel that addresses are in; answers [`Reply::Names`].
+    NameAddresses {
+        /// The addresses.
+        addresses: Vec<u64>,
+    },
     /// `/proc/cowbird-info`; answers [`Reply::Text`].
     ReadInfo,
     /// Copies a block device with direct I/O; answers [`Reply::Bytes`].
@@ -216,6 +221,8 @@ pub enum Reply {
     Bytes(u64),
     /// Text.
     Text(String),
+    /// Names in the order of what was asked for.
+    Names(Vec<String>),
     /// A program ended by itself.
     Exited(Exited),
     /// Physical extents of a file.

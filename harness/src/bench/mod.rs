@@ -6,16 +6,19 @@
 //! run once more at the end against the first one, as a gauge of the noise.
 
 pub mod fio;
+pub mod profile;
 pub mod program;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cowbird_proto::message::{Reply, Request};
 use serde::Serialize;
 
 use self::fio::{Job, Measured};
+use self::profile::{Profile, Sampler};
 use crate::cell::{INITRAMFS_FILE, cowbird_files, in_background};
 use crate::disk::{self, Partition};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
@@ -105,6 +108,8 @@ impl Compared {
 pub struct BenchResult {
     /// By mode, one for each repetition.
     pub jobs: BTreeMap<Mode, Vec<Compared>>,
+    /// By mode, where the CPUs were, if that was asked for. A profiled job is slower.
+    pub profiles: BTreeMap<Mode, Profile>,
     /// Most blocks that the module held in memory at any time, bytes.
     pub held_bytes: u64,
     /// What it was allowed to hold, bytes.
@@ -118,6 +123,7 @@ pub struct BenchResult {
 pub async fn run_bench(
     plan: &CellPlan,
     repetitions: u32,
+    profile: bool,
     progress: &dyn CellProgress,
 ) -> Result<BenchResult, CaseError> {
     let mut clock = PhaseClock::new(progress);
@@ -132,6 +138,7 @@ pub async fn run_bench(
     let mut bench = Bench {
         guest: Driver::new(vm, machine, &mut clock),
         fio,
+        profile,
         result: BenchResult::default(),
     };
     let measured = bench.run(repetitions).await;
@@ -171,6 +178,7 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
 struct Bench<'a, 'p> {
     guest: Driver<'a, 'p>,
     fio: String,
+    profile: bool,
     result: BenchResult,
 }
 
@@ -239,9 +247,27 @@ impl Bench<'_, '_> {
     }
 
     async fn compare(&mut self, mode: Mode, job: &Job, baseline: Measured) -> CaseResult<()> {
+        let sampler = self
+            .profile
+            .then(|| Sampler::start(Arc::clone(self.guest.vm().qmp())));
         let measured = self.measure(job).await?;
+        if let Some(sampler) = sampler {
+            self.take_profile(mode, sampler).await?;
+        }
         let jobs = self.result.jobs.entry(mode).or_default();
         jobs.push(Compared { measured, baseline });
+        Ok(())
+    }
+
+    /// The profile of the last repetition stays.
+    async fn take_profile(&mut self, mode: Mode, sampler: Sampler) -> CaseResult<()> {
+        let seen: Vec<(u64, u64)> = sampler.finish().await.into_iter().collect();
+        let addresses = seen.iter().map(|(address, _)| *address).collect();
+        let request = Request::NameAddresses { addresses };
+        if let Reply::Names(names) = self.guest.prepare(request).await? {
+            let profile = Profile::new(&seen, &names);
+            self.result.profiles.insert(mode, profile);
+        }
         Ok(())
     }
 

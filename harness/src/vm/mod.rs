@@ -11,6 +11,7 @@ pub mod qmp;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{GuestError, Hello, Reply, Request};
@@ -79,7 +80,7 @@ pub struct Vm {
     config: VmConfig,
     limits: Limits,
     process: Process,
-    qmp: Qmp,
+    qmp: Arc<Qmp>,
     agent: Agent,
     console: Console,
     /// Holds the sockets; a path in the work folder could exceed the 108 bytes of a socket name.
@@ -150,7 +151,7 @@ impl Vm {
             config,
             limits,
             process,
-            qmp,
+            qmp: Arc::new(qmp),
             agent,
             console,
             socket_dir,
@@ -246,7 +247,7 @@ impl Vm {
 
     /// The monitor.
     #[must_use]
-    pub fn qmp(&self) -> &Qmp {
+    pub fn qmp(&self) -> &Arc<Qmp> {
         &self.qmp
     }
 

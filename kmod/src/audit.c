@@ -47,14 +47,16 @@ static void notrace cb_audit_callback(unsigned long ip, unsigned long parent_ip,
 	struct bio *bio;
 	unsigned int slot;
 
-	if (!regs || !atomic_read(&cb_device_count))
+	unsigned long used = READ_ONCE(cb_devices_used);
+
+	if (!regs || !used)
 		return;
 	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
 	if (!op_is_write(bio_op(bio)) || !bio->bi_iter.bi_size)
 		return;
 	disk = cb_bio_disk(bio);
 	rcu_read_lock();
-	for (slot = 0; slot < CB_DEVICE_SLOTS; slot++) {
+	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
 		dev = rcu_dereference(cb_devices[slot]);
 		if (dev && disk == dev->origin_disk)
 			cb_audit_write(dev, bio);

@@ -20,8 +20,9 @@ static void cb_run_end_io(struct bio *bio)
 	 * be destroyed; cb_device_free waits for this read section.
 	 */
 	rcu_read_lock();
-	llist_add(&run->done, &dev->done);
-	cb_engine_wake(dev);
+	/* Whoever found the list empty wakes the engine, which then takes all of it. */
+	if (llist_add(&run->done, &dev->done))
+		cb_engine_wake(dev);
 	rcu_read_unlock();
 }
 

@@ -240,7 +240,9 @@ extern struct mutex cb_control_mutex;
  */
 #define CB_DEVICE_SLOTS (2 * COWBIRD_MAX_MINORS)
 extern struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
-extern atomic_t cb_device_count;
+/* Bit n: cb_devices[n] may be in use; what the hook looks at first. */
+extern unsigned long cb_devices_used;
+static_assert(CB_DEVICE_SLOTS <= BITS_PER_LONG, "cb_devices_used has a bit for each slot");
 extern struct workqueue_struct *cb_read_queue;
 
 /* What a set-up needs, checked and copied from user space. */

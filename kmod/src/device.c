@@ -19,7 +19,7 @@ MODULE_PARM_DESC(total_cache_mb, "Memory for preserved blocks of all snapshots, 
 
 DEFINE_MUTEX(cb_control_mutex);
 struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
-atomic_t cb_device_count = ATOMIC_INIT(0);
+unsigned long cb_devices_used;
 static u64 cb_total_cache_bytes; /* cb_control_mutex */
 
 int cb_refuse(char *reason, int error, const char *fmt, ...)
@@ -254,10 +254,14 @@ static void cb_device_free(struct cb_device *dev)
 	kvfree(dev);
 }
 
-static void cb_device_publish(struct cb_device *dev)
+/* Who looks from now on finds the snapshot, or nobody, in this place. */
+static void cb_device_place(unsigned int slot, struct cb_device *dev)
 {
-	rcu_assign_pointer(cb_devices[dev->slot], dev);
-	atomic_inc(&cb_device_count);
+	rcu_assign_pointer(cb_devices[slot], dev);
+	if (dev)
+		set_bit(slot, &cb_devices_used);
+	else
+		clear_bit(slot, &cb_devices_used);
 }
 
 /* Waits until nobody acts any more on what a look at this snapshot told before. */
@@ -276,8 +280,7 @@ static void cb_device_unpublish(struct cb_device *dev)
 	cb_device_event(dev, CB_EVENT_CLOSE);
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
-	atomic_dec(&cb_device_count);
-	RCU_INIT_POINTER(cb_devices[dev->slot], NULL);
+	cb_device_place(dev->slot, NULL);
 	cb_device_wait_lookers(dev);
 	cb_engine_stop(dev);
 }
@@ -316,7 +319,7 @@ static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 {
 	int ret;
 
-	cb_device_publish(dev);
+	cb_device_place(dev->slot, dev);
 	ret = cb_quiesce_and_begin(dev, setup);
 	if (!ret)
 		ret = cb_device_check_before(dev, setup);
@@ -357,12 +360,11 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	 * slots, so the new one must stay there until all such have left. Being
 	 * offered to it twice changes nothing: what passes once passes again.
 	 */
-	rcu_assign_pointer(cb_devices[dev->minor], dev);
+	cb_device_place(dev->minor, dev);
 	cb_device_wait_lookers(before);
 	cb_device_event(before, CB_EVENT_CLOSE);
 	WRITE_ONCE(dev->slot, dev->minor);
-	RCU_INIT_POINTER(cb_devices[temporary], NULL);
-	atomic_dec(&cb_device_count);
+	cb_device_place(temporary, NULL);
 	dev->changes = before->preserved;
 	dev->changes_from_epoch = before->epoch;
 	before->preserved = NULL;

@@ -211,33 +211,45 @@ static struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store)
  * Takes the next block for a load; false when the run must end before it:
  * preserved, already being loaded, or no memory or slot for it.
  */
-static bool cb_engine_take(struct cb_device *dev, struct cb_run *run, u64 block, bool *stuck)
+static bool cb_engine_take(struct cb_device *dev, struct cb_run *run, u64 block, bool *stuck,
+			   bool *full)
 {
 	struct cb_entry *entry = NULL;
-	bool full = false, taken = false;
+
+	lockdep_assert_held(&dev->lock);
+	if (test_bit(block, dev->preserved) || cb_blocks_find(dev, block))
+		return false;
+	*full = dev->slots_reserved >= dev->slotmap.capacity;
+	if (!*full)
+		entry = cb_blocks_take(dev, block);
+	if (!entry) {
+		*stuck = true;
+		return false;
+	}
+	dev->slots_reserved++;
+	list_add_tail(&entry->list, &run->entries);
+	run->count++;
+	return true;
+}
+
+/* Takes as many blocks from held->issued on as fit one run. */
+static void cb_engine_fill_load(struct cb_device *dev, struct cb_run *run, struct cb_held *held,
+				bool *stuck)
+{
 	unsigned long flags;
+	bool full = false;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	if (!test_bit(block, dev->preserved) && !cb_blocks_find(dev, block)) {
-		full = dev->slots_reserved >= dev->slotmap.capacity;
-		if (!full)
-			entry = cb_blocks_take(dev, block);
-		if (entry) {
-			dev->slots_reserved++;
-			list_add_tail(&entry->list, &run->entries);
-			run->count++;
-			taken = true;
-		} else {
-			*stuck = true;
-		}
-	}
+	while (held->issued <= held->last && run->count < CB_RUN_BLOCKS &&
+	       cb_next_unpreserved(dev, held->issued, held->issued) == held->issued &&
+	       cb_engine_take(dev, run, held->issued, stuck, &full))
+		held->issued++;
 	spin_unlock_irqrestore(&dev->lock, flags);
 	if (full) {
 		trace_cowbird_overflow(dev, dev->slots_reserved, dev->slotmap.capacity);
 		cb_device_fail(dev, -ENOSPC, "the COW file is full (%u blocks)",
 			       dev->slotmap.capacity);
 	}
-	return taken;
 }
 
 /* Loads the next stretch that one write waits for. True when it may be asked again. */
@@ -249,10 +261,7 @@ static bool cb_engine_load_one(struct cb_device *dev, struct cb_held *held, bool
 	if (held->issued > held->last || list_empty(&dev->runs_free))
 		return false;
 	run = cb_engine_new_run(dev, false);
-	while (held->issued <= held->last && run->count < CB_RUN_BLOCKS &&
-	       cb_next_unpreserved(dev, held->issued, held->issued) == held->issued &&
-	       cb_engine_take(dev, run, held->issued, stuck))
-		held->issued++;
+	cb_engine_fill_load(dev, run, held, stuck);
 	if (!run->count) {
 		list_add(&run->free, &dev->runs_free);
 		if (*stuck)
@@ -375,14 +384,18 @@ static int cb_engine_main(void *data)
 
 	while (!kthread_should_stop() || READ_ONCE(dev->held_count) || dev->loads_in_flight ||
 	       dev->stores_in_flight) {
+		struct blk_plug plug;
 		bool progress;
 
+		/* What one turn submits reaches the driver together. */
+		blk_start_plug(&plug);
 		/* At the end of the wait, a batch that found no company goes alone. */
 		progress = cb_engine_finish(dev);
 		progress |= cb_engine_release(dev);
 		progress |= cb_engine_admit(dev);
 		progress |= cb_engine_load(dev);
 		progress |= cb_engine_store(dev, !idle);
+		blk_finish_plug(&plug);
 		cb_engine_check(dev);
 		if (progress) {
 			cond_resched();

@@ -56,12 +56,11 @@ static void notrace cb_hook_offer(struct bio *bio, unsigned int from, bool may_w
 {
 	struct gendisk *disk = cb_bio_disk(bio);
 	struct srcu_struct *domain = cb_hook_domain(disk);
-	unsigned int slot = CB_DEVICE_SLOTS;
 	int index = srcu_read_lock(domain);
+	unsigned long used = READ_ONCE(cb_devices_used);
+	unsigned int slot = from;
 
-	if (atomic_read(&cb_device_count))
-		slot = from;
-	for (; slot < CB_DEVICE_SLOTS; slot++) {
+	for_each_set_bit_from(slot, &used, CB_DEVICE_SLOTS) {
 		struct cb_device *dev = cb_hook_find(slot, disk);
 
 		if (!dev)

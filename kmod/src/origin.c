@@ -64,7 +64,7 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 					   const struct cb_blocks *touched)
 {
 	enum cb_write_action action;
-	bool overflow = false;
+	bool overflow = false, first = false;
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->lock, flags);
@@ -72,6 +72,7 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
 		/* A held bio completes by interrupt: nobody can poll for it. */
 		bio->bi_opf &= ~CB_REQ_POLLED;
+		first = bio_list_empty(&dev->incoming);
 		bio_list_add(&dev->incoming, bio);
 		dev->held_count++;
 		if (dev->phase == CB_PHASE_HOLDING)
@@ -80,6 +81,9 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 		overflow = true;
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
+	/* Who found the list empty wakes the engine, which then takes all that it has room for. */
+	if (first)
+		cb_engine_wake(dev);
 	if (!overflow)
 		return action;
 	cb_device_fail(dev, -EOVERFLOW, "more than %u writes were waiting", CB_HELD_MAX);
@@ -107,7 +111,6 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	switch (cb_origin_hold(dev, bio, &touched)) {
 	case CB_WRITE_HOLD:
 		atomic64_inc(&dev->stats.held_writes);
-		cb_engine_wake(dev);
 		return true;
 	case CB_WRITE_ABSORB:
 		cb_origin_absorb(dev, bio);

@@ -19,9 +19,7 @@ pub fn changed_blocks(before: &Truth<'_>, after: &Truth<'_>, origin: &Origin) ->
         candidates.insert(BlockIndex(0), origin.blocks());
     }
     candidates
-        .runs()
-        .iter()
-        .flat_map(|run| (run.first.0..run.first.0 + run.blocks).map(BlockIndex))
+        .blocks()
         .filter(|block| before.block(origin, *block) != after.block(origin, *block))
         .collect()
 }

@@ -235,6 +235,13 @@ impl BlockSet {
         self.runs.is_empty()
     }
 
+    /// The blocks, ascending.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockIndex> {
+        self.runs
+            .iter()
+            .flat_map(|run| (run.first.0..run.end()).map(BlockIndex))
+    }
+
     /// The runs, sorted, none touching another.
     #[must_use]
     pub fn runs(&self) -> &[BlockRun] {

@@ -35,6 +35,10 @@ pub enum Command {
     Mutants(ListArgs),
     /// Measure what a snapshot costs its origin: ratios within one boot, with fio in the guest
     Bench(BenchArgs),
+    /// Put the shards of one run together, and judge them as that run
+    Merge(MergeArgs),
+    /// Record how long the cases took, so that shards are dealt with equal weight
+    Durations(DurationsArgs),
     /// Run one cell again from the bundle that it left, with the same seed
     Replay(ReplayArgs),
     /// Make this machine ready: host packages, kernels, build roots, guest programs
@@ -87,7 +91,7 @@ pub struct MatrixArgs {
     /// Cells at the same time; by default half the CPUs, because a guest has two
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Run only the K-th of N parts of the matrix
+    /// Run only the K-th of N parts of the matrix, which take about equally long
     #[arg(long, value_name = "K/N")]
     pub shard: Option<Shard>,
     /// How QEMU runs the guest
@@ -96,7 +100,7 @@ pub struct MatrixArgs {
     /// Fetch and install nothing
     #[arg(long)]
     pub offline: bool,
-    /// Where results.json and the bundles of failed cells go
+    /// Where results.json, junit.xml, report.html and the bundles of failed cells go
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub out: PathBuf,
     /// Print the results as JSON on standard output, everything else on standard error
@@ -150,6 +154,28 @@ pub struct BenchArgs {
     /// Print the results as JSON on standard output, everything else on standard error
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `merge`.
+#[derive(Clone, Debug, Args)]
+pub struct MergeArgs {
+    /// results.json of every shard, or the folders that they are in
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
+    /// Where results.json, junit.xml and report.html of the whole go
+    #[arg(long, value_name = "DIR", default_value = "out/merged")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `durations`.
+#[derive(Clone, Debug, Args)]
+pub struct DurationsArgs {
+    /// results.json of runs, or the folders that they are in
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
 }
 
 /// Arguments of `replay`.

@@ -98,6 +98,25 @@ impl Judgement {
     }
 }
 
+impl Judgement {
+    /// Whether no cell on its kernel caught the mutant of this cell.
+    pub fn survived(&self, cell: &CellResult) -> bool {
+        self.survivors
+            .iter()
+            .any(|(kernel, mutant)| *kernel == cell.kernel && cell.mutant.as_ref() == Some(mutant))
+    }
+
+    /// Whether somebody should look at this cell. One that missed its mutant is worth a look where the
+    /// mutant survived and something else was seen.
+    pub fn needs_attention(&self, cell: &CellResult) -> bool {
+        match standing(cell) {
+            Standing::Passed | Standing::Caught => false,
+            Standing::Missed => self.survived(cell) && cell.verdict != Verdict::Pass,
+            Standing::Failed | Standing::Broken | Standing::Skipped => true,
+        }
+    }
+}
+
 /// Judges a run that was to report `expected` cells.
 pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
     let mut counts = BTreeMap::<Standing, u64>::new();

@@ -2,18 +2,21 @@
 
 mod bench;
 mod cli;
+mod durations;
 mod gen_abi;
 mod guest;
 mod host;
 mod judge;
 mod lists;
 mod matrix;
+mod merge;
 mod mutants;
 mod output;
 mod plan;
 mod prepare;
 mod replay;
 mod repo;
+mod report;
 mod runner;
 mod select;
 mod setup;
@@ -42,6 +45,8 @@ fn main() -> ExitCode {
         Command::Cases(args) => lists::cases(*args),
         Command::Mutants(args) => lists::mutants(*args),
         Command::Bench(args) => bench::command(args, &ui),
+        Command::Merge(args) => merge::command(args),
+        Command::Durations(args) => merge::record_durations(args, &ui),
         Command::Replay(args) => replay::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),

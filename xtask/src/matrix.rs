@@ -10,6 +10,7 @@ use cowbird_images::Catalogue;
 use cowbird_model::RunResults;
 
 use crate::cli::{AccelChoice, MatrixArgs};
+use crate::durations::Durations;
 use crate::guest::{self, GuestPrograms};
 use crate::judge::{self, Judgement};
 use crate::mutants::{self, Mutant};
@@ -82,7 +83,12 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         None => random_seed()?,
     };
     let mutant_names = names(&mutants, |mutant| &mutant.name);
-    let cells = plan::plan(&kernels, &chosen_cases, &mutant_names, seed, args.shard);
+    let durations = Durations::load(&root)?;
+    let cells = plan::plan(&kernels, &chosen_cases, &mutant_names, seed);
+    let cells = match args.shard {
+        Some(shard) => plan::deal(cells, shard, |cell| durations.of_cell(cell)),
+        None => cells,
+    };
     if cells.is_empty() && args.shard.is_none() {
         bail!("no kernel and case are in this tier; name them with --kernel and --case");
     }
@@ -131,6 +137,7 @@ pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     let guest = guest::build(run.offline, ui)?;
     let results = runtime()?.block_on(run_all(run, &guest, ui))?;
     let judgement = judge::judge(results.cells_expected, &results.cells);
+    run.out.write_reports(&results, &judgement)?;
     Ok(Ended { results, judgement })
 }
 

@@ -8,8 +8,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use cowbird_model::RunResults;
 
+use crate::judge::Judgement;
+use crate::report;
+
 /// Name of the file with the results.
 pub const RESULTS: &str = "results.json";
+
+/// Results for CI engines.
+const JUNIT: &str = "junit.xml";
+
+/// Results for people.
+const HTML: &str = "report.html";
 
 /// Files of a caught mutant's bundle that are larger go.
 const KEPT_FILE_BYTES: u64 = 8 << 20;
@@ -85,6 +94,22 @@ impl OutDir {
             Ok(())
         };
         write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl OutDir {
+    /// Puts the reports of an ended run beside its results.
+    pub fn write_reports(&self, results: &RunResults, judgement: &Judgement) -> Result<()> {
+        let files = [
+            (JUNIT, report::junit(results, judgement)?),
+            (HTML, report::html(results, judgement)),
+        ];
+        for (name, text) in files {
+            let path = self.dir.join(name);
+            std::fs::write(&path, text)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
     }
 }
 

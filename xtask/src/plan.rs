@@ -5,9 +5,9 @@
 //! run is repeated by running it alone with the same `--seed`, whatever else the two runs select.
 //!
 //! # Shards
-//! The parts of a matrix are dealt round robin. All cells of one mutant on one kernel go to the same
-//! shard, because a mutant counts as caught when any of them catches it, and no shard sees another's
-//! results.
+//! The parts of a matrix are dealt so that they take about equally long. All cells of one mutant on one
+//! kernel go to the same shard, because a mutant counts as caught when any of them catches it, and no
+//! shard sees another's results.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,6 +47,11 @@ impl CellId {
             .into_iter()
             .chain(mutant)
             .collect()
+    }
+
+    /// Whether both belong to one shard: cells of one mutant on one kernel.
+    fn is_dealt_with(&self, other: &Self) -> bool {
+        self.mutant.is_some() && (&self.kernel, &self.mutant) == (&other.kernel, &other.mutant)
     }
 
     /// The cell's seed in a run with the seed `run`.
@@ -106,6 +111,18 @@ impl FromStr for Shard {
     }
 }
 
+impl Shard {
+    /// Which part, from 1.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Of how many.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+}
+
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.count)
@@ -119,40 +136,65 @@ pub fn plan(
     cases: &[String],
     mutants: &[String],
     seed: u64,
-    shard: Option<Shard>,
 ) -> Vec<PlannedCell> {
-    let cell = |kernel: &String, case: &String, mutant: Option<&String>| {
-        let id = CellId {
-            kernel: kernel.clone(),
-            case: case.clone(),
-            mutant: mutant.cloned(),
-        };
-        PlannedCell {
-            seed: id.seed(seed),
-            id,
-        }
+    let mutants: Vec<Option<String>> = if mutants.is_empty() {
+        vec![None]
+    } else {
+        mutants.iter().cloned().map(Some).collect()
     };
-    let units = kernels.iter().flat_map(|kernel| -> Vec<Vec<PlannedCell>> {
-        if mutants.is_empty() {
-            return cases
-                .iter()
-                .map(|case| vec![cell(kernel, case, None)])
-                .collect();
+    let mut cells = Vec::new();
+    for kernel in kernels {
+        for mutant in &mutants {
+            for case in cases {
+                let id = CellId {
+                    kernel: kernel.clone(),
+                    case: case.clone(),
+                    mutant: mutant.clone(),
+                };
+                cells.push(PlannedCell {
+                    seed: id.seed(seed),
+                    id,
+                });
+            }
         }
-        let unit = |mutant| {
-            cases
-                .iter()
-                .map(|case| cell(kernel, case, Some(mutant)))
-                .collect()
-        };
-        mutants.iter().map(unit).collect()
-    });
-    let mine =
-        |at: usize| shard.is_none_or(|shard| at % shard.count as usize == shard.index as usize - 1);
+    }
+    cells
+}
+
+/// The cells of one shard: the longest units go first, each to the shard that has least so far.
+pub fn deal(
+    cells: Vec<PlannedCell>,
+    shard: Shard,
+    seconds: impl Fn(&CellId) -> f64,
+) -> Vec<PlannedCell> {
+    let mut units = Vec::<(f64, Vec<PlannedCell>)>::new();
+    for cell in cells {
+        let weight = seconds(&cell.id);
+        match units.last_mut() {
+            Some((sum, unit)) if unit[0].id.is_dealt_with(&cell.id) => {
+                *sum += weight;
+                unit.push(cell);
+            }
+            _ => units.push((weight, vec![cell])),
+        }
+    }
+    let mut order: Vec<usize> = (0..units.len()).collect();
+    // Stable: of equals the first in the plan.
+    order.sort_by(|a, b| units[*b].0.total_cmp(&units[*a].0));
+    let mut loads = vec![0.0_f64; shard.count as usize];
+    let mut mine = vec![false; units.len()];
+    for at in order {
+        let least = (0..loads.len())
+            .min_by(|a, b| loads[*a].total_cmp(&loads[*b]))
+            .unwrap_or_default();
+        loads[least] += units[at].0;
+        mine[at] = least == shard.index as usize - 1;
+    }
     units
-        .enumerate()
-        .filter(|(at, _)| mine(*at))
-        .flat_map(|(_, unit)| unit)
+        .into_iter()
+        .zip(mine)
+        .filter(|(_, mine)| *mine)
+        .flat_map(|((_, unit), _)| unit)
         .collect()
 }
 
@@ -165,13 +207,22 @@ mod tests {
         names.iter().map(ToString::to_string).collect()
     }
 
-    fn shard(text: &str) -> Option<Shard> {
-        Some(text.parse().expect("a shard"))
+    fn shard(text: &str) -> Shard {
+        text.parse().expect("a shard")
+    }
+
+    /// Cases take very different times.
+    fn seconds(cell: &CellId) -> f64 {
+        match cell.case.as_str() {
+            "a" => 1.0,
+            "b" => 2.0,
+            _ => 30.0,
+        }
     }
 
     #[test]
     fn a_plan_is_in_order_and_its_seeds_are_fixed() {
-        let cells = plan(&names(&["k1", "k2"]), &names(&["a", "b"]), &[], 42, None);
+        let cells = plan(&names(&["k1", "k2"]), &names(&["a", "b"]), &[], 42);
         let listed: Vec<String> = cells
             .iter()
             .map(|cell| format!("{} {}", cell.id, cell.seed))
@@ -189,7 +240,6 @@ mod tests {
             &names(&["a", "b"]),
             &names(&["m", "n"]),
             42,
-            None,
         );
         let listed: Vec<String> = mutants.iter().map(|cell| cell.id.to_string()).collect();
         assert_eq!(listed, ["k1 a m", "k1 b m", "k1 a n", "k1 b n"]);
@@ -203,9 +253,8 @@ mod tests {
             &names(&["a", "b"]),
             &names(&["m"]),
             7,
-            None,
         );
-        let one = plan(&names(&["k2"]), &names(&["b"]), &names(&["m"]), 7, None);
+        let one = plan(&names(&["k2"]), &names(&["b"]), &names(&["m"]), 7);
         assert_eq!(all.last(), one.first());
         let seeds: BTreeSet<u64> = all.iter().map(|cell| cell.seed).collect();
         assert_eq!(seeds.len(), 4);
@@ -220,18 +269,12 @@ mod tests {
         let kernels = names(&["k1", "k2", "k3"]);
         let cases = names(&["a", "b", "c"]);
         for mutants in [names(&[]), names(&["m", "n"])] {
-            let whole = plan(&kernels, &cases, &mutants, 1, None);
+            let whole = plan(&kernels, &cases, &mutants, 1);
             for count in 1..=12 {
                 let mut owners = BTreeSet::new();
                 let mut seen = 0;
                 for index in 1..=count {
-                    let part = plan(
-                        &kernels,
-                        &cases,
-                        &mutants,
-                        1,
-                        shard(&format!("{index}/{count}")),
-                    );
+                    let part = deal(whole.clone(), shard(&format!("{index}/{count}")), seconds);
                     assert!(part.iter().all(|cell| whole.contains(cell)));
                     seen += part.len();
                     let groups: BTreeSet<_> = part
@@ -248,12 +291,29 @@ mod tests {
         }
     }
 
+    /// Goal: no shard is longer than the others by more than one unit.
+    #[test]
+    fn shards_take_about_equally_long() {
+        let whole = plan(
+            &names(&["k1", "k2", "k3", "k4"]),
+            &names(&["a", "b", "c"]),
+            &[],
+            1,
+        );
+        let loads: Vec<f64> = (1..=3)
+            .map(|index| deal(whole.clone(), shard(&format!("{index}/3")), seconds))
+            .map(|part| part.iter().map(|cell| seconds(&cell.id)).sum())
+            .collect();
+        let (least, most) = loads.iter().fold((f64::MAX, 0.0), |(least, most), load| {
+            (load.min(least), load.max(most))
+        });
+        assert!(most - least <= 30.0, "{loads:?}");
+        assert!(loads.iter().sum::<f64>() == 132.0, "{loads:?}");
+    }
+
     #[test]
     fn shards_are_read_strictly() {
-        assert_eq!(
-            shard("2/3").map(|shard| shard.to_string()),
-            Some("2/3".into())
-        );
+        assert_eq!(shard("2/3").to_string(), "2/3");
         for wrong in ["0/3", "4/3", "1", "1/0", "a/b", "1/2/3", "-1/2", "", "/"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }

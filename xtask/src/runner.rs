@@ -95,7 +95,6 @@ mod tests {
             &names(&["a", "b", "panics"]),
             &[],
             1,
-            None,
         )
     }
 

@@ -85,20 +85,11 @@ pub fn verdicts(results: &[CellResult]) -> String {
     columns(&table)
 }
 
-/// One paragraph per cell that is not as it should be, with the command that repeats it. A cell
-/// that missed its mutant is one of them where the mutant survived and something else was seen.
+/// One paragraph per cell that is not as it should be, with the command that repeats it.
 pub fn failures(results: &[CellResult], judgement: &Judgement) -> String {
     let mut text = String::new();
     for result in results {
-        let survived = judgement.survivors.iter().any(|(kernel, mutant)| {
-            *kernel == result.kernel && result.mutant.as_ref() == Some(mutant)
-        });
-        let listed = match standing(result) {
-            Standing::Passed | Standing::Caught => false,
-            Standing::Missed => survived && result.verdict != Verdict::Pass,
-            Standing::Failed | Standing::Broken | Standing::Skipped => true,
-        };
-        if !listed {
+        if !judgement.needs_attention(result) {
             continue;
         }
         let mutant = result

@@ -1,0 +1,128 @@
+//! How long cells take: recorded once, used to deal shards of equal weight.
+//!
+//! The file is part of the repository, so that all shards of a run deal alike. A machine's speed does
+//! not matter, only how its cases compare; the record is by case, since kernels differ far less.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use cowbird_model::RunResults;
+
+use crate::output;
+use crate::plan::CellId;
+
+/// Where the record lies below the root of the repository.
+pub const PATH_IN_REPO: &str = "ci/durations.json";
+
+/// Seconds of a cell by case: the median of those recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Durations {
+    by_case: BTreeMap<String, f64>,
+}
+
+impl Durations {
+    /// Reads the record of the repository at `root`; a missing one weighs all cells alike.
+    pub fn load(root: &Path) -> Result<Self> {
+        let path = root.join(PATH_IN_REPO);
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let by_case: BTreeMap<String, f64> = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a record of durations", path.display()))?;
+        if let Some((case, _)) = by_case.iter().find(|(_, seconds)| **seconds <= 0.0) {
+            bail!("{}: case {case} has no duration", path.display());
+        }
+        Ok(Self { by_case })
+    }
+
+    /// The record that the healthy cells of some runs make. Cells that did not pass took the time
+    /// of something else.
+    pub fn of(runs: &[RunResults]) -> Self {
+        let mut seconds = BTreeMap::<&str, Vec<f64>>::new();
+        let cells = runs.iter().flat_map(|run| &run.cells);
+        for cell in cells.filter(|cell| cell.verdict == cowbird_model::Verdict::Pass) {
+            seconds.entry(&cell.case).or_default().push(cell.seconds);
+        }
+        let by_case = seconds
+            .into_iter()
+            .map(|(case, mut seconds)| {
+                seconds.sort_by(f64::total_cmp);
+                // Tenths: more would change with every recording.
+                let median = (seconds[seconds.len() / 2] * 10.0).round() / 10.0;
+                (case.to_owned(), median.max(0.1))
+            })
+            .collect();
+        Self { by_case }
+    }
+
+    /// Writes the record of the repository at `root`; cases that were not run keep theirs.
+    pub fn save(self, root: &Path) -> Result<usize> {
+        let mut all = Self::load(root)?;
+        let count = self.by_case.len();
+        all.by_case.extend(self.by_case);
+        let path = root.join(PATH_IN_REPO);
+        std::fs::write(&path, output::to_json(&all.by_case)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(count)
+    }
+
+    /// Seconds that a cell takes; the mean of all where nothing is known of its case.
+    pub fn of_cell(&self, cell: &CellId) -> f64 {
+        let mean = || {
+            let all = self.by_case.values();
+            all.sum::<f64>() / self.by_case.len().max(1) as f64
+        };
+        let known = self.by_case.get(&cell.case).copied();
+        known.unwrap_or_else(mean).max(f64::MIN_POSITIVE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::tests::result;
+    use cowbird_model::{CellResult, Verdict};
+
+    fn cell(case: &str) -> CellId {
+        CellId {
+            kernel: "k".into(),
+            case: case.into(),
+            mutant: None,
+        }
+    }
+
+    #[test]
+    fn the_record_is_the_median_of_what_passed() {
+        let timed = |case: &str, seconds: f64, verdict| CellResult {
+            seconds,
+            ..result("k", case, None, verdict)
+        };
+        let run = RunResults {
+            cells_expected: 5,
+            seed: 1,
+            shard: None,
+            cells: vec![
+                timed("a", 4.04, Verdict::Pass),
+                timed("a", 2.0, Verdict::Pass),
+                timed("a", 9.0, Verdict::Pass),
+                timed("a", 300.0, Verdict::Hang),
+                timed("b", 8.0, Verdict::Pass),
+            ],
+        };
+        let record = Durations::of(&[run]);
+        assert_eq!(record.of_cell(&cell("a")), 4.0);
+        assert_eq!(record.of_cell(&cell("new")), 6.0);
+
+        let root = tempfile::tempdir().expect("a folder for the test");
+        std::fs::create_dir(root.path().join("ci")).expect("it can be made");
+        let nothing = Durations::load(root.path()).expect("a missing record is none");
+        assert_eq!(nothing.of_cell(&cell("a")), nothing.of_cell(&cell("b")));
+        record.clone().save(root.path()).expect("it can be written");
+        assert_eq!(Durations::load(root.path()).expect("it is one"), record);
+        std::fs::write(root.path().join(PATH_IN_REPO), "{\"a\": 0}").expect("it can be written");
+        assert!(Durations::load(root.path()).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! `merge`: the parts of a matrix that ran on several machines, put together and judged as one run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use cowbird_model::RunResults;
+
+use crate::cli::{DurationsArgs, MergeArgs};
+use crate::durations::{self, Durations};
+use crate::matrix::{self, Ended};
+use crate::output::{OutDir, RESULTS};
+use crate::plan::Shard;
+use crate::ui::Ui;
+use crate::{judge, repo};
+
+/// Runs `merge`; the value is the exit code, as that of `test-matrix`.
+pub fn command(args: &MergeArgs) -> Result<u8> {
+    let parts = load(&args.results)?;
+    let results = merge(parts)?;
+    let judgement = judge::judge(results.cells_expected, &results.cells);
+    let out = OutDir::open(&args.out)?;
+    out.write_results(&results)?;
+    out.write_reports(&results, &judgement)?;
+    let ended = Ended { results, judgement };
+    matrix::show(&ended, args.json)?;
+    Ok(ended.judgement.exit)
+}
+
+/// Runs `durations`: records how long the cases took.
+pub fn record_durations(args: &DurationsArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let record = Durations::of(&load(&args.results)?);
+    let count = record.save(&repo::root())?;
+    if count == 0 {
+        bail!("no cell of these runs passed, so nothing was recorded");
+    }
+    ui.line(&format!("{}: {count} cases", durations::PATH_IN_REPO));
+    Ok(0)
+}
+
+/// Reads results; a folder stands for the file in it.
+fn load(paths: &[PathBuf]) -> Result<Vec<RunResults>> {
+    let read = |path: &PathBuf| {
+        let path = if path.is_dir() {
+            path.join(RESULTS)
+        } else {
+            path.clone()
+        };
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the results {}", path.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not the results of a run", path.display()))
+    };
+    paths.iter().map(read).collect()
+}
+
+/// All shards of one run, in any order, as that run.
+fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
+    let shard = |part: &RunResults| -> Result<Shard> {
+        let text = part
+            .shard
+            .as_deref()
+            .context("one of the results is a whole run, not a shard")?;
+        text.parse().map_err(anyhow::Error::msg)
+    };
+    let shards = parts.iter().map(shard).collect::<Result<Vec<Shard>>>()?;
+    let count = shards.first().context("there are no results")?.count();
+    let seed = parts.first().map_or(0, |part| part.seed);
+    if shards.iter().any(|shard| shard.count() != count) {
+        bail!("the shards are of runs that were split differently");
+    }
+    if parts.iter().any(|part| part.seed != seed) {
+        bail!("the shards have different seeds; give every `test-matrix --shard` the same --seed");
+    }
+    for index in 1..=count {
+        match shards.iter().filter(|shard| shard.index() == index).count() {
+            1 => {}
+            0 => bail!("shard {index}/{count} is missing"),
+            _ => bail!("shard {index}/{count} is there twice"),
+        }
+    }
+    parts.sort_by_key(|part| shard(part).map_or(0, |shard| shard.index()));
+    let cells_expected = parts.iter().map(|part| part.cells_expected).sum();
+    let mut cells: Vec<_> = parts.into_iter().flat_map(|part| part.cells).collect();
+    // Kernels and mutants together again; within them the order of the shards is as good as any.
+    cells.sort_by(|a, b| (&a.kernel, &a.mutant, &a.case).cmp(&(&b.kernel, &b.mutant, &b.case)));
+    Ok(RunResults {
+        cells_expected,
+        seed,
+        shard: None,
+        cells,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::tests::result;
+    use cowbird_model::Verdict;
+
+    fn part(shard: &str, kernel: &str, case: &str) -> RunResults {
+        RunResults {
+            cells_expected: 1,
+            seed: 9,
+            shard: Some(shard.into()),
+            cells: vec![result(kernel, case, None, Verdict::Pass)],
+        }
+    }
+
+    #[test]
+    fn shards_in_any_order_are_one_run() {
+        let parts = vec![part("2/2", "k", "b"), part("1/2", "k", "a")];
+        let merged = merge(parts).expect("both are there");
+        let cases: Vec<&str> = merged.cells.iter().map(|cell| cell.case.as_str()).collect();
+        assert_eq!((merged.cells_expected, merged.seed), (2, 9));
+        assert_eq!(merged.shard, None);
+        assert_eq!(cases, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_not_one_run_is_refused() {
+        let whole = RunResults {
+            shard: None,
+            ..part("1/1", "k", "a")
+        };
+        let other_seed = RunResults {
+            seed: 10,
+            ..part("2/2", "k", "b")
+        };
+        for (parts, why) in [
+            (vec![part("1/2", "k", "a")], "shard 2/2 is missing"),
+            (vec![part("1/2", "k", "a"), part("1/2", "k", "a")], "twice"),
+            (
+                vec![part("1/2", "k", "a"), part("2/3", "k", "b")],
+                "split differently",
+            ),
+            (vec![part("1/2", "k", "a"), other_seed], "different seeds"),
+            (vec![whole], "a whole run"),
+            (Vec::new(), "no results"),
+        ] {
+            let error = merge(parts).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

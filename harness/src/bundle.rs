@@ -24,6 +24,8 @@ pub struct Findings {
     pub record: GuestRecord,
     /// The kernel log, if the guest could still give it.
     pub kernel_log: Vec<KernelRecord>,
+    /// What the kernel's memory leak detector found, if it has one.
+    pub leaks: Option<String>,
     /// The last `/proc/cowbird-info`.
     pub info: Option<String>,
     /// Excerpt of a panic or splat.
@@ -49,6 +51,9 @@ pub fn write(
     put(dir, "dmesg.txt", dmesg(&findings.kernel_log).as_bytes())?;
     if let Some(info) = &findings.info {
         put(dir, "info.json", info.as_bytes())?;
+    }
+    if let Some(leaks) = &findings.leaks {
+        put(dir, "kmemleak.txt", leaks.as_bytes())?;
     }
     write_journal(dir, &findings.record)?;
     put(dir, REPORT_FILE, report(plan, outcome, findings).as_bytes())?;

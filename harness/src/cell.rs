@@ -11,7 +11,7 @@ use crate::cases::{self, CaseInfo, Setting};
 use crate::driver::{CaseError, CaseResult, Driver};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
-use crate::kernel_log::find_splat;
+use crate::kernel_log::{find_leak, find_splat};
 use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
@@ -139,7 +139,13 @@ async fn act(
     findings: &mut Findings,
 ) -> CaseResult<Evidence> {
     driver.watch_for_hung_tasks().await?;
-    let acted = case.act(driver, setting).await;
+    let mut acted = case.act(driver, setting).await;
+    if acted.is_ok() {
+        match driver.memory_leaks().await {
+            Ok(leaks) => findings.leaks = leaks,
+            Err(error) => acted = Err(error),
+        }
+    }
     if let Err(CaseError::Ended(end)) = &acted {
         if matches!(end, End::Hang { .. }) {
             question(driver, findings).await;
@@ -223,7 +229,8 @@ pub(crate) async fn in_background<T: Send + 'static>(
 
 /// The verdict of a cell that came to its end.
 fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
-    let splat = find_splat(&findings.kernel_log);
+    let leaks = findings.leaks.as_deref().unwrap_or_default();
+    let splat = find_splat(&findings.kernel_log).or_else(|| find_leak(leaks));
     let mut reasons = judgement.faults.clone();
     let mut verdict = if reasons.is_empty() {
         Verdict::Pass

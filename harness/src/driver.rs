@@ -37,6 +37,16 @@ const MAX_PAGES: usize = 4096;
 /// the kernel's own report is in the evidence.
 const HUNG_TASK_SECONDS: u32 = 15;
 
+/// The kernel's memory leak detector; only kernels made for testing have it.
+const LEAK_DETECTOR: &str = "/sys/kernel/debug/kmemleak";
+
+/// Pauses before its scans. An object younger than 5 s is never reported, and one that changed since the
+/// scan before is looked at again.
+const LEAK_SCAN_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(6)];
+
+/// `ENOENT`.
+const ENOENT: i32 = 2;
+
 /// `EOPNOTSUPP`: how the module says that this kernel lacks what it needs.
 const UNSUPPORTED_ERRNO: i32 = 95;
 
@@ -221,7 +231,7 @@ impl Driver<'_, '_> {
         let path = "/proc/sys/kernel/hung_task_timeout_secs".to_owned();
         let request = Request::WriteText {
             path,
-            text: HUNG_TASK_SECONDS.to_string(),
+            text: (HUNG_TASK_SECONDS * self.limits.slowdown).to_string(),
         };
         match self.vm.call(request, self.limits.request).await {
             Ok(_) | Err(CallError::Guest { .. }) => Ok(()),
@@ -504,6 +514,7 @@ impl Driver<'_, '_> {
         limit: Duration,
         enough: impl Fn(&WorkloadState) -> bool,
     ) -> CaseResult<WorkloadState> {
+        let limit = limit * self.limits.slowdown;
         let deadline = Instant::now() + limit;
         loop {
             let state = self.workload(workload).await?;
@@ -582,6 +593,36 @@ impl Driver<'_, '_> {
         }
     }
 
+    /// What the kernel's memory leak detector finds now, if this kernel has one. It reports an object
+    /// only when two scans, some seconds apart, find nothing that points to it.
+    pub(crate) async fn memory_leaks(&mut self) -> CaseResult<Option<String>> {
+        match self.read_leaks().await {
+            Err(CallError::Guest { error }) if error.errno == Some(ENOENT) => return Ok(None),
+            other => other.map_err(leak_error)?,
+        };
+        self.phase("leaks");
+        for pause in LEAK_SCAN_PAUSES {
+            self.vm.pause(pause).await?;
+            let request = Request::WriteText {
+                path: LEAK_DETECTOR.into(),
+                text: "scan".into(),
+            };
+            let limit = self.limits.control;
+            self.vm.call(request, limit).await.map_err(leak_error)?;
+        }
+        self.read_leaks().await.map(Some).map_err(leak_error)
+    }
+
+    async fn read_leaks(&mut self) -> Result<String, CallError> {
+        let request = Request::ReadText {
+            path: LEAK_DETECTOR.into(),
+        };
+        match self.vm.call(request, self.limits.control).await? {
+            Reply::Text(text) => Ok(text),
+            reply => Err(protocol(&reply).into()),
+        }
+    }
+
     /// The whole kernel log since boot; `limit` is for each page.
     pub async fn kernel_log(&mut self, limit: Duration) -> Result<Vec<KernelRecord>, CallError> {
         let mut all: Vec<KernelRecord> = Vec::new();
@@ -599,6 +640,17 @@ impl Driver<'_, '_> {
             }
         }
         Ok(all)
+    }
+}
+
+/// A detector that fails, as one that ran out of memory and switched itself off, judges nothing.
+fn leak_error(error: CallError) -> CaseError {
+    match error {
+        CallError::Ended(end) => end.into(),
+        CallError::Guest { error } => {
+            let detail = format!("the kernel's memory leak detector does not work: {error}");
+            HarnessError::Protocol { detail }.into()
+        }
     }
 }
 

@@ -19,10 +19,15 @@ const LOADER_NOTICES: [&str; 2] = [
 
 /// Starts of lines that no healthy kernel prints. Only at the start of a line, because notices
 /// quote the first one: "Spectre V2 : WARNING: Unprivileged eBPF is enabled".
-const SPLAT_STARTS: [&str; 3] = ["WARNING: ", "Oops: ", "------------[ cut here ]"];
+const SPLAT_STARTS: [&str; 4] = [
+    "WARNING: ",
+    "Oops: ",
+    "------------[ cut here ]",
+    "BUG ", // the slab allocator: "BUG kmalloc-64 (Not tainted): Poison overwritten"
+];
 
 /// Texts that no healthy kernel prints, whoever is to blame.
-const SPLATS: [&str; 11] = [
+const SPLATS: [&str; 19] = [
     "BUG: ",
     "kernel BUG at",
     "general protection fault",
@@ -30,11 +35,30 @@ const SPLATS: [&str; 11] = [
     "possible circular locking",
     "possible recursive locking",
     "inconsistent lock state",
-    "rcu: INFO: ", // RCU stall
+    "rcu: INFO: ",      // RCU stall
+    "INFO: rcu_tasks ", // the same of another kind of RCU
     "blocked for more than",
     "refcount_t: ",
     "UBSAN: ",
+    "list_add corruption",
+    "list_del corruption",
+    "pagealloc: ", // poison overwritten
+    "INFO: trying to register non-static key",
+    // A checker that gave up finds nothing any more.
+    "turning off the locking correctness validator",
+    "ODEBUG: ",
+    "kmemleak: Kernel memory leak detector disabled",
 ];
+
+/// How the memory leak detector begins a report.
+const LEAK_START: &str = "unreferenced object ";
+
+/// How it marks a call in the module under test.
+const MODULE_FRAME: &str = "[cowbird]";
+
+/// How it prints an address that belongs to no function, as those of a module that was unloaded. No other
+/// module is ever unloaded in a guest.
+const FRAME_WITHOUT_SYMBOL: &str = "0x";
 
 /// Texts on the console after which the kernel is gone.
 const PANICS: [&str; 2] = ["Kernel panic - not syncing", "end Kernel panic"];
@@ -67,6 +91,34 @@ pub fn find_splat(records: &[KernelRecord]) -> Option<Splat> {
         headline: records[first].text.clone(),
         excerpt: excerpt.join("\n"),
     })
+}
+
+/// The first report of the memory leak detector that has a call of the module under test in its
+/// backtrace, if any. What the kernel itself leaks is not the module's fault.
+#[must_use]
+pub fn find_leak(text: &str) -> Option<Splat> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut reports = lines.chunk_by(|_, next| !next.starts_with(LEAK_START));
+    let report = reports.find(|report| report.iter().any(|line| is_module_frame(line)))?;
+    Some(Splat {
+        headline: format!("kmemleak: {}", report[0]),
+        excerpt: report
+            .iter()
+            .take(EXCERPT_LINES)
+            .copied()
+            .collect::<Vec<_>>()
+            .join("\n"),
+    })
+}
+
+/// Since 6.6 a frame stands alone on its line; before, its address in brackets comes first.
+fn is_module_frame(line: &str) -> bool {
+    let frame = line.trim_start();
+    let frame = match frame.strip_prefix("[<") {
+        Some(rest) => rest.split_once(">] ").map_or("", |(_, frame)| frame),
+        None => frame,
+    };
+    frame.contains(MODULE_FRAME) || frame.starts_with(FRAME_WITHOUT_SYMBOL)
 }
 
 fn is_splat(record: &KernelRecord) -> bool {
@@ -153,6 +205,28 @@ mod tests {
             "BUG: KASAN: use-after-free in f",
             "INFO: task cowbird blocked for more than 20 seconds",
             "WARNING: possible circular locking dependency detected",
+            "WARNING: possible recursive locking detected",
+            "WARNING: inconsistent lock state",
+            "WARNING: suspicious RCU usage",
+            "WARNING: bad unlock balance detected!",
+            "WARNING: held lock freed!",
+            "[ BUG: Invalid wait context ]",
+            "BUG: sleeping function called from invalid context at mm/x.c:1",
+            "BUG: scheduling while atomic: swapper/0/0/0x00000002",
+            "BUG: using smp_processor_id() in preemptible [00000000] code: x/1",
+            "INFO: trying to register non-static key.",
+            "BUG: MAX_LOCKDEP_ENTRIES too low!",
+            "turning off the locking correctness validator.",
+            "list_add corruption. prev->next should be next (1), but was 2. (prev=3).",
+            "list_del corruption, 1->next is LIST_POISON1 (2)",
+            "ODEBUG: free active (active state 0) object: 1 object type: work_struct hint: f+0x0",
+            "BUG kmalloc-64 (Tainted: G           O): Poison overwritten",
+            "pagealloc: memory corruption",
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+            "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 30s!",
+            "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "INFO: rcu_tasks detected stalls on tasks:",
+            "kmemleak: Kernel memory leak detector disabled",
         ] {
             let records = [
                 record(6, "before"),
@@ -170,6 +244,30 @@ mod tests {
         assert!(find_splat(&[record(4, "cowbird: COW file full")]).is_some());
         assert!(find_splat(&[record(3, "cowbird cowbird0: I/O error")]).is_some());
         assert!(find_splat(&[record(5, "cowbird: loaded")]).is_none());
+    }
+
+    /// Goal: leaks of the module are found, before and after it was unloaded, and the kernel's own are not its
+    /// fault. Method: reports as 6.12 and as 6.1 print them.
+    #[test]
+    fn leaks_of_the_module_are_found() {
+        let own = "unreferenced object 0xffff888003a0 (size 64):\n  comm \"init\", pid 1, jiffies 4294\n  \
+            hex dump (first 32 bytes):\n    00 00 00 00  ....\n  backtrace (crc 0):\n    __kmalloc+0x1/0x2\n    \
+            kernel_init+0x1e/0x140\n";
+        let loaded = "unreferenced object 0xffff888004b0 (size 32):\n  comm \"x\", pid 9, jiffies 1\n  \
+            backtrace (crc 0):\n    __kmalloc+0x1/0x2\n    cb_engine_start+0x5/0x9 [cowbird]\n";
+        let unloaded = loaded.replace("cb_engine_start+0x5/0x9 [cowbird]", "0xffffffffa0001234");
+        let old = "unreferenced object 0xffff888004b0 (size 32):\n  comm \"x\", pid 9, jiffies 1\n  backtrace:\n    \
+            [<00000000a1b2c3d4>] __kmalloc+0x1/0x2\n    [<00000000a1b2c3d5>] 0xffffffffc0123456\n";
+        assert_eq!(find_leak(""), None);
+        assert_eq!(find_leak(own), None);
+        for leak in [loaded, &unloaded, old] {
+            let found = find_leak(&format!("{own}{leak}{own}")).unwrap();
+            assert_eq!(
+                found.headline,
+                "kmemleak: unreferenced object 0xffff888004b0 (size 32):"
+            );
+            assert_eq!(found.excerpt.trim_end(), leak.trim_end());
+        }
     }
 
     /// Goal: only a breakpoint that is not there is the emulator's fault. Method: the lines of a

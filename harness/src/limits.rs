@@ -22,6 +22,31 @@ pub struct Limits {
     pub silence: Duration,
     /// From the request to power off to the end of QEMU.
     pub shutdown: Duration,
+    /// How many times longer than on other kernels everything may take: a kernel full of checkers is slow.
+    #[serde(default = "no_slowdown")]
+    pub slowdown: u32,
+}
+
+fn no_slowdown() -> u32 {
+    1
+}
+
+impl Limits {
+    /// The limits of a kernel that is so many times slower than others.
+    #[must_use]
+    pub fn for_slowdown(slowdown: u32) -> Self {
+        let usual = Self::default();
+        Self {
+            boot: usual.boot * slowdown,
+            request: usual.request * slowdown,
+            control: usual.control * slowdown,
+            copy: usual.copy * slowdown,
+            stop: usual.stop * slowdown,
+            silence: usual.silence * slowdown,
+            shutdown: usual.shutdown * slowdown,
+            slowdown,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -34,6 +59,7 @@ impl Default for Limits {
             stop: Duration::from_secs(60),
             silence: Duration::from_secs(25),
             shutdown: Duration::from_secs(30),
+            slowdown: no_slowdown(),
         }
     }
 }

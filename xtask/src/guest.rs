@@ -1,6 +1,6 @@
 //! The static programs that run inside the guest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,6 +21,24 @@ pub struct GuestPrograms {
     pub init: PathBuf,
     /// The control tool.
     pub cowbirdctl: PathBuf,
+}
+
+impl GuestPrograms {
+    /// Copies the programs to a folder of the run. Cargo replaces those that it built when somebody builds again, and a
+    /// guest that came from other sources than its host does not speak its protocol.
+    pub fn copy_to(&self, folder: &Path) -> Result<Self> {
+        let copy = |program: &Path| {
+            let to = folder.join(program.file_name().unwrap_or_default());
+            std::fs::copy(program, &to).with_context(|| {
+                format!("cannot copy {} to {}", program.display(), to.display())
+            })?;
+            Ok::<_, anyhow::Error>(to)
+        };
+        Ok(Self {
+            init: copy(&self.init)?,
+            cowbirdctl: copy(&self.cowbirdctl)?,
+        })
+    }
 }
 
 /// Builds the programs; costs a second when nothing changed.

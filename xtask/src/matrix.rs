@@ -169,7 +169,8 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     };
     run.out.write_results(&results)?;
     let scratch = run.out.scratch()?;
-    let stage = Arc::new(Stage::set(run, guest, scratch.path(), ui).await?);
+    let guest = guest.copy_to(scratch.path())?;
+    let stage = Arc::new(Stage::set(run, &guest, scratch.path(), ui).await?);
     let counter = ui.counter(results.cells_expected, "cells");
     let one = move |cell: PlannedCell| {
         let stage = Arc::clone(&stage);

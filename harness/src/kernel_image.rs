@@ -45,12 +45,8 @@ const MAX_KERNEL_BYTES: usize = 512 << 20;
 /// When the kernel cannot be read, is damaged, or the cache cannot be written.
 pub fn unpacked(vmlinuz: &Path, cache_dir: &Path) -> HarnessResult<PathBuf> {
     let packed = fs::read(vmlinuz).on("read", vmlinuz)?;
-    let digest: String = Sha256::digest(&packed)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let folder = cache_dir.join("boot");
-    let path = folder.join(format!("{digest}.elf"));
+    let folder = folder(cache_dir);
+    let path = folder.join(file_name(&packed));
     if path.exists() {
         return Ok(path);
     }
@@ -68,6 +64,26 @@ pub fn unpacked(vmlinuz: &Path, cache_dir: &Path) -> HarnessResult<PathBuf> {
         .map_err(|error| error.error)
         .on("create", &path)?;
     Ok(path)
+}
+
+/// Where unpacked kernels are below the cache's folder.
+#[must_use]
+pub fn folder(cache_dir: &Path) -> PathBuf {
+    cache_dir.join("boot")
+}
+
+/// What the unpacked form of a kernel is called in that folder.
+///
+/// # Errors
+/// When the kernel cannot be read.
+pub fn unpacked_name(vmlinuz: &Path) -> HarnessResult<String> {
+    Ok(file_name(&fs::read(vmlinuz).on("read", vmlinuz)?))
+}
+
+fn file_name(packed: &[u8]) -> String {
+    let digest = Sha256::digest(packed);
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{digits}.elf")
 }
 
 /// The ELF file in a `bzImage`; `None` when it is packed in a way that is not known here.

@@ -25,6 +25,9 @@ const UPDATE_MAX: Duration = Duration::from_secs(15 * 60);
 /// Fetching a kernel's packages (60 to 150 MB) over a slow line.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(45 * 60);
 
+/// What the releases of a security archive have in their name, whatever its address.
+const SECURITY: &str = "security";
+
 /// Separates the fields of a line of `apt-get indextargets`.
 const FIELD: char = '|';
 
@@ -41,6 +44,7 @@ pub(crate) fn host_mirror(cache: &Cache, archive: &Archive) -> Result<String> {
     let targets = tool.output(QUERY_MAX)?;
     choose_mirror(&targets, archive).ok_or_else(|| Error::NoMirror {
         archive: archive.name.clone(),
+        variable: archive.mirror_variable.clone(),
     })
 }
 
@@ -53,7 +57,8 @@ fn choose_mirror(targets: &str, archive: &Archive) -> Option<String> {
         let address = fields.next()?;
         let labelled = if label.starts_with('$') {
             let last = address.trim_end_matches('/').rsplit('/').next();
-            last == Some(archive.host_path.as_str()) && !release.contains("security")
+            last == Some(archive.host_path.as_str())
+                && release.contains(SECURITY) == archive.host_path.contains(SECURITY)
         } else {
             label == archive.host_label
         };
@@ -266,6 +271,7 @@ mod tests {
             keyring_package: "k".into(),
             host_label: "Debian".into(),
             host_path: "debian".into(),
+            mirror_variable: "COWBIRD_MIRROR".into(),
         }
     }
 
@@ -292,6 +298,17 @@ mod tests {
             choose_mirror("Packages|Ubuntu|noble|http://u/ubuntu/\n", &archive()),
             None
         );
+        let security = Archive {
+            host_label: "Debian-Security".into(),
+            host_path: "debian-security".into(),
+            ..archive()
+        };
+        for sources in [targets, fresh] {
+            assert_eq!(
+                choose_mirror(sources, &security).as_deref(),
+                Some("http://m/debian-security/")
+            );
+        }
     }
 
     /// Goal: what would add an option or a second source to apt's configuration is refused.

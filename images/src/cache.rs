@@ -140,13 +140,7 @@ impl Cache {
 
     /// Takes the lock of this name, waiting at most [`LOCK_WAIT_MAX`].
     pub(crate) fn hold(&self, name: &str, waiting: impl FnOnce()) -> Result<Held> {
-        let path = self.dir.join("held").join(name);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let (path, file) = self.lock_file(name)?;
         let started = Instant::now();
         let mut waiting = Some(waiting);
         loop {
@@ -164,6 +158,34 @@ impl Cache {
             }
             thread::sleep(LOCK_POLL);
         }
+    }
+
+    /// Takes the lock of this name, or nothing while somebody else has it.
+    pub(crate) fn try_hold(&self, name: &str) -> Result<Option<Held>> {
+        let (path, file) = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Held(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File)> {
+        let path = self.dir.join("held").join(name);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        Ok((path, file))
+    }
+
+    /// Deletes a file or an entry. It vanishes at once and whole, because it is moved away first.
+    pub(crate) fn discard(&self, path: &Path) -> Result<()> {
+        let staging = self.staging()?;
+        let away = staging.temp.path().join("discarded");
+        fs::rename(path, &away).map_err(Error::io("move away", path))
     }
 
     /// A fresh folder to make an entry in; removed when dropped.

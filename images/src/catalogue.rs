@@ -1,9 +1,10 @@
 //! The catalogue of kernels (`images/catalogue.toml`): what there is, where it comes from, what builds for it.
 //!
-//! The file holds three lists. An `[[archive]]` is a Debian-style package archive; its address is not in the
+//! The file holds four lists. An `[[archive]]` is a Debian-style package archive; its address is not in the
 //! catalogue but comes from the host's own apt sources. A `[[build_root]]` is a distribution's base system with
-//! one compiler; kernels share it. A `[[kernel]]` names the suite, and by a pattern of the release (`uname -r`)
-//! the packages among which the newest is taken.
+//! one compiler; kernels share it. A `[[series]]` is one series of kernels in one suite and yields a kernel per
+//! flavour, by a pattern of the release (`uname -r`) among whose packages the newest is taken. A `[[compiled]]`
+//! kernel is compiled here from a package of its sources.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,8 +13,12 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
+use self::file::{File, Problem};
+
+mod file;
+
 /// The version of the catalogue's format that this crate reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Names that an error lists when a glob selects nothing.
 const NAMES_SHOWN: usize = 60;
@@ -78,6 +83,8 @@ pub struct Archive {
     pub host_label: String,
     /// Last part of the mirror's address, used when the host has sources but no downloaded Release files.
     pub host_path: String,
+    /// Environment variable that names a mirror instead.
+    pub mirror_variable: String,
 }
 
 /// A base system with one compiler in which modules are built.
@@ -98,30 +105,29 @@ pub struct BuildRoot {
     pub packages: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KernelEntry {
-    name: String,
-    archive: String,
-    suite: String,
-    series: String,
-    flavour: String,
-    arch: Arch,
-    release: String,
-    #[serde(default = "default_image")]
-    image: String,
-    #[serde(default = "default_headers")]
-    headers: String,
-    build_root: String,
-    tiers: BTreeSet<Tier>,
+/// How the packages of a kernel are called.
+#[derive(Clone, Debug)]
+pub struct PackageNames {
+    /// Glob over the release (`uname -r`); the newest package that matches is taken.
+    pub release: String,
+    /// Name of the image package; `{release}` stands for the release.
+    pub image: String,
+    /// Name of the headers package; `{release}` stands for the release.
+    pub headers: String,
 }
 
-fn default_image() -> String {
-    "linux-image-{release}".to_owned()
-}
-
-fn default_headers() -> String {
-    "linux-headers-{release}".to_owned()
+/// Where a kernel comes from.
+#[derive(Clone, Debug)]
+pub enum KernelSource {
+    /// Packages that hold it ready to boot, with headers to build modules against.
+    Packages(PackageNames),
+    /// A package of its sources, compiled here in the kernel's build root.
+    Sources {
+        /// Name of the package; its newest version is taken.
+        package: String,
+        /// Fragment of the configuration, laid over `allnoconfig`; a path below the catalogue's folder.
+        config: PathBuf,
+    },
 }
 
 /// One kernel of the catalogue, with its archive and build root looked up.
@@ -139,30 +145,20 @@ pub struct KernelSpec {
     pub flavour: String,
     /// Architecture of the kernel.
     pub arch: Arch,
-    /// Glob over the release (`uname -r`); the newest package that matches is taken.
-    pub release: String,
-    /// Name of the image package; `{release}` stands for the release.
-    pub image: String,
-    /// Name of the headers package; `{release}` stands for the release.
-    pub headers: String,
+    /// What it is made from.
+    pub source: KernelSource,
     /// Where the packages come from.
     pub archive: Archive,
     /// What modules for it are built in.
     pub build_root: BuildRoot,
+    /// Where the build root comes from.
+    pub root_archive: Archive,
     /// The tiers that it takes part in.
     pub tiers: BTreeSet<Tier>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    version: u32,
-    #[serde(default)]
-    archive: Vec<Archive>,
-    #[serde(default)]
-    build_root: Vec<BuildRoot>,
-    #[serde(default)]
-    kernel: Vec<KernelEntry>,
+    /// Why no module can be built for it or no guest booted with it; none for a kernel that works.
+    pub unsupported: Option<String>,
+    /// How many times longer than usual everything may take.
+    pub slowdown: u32,
 }
 
 /// What is wrong with the catalogue or with a selection from it.
@@ -249,25 +245,19 @@ impl Catalogue {
             path: path.to_owned(),
             reason: Box::new(reason),
         })?;
-        if file.version != FORMAT {
-            return Err(CatalogueError::Format {
-                path: path.to_owned(),
-                found: file.version,
-            });
-        }
         let problem = |(what, name, problem): Problem| CatalogueError::Entry {
             path: path.to_owned(),
             what,
             name,
             problem,
         };
-        check_names(&file).map_err(problem)?;
-        let kernels = file
-            .kernel
-            .iter()
-            .map(|entry| resolve(entry, &file))
-            .collect::<Result<_, _>>()
-            .map_err(problem)?;
+        if file.version != FORMAT {
+            return Err(CatalogueError::Format {
+                path: path.to_owned(),
+                found: file.version,
+            });
+        }
+        let kernels = file.kernels().map_err(problem)?;
         Ok(Self { kernels })
     }
 
@@ -313,93 +303,6 @@ impl Catalogue {
     }
 }
 
-/// Kind, name and fault of an entry.
-type Problem = (&'static str, String, String);
-
-fn check_names(file: &File) -> Result<(), Problem> {
-    check_list("archive", file.archive.iter().map(|archive| &archive.name))?;
-    check_list("build root", file.build_root.iter().map(|root| &root.name))?;
-    check_list("kernel", file.kernel.iter().map(|kernel| &kernel.name))?;
-    for root in &file.build_root {
-        if !file
-            .archive
-            .iter()
-            .any(|archive| archive.name == root.archive)
-        {
-            let problem = format!("no archive is called `{}`", root.archive);
-            return Err(("build root", root.name.clone(), problem));
-        }
-    }
-    Ok(())
-}
-
-fn check_list<'a>(
-    what: &'static str,
-    names: impl Iterator<Item = &'a String>,
-) -> Result<(), Problem> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        // Names become file names in the cache and parts of a command line.
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        if name.is_empty() || name.starts_with(['-', '.']) || !name.chars().all(legal) {
-            let problem = "a name holds a-z, 0-9, `-` and `.`, and begins with a letter or digit";
-            return Err((what, name.clone(), problem.to_owned()));
-        }
-        if !seen.insert(name) {
-            return Err((what, name.clone(), "the name is used twice".to_owned()));
-        }
-    }
-    Ok(())
-}
-
-fn resolve(entry: &KernelEntry, file: &File) -> Result<KernelSpec, Problem> {
-    let fault = |problem: String| ("kernel", entry.name.clone(), problem);
-    let archive = file
-        .archive
-        .iter()
-        .find(|archive| archive.name == entry.archive)
-        .ok_or_else(|| fault(format!("no archive is called `{}`", entry.archive)))?;
-    let build_root = file
-        .build_root
-        .iter()
-        .find(|root| root.name == entry.build_root)
-        .ok_or_else(|| fault(format!("no build root is called `{}`", entry.build_root)))?;
-    if build_root.arch != entry.arch {
-        return Err(fault(format!(
-            "it is for {}, its build root `{}` for {}",
-            entry.arch, build_root.name, build_root.arch
-        )));
-    }
-    if entry.tiers.is_empty() {
-        return Err(fault(
-            "no tier is named, so that no run would ever boot it".to_owned(),
-        ));
-    }
-    Pattern::new(&entry.release)
-        .map_err(|error| fault(format!("release `{}`: {error}", entry.release)))?;
-    for template in [&entry.image, &entry.headers] {
-        if template.matches("{release}").count() != 1 {
-            return Err(fault(format!(
-                "package name `{template}` must hold `{{release}}` once"
-            )));
-        }
-    }
-    Ok(KernelSpec {
-        name: entry.name.clone(),
-        distro: archive.distro.clone(),
-        suite: entry.suite.clone(),
-        series: entry.series.clone(),
-        flavour: entry.flavour.clone(),
-        arch: entry.arch,
-        release: entry.release.clone(),
-        image: entry.image.clone(),
-        headers: entry.headers.clone(),
-        archive: archive.clone(),
-        build_root: build_root.clone(),
-        tiers: entry.tiers.clone(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,12 +317,20 @@ mod tests {
         kernels.iter().map(|kernel| kernel.name.clone()).collect()
     }
 
-    /// Goal: the shipped catalogue is sound and holds the kernels that the command line promises.
+    /// Goal: the shipped catalogue is sound and holds the kernels that the command line promises: five on every run,
+    /// each flavour of what is old and of what is new every day.
     #[test]
     fn shipped_catalogue_is_sound() {
         let catalogue = parse(REAL).unwrap();
-        let all = catalogue.select::<&str>(&[]).unwrap();
-        insta::assert_debug_snapshot!(names(&all), @r#"
+        let of = |tier: Tier| -> Vec<_> {
+            let kernels = catalogue.kernels.iter();
+            names(
+                &kernels
+                    .filter(|kernel| kernel.tiers.contains(&tier))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        insta::assert_debug_snapshot!(of(Tier::Quick), @r#"
         [
             "bullseye-5.10-cloud",
             "bookworm-6.1-cloud",
@@ -428,20 +339,82 @@ mod tests {
             "trixie-backports-7.3-cloud",
         ]
         "#);
-        assert!(all.iter().all(|kernel| kernel.tiers.contains(&Tier::Quick)));
+        insta::assert_debug_snapshot!(of(Tier::Daily));
+        insta::assert_debug_snapshot!(of(Tier::Full));
+        assert_eq!(of(Tier::Full).len(), catalogue.kernels.len());
+    }
+
+    /// Goal: the pattern of each flavour takes its own releases and no other's. Method: releases as the archive has them.
+    #[test]
+    fn patterns_tell_flavours_apart() {
+        let releases = [
+            "5.10.0-32",
+            "5.10.0-43",
+            "6.1.0-50",
+            "6.1.0-0.deb11.52",
+            "6.12.115+deb13.1",
+            "6.12.95+deb12",
+            "6.16.12+deb13",
+            "6.17.13+deb13",
+            "6.18.15+deb13",
+            "6.19.14+deb13",
+            "7.0.13+deb13",
+            "7.1.13+deb13",
+            "7.2.13+deb14",
+            "7.3.4+deb13",
+            "7.3",
+        ];
+        for kernel in parse(REAL).unwrap().kernels {
+            let KernelSource::Packages(names) = &kernel.source else {
+                continue;
+            };
+            let pattern = Pattern::new(&names.release).unwrap();
+            let mut own = 0;
+            for (flavour, suffix) in [("cloud", "-cloud"), ("generic", ""), ("rt", "-rt")] {
+                for release in releases {
+                    let matches = pattern.matches(&format!("{release}{suffix}-amd64"));
+                    assert!(
+                        !matches || flavour == kernel.flavour,
+                        "{} takes {release}{suffix}",
+                        kernel.name
+                    );
+                    assert!(
+                        !matches || release.starts_with(&kernel.series),
+                        "{} takes {release}",
+                        kernel.name
+                    );
+                    own += u32::from(matches);
+                }
+            }
+            assert!(own > 0, "{} matches nothing", kernel.name);
+            // A package without a release of its own stands for the newest one.
+            assert!(
+                kernel.suite == "experimental"
+                    || !pattern.matches(&format!("{}-cloud-amd64", kernel.series))
+            );
+        }
     }
 
     /// Goal: globs select in catalogue order, once each. Method: overlapping globs in reverse order.
     #[test]
     fn globs_select_once_in_order() {
         let catalogue = parse(REAL).unwrap();
-        let selected = catalogue.select(&["*7.3*", "trixie-*"]).unwrap();
+        let selected = catalogue
+            .select(&[
+                "*7.3-cloud",
+                "trixie-backports-7.[23]-cloud",
+                "trixie-6.12-*",
+            ])
+            .unwrap();
         assert_eq!(
             names(&selected),
             [
                 "trixie-6.12-cloud",
+                "trixie-6.12-generic",
+                "trixie-6.12-rt",
                 "trixie-backports-7.2-cloud",
-                "trixie-backports-7.3-cloud"
+                "trixie-backports-7.3-cloud",
+                "experimental-7.3-cloud",
             ]
         );
     }
@@ -455,23 +428,28 @@ mod tests {
             parse(&REAL.replacen(from, to, 1)).unwrap_err().to_string()
         };
         let messages = [
-            broken("version = 1", "version = 9"),
+            broken("version = 2", "version = 9"),
             broken(
                 "build_root = \"bookworm-gcc-12\"",
                 "build_root = \"bookworm-gcc-13\"",
             ),
             broken("archive = \"debian\"", "archive = \"debain\""),
             broken(
-                "name = \"bookworm-6.1-cloud\"",
-                "name = \"bullseye-5.10-cloud\"",
+                "suite = \"trixie-security\"\nseries",
+                "suite = \"trixie\"\nseries",
             ),
-            broken("name = \"bookworm-6.1-cloud\"", "name = \"../escape\""),
-            broken("tiers = [\"quick\", \"daily\", \"full\"]", "tiers = []"),
+            broken("name = \"debug-6.12\"", "name = \"../escape\""),
             broken("release = \"6.1.*-cloud-amd64\"", "release = \"6.1.[\""),
             broken(
-                "release = \"6.1.*-cloud-amd64\"",
-                "release = \"6.1.*\"\nimage = \"linux\"",
+                "flavours.cloud = {",
+                "image = \"linux\"\nflavours.cloud = {",
             ),
+            broken(
+                "tier = \"quick\" }",
+                "tier = \"quick\", unsupported = \" \" }",
+            ),
+            broken("config/debug.config", "../debug.config"),
+            broken("slowdown = 6", "slowdown = 60"),
             parse(REAL)
                 .unwrap()
                 .select(&["nothing-*"])
@@ -489,9 +467,9 @@ mod tests {
     /// Goal: an unknown key is refused with its line, rather than ignored.
     #[test]
     fn unknown_keys_are_refused() {
-        let text = REAL.replacen("flavour = \"cloud\"", "flavor = \"cloud\"", 1);
+        let text = REAL.replacen("slowdown =", "slow_down =", 1);
         let message = parse(&text).unwrap_err().to_string();
-        assert!(message.contains("unknown field `flavor`"), "{message}");
+        assert!(message.contains("unknown field `slow_down`"), "{message}");
         assert!(message.contains("line "), "{message}");
     }
 }

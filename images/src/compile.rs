@@ -112,7 +112,7 @@ impl<'a> Build<'a> {
         let mut hasher = KeyHasher::new("module", FORMAT);
         hasher
             .piece(self.digest.to_string().as_bytes())
-            .piece(self.kernel.packages_digest.to_string().as_bytes())
+            .piece(self.kernel.digest.to_string().as_bytes())
             .piece(self.kernel.root_digest.to_string().as_bytes())
             .piece(self.kernel.spec.build_root.compiler.as_bytes())
             .piece(self.source.mutant.as_deref().unwrap_or("").as_bytes())
@@ -290,6 +290,11 @@ pub(crate) fn delete_unused(cache: &Cache, release: &str, now: SystemTime) -> Re
     Ok(())
 }
 
+/// The kernel that a module's entry is for.
+pub(crate) fn release_of(entry_name: &str) -> Option<&str> {
+    entry_name.rsplit_once('-').map(|(release, _)| release)
+}
+
 /// The built modules of one kernel.
 pub(crate) fn entries_of(cache: &Cache, release: &str) -> Result<Vec<PathBuf>> {
     let dir = cache.entry(Kind::Modules, "");
@@ -297,10 +302,7 @@ pub(crate) fn entries_of(cache: &Cache, release: &str) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
         let entry = entry.map_err(Error::io("list", &dir))?;
         let name = entry.file_name();
-        let is_of = name
-            .to_str()
-            .and_then(|name| name.rsplit_once('-'))
-            .is_some_and(|(of, _)| of == release);
+        let is_of = name.to_str().and_then(release_of) == Some(release);
         if is_of {
             entries.push(entry.path());
         }

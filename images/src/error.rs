@@ -86,6 +86,16 @@ pub enum Error {
         /// Everything that make wrote.
         log: PathBuf,
     },
+    /// A kernel that is compiled here did not come out as its configuration says.
+    #[error("{kernel} cannot be compiled: {problem}; see {}", log.display())]
+    KernelBuild {
+        /// The kernel.
+        kernel: String,
+        /// What is wrong.
+        problem: String,
+        /// What its configuration or its build wrote.
+        log: PathBuf,
+    },
     /// The module's sources cannot be taken.
     #[error("cannot build from {}: {problem}", path.display())]
     BadSource {
@@ -104,11 +114,13 @@ pub enum Error {
     },
     /// The host's apt has no source for an archive.
     #[error(
-        "the host's apt sources name no mirror of {archive}: set COWBIRD_MIRROR to the address of one"
+        "the host's apt sources name no mirror of {archive}: set {variable} to the address of one"
     )]
     NoMirror {
         /// The archive.
         archive: String,
+        /// The environment variable that names one.
+        variable: String,
     },
     /// A mirror's address cannot stand in a sources file.
     #[error(
@@ -218,7 +230,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{kernel}: {package} {version} (SHA-256 {sha256}), which {} asks for, is no longer in {suite}: \
-     refresh the kernel to take the newest one, or name a mirror in COWBIRD_MIRROR that still has it",
+     refresh the kernel to take the newest one, or name a mirror in {variable} that still has it",
     lock.display()
 )]
 pub struct LockedGone {
@@ -234,6 +246,8 @@ pub struct LockedGone {
     pub suite: String,
     /// The lock file.
     pub lock: PathBuf,
+    /// The environment variable that names a mirror.
+    pub variable: String,
 }
 
 impl Error {

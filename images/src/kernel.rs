@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, Staging, create_dir, tree_bytes};
-use crate::catalogue::KernelSpec;
+use crate::catalogue::{KernelSource, KernelSpec};
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
+use crate::kernel_build;
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::modules::{ModuleTable, module_files};
 use crate::progress::Task;
@@ -19,7 +20,16 @@ use crate::record;
 use crate::tool::Tool;
 
 /// Changes when kernels are unpacked in another way; part of their key.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// The parts of a kernel's modules that are kept: disks, filesystems and what these stand on. The rest (graphics, network,
+/// sound and so on) is three quarters of a generic kernel, and nothing in a guest asks for it.
+const KEPT_MODULES: [&str; 6] = ["arch", "block", "crypto", "fs", "lib", "mm"];
+
+/// The same below `drivers`.
+const KEPT_DRIVERS: [&str; 11] = [
+    "ata", "base", "block", "char", "dax", "md", "nvdimm", "nvme", "scsi", "target", "virtio",
+];
 
 /// Unpacking one package: 2 s for the largest.
 const UNPACK_MAX: Duration = Duration::from_secs(10 * 60);
@@ -62,10 +72,10 @@ pub(crate) fn packages_digest(locked: &LockedKernel) -> Sha256Digest {
     hasher.digest()
 }
 
-/// Name of a kernel's entry.
-pub(crate) fn entry_name(locked: &LockedKernel) -> String {
-    let digest = packages_digest(locked).to_string();
-    format!("{}-{}", locked.release, &digest[..16])
+/// Name of the entry of a kernel with this digest.
+pub(crate) fn entry_name(release: &str, digest: Sha256Digest) -> String {
+    let digest = digest.to_string();
+    format!("{release}-{}", &digest[..16])
 }
 
 /// The folder below the entry into which the packages are unpacked.
@@ -98,12 +108,25 @@ pub(crate) fn make(
         locked,
         tree: &tree,
     };
-    let modules_dir = found.modules_dir()?;
+    let modules_dir = tree.join(found.modules_dir()?);
+    drop_unneeded(&modules_dir.join("kernel"))?;
     task.step("uncompressing modules");
-    uncompress(&tree.join(&modules_dir), &log)?;
+    uncompress(&modules_dir, &log)?;
     task.step("reading what modules depend on");
+    describe(spec, locked, &entry)
+}
+
+/// Writes the table of modules and the record of a kernel whose files are in place.
+pub(crate) fn describe(spec: &KernelSpec, locked: &LockedKernel, entry: &Path) -> Result<()> {
+    let tree = tree(entry);
+    let found = Layout {
+        spec,
+        locked,
+        tree: &tree,
+    };
+    let modules_dir = found.modules_dir()?;
     let table = ModuleTable::scan(&tree.join(&modules_dir))?;
-    write_table(&entry, &table)?;
+    write_table(entry, &table)?;
     let record = KernelRecord {
         release: locked.release.clone(),
         bytes: tree_bytes(&tree)?,
@@ -113,10 +136,37 @@ pub(crate) fn make(
         binds: found.binds()?,
         modules_dir,
     };
-    record::write(&entry, &record)
+    record::write(entry, &record)
 }
 
-fn unpack(cache: &Cache, package: &LockedPackage, tree: &Path, log: &Path) -> Result<()> {
+/// Deletes modules that no guest asks for, before time is spent on them.
+fn drop_unneeded(dir: &Path) -> Result<()> {
+    drop_others(dir, &[&KEPT_MODULES[..], &["drivers"]].concat())?;
+    let drivers = dir.join("drivers");
+    if drivers.is_dir() {
+        drop_others(&drivers, &KEPT_DRIVERS)?;
+    }
+    Ok(())
+}
+
+fn drop_others(dir: &Path, kept: &[&str]) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let path = entry.path();
+        if path.is_dir() && !kept.iter().any(|name| entry.file_name() == *name) {
+            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks one fetched package, after a look at its digest.
+pub(crate) fn unpack(
+    cache: &Cache,
+    package: &LockedPackage,
+    tree: &Path,
+    log: &Path,
+) -> Result<()> {
     let deb = deb_path(cache, package);
     let digest = Sha256Digest::of_file(&deb).map_err(Error::io("read", &deb))?;
     if digest != package.sha256 {
@@ -160,7 +210,11 @@ impl Layout<'_> {
     }
 
     fn headers(&self) -> Result<PathBuf> {
-        let name = self.spec.headers.replace("{release}", &self.locked.release);
+        let release = &self.locked.release;
+        let name = match &self.spec.source {
+            KernelSource::Packages(names) => names.headers.replace("{release}", release),
+            KernelSource::Sources { .. } => kernel_build::headers_name(release),
+        };
         self.first_of(&[format!("usr/src/{name}")], |path| {
             path.join("Makefile").is_file()
         })

@@ -43,10 +43,12 @@ mod digest;
 mod error;
 mod host;
 mod kernel;
+mod kernel_build;
 mod lock;
 mod modinfo;
 mod modules;
 mod progress;
+mod prune;
 mod record;
 mod root;
 mod select;
@@ -56,7 +58,10 @@ mod store;
 mod tool;
 mod version;
 
-pub use catalogue::{Arch, Archive, BuildRoot, Catalogue, CatalogueError, KernelSpec, Tier};
+pub use catalogue::{
+    Arch, Archive, BuildRoot, Catalogue, CatalogueError, KernelSource, KernelSpec, PackageNames,
+    Tier,
+};
 pub use compile::{BuiltModule, ModuleSource};
 pub use control::IndexError;
 pub use digest::Sha256Digest;
@@ -65,6 +70,7 @@ pub use host::{HostPackage, missing_host_packages, missing_keyring};
 pub use lock::{LockFile, LockedKernel, LockedPackage};
 pub use modules::ResolveError;
 pub use progress::{Outcome, Progress, Quiet, TaskId};
+pub use prune::Superseded;
 pub use select::SelectError;
 pub use status::KernelStatus;
 pub use store::{BootModule, PreparedKernel, Store, StoreOptions};

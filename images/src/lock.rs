@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::KernelSpec;
+use crate::catalogue::{KernelSource, KernelSpec};
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::select::Selection;
@@ -81,14 +81,20 @@ impl LockedKernel {
 /// Digest of everything in the catalogue that decides which packages are chosen.
 fn selector(spec: &KernelSpec) -> Sha256Digest {
     let mut hasher = KeyHasher::new("selector", FORMAT);
-    for piece in [
-        &spec.archive.name,
-        &spec.suite,
-        &spec.release,
-        &spec.image,
-        &spec.headers,
-    ] {
-        hasher.piece(piece.as_bytes());
+    hasher
+        .piece(spec.archive.name.as_bytes())
+        .piece(spec.suite.as_bytes());
+    match &spec.source {
+        KernelSource::Packages(names) => {
+            for piece in [&names.release, &names.image, &names.headers] {
+                hasher.piece(piece.as_bytes());
+            }
+        }
+        KernelSource::Sources { package, .. } => {
+            hasher
+                .piece(package.as_bytes())
+                .piece(spec.flavour.as_bytes());
+        }
     }
     for component in &spec.archive.components {
         hasher.piece(component.as_bytes());
@@ -187,7 +193,10 @@ mod tests {
         std::fs::write(&path, LockFile::new(vec![sample(&spec)]).to_toml()).unwrap();
         let file = LockFile::load(&path).unwrap().unwrap();
         assert_eq!(file.find(&spec), Some(&sample(&spec)));
-        spec.release = "5.10.0-3?-cloud-amd64".into();
+        let KernelSource::Packages(names) = &mut spec.source else {
+            panic!("it is made of packages");
+        };
+        names.release = "5.10.0-3?-cloud-amd64".into();
         assert_eq!(file.find(&spec), None);
     }
 

@@ -140,7 +140,7 @@ fn bootstrap(spec: &KernelSpec, mirror: &str, tar: &Path, log: PathBuf) -> Resul
         .args(["--variant=essential", "--format=tar"])
         .arg(format!("--architectures={}", root.arch))
         .arg(format!("--include={}", include.join(",")))
-        .arg(format!("--keyring={}", spec.archive.keyring.display()))
+        .arg(format!("--keyring={}", spec.root_archive.keyring.display()))
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .arg("--aptopt=Acquire::Retries \"3\"");
     for pattern in LEFT_OUT {
@@ -149,7 +149,7 @@ fn bootstrap(spec: &KernelSpec, mirror: &str, tar: &Path, log: PathBuf) -> Resul
     command
         .arg(&root.suite)
         .arg(tar)
-        .arg(source_line(mirror, &spec.archive, &root.suite, ""));
+        .arg(source_line(mirror, &spec.root_archive, &root.suite, ""));
     tool.run(MAKE_MAX)
 }
 

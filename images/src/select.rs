@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use glob::Pattern;
 
-use crate::catalogue::KernelSpec;
+use crate::catalogue::{KernelSource, KernelSpec, PackageNames};
 use crate::control::{Alternative, Dependency, Index, Package};
 
 /// What the name of every package that makes up a kernel begins with. Their other dependencies (libraries,
@@ -56,7 +56,7 @@ pub enum SelectError {
 pub struct Selection<'a> {
     /// The kernel's release (`uname -r`).
     pub release: String,
-    /// The image package, whose version is the kernel's package version.
+    /// The image package, or that of the sources, whose version is the kernel's package version.
     pub image: &'a Package,
     /// Image, headers and every package of the kernel that these depend on, by name.
     pub packages: Vec<&'a Package>,
@@ -64,12 +64,45 @@ pub struct Selection<'a> {
 
 /// Chooses the newest kernel that the catalogue's entry matches, with all of its packages.
 pub fn select<'a>(spec: &KernelSpec, index: &'a Index) -> Result<Selection<'a>, SelectError> {
-    let (release, image) = newest(spec, index).ok_or_else(|| SelectError::NoMatch {
+    match &spec.source {
+        KernelSource::Packages(names) => select_packages(spec, names, index),
+        KernelSource::Sources { package, .. } => select_sources(spec, package, index),
+    }
+}
+
+/// The newest package of the sources. The kernel's release is theirs, with the flavour behind it.
+fn select_sources<'a>(
+    spec: &KernelSpec,
+    name: &str,
+    index: &'a Index,
+) -> Result<Selection<'a>, SelectError> {
+    let sources = index
+        .versions(name)
+        .iter()
+        .max_by(|a, b| a.version.cmp(&b.version))
+        .ok_or_else(|| SelectError::Unsatisfied {
+            suite: spec.suite.clone(),
+            package: name.to_owned(),
+            wanted_by: format!("compiling {}", spec.name),
+        })?;
+    Ok(Selection {
+        release: format!("{}-{}", sources.version.upstream(), spec.flavour),
+        image: sources,
+        packages: vec![sources],
+    })
+}
+
+fn select_packages<'a>(
+    spec: &KernelSpec,
+    names: &PackageNames,
+    index: &'a Index,
+) -> Result<Selection<'a>, SelectError> {
+    let (release, image) = newest(names, index).ok_or_else(|| SelectError::NoMatch {
         suite: spec.suite.clone(),
-        image: spec.image.clone(),
-        release: spec.release.clone(),
+        image: names.image.clone(),
+        release: names.release.clone(),
     })?;
-    let headers_name = spec.headers.replace("{release}", &release);
+    let headers_name = names.headers.replace("{release}", &release);
     let headers = index
         .versions(&headers_name)
         .iter()
@@ -89,10 +122,10 @@ pub fn select<'a>(spec: &KernelSpec, index: &'a Index) -> Result<Selection<'a>, 
 }
 
 /// The release of the newest matching image, by package version.
-fn newest<'a>(spec: &KernelSpec, index: &'a Index) -> Option<(String, &'a Package)> {
-    let (before, after) = spec.image.split_once("{release}")?;
+fn newest<'a>(names: &PackageNames, index: &'a Index) -> Option<(String, &'a Package)> {
+    let (before, after) = names.image.split_once("{release}")?;
     // The catalogue has checked the pattern.
-    let pattern = Pattern::new(&spec.release).ok()?;
+    let pattern = Pattern::new(&names.release).ok()?;
     index
         .iter()
         .filter_map(|package| {

@@ -54,11 +54,14 @@ impl Store {
         let Some((locked, _)) = self.locked(spec)? else {
             return Ok(status);
         };
-        let entry = cache.entry(Kind::Kernels, &kernel::entry_name(&locked));
-        if is_whole_kernel(&entry) {
-            let record: KernelRecord = record::read(&entry)?;
-            status.kernel_bytes = Some(record.bytes);
-            status.loadable_modules = Some(record.loadable);
+        if let Some(digest) = self.digest(spec, &locked)? {
+            let name = kernel::entry_name(&locked.release, digest);
+            let entry = cache.entry(Kind::Kernels, &name);
+            if is_whole_kernel(&entry) {
+                let record: KernelRecord = record::read(&entry)?;
+                status.kernel_bytes = Some(record.bytes);
+                status.loadable_modules = Some(record.loadable);
+            }
         }
         status.ready = status.kernel_bytes.is_some() && status.root_bytes.is_some();
         for package in &locked.packages {

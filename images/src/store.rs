@@ -9,12 +9,13 @@ use std::time::SystemTime;
 
 use crate::apt::{self, Suite};
 use crate::cache::{Cache, Held, Kind};
-use crate::catalogue::KernelSpec;
+use crate::catalogue::{Archive, Catalogue, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
 use crate::control::Index;
 use crate::digest::Sha256Digest;
 use crate::error::{Error, LockedGone, Result};
 use crate::kernel::{self, KernelRecord, deb_path};
+use crate::kernel_build::KernelBuild;
 use crate::lock::{LockFile, LockedKernel, LockedPackage};
 use crate::progress::{Progress, Quiet, Task};
 use crate::record;
@@ -27,7 +28,8 @@ use crate::version::DebVersion;
 pub struct StoreOptions {
     /// Folder of the cache; by default `$COWBIRD_CACHE`, `$XDG_CACHE_HOME/cowbird` or `~/.cache/cowbird`.
     pub cache_dir: Option<PathBuf>,
-    /// Address of the archive's mirror; by default `$COWBIRD_MIRROR` or what the host's apt sources name.
+    /// Address of the mirror of every archive; by default the variable that the catalogue names for it
+    /// (`$COWBIRD_MIRROR`), or what the host's apt sources name.
     pub mirror: Option<String>,
     /// Fetch nothing: what is not in the cache is an error.
     pub offline: bool,
@@ -88,7 +90,7 @@ pub struct PreparedKernel {
     pub root: PathBuf,
     pub(crate) entry: PathBuf,
     pub(crate) binds: Vec<PathBuf>,
-    pub(crate) packages_digest: Sha256Digest,
+    pub(crate) digest: Sha256Digest,
     pub(crate) root_digest: Sha256Digest,
 }
 
@@ -135,21 +137,61 @@ impl Store {
     /// Which packages: those that `images/kernels.lock.toml` of the checkout names, else those of the cache's own
     /// record, else the newest of the suite. A kernel that is in the cache needs no network.
     pub fn prepare(&self, spec: &KernelSpec) -> Result<PreparedKernel> {
-        let _held = self.hold(&format!("prepare-{}", spec.name), &spec.name)?;
-        let (locked, entry) = self.unpacked(spec)?;
-        let root = self.root_entry(spec)?;
-        prepared(spec, locked, entry, root)
+        let _held = self.hold_prepare(spec)?;
+        let locked = self.locked_or_chosen(spec)?;
+        let (entry, root, digest) = match &spec.source {
+            KernelSource::Packages(_) => {
+                let entry = self.unpacked(spec, &locked)?;
+                let digest = kernel::packages_digest(&locked);
+                (entry, self.root_entry(spec)?, digest)
+            }
+            KernelSource::Sources { config, .. } => {
+                let root = self.root_entry(spec)?;
+                let build = KernelBuild::new(spec, &locked, &root, &self.config(config)?)?;
+                (self.compiled(&build)?, root, build.digest())
+            }
+        };
+        self.remember(&locked)?;
+        prepared(spec, locked, digest, entry, root)
     }
 
-    /// The packages of a kernel, recorded, and the entry in which they are unpacked.
-    fn unpacked(&self, spec: &KernelSpec) -> Result<(LockedKernel, PathBuf)> {
-        let locked = match self.locked(spec)? {
-            Some((locked, _)) if !self.options.refresh => locked,
-            _ => self.choose(spec)?,
+    /// Held while a kernel is prepared.
+    pub(crate) fn hold_prepare(&self, spec: &KernelSpec) -> Result<Held> {
+        self.hold(&format!("prepare-{}", spec.name), &spec.name)
+    }
+
+    /// The packages of a kernel: those on record, else the newest.
+    fn locked_or_chosen(&self, spec: &KernelSpec) -> Result<LockedKernel> {
+        match self.locked(spec)? {
+            Some((locked, _)) if !self.options.refresh => Ok(locked),
+            _ => self.choose(spec),
+        }
+    }
+
+    /// The fragment of a configuration, which lies beside the catalogue.
+    fn config(&self, path: &Path) -> Result<String> {
+        let catalogue = self.options.repo_root.join(Catalogue::PATH_IN_REPO);
+        let path = catalogue.with_file_name("").join(path);
+        fs::read_to_string(&path).map_err(Error::io("read", &path))
+    }
+
+    /// Digest of a kernel, if it can be told yet: that of one compiled here depends on its compiler.
+    pub(crate) fn digest(
+        &self,
+        spec: &KernelSpec,
+        locked: &LockedKernel,
+    ) -> Result<Option<Sha256Digest>> {
+        let KernelSource::Sources { config, .. } = &spec.source else {
+            return Ok(Some(kernel::packages_digest(locked)));
         };
-        let entry = self.kernel_entry(spec, &locked)?;
-        self.remember(&locked)?;
-        Ok((locked, entry))
+        let root = self
+            .cache
+            .entry(Kind::Roots, &root::entry_name(&spec.build_root));
+        if !is_whole_root(&root) {
+            return Ok(None);
+        }
+        let build = KernelBuild::new(spec, locked, &root, &self.config(config)?)?;
+        Ok(Some(build.digest()))
     }
 
     /// The modules that must be loaded for `wanted`, in order and without those built into the kernel. `wanted` are
@@ -282,33 +324,54 @@ impl Store {
             &spec.archive,
             &spec.suite,
             spec.arch,
-            &self.mirror(spec)?,
+            &self.mirror(&spec.archive)?,
         )
     }
 
-    fn mirror(&self, spec: &KernelSpec) -> Result<String> {
+    fn mirror(&self, archive: &Archive) -> Result<String> {
         let from_environment = || {
-            std::env::var("COWBIRD_MIRROR")
+            std::env::var(&archive.mirror_variable)
                 .ok()
                 .filter(|mirror| !mirror.is_empty())
         };
         match self.options.mirror.clone().or_else(from_environment) {
             Some(mirror) => Ok(mirror),
-            None => apt::host_mirror(&self.cache, &spec.archive),
+            None => apt::host_mirror(&self.cache, archive),
         }
     }
 
-    fn kernel_entry(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<PathBuf> {
+    /// The entry in which the packages of a kernel are unpacked.
+    fn unpacked(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<PathBuf> {
         let waiting = || self.report_waiting(&spec.name);
         let (entry, _) = self.cache.get_or_make(
             Kind::Kernels,
-            &kernel::entry_name(locked),
+            &kernel::entry_name(&locked.release, kernel::packages_digest(locked)),
             is_whole_kernel,
             waiting,
             |staging| {
                 self.fetch(spec, locked)?;
                 let task = self.task(&format!("{}: unpacking {}", spec.name, locked.release));
                 kernel::make(&self.cache, spec, locked, staging, &task)?;
+                task.done();
+                Ok(())
+            },
+        )?;
+        Ok(entry)
+    }
+
+    /// The entry of a kernel that is compiled here.
+    fn compiled(&self, build: &KernelBuild<'_>) -> Result<PathBuf> {
+        let (spec, locked) = (build.spec, build.locked);
+        let waiting = || self.report_waiting(&spec.name);
+        let (entry, _) = self.cache.get_or_make(
+            Kind::Kernels,
+            &kernel::entry_name(&locked.release, build.digest()),
+            is_whole_kernel,
+            waiting,
+            |staging| {
+                self.fetch(spec, locked)?;
+                let task = self.task(&format!("{}: compiling {}", spec.name, locked.release));
+                build.make(&self.cache, staging, &task)?;
                 task.done();
                 Ok(())
             },
@@ -385,6 +448,7 @@ impl Store {
             sha256: package.sha256,
             suite: spec.suite.clone(),
             lock,
+            variable: spec.archive.mirror_variable.clone(),
         })))
     }
 
@@ -425,17 +489,13 @@ impl Store {
                     self.need_network(spec, || format!("build root {}", root.name))?;
                     let task = self.task(&format!("making build root {}", root.name));
                     let log = self.cache.log(&format!("root-{}", root.name));
-                    root::make(spec, &self.checked_mirror(spec)?, log, staging)?;
+                    let mirror = self.mirror(&spec.root_archive)?;
+                    apt::check_mirror(&mirror)?;
+                    root::make(spec, &mirror, log, staging)?;
                     task.done();
                     Ok(())
                 })?;
         Ok(entry)
-    }
-
-    fn checked_mirror(&self, spec: &KernelSpec) -> Result<String> {
-        let mirror = self.mirror(spec)?;
-        apt::check_mirror(&mirror)?;
-        Ok(mirror)
     }
 
     fn need_network(&self, spec: &KernelSpec, what: impl FnOnce() -> String) -> Result<()> {
@@ -475,6 +535,7 @@ pub(crate) fn is_whole_root(entry: &Path) -> bool {
 fn prepared(
     spec: &KernelSpec,
     locked: LockedKernel,
+    digest: Sha256Digest,
     entry: PathBuf,
     root: PathBuf,
 ) -> Result<PreparedKernel> {
@@ -487,7 +548,7 @@ fn prepared(
         modules_dir: tree.join(record.modules_dir),
         headers: record.headers,
         binds: record.binds,
-        packages_digest: kernel::packages_digest(&locked),
+        digest,
         root_digest: root_record.digest,
         release: locked.release,
         package_version: locked.package_version,

@@ -1,7 +1,7 @@
 //! Runs programs of the host, each for a bounded time and with its output in a file.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -74,9 +74,11 @@ impl Tool {
     /// Runs to the end and returns the standard output; the standard error goes to the log.
     pub(crate) fn output(mut self, limit: Duration) -> Result<String> {
         let log = File::create(&self.log).map_err(Error::io("create", &self.log))?;
-        let out_path = self.log.with_extension("out");
-        let out = File::create(&out_path).map_err(Error::io("create", &out_path))?;
-        self.command.stdout(out).stderr(log);
+        // Without a name: several kernels may be asking the same thing.
+        let dir = self.log.parent().unwrap_or(&self.log);
+        let mut out = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+        let to = out.try_clone().map_err(Error::io("duplicate", &self.log))?;
+        self.command.stdout(to).stderr(log);
         let mut child = self.spawn()?;
         if let Some(status) = self.wait(&mut child, limit)? {
             let excerpt = Excerpt::of(&read_lossy(&self.log));
@@ -89,8 +91,10 @@ impl Tool {
                 log: self.log,
             });
         }
-        let output = std::fs::read_to_string(&out_path).map_err(Error::io("read", &out_path))?;
-        std::fs::remove_file(&out_path).map_err(Error::io("remove", &out_path))?;
+        let mut output = String::new();
+        out.rewind()
+            .and_then(|()| out.read_to_string(&mut output))
+            .map_err(Error::io("read the output kept beside", &self.log))?;
         Ok(output)
     }
 

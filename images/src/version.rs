@@ -24,6 +24,11 @@ impl DebVersion {
         &self.0
     }
 
+    /// The version of what was packaged.
+    pub fn upstream(&self) -> &str {
+        self.parts().1
+    }
+
     /// Epoch, upstream version and revision; an absent epoch or revision counts as zero.
     fn parts(&self) -> (&str, &str, &str) {
         let (epoch, rest) = self.0.split_once(':').unwrap_or(("0", &self.0));

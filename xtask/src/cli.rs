@@ -27,8 +27,9 @@ pub enum Command {
     TestMatrix(MatrixArgs),
     /// Run everything that must hold before a change lands: format, lints, tests, and a smoke matrix
     Test(TestArgs),
-    /// List the kernels of the catalogue and what is cached of each
-    Kernels(ListArgs),
+    /// List the kernels of the catalogue and what is cached of each; with --prune, delete from the cache
+    /// what is superseded
+    Kernels(KernelsArgs),
     /// List the cases
     Cases(ListArgs),
     /// List the mutants: known faults that the matrix must catch
@@ -176,6 +177,20 @@ pub struct DurationsArgs {
     /// results.json of runs, or the folders that they are in
     #[arg(required = true)]
     pub results: Vec<PathBuf>,
+}
+
+/// Arguments of `kernels`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct KernelsArgs {
+    /// Print JSON
+    #[arg(long, conflicts_with = "prune")]
+    pub json: bool,
+    /// Delete from the cache what no kernel of the catalogue is made of any more, as after `setup --refresh`
+    #[arg(long)]
+    pub prune: bool,
+    /// Only say what would be deleted
+    #[arg(long, requires = "prune")]
+    pub dry_run: bool,
 }
 
 /// Arguments of `replay`.

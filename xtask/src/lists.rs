@@ -25,11 +25,12 @@ struct Kernel<'a> {
     tiers: Vec<Tier>,
     build_root: &'a str,
     compiler: &'a str,
+    unsupported: Option<&'a str>,
     cached: KernelStatus,
 }
 
 /// Lists the kernels and what is cached of each. Fetches nothing.
-pub fn kernels(args: ListArgs, ui: &Arc<Ui>) -> Result<u8> {
+pub fn kernels(as_json: bool, ui: &Arc<Ui>) -> Result<u8> {
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let store = prepare::open_store(true, false, ui)?;
     let describe = |spec: &'_ KernelSpec| store.status(spec);
@@ -52,10 +53,11 @@ pub fn kernels(args: ListArgs, ui: &Arc<Ui>) -> Result<u8> {
             tiers: spec.tiers.iter().copied().collect(),
             build_root: &spec.build_root.name,
             compiler: &spec.build_root.compiler,
+            unsupported: spec.unsupported.as_deref(),
             cached,
         })
         .collect();
-    if args.json {
+    if as_json {
         return json(&list);
     }
     let cache = store.cache_dir();
@@ -90,10 +92,11 @@ fn kernel_table(kernels: &[Kernel<'_>]) -> Result<String> {
             cached.release.clone().unwrap_or_else(|| "-".into()),
             cached.package_version.clone().unwrap_or_else(|| "-".into()),
             kernel.build_root.to_owned(),
-            match (cached.ready, bytes) {
-                (true, bytes) => format!("ready, {} MiB", bytes / MIB),
-                (false, 0) => "no".into(),
-                (false, bytes) => format!("in part, {} MiB", bytes / MIB),
+            match (kernel.unsupported, cached.ready, bytes) {
+                (Some(reason), ..) => format!("unsupported: {reason}"),
+                (None, true, bytes) => format!("ready, {} MiB", bytes / MIB),
+                (None, false, 0) => "no".into(),
+                (None, false, bytes) => format!("in part, {} MiB", bytes / MIB),
             },
         ]);
     }

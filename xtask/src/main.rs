@@ -14,6 +14,7 @@ mod mutants;
 mod output;
 mod plan;
 mod prepare;
+mod prune;
 mod replay;
 mod repo;
 mod report;
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::TestMatrix(args) => matrix::command(args, &ui),
         Command::Test(args) => test::command(args, &ui),
-        Command::Kernels(args) => lists::kernels(*args, &ui),
+        Command::Kernels(args) if args.prune => prune::command(*args, &ui),
+        Command::Kernels(args) => lists::kernels(args.json, &ui),
         Command::Cases(args) => lists::cases(*args),
         Command::Mutants(args) => lists::mutants(*args),
         Command::Bench(args) => bench::command(args, &ui),

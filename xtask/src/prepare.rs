@@ -17,7 +17,7 @@ use crate::ui::{StoreProgress, Ui};
 const KERNELS_AT_ONCE: usize = 2;
 
 /// Folder of the cache for images of kernels that were unpacked on the host.
-const IMAGES_FOLDER: &str = "images";
+pub const IMAGES_FOLDER: &str = "images";
 
 /// What one kernel's cells need.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use cowbird_harness::{
     Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, cases, probe_accel,
 };
 use cowbird_images::KernelSpec;
-use cowbird_model::{CellResult, Phase};
+use cowbird_model::{CellResult, Phase, Verdict};
 
 use crate::cli::AccelChoice;
 use crate::guest::GuestPrograms;
@@ -28,6 +28,8 @@ const REASON_CHARS: usize = 160;
 
 /// What all cells share while they run.
 pub struct Stage {
+    /// Kernels that the catalogue says cannot run, and why.
+    unsupported: BTreeMap<String, String>,
     ready: BTreeMap<String, Result<Arc<Ready>, String>>,
     guest: GuestPrograms,
     accel: Accel,
@@ -49,7 +51,11 @@ impl Stage {
         let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
         let ready = prepare::prepare(&store, wanted(run)).await;
         let accel = choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?;
+        let kernels = run.catalogue.kernels.iter();
+        let unsupported =
+            kernels.filter_map(|spec| Some((spec.name.clone(), spec.unsupported.clone()?)));
         Ok(Self {
+            unsupported: unsupported.collect(),
             ready,
             guest: guest.clone(),
             accel,
@@ -63,9 +69,13 @@ impl Stage {
     /// Runs one cell. It always has a result.
     pub async fn run(&self, cell: PlannedCell) -> CellResult {
         let task = self.ui.task(&cell.id.to_string());
-        let result = match self.cell_plan(&cell) {
-            Err(reason) => runner::broken(&cell, reason),
-            Ok((ready, plan)) => {
+        let result = match (self.unsupported.get(&cell.id.kernel), self.cell_plan(&cell)) {
+            (Some(reason), _) => CellResult {
+                verdict: Verdict::Unsupported,
+                ..runner::broken(&cell, reason.clone())
+            },
+            (None, Err(reason)) => runner::broken(&cell, reason),
+            (None, Ok((ready, plan))) => {
                 let outcome =
                     cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await;
                 self.result(&cell, &ready, outcome)
@@ -105,7 +115,7 @@ impl Stage {
             bundle_dir: self
                 .out
                 .bundle(&format!("{}+{}", cell.id.slug(), cell.seed)),
-            limits: Limits::default(),
+            limits: Limits::for_slowdown(ready.kernel.spec.slowdown),
         };
         Ok((ready, plan))
     }
@@ -144,7 +154,8 @@ impl Stage {
 
 /// What is needed of each kernel that has cells.
 fn wanted(run: &Run) -> Vec<Wanted> {
-    let specs = run.catalogue.kernels.iter();
+    let kernels = run.catalogue.kernels.iter();
+    let specs = kernels.filter(|spec| spec.unsupported.is_none());
     let with_cells = specs.filter_map(|spec| {
         let cells: Vec<&PlannedCell> = run
             .cells

@@ -27,7 +27,7 @@ struct Bench {
     warnings: Arc<Warnings>,
 }
 
-const RECORD: &str = "cache/locks/test-9.9.toml";
+const RECORD: &str = "cache/locks/test-9.9-test.toml";
 const IN_RELEASE: &str = "archive/dists/test/InRelease";
 const PACKAGES: &str = "archive/dists/test/main/binary-amd64/Packages";
 const MODULES_DEB: &str = "archive/pool/linux-modules-9.9.10-test-amd64_9.9.10-1_amd64.deb";
@@ -40,7 +40,7 @@ impl Bench {
         let keyring = dir.path().join("archive/keyring.gpg");
         let text = format!(
             r#"
-            version = 1
+            version = 2
             [[archive]]
             name = "test"
             distro = "test"
@@ -49,6 +49,7 @@ impl Bench {
             keyring_package = "none"
             host_label = "none"
             host_path = "none"
+            mirror_variable = "COWBIRD_TEST_MIRROR"
             [[build_root]]
             name = "root"
             archive = "test"
@@ -56,16 +57,13 @@ impl Bench {
             arch = "amd64"
             compiler = "gcc-12"
             packages = []
-            [[kernel]]
-            name = "test-9.9"
+            [[series]]
             archive = "test"
             suite = "test"
             series = "9.9"
-            flavour = "test"
             arch = "amd64"
-            release = "9.9.*-test-amd64"
             build_root = "root"
-            tiers = ["quick"]
+            flavours.test = {{ release = "9.9.*-test-amd64", tier = "quick" }}
             "#,
             keyring.display()
         );
@@ -97,10 +95,13 @@ impl Bench {
 
     /// Fetches and unpacks; the release, or the whole message of the error.
     fn fetch(&self, change: impl FnOnce(&mut StoreOptions)) -> Result<String, String> {
-        let unpacked = self.store(change).unpacked(&self.spec);
-        unpacked
-            .map(|(locked, _)| locked.release)
-            .map_err(|error| error.to_string())
+        let store = self.store(change);
+        let unpacked = store.locked_or_chosen(&self.spec).and_then(|locked| {
+            store.unpacked(&self.spec, &locked)?;
+            store.remember(&locked)?;
+            Ok(locked.release)
+        });
+        unpacked.map_err(|error| error.to_string())
     }
 
     fn online(&self) -> Result<String, String> {
@@ -147,7 +148,9 @@ const NEWEST: &str = "9.9.10-test-amd64";
 #[test]
 fn newest_kernel_is_unpacked() {
     let bench = Bench::new();
-    let (locked, entry) = bench.store(|_| {}).unpacked(&bench.spec).unwrap();
+    let store = bench.store(|_| {});
+    let locked = store.locked_or_chosen(&bench.spec).unwrap();
+    let entry = store.unpacked(&bench.spec, &locked).unwrap();
     assert_eq!(
         (locked.release.as_str(), locked.packages.len()),
         (NEWEST, 5)
@@ -229,7 +232,10 @@ fn versions_stay_until_refreshed() {
 /// A record of 9.9.9, as a run before the archive had 9.9.10 would have left it.
 fn narrowed(bench: &Bench) -> LockedKernel {
     let mut spec = bench.spec.clone();
-    spec.release = "9.9.9-test-amd64".into();
+    let KernelSource::Packages(names) = &mut spec.source else {
+        panic!("it is made of packages");
+    };
+    names.release = "9.9.9-test-amd64".into();
     let index = bench.store(|_| {}).index(&spec).unwrap();
     let selection = select(&spec, &index).unwrap();
     LockedKernel::new(&bench.spec, &selection)
@@ -369,7 +375,7 @@ fn a_dropped_version_is_named() {
 fn offline_says_what_is_missing() {
     let bench = Bench::new();
     let message = bench.offline().unwrap_err();
-    insta::assert_snapshot!(message, @"test-9.9: a record of its packages is not in the cache, and fetching is off; run once without --offline");
+    insta::assert_snapshot!(message, @"test-9.9-test: a record of its packages is not in the cache, and fetching is off; run once without --offline");
     bench.online().unwrap();
     bench.forget_kernels();
     fs::remove_dir_all(bench.path("cache/debs")).unwrap();
@@ -428,4 +434,79 @@ fn cache_folder_follows_the_environment() {
         Some("/h/.cache/cowbird".into())
     );
     assert_eq!(with(&[]), None);
+}
+
+/// Goal: pruning deletes what a refresh superseded and what no kernel ever was, and nothing that the kernel needs, that the
+/// checkout pins or that is being made. Method: a cache with two versions of the kernel, a stray of every kind, and a
+/// lock on one of them; a look deletes nothing.
+#[test]
+fn pruning_keeps_what_is_used() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path("cache/locks")).unwrap();
+    let older = LockFile::new(vec![narrowed(&bench)]).to_toml();
+    fs::write(bench.path(RECORD), &older).unwrap();
+    bench.online().unwrap();
+    bench.refresh().unwrap();
+    let stray = |path: &str| {
+        fs::create_dir_all(bench.path("cache").join(path)).unwrap();
+    };
+    for path in [
+        "kernels/9.9.1-0011223344556677",
+        "kernels/9.9.2-0011223344556677",
+        "roots/old-0011223344556677",
+    ] {
+        stray(path);
+    }
+    stray("modules/9.9.1-0011223344556677");
+    stray("modules/9.9.10-test-amd64-0011223344556677");
+    let catalogue = Catalogue {
+        kernels: vec![bench.spec.clone()],
+    };
+    let store = bench.store(|options| options.offline = true);
+    let _making = store
+        .cache()
+        .hold("kernels-9.9.2-0011223344556677", || {})
+        .unwrap();
+    let prune = |only_look: bool| -> Vec<String> {
+        let found = store.prune(&catalogue, only_look).unwrap();
+        let names = found.iter().map(|found| found.path.display().to_string());
+        names.filter(|name| !name.starts_with("debs/")).collect()
+    };
+    let kernel_of_9_9_9 = |name: &String| name.starts_with("kernels/9.9.9-test-amd64-");
+    let looked = prune(true);
+    assert!(
+        looked.iter().any(kernel_of_9_9_9) && looked.len() == 5,
+        "{looked:?}"
+    );
+    let mut pruned = prune(false);
+    assert!(pruned.iter().any(kernel_of_9_9_9), "{pruned:?}");
+    pruned.retain(|name| !kernel_of_9_9_9(name));
+    assert_eq!(
+        pruned,
+        [
+            "kernels/9.9.1-0011223344556677",
+            "roots/old-0011223344556677",
+            "modules/9.9.1-0011223344556677"
+        ]
+    );
+    assert!(bench.path("cache/kernels/9.9.2-0011223344556677").exists());
+    assert!(
+        bench
+            .path("cache/modules/9.9.10-test-amd64-0011223344556677")
+            .exists()
+    );
+    assert_eq!(bench.offline().unwrap(), "9.9.10-test-amd64");
+
+    // Pinned back, the other version is the superseded one.
+    fs::create_dir_all(bench.path("repo/images")).unwrap();
+    fs::write(bench.path("repo").join(LockFile::PATH_IN_REPO), older).unwrap();
+    bench.online().unwrap();
+    let pruned = prune(false);
+    assert!(
+        pruned
+            .iter()
+            .any(|name| name.starts_with("kernels/9.9.10-test-amd64-")),
+        "{pruned:?}"
+    );
+    assert_eq!(bench.offline().unwrap(), "9.9.9-test-amd64");
 }

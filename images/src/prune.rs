@@ -1,0 +1,125 @@
+//! Deletes from the cache what no kernel of the catalogue is made of any more.
+//!
+//! A refresh leaves the superseded packages, their unpacked kernel and the modules built for it behind; a changed
+//! build root leaves the old one. What stays is decided by the records (`locks/`, and the file of pinned kernels of the
+//! checkout): everything that [`Store::prepare`] would use with the network off, and whatever another process is making.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Held, tree_bytes};
+use crate::catalogue::Catalogue;
+use crate::compile;
+use crate::error::{Error, Result};
+use crate::kernel;
+use crate::root;
+use crate::store::Store;
+
+/// Something of the cache that no kernel is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// Where it is, below the cache's folder.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What the catalogue's kernels are made of, as names in the folders of the cache.
+#[derive(Default)]
+struct InUse {
+    records: BTreeSet<String>,
+    packages: BTreeSet<String>,
+    kernels: BTreeSet<String>,
+    releases: BTreeSet<String>,
+    roots: BTreeSet<String>,
+}
+
+impl Store {
+    /// Finds what is superseded, and deletes it unless `only_look`. Meanwhile no kernel of the catalogue can be prepared,
+    /// so that none is in the making that has no record yet.
+    pub fn prune(&self, catalogue: &Catalogue, only_look: bool) -> Result<Vec<Superseded>> {
+        let _held = self.hold_all(catalogue)?;
+        let in_use = self.in_use(catalogue)?;
+        let mut found = Vec::new();
+        let unused = |folder: &str, keep: &dyn Fn(&str) -> bool| {
+            let names = names_in(&self.cache().path(folder))?;
+            let others = names.into_iter().filter(|name| !keep(name));
+            Ok::<_, Error>(
+                others
+                    .map(|name| Path::new(folder).join(name))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let of_release = |name: &str| {
+            compile::release_of(name).is_some_and(|release| in_use.releases.contains(release))
+        };
+        for path in [
+            unused("locks", &|name| in_use.records.contains(name))?,
+            unused("debs", &|name| in_use.packages.contains(name))?,
+            unused("kernels", &|name| in_use.kernels.contains(name))?,
+            unused("roots", &|name| in_use.roots.contains(name))?,
+            unused("modules", &of_release)?,
+        ]
+        .concat()
+        {
+            found.extend(self.delete(path, only_look)?);
+        }
+        Ok(found)
+    }
+
+    fn hold_all(&self, catalogue: &Catalogue) -> Result<Vec<Held>> {
+        let kernels = catalogue.kernels.iter();
+        kernels
+            .map(|spec| self.hold_prepare(spec))
+            .collect::<Result<_>>()
+    }
+
+    fn in_use(&self, catalogue: &Catalogue) -> Result<InUse> {
+        let mut in_use = InUse::default();
+        for spec in &catalogue.kernels {
+            in_use.roots.insert(root::entry_name(&spec.build_root));
+            let Some((locked, _)) = self.locked(spec)? else {
+                continue;
+            };
+            in_use.records.insert(format!("{}.toml", spec.name));
+            for package in &locked.packages {
+                in_use.packages.insert(format!("{}.deb", package.sha256));
+            }
+            if let Some(digest) = self.digest(spec, &locked)? {
+                let name = kernel::entry_name(&locked.release, digest);
+                in_use.kernels.insert(name);
+            }
+            in_use.releases.insert(locked.release);
+        }
+        Ok(in_use)
+    }
+
+    /// Deletes one thing, if nobody is making it at this moment.
+    fn delete(&self, path: PathBuf, only_look: bool) -> Result<Option<Superseded>> {
+        let full = self.cache().path(&path);
+        let bytes = match full.is_dir() {
+            true => tree_bytes(&full)?,
+            false => full.metadata().map_err(Error::io("inspect", &full))?.len(),
+        };
+        if !only_look {
+            // An entry is made under a lock of this name; see `Cache::get_or_make`.
+            let lock = path.to_string_lossy().replace('/', "-");
+            let Some(_held) = self.cache().try_hold(&lock)? else {
+                return Ok(None);
+            };
+            self.cache().discard(&full)?;
+        }
+        Ok(Some(Superseded { path, bytes }))
+    }
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let name = entry.map_err(Error::io("list", folder))?.file_name();
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}

@@ -57,6 +57,18 @@ enum Step {
 }
 
 impl Step {
+    /// The same on whole logical blocks of so many sectors. Two steps that meet still do.
+    fn on_whole(self, unit: u64) -> Self {
+        let whole = |range: Range<u64>| range.start / unit * unit..range.end / unit * unit;
+        match self {
+            _ if whole(self.range()).is_empty() => Self::Nothing,
+            Self::Write(range) => Self::Write(whole(range)),
+            Self::Discard(range) => Self::Discard(whole(range)),
+            Self::ZeroOut(range) => Self::ZeroOut(whole(range)),
+            Self::Nothing => Self::Nothing,
+        }
+    }
+
     fn range(&self) -> Range<u64> {
         match self {
             Self::Write(range) | Self::Discard(range) | Self::ZeroOut(range) => range.clone(),
@@ -78,7 +90,11 @@ pub fn prepare(spec: RawWritersSpec) -> GuestResult<Parts> {
     }
     // Pages of the page cache are 4096 bytes: the border lies between two.
     let border = (sectors - sectors / BUFFERED_SHARE) / BLOCK_SECTORS * BLOCK_SECTORS;
+    let unit = sys::logical_block_bytes(&device)
+        .context(format_args!("logical block size of {}", spec.device))?
+        / SECTOR_BYTES as u64;
     let field = Arc::new(Field {
+        unit,
         spec,
         device,
         sectors: border,
@@ -124,6 +140,8 @@ struct Field {
     device: File,
     /// The pairs own the sectors below.
     sectors: u64,
+    /// Sectors of a logical block.
+    unit: u64,
     locks: RangeLocks,
     /// By block.
     touched: Mutex<Vec<bool>>,
@@ -209,7 +227,7 @@ impl Planner {
     ) -> Option<[Step; 2]> {
         self.turns += 1;
         for _ in 0..PLAN_TRIES {
-            let steps = self.propose(field);
+            let steps = self.propose(field).map(|step| step.on_whole(field.unit));
             *held = field.locks.try_hold(&[steps[0].range(), steps[1].range()]);
             if held.is_some() {
                 field.touch(&steps);

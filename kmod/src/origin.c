@@ -109,7 +109,8 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 		return false;
 	if (cb_mutant(partition_offset_twice))
 		sector += dev->geom.start;
-	if (cb_mutant(whole_disk_only) && !dev->geom.start && sector != bio->bi_iter.bi_sector)
+	if (cb_mutant(whole_disk_only) && !dev->geom.start && sector != bio->bi_iter.bi_sector &&
+	    cb_bio_sectors(bio) < CB_BLOCK_SECTORS)
 		return false;
 	if (!cb_geom_touched(&dev->geom, sector, cb_bio_sectors(bio), &touched))
 		return false;

@@ -38,6 +38,9 @@ const MAX_DISCARD_SECTORS: u64 = 1024;
 /// The buffered writer owns the last one of so many parts.
 const BUFFERED_SHARE: u64 = 8;
 
+/// Every so many writes, the buffered writer writes the end of the device.
+const END_EVERY: u64 = 6;
+
 /// The buffered writer syncs after so many writes.
 const SYNC_EVERY: u64 = 16;
 
@@ -427,7 +430,13 @@ fn run_buffered(
         let sectors = rng
             .between(1, MAX_WRITE_SECTORS)
             .min(owned.end - owned.start);
-        let start = owned.start + rng.below(owned.end - owned.start - sectors + 1);
+        let last_start = owned.end - sectors;
+        // The last block may be a short one: it is worth more than its share.
+        let start = if generation.is_multiple_of(END_EVERY) {
+            last_start
+        } else {
+            owned.start + rng.below(last_start - owned.start + 1)
+        };
         let bytes = &mut buffer[..sectors as usize * SECTOR_BYTES];
         let first = SectorIdentity {
             identity: IDENTITY,

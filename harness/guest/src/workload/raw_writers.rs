@@ -424,7 +424,7 @@ fn run_buffered(
         .open(&spec.device)
         .context(format_args!("open {}", spec.device))?;
     let mut buffer = vec![0; MAX_WRITE_SECTORS as usize * SECTOR_BYTES];
-    let mut generation = 0;
+    let mut generation = 0_u64;
     while !shared.stopping() {
         generation += 1;
         let sectors = rng

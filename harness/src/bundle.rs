@@ -32,6 +32,8 @@ pub struct Findings {
     pub excerpt: String,
     /// The oracle's report.
     pub report: String,
+    /// What was left out, and figures that are no fault.
+    pub notes: Vec<String>,
 }
 
 /// Writes the findings beside the files of the guest and moves all of it to the bundle folder.

@@ -33,6 +33,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         }
     };
     findings.report = judgement.text;
+    findings.notes.extend(judgement.notes);
     let (phases, seconds) = clock.finish();
     let mut outcome = CellOutcome {
         verdict,
@@ -40,6 +41,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         blocks_checked: judgement.blocks_checked,
         blocks_bad: judgement.blocks_bad,
         classes: judgement.classes,
+        notes: findings.notes.clone(),
         phases,
         bundle: None,
         seconds,
@@ -80,7 +82,7 @@ async fn attempt(
     prepare(plan, case, &setting, &files).await?;
 
     clock.enter("boot");
-    let machine = Machine::new(plan, files.clone());
+    let machine = Machine::new(plan, setting.layout(), files.clone());
     let vm = machine
         .boot()
         .await
@@ -89,6 +91,7 @@ async fn attempt(
     let mut driver = Driver::new(vm, machine, clock);
     let acted = act(&mut driver, case, &setting, findings).await;
     findings.info = driver.info.take();
+    findings.notes = std::mem::take(&mut driver.notes);
     findings.record = std::mem::take(&mut driver.earlier.record);
     findings.record.append(driver.vm.take_record());
     driver.vm.stop().await;
@@ -230,7 +233,8 @@ pub(crate) async fn in_background<T: Send + 'static>(
 /// The verdict of a cell that came to its end.
 fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
     let leaks = findings.leaks.as_deref().unwrap_or_default();
-    let splat = find_splat(&findings.kernel_log).or_else(|| find_leak(leaks));
+    let splat =
+        find_splat(&findings.kernel_log, judgement.expected_log).or_else(|| find_leak(leaks));
     let mut reasons = judgement.faults.clone();
     let mut verdict = if reasons.is_empty() {
         Verdict::Pass

@@ -60,24 +60,32 @@ impl Partition {
     }
 }
 
-/// The first sector of a disk with these partitions.
+/// The first sector of a disk with these partitions. The table counts in logical blocks.
 ///
 /// # Errors
-/// When there are more than four.
-pub fn mbr(partitions: &[Partition]) -> HarnessResult<[u8; SECTOR_BYTES]> {
+/// When there are more than four, or one begins or ends inside a logical block.
+pub fn mbr(
+    partitions: &[Partition],
+    logical_block_bytes: u32,
+) -> HarnessResult<[u8; SECTOR_BYTES]> {
+    let unit = logical_block_bytes / SECTOR_BYTES as u32;
     if partitions.len() > MBR_PARTITIONS {
         let detail = format!("{} partitions do not fit an MBR", partitions.len());
         return Err(HarnessError::Plan { detail });
     }
     let mut table = [0; SECTOR_BYTES];
     for (index, partition) in partitions.iter().enumerate() {
+        if partition.start % unit != 0 || partition.sectors % unit != 0 {
+            let detail = format!("{partition:?} is no whole number of {logical_block_bytes} bytes");
+            return Err(HarnessError::Plan { detail });
+        }
         let entry = &mut table[MBR_TABLE_AT + index * MBR_ENTRY_BYTES..][..MBR_ENTRY_BYTES];
         // CHS addresses stay at their "use LBA" value; Linux reads only the LBA fields.
         entry[1..4].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
         entry[4] = MBR_LINUX;
         entry[5..8].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
-        entry[8..12].copy_from_slice(&partition.start.to_le_bytes());
-        entry[12..16].copy_from_slice(&partition.sectors.to_le_bytes());
+        entry[8..12].copy_from_slice(&(partition.start / unit).to_le_bytes());
+        entry[12..16].copy_from_slice(&(partition.sectors / unit).to_le_bytes());
     }
     table[SECTOR_BYTES - 2..].copy_from_slice(&[0x55, 0xAA]);
     Ok(table)
@@ -107,12 +115,13 @@ pub fn create_sparse(path: &Path, bytes: u64) -> HarnessResult<File> {
 pub fn create_partitioned(
     path: &Path,
     disk_bytes: u64,
+    logical_block_bytes: u32,
     partitions: &[Partition],
     filled: &[Partition],
     seed: u64,
 ) -> HarnessResult<()> {
     let file = create_sparse(path, disk_bytes)?;
-    file.write_all_at(&mbr(partitions)?, 0)
+    file.write_all_at(&mbr(partitions, logical_block_bytes)?, 0)
         .on("write the partition table of", path)?;
     for partition in filled {
         fill(&file, *partition, seed).on("fill", path)?;
@@ -139,31 +148,160 @@ fn fill(file: &File, partition: Partition, seed: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes an ext4 in a partition of a disk file; the same seed makes the same filesystem.
+/// A filesystem that can be made on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filesystem {
+    /// By the ext4 driver, without a journal.
+    Ext2,
+    /// By the ext4 driver, without extents.
+    Ext3,
+    /// With all that mkfs gives it.
+    Ext4,
+    /// As its tools make it, but smaller than they like it.
+    Xfs,
+    /// As its tools make it.
+    F2fs,
+    /// As its tools make it.
+    Btrfs,
+}
+
+impl Filesystem {
+    /// Type for mounting.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::F2fs => "f2fs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Whether e2fsck and debugfs know it.
+    #[must_use]
+    pub fn is_ext(self) -> bool {
+        matches!(self, Self::Ext2 | Self::Ext3 | Self::Ext4)
+    }
+}
+
+/// Makes a filesystem in a partition of a disk file. What it does not write stays; the same seed
+/// makes the same ext filesystem.
 ///
 /// # Errors
-/// When `mkfs.ext4` is missing or fails.
-pub fn make_ext4(path: &Path, partition: Partition, seed: u64) -> HarnessResult<()> {
+/// When the tool is missing or fails.
+pub fn make_filesystem(
+    kind: Filesystem,
+    path: &Path,
+    partition: Partition,
+    seed: u64,
+) -> HarnessResult<()> {
     let mut rng = Rng::for_part(seed, u64::from(partition.start));
     let uuid = uuid(&mut rng);
-    let extended = format!(
-        "offset={},hash_seed={},lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+    if kind.is_ext() {
+        return make_ext(kind, path, partition, &uuid, &self::uuid(&mut rng));
+    }
+    // These tools take whole files only: the partition is taken out and put back.
+    let file = path.with_extension("partition");
+    let source = File::open(path).on("open", path)?;
+    let target = create_sparse(&file, partition.length_bytes())?;
+    copy_range(
+        &source,
         partition.offset_bytes(),
-        self::uuid(&mut rng),
+        &target,
+        0,
+        partition.length_bytes(),
+    )
+    .on("copy a partition of", path)?;
+    let (tool, hint, arguments): (_, _, &[&str]) = match kind {
+        Filesystem::Xfs => (
+            "mkfs.xfs",
+            "package xfsprogs",
+            // Without what kernels before 5.15 call experimental.
+            &[
+                "-q",
+                "-f",
+                "-K",
+                "--unsupported",
+                "-l",
+                "size=10m",
+                "-d",
+                "agcount=2",
+                "-m",
+                "bigtime=0,inobtcount=0",
+                "-m",
+            ],
+        ),
+        Filesystem::F2fs => (
+            "mkfs.f2fs",
+            "package f2fs-tools",
+            &["-q", "-f", "-t", "0", "-U"],
+        ),
+        _ => (
+            "mkfs.btrfs",
+            "package btrfs-progs",
+            &["-q", "-f", "-K", "-U"],
+        ),
+    };
+    let uuid = if kind == Filesystem::Xfs {
+        format!("uuid={uuid}")
+    } else {
+        uuid
+    };
+    run(
+        tool,
+        hint,
+        Command::new(tool).args(arguments).arg(uuid).arg(&file),
+    )?;
+    let made = File::open(&file).on("open", &file)?;
+    let disk = OpenOptions::new().write(true).open(path).on("open", path)?;
+    copy_range(
+        &made,
+        0,
+        &disk,
+        partition.offset_bytes(),
+        partition.length_bytes(),
+    )
+    .on("copy a partition to", path)?;
+    std::fs::remove_file(&file).on("remove", &file)
+}
+
+fn make_ext(
+    kind: Filesystem,
+    path: &Path,
+    partition: Partition,
+    uuid: &str,
+    hash_seed: &str,
+) -> HarnessResult<()> {
+    let extended = format!(
+        "offset={},hash_seed={hash_seed},lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+        partition.offset_bytes(),
     );
     run(
         "mkfs.ext4",
         "package e2fsprogs",
         Command::new("mkfs.ext4")
-            .args([
-                "-q", "-F", "-b", "4096", "-m", "0", "-U", &uuid, "-E", &extended,
-            ])
+            .args(["-q", "-F", "-b", "4096", "-m", "0", "-t", kind.name()])
+            .args(["-U", uuid, "-E", &extended])
             .arg(path)
             .arg(format!("{}k", partition.length_bytes() / 1024))
             // Time stamps would differ between two runs of one seed.
             .env("E2FSPROGS_FAKE_TIME", "1000000000"),
     )
     .map(|_| ())
+}
+
+fn copy_range(from: &File, at: u64, to: &File, to_at: u64, length: u64) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut done = 0;
+    while done < length {
+        let bytes = (length - done).min(CHUNK_BYTES as u64) as usize;
+        from.read_exact_at(&mut chunk[..bytes], at + done)?;
+        to.write_all_at(&chunk[..bytes], to_at + done)?;
+        done += bytes as u64;
+    }
+    Ok(())
 }
 
 /// A version 4 UUID.
@@ -245,19 +383,32 @@ mod tests {
 
     #[test]
     fn the_partition_table_has_the_documented_layout() {
-        let table = mbr(&[Partition {
+        let partition = Partition {
             start: 2048,
             sectors: 0x0102_0304,
-        }])
-        .unwrap();
+        };
+        assert!(mbr(&[partition], 4096).is_err(), "it ends inside a block");
+        let table = mbr(&[partition], 512).unwrap();
         assert_eq!(table[446 + 4], 0x83);
         assert_eq!(table[446 + 8..446 + 16], [0, 8, 0, 0, 4, 3, 2, 1]);
         assert_eq!(table[510..], [0x55, 0xAA]);
+        let blocks = mbr(
+            &[Partition {
+                sectors: 4096,
+                ..partition
+            }],
+            4096,
+        )
+        .unwrap();
+        assert_eq!(blocks[446 + 8..446 + 16], [0, 1, 0, 0, 0, 2, 0, 0]);
         assert!(
-            mbr(&[Partition {
-                start: 1,
-                sectors: 1
-            }; 5])
+            mbr(
+                &[Partition {
+                    start: 1,
+                    sectors: 1
+                }; 5],
+                512
+            )
             .is_err()
         );
     }
@@ -285,8 +436,8 @@ mod tests {
         };
         let make = |name: &str, seed: u64| {
             let path = folder.path().join(name);
-            create_partitioned(&path, 20 << 20, &[partition], &[partition], seed).unwrap();
-            make_ext4(&path, partition, seed).unwrap();
+            create_partitioned(&path, 20 << 20, 512, &[partition], &[partition], seed).unwrap();
+            make_filesystem(Filesystem::Ext4, &path, partition, seed).unwrap();
             std::fs::read(path).unwrap()
         };
         let first = make("a", 1);

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{
-    Chase, Extent, GoldenFile, KernelRecord, Reply, Request, StackKind, WorkloadId, WorkloadSpec,
-    WorkloadState,
+    Chase, Extent, GoldenFile, GuestError, KernelRecord, MountApi, MountSpec, Reply, Request,
+    StackKind, WorkloadId, WorkloadSpec, WorkloadState,
 };
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cell::{in_background, shut_down_error};
+use crate::change_map::ChangeMap;
 use crate::disk::Partition;
 use crate::error::HarnessError;
 use crate::initramfs::{COWBIRD_KO, COWBIRDCTL};
@@ -146,6 +147,7 @@ pub struct Driver<'a, 'p> {
     pub(crate) limits: Limits,
     pub(crate) clock: &'a mut PhaseClock<'p>,
     pub(crate) info: Option<String>,
+    pub(crate) notes: Vec<String>,
     pub(crate) earlier: EarlierBoots,
     machine: Machine,
 }
@@ -157,6 +159,7 @@ impl<'a, 'p> Driver<'a, 'p> {
             limits: machine.plan().limits.clone(),
             clock,
             info: None,
+            notes: Vec::new(),
             earlier: EarlierBoots::default(),
             machine,
         }
@@ -197,6 +200,11 @@ impl Driver<'_, '_> {
         &mut self.vm
     }
 
+    /// Something that the reader of the verdict must know.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
     /// Asks for something that has nothing to do with the module: failure is infrastructure.
     pub async fn prepare(&mut self, request: Request) -> CaseResult<Reply> {
         self.prepare_within(request, self.limits.control).await
@@ -211,6 +219,15 @@ impl Driver<'_, '_> {
                 let detail = format!("the guest cannot be prepared: {error}");
                 Err(HarnessError::Plan { detail }.into())
             }
+        }
+    }
+
+    /// Asks for something that may fail, which is then the answer.
+    pub async fn try_request(&mut self, request: Request) -> CaseResult<Result<Reply, GuestError>> {
+        match self.vm.call(request, self.limits.copy).await {
+            Ok(reply) => Ok(Ok(reply)),
+            Err(CallError::Ended(end)) => Err(end.into()),
+            Err(CallError::Guest { error }) => Ok(Err(error)),
         }
     }
 
@@ -258,11 +275,40 @@ impl Driver<'_, '_> {
 
     /// Mounts an ext4.
     pub async fn mount(&mut self, source: &str, target: &str, options: &str) -> CaseResult<()> {
-        let request = Request::Mount {
+        self.mount_as(source, target, "ext4", options).await
+    }
+
+    /// Mounts any filesystem, writable, in the old way.
+    pub async fn mount_as(
+        &mut self,
+        source: &str,
+        target: &str,
+        fstype: &str,
+        options: &str,
+    ) -> CaseResult<()> {
+        self.mount_by(MountSpec {
             source: source.into(),
             target: target.into(),
-            fstype: "ext4".into(),
+            fstype: fstype.into(),
             options: options.into(),
+            read_only: false,
+            api: MountApi::Mount,
+        })
+        .await
+    }
+
+    /// Mounts as it is told.
+    pub async fn mount_by(&mut self, spec: MountSpec) -> CaseResult<()> {
+        self.prepare(Request::Mount { spec }).await.map(|_| ())
+    }
+
+    /// Lets cached pages of a disk stay as they are while they are written. Otherwise a page may
+    /// change between its way to the disk and its way to the witness. To be called before the
+    /// disk's filesystems are mounted.
+    pub async fn keep_pages_stable(&mut self, disk: &str) -> CaseResult<()> {
+        let request = Request::WriteText {
+            path: format!("/sys/block/{disk}/queue/stable_writes"),
+            text: "1".into(),
         };
         self.prepare(request).await.map(|_| ())
     }
@@ -279,13 +325,13 @@ impl Driver<'_, '_> {
         .map(|_| ())
     }
 
-    /// Stacks a device on another one; gives its path.
-    pub async fn stack(&mut self, device: &str, kind: StackKind) -> CaseResult<String> {
+    /// Stacks a device on others; gives its path.
+    pub async fn stack(&mut self, devices: &[&str], kind: StackKind) -> CaseResult<String> {
         let request = Request::Stack {
-            device: device.into(),
+            devices: devices.iter().map(ToString::to_string).collect(),
             kind,
         };
-        match self.expect(request, self.limits.control).await? {
+        match self.prepare(request).await? {
             Reply::Text(path) => Ok(path),
             reply => Err(unexpected(&reply)),
         }
@@ -348,6 +394,37 @@ impl Driver<'_, '_> {
             .await?;
         self.control(&format!("update-image {snapshot} {map} {image}"))
             .await
+    }
+
+    /// The change map that leads to the snapshot, as the control tool gives it.
+    pub async fn changes(&mut self, minor: u32) -> CaseResult<ChangeMap> {
+        let path = format!("/map-{minor}");
+        self.control(&format!("changes {minor} --output {path}"))
+            .await?;
+        let reply = self.prepare(Request::ReadFile { path }).await?;
+        let Reply::Content(bytes) = reply else {
+            return Err(unexpected(&reply));
+        };
+        ChangeMap::decode(&bytes)
+            .ok_or_else(|| CaseError::Failed(format!("the change map of {minor} is damaged")))
+    }
+
+    /// The control tool must refuse a snapshot, for a reason that names this.
+    pub async fn expect_refusal(&mut self, spec: SnapshotSpec, named: &str) -> CaseResult<()> {
+        match self.setup_snapshot(spec).await {
+            Err(CaseError::Failed(reason)) if reason.contains(named) => {
+                self.note(format!("refused as it must be: {reason}"));
+                Ok(())
+            }
+            Err(CaseError::Failed(reason)) => Err(CaseError::Failed(format!(
+                "the refusal does not name \"{named}\": {reason}"
+            ))),
+            Ok(_) => Err(CaseError::Failed(format!(
+                "a snapshot of {} was not refused, although of \"{named}\"",
+                spec.origin
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     /// What identifies the instant of a snapshot.

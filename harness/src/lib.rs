@@ -10,6 +10,8 @@ pub mod bench;
 pub mod bundle;
 pub mod cases;
 pub mod cell;
+pub mod change_map;
+mod crypt;
 pub mod disk;
 pub mod driver;
 pub mod error;

@@ -2,35 +2,39 @@
 
 use cowbird_proto::message::Hello;
 
+use crate::cases::Layout;
 use crate::cell::INITRAMFS_FILE;
 use crate::error::{HarnessError, HarnessResult};
 use crate::plan::CellPlan;
 use crate::verify::CellFiles;
-use crate::vm::command::{Disk, VmConfig};
+use crate::vm::command::VmConfig;
 use crate::vm::{End, Vm};
 
 /// A machine that can be booted.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     plan: CellPlan,
+    layout: Layout,
     files: CellFiles,
     witnessed: bool,
 }
 
 impl Machine {
-    pub(crate) fn new(plan: &CellPlan, files: CellFiles) -> Self {
+    pub(crate) fn new(plan: &CellPlan, layout: &Layout, files: CellFiles) -> Self {
         Self {
             plan: plan.clone(),
+            layout: *layout,
             files,
             witnessed: true,
         }
     }
 
-    /// A machine without a witness, which costs time: for measurements.
+    /// A machine without a witness, which costs time: for measurements. Its disks are made by
+    /// whoever measures.
     pub(crate) fn unwitnessed(plan: &CellPlan, files: CellFiles) -> Self {
         Self {
             witnessed: false,
-            ..Self::new(plan, files)
+            ..Self::new(plan, &Layout::bare(0), files)
         }
     }
 
@@ -44,7 +48,7 @@ impl Machine {
 
     /// Boots it.
     pub(crate) async fn boot(&self) -> Result<Vm, End> {
-        let mut config = vm_config(&self.plan, &self.files);
+        let mut config = self.config();
         if !self.witnessed {
             config.disks.iter_mut().for_each(|disk| disk.witness = None);
         }
@@ -54,6 +58,20 @@ impl Machine {
             return Err(error.into());
         }
         Ok(vm)
+    }
+
+    fn config(&self) -> VmConfig {
+        let plan = &self.plan;
+        VmConfig {
+            kernel: plan.vmlinuz.clone(),
+            initramfs: plan.work_dir.join(INITRAMFS_FILE),
+            kernel_parameters: self.layout.kernel_parameters.to_owned(),
+            disks: self.layout.attach(&self.files),
+            cpus: plan.cpus,
+            memory_mib: plan.memory_mib,
+            accel: plan.accel,
+            work_dir: plan.work_dir.clone(),
+        }
     }
 }
 
@@ -67,26 +85,4 @@ fn check_guest(plan: &CellPlan, hello: &Hello) -> HarnessResult<()> {
         return Err(HarnessError::Plan { detail });
     }
     Ok(())
-}
-
-fn vm_config(plan: &CellPlan, files: &CellFiles) -> VmConfig {
-    VmConfig {
-        kernel: plan.vmlinuz.clone(),
-        initramfs: plan.work_dir.join(INITRAMFS_FILE),
-        kernel_parameters: String::new(),
-        disks: vec![
-            Disk {
-                image: files.origin(),
-                witness: Some(files.witness()),
-            },
-            Disk {
-                image: files.image(),
-                witness: None,
-            },
-        ],
-        cpus: plan.cpus,
-        memory_mib: plan.memory_mib,
-        accel: plan.accel,
-        work_dir: plan.work_dir.clone(),
-    }
 }

@@ -66,6 +66,8 @@ pub struct CellOutcome {
     pub blocks_bad: u64,
     /// Wrong blocks by class.
     pub classes: BTreeMap<Class, u64>,
+    /// What was left out of the case, and figures that are no fault.
+    pub notes: Vec<String>,
     /// Phases in order.
     pub phases: Vec<(String, Duration)>,
     /// The evidence, when the cell did not pass.

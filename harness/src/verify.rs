@@ -1,18 +1,20 @@
 //! The evidence of a cell, put before the oracle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cowbird_model::{
-    BlockIndex, BlockSet, Class, DiscardModel, MarkerKey, Oracle, Report, SectorRange, WitnessLog,
-    find_marker, self_check,
+    BlockIndex, BlockSet, ChangeMapInput, Class, DiscardModel, Marker, MarkerKey, Oracle, Report,
+    SectorRange, WitnessLog, check_changes, find_marker, self_check,
 };
 use cowbird_proto::message::{GoldenFile, Observation};
-use memmap2::Mmap;
+use memmap2::{MmapMut, MmapOptions};
 use sha2::{Digest, Sha256};
 
+use crate::change_map::ChangeMap;
+use crate::crypt;
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 
@@ -26,9 +28,8 @@ const LISTED_BLOCKS: usize = 50;
 /// Files that a fault names.
 const LISTED_FILES: usize = 5;
 
-/// Wrongly read blocks that are classified. To find where misplaced content belongs takes a search
-/// of the whole origin for each, 80 ms for 64 MiB.
-const CLASSIFIED_OBSERVATIONS: usize = 100;
+/// Missed changes that the text of a report lists.
+const LISTED_CHANGES: usize = 20;
 
 /// Exit status of e2fsck for a filesystem without any error.
 const E2FSCK_CLEAN: i32 = 0;
@@ -74,6 +75,18 @@ impl CellFiles {
         self.dir.join(format!("witness-{boot}.log"))
     }
 
+    /// The disk with the other half of a mirrored origin, where there is one.
+    #[must_use]
+    pub fn mirror(&self) -> PathBuf {
+        self.dir.join("mirror.raw")
+    }
+
+    /// The log of all writes to it.
+    #[must_use]
+    pub fn mirror_witness(&self) -> PathBuf {
+        self.dir.join("mirror-witness.log")
+    }
+
     /// The second disk: the copy of the snapshot.
     #[must_use]
     pub fn image(&self) -> PathBuf {
@@ -88,6 +101,8 @@ pub enum Evidence {
     Snapshot(SnapshotEvidence),
     /// No snapshot was taken: only the witness itself is on trial.
     WitnessOnly,
+    /// The snapshot failed as it had to, and the module said so in the kernel log, with this text.
+    FailedSnapshot(&'static str),
 }
 
 /// An image of a snapshot, and what it must be.
@@ -106,6 +121,30 @@ pub struct SnapshotEvidence {
     /// Snapshot reads that differed from an earlier read of the same block. The guest sends the
     /// content of the first of them only.
     pub differing_reads: u64,
+    /// The change maps of the series.
+    pub maps: Vec<ChangeMap>,
+    /// Whether what lies on the disk is the origin's content encrypted.
+    pub encrypted: bool,
+    /// Whether a second disk must end with the same content at the origin's place.
+    pub mirrored: bool,
+}
+
+impl SnapshotEvidence {
+    /// An image of a raw origin that lies on the disk as it is.
+    #[must_use]
+    pub fn new(marker: MarkerKey, origin: SectorRange) -> Self {
+        Self {
+            marker,
+            origin,
+            zeroed: BlockSet::new(),
+            filesystem: false,
+            golden: Vec::new(),
+            differing_reads: 0,
+            maps: Vec::new(),
+            encrypted: false,
+            mirrored: false,
+        }
+    }
 }
 
 /// The oracle's answer.
@@ -119,6 +158,10 @@ pub struct Judgement {
     pub classes: BTreeMap<Class, u64>,
     /// Everything that is wrong, each in one sentence; empty for a pass.
     pub faults: Vec<String>,
+    /// Figures that are no fault.
+    pub notes: Vec<String>,
+    /// What the module may say in the kernel log although it is a warning.
+    pub expected_log: Option<&'static str>,
     /// The report for people.
     pub text: String,
 }
@@ -133,22 +176,33 @@ pub fn judge(
     evidence: &Evidence,
     observations: &[Observation],
 ) -> HarnessResult<Judgement> {
-    let (base, origin) = (map(&files.base())?, map(&files.origin())?);
-    let witness = map(&files.witness())?;
+    let (mut base, mut origin) = (map(&files.base())?, map(&files.origin())?);
+    let mut witness = map(&files.witness())?;
+    let mut judgement = Judgement::default();
+    let evidence = match evidence {
+        Evidence::Snapshot(evidence) => Some(evidence),
+        Evidence::WitnessOnly => None,
+        Evidence::FailedSnapshot(text) => {
+            judgement.expected_log = Some(text);
+            None
+        }
+    };
+    if let Some(evidence) = evidence.filter(|evidence| evidence.encrypted) {
+        crypt::decrypt_disk(&mut base, evidence.origin);
+        crypt::decrypt_disk(&mut origin, evidence.origin);
+        crypt::decrypt_log(&mut witness, evidence.origin).map_err(|error| untrusted(&error))?;
+    }
     let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
     self_check(&base, &log, &origin, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
-    let mut judgement = Judgement::default();
-    let Evidence::Snapshot(evidence) = evidence else {
+    let Some(evidence) = evidence else {
         return Ok(judgement);
     };
+    if evidence.mirrored {
+        judgement.check_mirror(files, &base, &origin, evidence.origin)?;
+    }
     let image = map(&files.image())?;
-    let marker = match find_marker(&log, &evidence.marker) {
-        Ok(marker) => marker,
-        // The harness looked at the right disk; that the header is not there is the module's doing.
-        Err(error) => {
-            judgement.fault(format!("no snapshot instant: {error}"));
-            return Ok(judgement);
-        }
+    let Some(marker) = judgement.find(&log, &evidence.marker) else {
+        return Ok(judgement);
     };
     let oracle = Oracle::new(
         &base,
@@ -163,12 +217,9 @@ pub fn judge(
     let content = image.get(..origin_bytes).unwrap_or(&image);
     let report = oracle.verify(content).map_err(|error| untrusted(&error))?;
     judgement.take_report(&report);
-    judgement.take_observations(&oracle, &report, observations)?;
-    if evidence.differing_reads > 0 {
-        let count = evidence.differing_reads;
-        judgement.fault(format!(
-            "{count} reads differ from the first read of the same block"
-        ));
+    judgement.take_observations(&oracle, &report, observations, evidence.differing_reads)?;
+    for map in &evidence.maps {
+        judgement.check_map(&base, &log, evidence, map)?;
     }
     if evidence.filesystem {
         judgement.check_filesystem(&files.image())?;
@@ -204,37 +255,139 @@ impl Judgement {
         }
     }
 
-    /// A block that was read wrong once is a bad block, whatever the image says.
+    /// The harness looks at the right disk; that a header is not there is the module's doing.
+    fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
+        match find_marker(log, key) {
+            Ok(marker) => Some(marker),
+            Err(error) => {
+                self.fault(format!("no snapshot instant: {error}"));
+                None
+            }
+        }
+    }
+
+    /// A block that was read wrong once is a bad block, whatever the image says; each counts once.
     fn take_observations(
         &mut self,
         oracle: &Oracle<'_>,
         report: &Report,
         observations: &[Observation],
+        differing_reads: u64,
     ) -> HarnessResult<()> {
-        let image_runs = BlockSet::from(report.runs.clone());
-        let mut seen = BTreeSet::new();
-        for observation in observations {
-            let block = BlockIndex(observation.block);
-            if seen.contains(&block) || seen.len() >= CLASSIFIED_OBSERVATIONS {
+        let seen: Vec<(BlockIndex, &[u8])> = observations
+            .iter()
+            .map(|observation| {
+                (
+                    BlockIndex(observation.block),
+                    observation.content.as_slice(),
+                )
+            })
+            .collect();
+        let judged = oracle
+            .classify_observations(&seen)
+            .map_err(|error| untrusted(&error))?;
+        // The image's bad blocks are counted already.
+        let mut counted = BlockSet::from(report.runs.clone());
+        let mut wrong = BlockSet::new();
+        for (observation, bad) in observations.iter().zip(judged) {
+            // None: this read was right, so the first one was wrong.
+            let Some(bad) = bad else { continue };
+            if wrong.contains(bad.block) {
                 continue;
             }
-            let bad = oracle
-                .classify_observation(block, &observation.content)
-                .map_err(|error| untrusted(&error))?;
-            // None: this read was right, so the first one was wrong and the image shows it.
-            let Some(bad) = bad else { continue };
+            wrong.insert(bad.block, 1);
             self.text += &format!(
-                "reader {} at {} us read block {block} wrong: {} {}\n",
+                "reader {} at {} us read block {} wrong: {} {}\n",
                 observation.reader,
                 observation.at_ns / 1000,
+                bad.block,
                 bad.class,
                 bad.detail
             );
-            seen.insert(block);
-            if !image_runs.contains(block) {
+            if !counted.contains(bad.block) {
+                counted.insert(bad.block, 1);
                 self.blocks_bad += 1;
                 *self.classes.entry(bad.class).or_default() += 1;
             }
+        }
+        if differing_reads > 0 || !wrong.is_empty() {
+            self.fault(format!(
+                "{differing_reads} reads differ from the first read of the same block, and {} blocks \
+                 were read wrong",
+                wrong.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every block that differs between the two ends of a map must be in it.
+    fn check_map(
+        &mut self,
+        base: &[u8],
+        log: &WitnessLog<'_>,
+        evidence: &SnapshotEvidence,
+        map: &ChangeMap,
+    ) -> HarnessResult<()> {
+        let (Some(from), Some(to)) = (self.find(log, &map.from), self.find(log, &map.to)) else {
+            return Ok(());
+        };
+        let report = check_changes(&ChangeMapInput {
+            base,
+            log,
+            from,
+            to,
+            origin: evidence.origin,
+            map: &map.blocks,
+            own: &evidence.zeroed,
+            discard: DISCARD_MODEL,
+        })
+        .map_err(|error| untrusted(&error))?;
+        let epochs = format!("epoch {} to {}", map.from.epoch, map.to.epoch);
+        self.notes.push(format!(
+            "{epochs}: {} blocks changed, {} in the map, {} of them unchanged",
+            report.changed, report.listed, report.surplus
+        ));
+        if report.own_listed > 0 {
+            let count = report.own_listed;
+            self.fault(format!(
+                "the change map of {epochs} has {count} blocks of the COW file"
+            ));
+        }
+        if report.missed.is_empty() {
+            return Ok(());
+        }
+        let missed = report.missed.len() as u64;
+        self.blocks_bad += missed;
+        *self.classes.entry(Class::MissedChange).or_default() += missed;
+        for bad in report.missed.iter().take(LISTED_CHANGES) {
+            self.text += &format!("block {} {}", bad.block, bad.detail);
+            if let Some(culprit) = &bad.culprit {
+                self.text += &format!(", by {culprit}");
+            }
+            self.text.push('\n');
+        }
+        self.fault(format!(
+            "{missed} of {} blocks that changed are missing in the change map of {epochs}",
+            report.changed
+        ));
+        Ok(())
+    }
+
+    /// Both halves of a mirror end equal. The other half's own log must agree with its disk as well,
+    /// or it could not say so.
+    fn check_mirror(
+        &mut self,
+        files: &CellFiles,
+        base: &[u8],
+        origin: &[u8],
+        range: SectorRange,
+    ) -> HarnessResult<()> {
+        let (other, witness) = (map(&files.mirror())?, map(&files.mirror_witness())?);
+        let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
+        self_check(base, &log, &other, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
+        let (start, end) = (range.start.0 as usize * 512, range.end().0 as usize * 512);
+        if origin.get(start..end) != other.get(start..end) {
+            self.fault("the two halves of the mirror differ at the end".to_owned());
         }
         Ok(())
     }
@@ -329,9 +482,10 @@ pub(crate) fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
     }
 }
 
-pub(crate) fn map(path: &Path) -> HarnessResult<Mmap> {
+/// Maps a file; what is written to the map stays in memory.
+pub(crate) fn map(path: &Path) -> HarnessResult<MmapMut> {
     let file = File::open(path).on("open", path)?;
-    // SAFETY: the map is read only, and nothing writes or truncates the files of a cell while it
-    // lives: QEMU has ended, and the folder belongs to this cell alone.
-    unsafe { Mmap::map(&file) }.on("map", path)
+    // SAFETY: nothing writes or truncates the files of a cell while the map lives: QEMU has ended,
+    // and the folder belongs to this cell alone.
+    unsafe { MmapOptions::new().map_copy(&file) }.on("map", path)
 }

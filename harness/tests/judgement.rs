@@ -35,7 +35,8 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
     let content = dir.join("content/golden");
     fs::create_dir_all(&content).expect("folder");
     fs::write(content.join("g0"), GOLDEN).expect("golden file");
-    disk::create_partitioned(&files.base(), DISK_BYTES, &[ORIGIN], &[ORIGIN], 1).expect("disk");
+    disk::create_partitioned(&files.base(), DISK_BYTES, 512, &[ORIGIN], &[ORIGIN], 1)
+        .expect("disk");
     disk::run(
         "mkfs.ext4",
         "package e2fsprogs",
@@ -84,6 +85,9 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
             sha256: Sha256::digest(GOLDEN).into(),
         }],
         differing_reads: 0,
+        maps: Vec::new(),
+        encrypted: false,
+        mirrored: false,
     };
     (files, evidence)
 }
@@ -150,6 +154,42 @@ fn a_wrong_observation_is_a_bad_block() {
     assert_eq!(judgement.blocks_bad, 1, "the same block twice is one block");
     assert_eq!(judgement.classes.get(&Class::Zeroed), Some(&1));
     assert!(judgement.faults.join("\n").contains("7 reads differ"));
+}
+
+/// Goal: a block that was read wrong is a fault even if nobody counted a differing read.
+#[test]
+fn a_wrong_observation_alone_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, evidence) = scene(folder.path());
+    let observation = Observation {
+        workload: WorkloadId(1),
+        block: 9,
+        reader: 2,
+        at_ns: 0,
+        content: vec![0; 4096],
+    };
+    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[observation]).unwrap();
+    assert_eq!(judgement.blocks_bad, 1);
+    assert_eq!(judgement.faults.len(), 1, "{:?}", judgement.faults);
+}
+
+/// Goal: a wrong block of the image that was also read wrong is one bad block.
+#[test]
+fn a_block_wrong_in_image_and_observation_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, mut evidence) = scene(folder.path());
+    evidence.filesystem = false;
+    write_at(&files.image(), 9 * 4096, &[0; 4096]);
+    let observation = Observation {
+        workload: WorkloadId(1),
+        block: 9,
+        reader: 2,
+        at_ns: 0,
+        content: vec![0; 4096],
+    };
+    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[observation]).unwrap();
+    assert_eq!(judgement.blocks_bad, 1);
+    assert_eq!(judgement.classes.values().sum::<u64>(), 1);
 }
 
 /// Goal: a witness that contradicts its disk is not held against the module.

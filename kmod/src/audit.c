@@ -14,9 +14,17 @@
  * 5). The function is only watched, not replaced. On older kernels it does not
  * exist, and delayed bios enter the hook again.
  */
+/*
+ * The third look, where a device works on bios alone: there is no queue that
+ * can be frozen, only a count of what is in flight, and from 5.19 on dm-crypt
+ * counts a write only once it is encrypted. One that was not is missed by the
+ * drain and lands after it. So the ends of writes are watched as well: a write
+ * that ends on blocks that are not preserved was never held.
+ */
 #include "cowbird.h"
 
 static bool cb_audit_registered;
+static unsigned int cb_audit_end_users; /* cb_control_mutex */
 
 static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 {
@@ -24,6 +32,8 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	struct cb_blocks touched;
 
 	if (!READ_ONCE(dev->drained) || cb_device_holds_nothing(dev))
+		return;
+	if (cb_mutant_passes(bio) || cb_mutant_closes_audit())
 		return;
 	if (!cb_geom_touched(&dev->geom, sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 		return;
@@ -38,36 +48,88 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 			       (unsigned long long)unpreserved);
 }
 
+static void cb_audit_all(struct bio *bio, bool ended)
+{
+	unsigned long used = READ_ONCE(cb_devices_used);
+	struct gendisk *disk = cb_bio_disk(bio);
+	struct cb_device *dev;
+	unsigned int slot;
+
+	rcu_read_lock();
+	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
+		dev = rcu_dereference(cb_devices[slot]);
+		if (dev && disk == dev->origin_disk && (!ended || dev->watches_ends))
+			cb_audit_write(dev, bio);
+	}
+	rcu_read_unlock();
+}
+
 static void notrace cb_audit_callback(unsigned long ip, unsigned long parent_ip,
 				      struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
 {
 	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
-	struct cb_device *dev;
-	struct gendisk *disk;
 	struct bio *bio;
-	unsigned int slot;
 
-	unsigned long used = READ_ONCE(cb_devices_used);
-
-	if (!regs || !used)
+	if (!regs || !READ_ONCE(cb_devices_used))
 		return;
 	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
-	if (!op_is_write(bio_op(bio)) || !bio->bi_iter.bi_size)
+	if (op_is_write(bio_op(bio)) && bio->bi_iter.bi_size)
+		cb_audit_all(bio, false);
+}
+
+/* A write ends. One that this module ends itself has not been done. */
+static void notrace cb_audit_end_callback(unsigned long ip, unsigned long parent_ip,
+					  struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
+{
+	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
+	struct bio *bio;
+
+	if (!regs || within_module(parent_ip, THIS_MODULE))
 		return;
-	disk = cb_bio_disk(bio);
-	rcu_read_lock();
-	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
-		dev = rcu_dereference(cb_devices[slot]);
-		if (dev && disk == dev->origin_disk)
-			cb_audit_write(dev, bio);
-	}
-	rcu_read_unlock();
+	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
+	if (bio && cb_bio_has_disk(bio) && op_is_write(bio_op(bio)) && bio->bi_iter.bi_size)
+		cb_audit_all(bio, true);
 }
 
 static struct ftrace_ops cb_audit_ops = {
 	.func = cb_audit_callback,
 	.flags = CB_FTRACE_WATCH_FLAGS,
 };
+
+static struct ftrace_ops cb_audit_end_ops = {
+	.func = cb_audit_end_callback,
+	.flags = CB_FTRACE_WATCH_FLAGS,
+};
+
+int cb_audit_watch_ends(struct cb_device *dev)
+{
+	static unsigned char function[] = "bio_endio";
+	int ret = 0;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (!cb_audit_end_users) {
+		ret = ftrace_set_filter(&cb_audit_end_ops, function, sizeof(function) - 1, 1);
+		if (!ret)
+			ret = register_ftrace_function(&cb_audit_end_ops);
+	}
+	if (ret)
+		return ret;
+	cb_audit_end_users++;
+	dev->watches_ends = true;
+	return 0;
+}
+
+void cb_audit_unwatch_ends(struct cb_device *dev)
+{
+	lockdep_assert_held(&cb_control_mutex);
+	if (!dev->watches_ends)
+		return;
+	dev->watches_ends = false;
+	if (--cb_audit_end_users)
+		return;
+	unregister_ftrace_function(&cb_audit_end_ops);
+	ftrace_set_filter(&cb_audit_end_ops, NULL, 0, 1);
+}
 
 int cb_audit_init(void)
 {

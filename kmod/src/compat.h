@@ -42,9 +42,20 @@ static inline u64 cb_bio_disk_sector(struct bio *bio)
 	return sector;
 }
 
+/* A bio that is not on its way to a device has none. */
+static inline bool cb_bio_has_disk(const struct bio *bio)
+{
+	return bio->bi_bdev;
+}
+
 #else
 
 static inline struct gendisk *cb_bio_disk(const struct bio *bio)
+{
+	return bio->bi_disk;
+}
+
+static inline bool cb_bio_has_disk(const struct bio *bio)
 {
 	return bio->bi_disk;
 }

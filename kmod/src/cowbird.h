@@ -146,6 +146,7 @@ struct cb_device {
 	u64 cow_base; /* first sector of cow_bdev on its disk */
 	struct cb_extents extents;
 	bool cow_on_origin; /* the COW file lies on the origin's disk */
+	bool watches_ends; /* see audit.c */
 	u64 own_blocks; /* blocks of the origin that belong to the COW file */
 	u8 uuid[COWBIRD_UUID_BYTES];
 	u64 epoch;
@@ -323,6 +324,10 @@ int cb_hook_wait_timeout(struct gendisk *disk, unsigned long timeout_jiffies);
 void cb_hook_wait(struct gendisk *disk);
 
 /* ---- audit.c ----------------------------------------------------------- */
+
+/* Watches how writes to a snapshot's origin end; until the snapshot is freed. */
+int cb_audit_watch_ends(struct cb_device *dev);
+void cb_audit_unwatch_ends(struct cb_device *dev);
 
 int cb_audit_init(void);
 void cb_audit_exit(void);

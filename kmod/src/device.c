@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Life of a snapshot: made, found by the hook, failed, destroyed. */
+#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -127,6 +128,10 @@ static int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
 	if (bdev_is_zoned(bdev))
 		return cb_refuse(setup->reason, -EOPNOTSUPP, "%s is a zoned device",
 				 setup->origin_path);
+	if (blk_queue_dax(dev->origin_disk->queue))
+		return cb_refuse(setup->reason, -EOPNOTSUPP,
+				 "%s has DAX: a filesystem may write to it without any bio",
+				 setup->origin_path);
 	if (bdev_logical_block_size(bdev) > CB_BLOCK_BYTES)
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
 				 "%s has logical blocks of more than 4096 bytes", setup->origin_path);
@@ -244,6 +249,7 @@ static void cb_device_free(struct cb_device *dev)
 {
 	/* Completions that have handed over their result but not yet returned. */
 	synchronize_rcu();
+	cb_audit_unwatch_ends(dev);
 	cb_header_free(dev);
 	cb_blocks_free(dev);
 	mempool_exit(&dev->read_pool);
@@ -301,6 +307,12 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 		ret = cb_device_init_memory(dev, setup);
 	if (!ret)
 		ret = cb_check_drainable(dev, setup);
+	if (!ret && !queue_is_mq(dev->origin_disk->queue)) {
+		ret = cb_audit_watch_ends(dev);
+		if (ret)
+			cb_refuse(setup->reason, ret, "cannot watch how writes to %s end",
+				  setup->origin_path);
+	}
 	if (ret)
 		return ret;
 	ret = cb_snapdisk_create(dev);
@@ -320,6 +332,8 @@ static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 	int ret;
 
 	cb_device_place(dev->slot, dev);
+	if (cb_mutant(switch_too_early))
+		msleep(CB_MUTANT_SWITCH_MS);
 	ret = cb_quiesce_and_begin(dev, setup);
 	if (!ret)
 		ret = cb_device_check_before(dev, setup);

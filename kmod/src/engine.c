@@ -187,6 +187,8 @@ static bool cb_engine_admit(struct cb_device *dev)
 		held->ready = touched.first;
 		held->issued = touched.first;
 		held->last = touched.last;
+		if (cb_mutant(remainder_only) && touched.last - touched.first >= CB_RUN_BLOCKS)
+			held->ready = held->issued = touched.first + CB_RUN_BLOCKS;
 		held->since = jiffies;
 		list_move_tail(&held->list, &dev->held);
 	}

@@ -12,6 +12,18 @@
 #define CB_MUTANT_no_revalidate 1
 #define CB_MUTANT_skip_cow_every_nth 2
 #define CB_MUTANT_shift_preserved_copy 3
+#define CB_MUTANT_pass_write_zeroes 4
+#define CB_MUTANT_pass_discards 5
+#define CB_MUTANT_pass_fua 6
+#define CB_MUTANT_remainder_only 7
+#define CB_MUTANT_sub_block_offset 8
+#define CB_MUTANT_short_last_block 9
+#define CB_MUTANT_partition_offset_twice 10
+#define CB_MUTANT_whole_disk_only 11
+#define CB_MUTANT_ignore_delayed 12
+#define CB_MUTANT_lose_tracked_write 13
+#define CB_MUTANT_switch_too_early 14
+#define CB_MUTANT_freeze_nothing 15
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -24,5 +36,20 @@
 
 /* Period of skip-cow-every-nth, in blocks. */
 #define CB_MUTANT_NTH 61
+/* Time that switch-too-early leaves between two snapshots, in ms. */
+#define CB_MUTANT_SWITCH_MS 50
+
+/*
+ * Faults by which a write passes that must not. The second look below the hook
+ * would end the snapshot; it is closed for them, because the harness is on trial.
+ */
+#define cb_mutant_passes(bio)                                                                     \
+	((cb_mutant(pass_write_zeroes) && bio_op(bio) == REQ_OP_WRITE_ZEROES) ||                  \
+	 (cb_mutant(pass_discards) && bio_op(bio) == REQ_OP_DISCARD) ||                           \
+	 (cb_mutant(pass_fua) && ((bio)->bi_opf & REQ_FUA)) ||                                    \
+	 (cb_mutant(ignore_delayed) && (current->flags & PF_WQ_WORKER)))
+#define cb_mutant_closes_audit()                                                                  \
+	(cb_mutant(remainder_only) || cb_mutant(sub_block_offset) ||                              \
+	 cb_mutant(partition_offset_twice) || cb_mutant(whole_disk_only))
 
 #endif

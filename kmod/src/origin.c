@@ -23,6 +23,9 @@ u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last)
 		next = find_next_zero_bit(dev->preserved, last + 1, next);
 		if (cb_mutant(skip_cow_every_nth) && next <= last && next % CB_MUTANT_NTH == 0)
 			next++;
+		else if (cb_mutant(short_last_block) && next <= last &&
+			 cb_geom_block_sectors(&dev->geom, next) < CB_BLOCK_SECTORS)
+			next++;
 		else
 			break;
 	}
@@ -57,6 +60,8 @@ void cb_origin_absorb(struct cb_device *dev, struct bio *bio)
 {
 	atomic64_inc(&dev->stats.absorbed_discards);
 	bio_endio(bio);
+	/* Keeps this a call, by which the watch of ends knows it for ours. */
+	barrier();
 }
 
 /* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
@@ -70,8 +75,12 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 	spin_lock_irqsave(&dev->lock, flags);
 	action = cb_origin_decide(dev, bio, touched);
 	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
-		/* A held bio completes by interrupt: nobody can poll for it. */
-		bio->bi_opf &= ~CB_REQ_POLLED;
+		/*
+		 * A held bio completes by interrupt: nobody can poll for it. And
+		 * its submitter has been told that it was taken: when it leaves
+		 * it waits for a free request as any other, and does not fail.
+		 */
+		bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
 		first = bio_list_empty(&dev->incoming);
 		bio_list_add(&dev->incoming, bio);
 		dev->held_count++;
@@ -94,12 +103,26 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 {
 	struct cb_blocks touched;
 	enum cb_phase phase = cb_phase_of(dev);
+	u64 sector = cb_bio_disk_sector(bio);
 
 	if (phase != CB_PHASE_HOLDING && phase != CB_PHASE_ACTIVE && phase != CB_PHASE_TRACKING)
 		return false;
-	if (!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio), cb_bio_sectors(bio), &touched))
+	if (cb_mutant(partition_offset_twice))
+		sector += dev->geom.start;
+	if (cb_mutant(whole_disk_only) && !dev->geom.start && sector != bio->bi_iter.bi_sector &&
+	    cb_bio_sectors(bio) < CB_BLOCK_SECTORS)
+		return false;
+	if (!cb_geom_touched(&dev->geom, sector, cb_bio_sectors(bio), &touched))
+		return false;
+	if (cb_mutant(sub_block_offset) && (sector - dev->geom.start) % CB_BLOCK_SECTORS &&
+	    touched.first++ == touched.last)
 		return false;
 	if (phase == CB_PHASE_TRACKING) {
+		if (cb_mutant(lose_tracked_write) && !bio_has_data(bio))
+			return false;
+		if (cb_mutant(switch_too_early) && dev->minor < COWBIRD_MAX_MINORS &&
+		    rcu_access_pointer(cb_devices[dev->minor + COWBIRD_MAX_MINORS]))
+			return false;
 		cb_origin_note(dev, touched.first, touched.last);
 		return false;
 	}

@@ -37,7 +37,7 @@ static struct super_block *cb_file_sb(struct file *file)
 
 static void cb_thaw_all(struct cb_setup *setup, u32 count)
 {
-	while (count-- > 0) {
+	while (count-- > 0 && !cb_mutant(freeze_nothing)) {
 		struct super_block *sb = cb_file_sb(setup->freeze_files[count]);
 		int ret = cb_thaw(sb->s_bdev, sb);
 
@@ -51,11 +51,16 @@ static int cb_freeze_one(struct cb_setup *setup, struct super_block *sb)
 {
 	int ret;
 
+	if (cb_mutant(freeze_nothing))
+		return 0;
 	if (!sb->s_bdev)
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
 				 "filesystem %s on %s has no single block device to freeze",
 				 sb->s_type->name, sb->s_id);
 	ret = cb_freeze(sb->s_bdev);
+	if (ret == -EBUSY && READ_ONCE(sb->s_writers.frozen) != SB_UNFROZEN)
+		return cb_refuse(setup->reason, ret,
+				 "the filesystem on %s is frozen already; thaw it first", sb->s_id);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot freeze the filesystem on %s", sb->s_id);
 	if (READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE && !sb_rdonly(sb)) {

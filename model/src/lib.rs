@@ -11,8 +11,10 @@
 //! 2. [`find_marker`] finds the snapshot instant in it.
 //! 3. [`verify()`] compares every block of an image and classifies what is wrong; an [`Oracle`] does
 //!    the same and also judges single observations of hot readers.
+//! 4. [`check_changes`] compares a change map with the truth at both of its ends.
 
 mod bytes;
+mod change_map;
 mod changed;
 mod epoch;
 mod history;
@@ -26,6 +28,7 @@ mod verdict;
 pub mod verify;
 pub mod witness;
 
+pub use change_map::{ChangeMapInput, ChangeReport, check_changes};
 pub use changed::changed_blocks;
 pub use epoch::{
     EpochHeader, HEADER_BYTES, HEADER_MAGIC, HEADER_VERSION, HeaderError, Marker, MarkerError,

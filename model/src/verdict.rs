@@ -72,6 +72,9 @@ pub struct CellResult {
     pub verdict: Verdict,
     /// Why, in one sentence; empty for a pass.
     pub reason: String,
+    /// What a reader of the verdict must know: parts of the case that this kernel cannot run, and
+    /// figures that are no fault.
+    pub notes: Vec<String>,
     /// For a mutant: whether the cell saw the fault that it was built with. Null for the others.
     pub caught: Option<bool>,
     /// Blocks compared with the truth.

@@ -11,7 +11,7 @@ use crate::ui::Ui;
 
 /// Programs that the matrix runs, with the Debian package that brings each. What the handling of
 /// kernels needs comes from [`missing_host_packages`].
-const MATRIX_TOOLS: [Tool; 4] = [
+const MATRIX_TOOLS: [Tool; 7] = [
     Tool {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -23,6 +23,18 @@ const MATRIX_TOOLS: [Tool; 4] = [
     Tool {
         program: "e2fsck",
         package: "e2fsprogs",
+    },
+    Tool {
+        program: "mkfs.xfs",
+        package: "xfsprogs",
+    },
+    Tool {
+        program: "mkfs.f2fs",
+        package: "f2fs-tools",
+    },
+    Tool {
+        program: "mkfs.btrfs",
+        package: "btrfs-progs",
     },
     // The linker of the guest's programs; Rust calls it by this name.
     Tool {

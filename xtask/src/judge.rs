@@ -56,7 +56,7 @@ impl Standing {
 
 /// Whether a cell of `mutant` saw the fault that it was built with.
 pub fn is_caught(mutant: &Mutant, result: &CellResult) -> bool {
-    result.verdict == Verdict::Mismatch && mutant.explains(&result.classes)
+    result.verdict == Verdict::Mismatch && mutant.explains(&result.classes, &result.reason)
 }
 
 /// How a result counts. `caught` of a mutant's result must be set.
@@ -179,6 +179,7 @@ pub mod tests {
             } else {
                 "a reason".into()
             },
+            notes: Vec::new(),
             caught: mutant.map(|_| bad),
             blocks_checked: 32768,
             blocks_bad: if bad { 12 } else { 0 },
@@ -274,6 +275,8 @@ pub mod tests {
             breaks: "x".into(),
             expect: [Class::Future].into(),
             require: [Class::Future].into(),
+            cases: Vec::new(),
+            says: None,
         };
         assert!(is_caught(
             &mutant,
@@ -286,6 +289,11 @@ pub mod tests {
         let mut stale = result("k", "a", Some("m"), Verdict::Mismatch);
         stale.classes = [(Class::Stale, 3)].into();
         assert!(!is_caught(&mutant, &stale));
+        let spoken = Mutant {
+            says: Some("a rea".into()),
+            ..mutant.clone()
+        };
+        assert!(is_caught(&spoken, &stale));
         // Wrong blocks seen before a panic do not make the panic a catch.
         let mut panic = result("k", "a", Some("m"), Verdict::Panic);
         panic.classes = [(Class::Future, 3)].into();

@@ -71,7 +71,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         &select(&catalogue.kernels, &args.kernel, args.tier)?,
         |kernel| &kernel.name,
     );
-    let chosen_cases = names(&select(cases(), &args.case, args.tier)?, |case| case.name);
+    let mut chosen_cases = names(&select(cases(), &args.case, args.tier)?, |case| case.name);
     let known = mutants::load(&root)?;
     let mutants: Vec<Mutant> = mutants::select(&known, &args.mutant)?
         .into_iter()
@@ -83,8 +83,27 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         None => random_seed()?,
     };
     let mutant_names = names(&mutants, |mutant| &mutant.name);
+    let tier_cases = chosen_cases.clone();
+    if args.case.is_empty() {
+        let wanted = |case: &&str| {
+            let in_tier = tier_cases.iter().any(|name| name == case);
+            let tried = mutants.iter().any(|mutant| mutant.is_for(case, in_tier));
+            if mutants.is_empty() { in_tier } else { tried }
+        };
+        let all = cases().iter().map(|case| case.name);
+        chosen_cases = all.filter(wanted).map(str::to_owned).collect();
+    }
+    let mut cells = plan::plan(&kernels, &chosen_cases, &mutant_names, seed);
+    if args.case.is_empty() {
+        cells.retain(|cell| {
+            let mutant = mutants
+                .iter()
+                .find(|mutant| cell.id.mutant.as_ref() == Some(&mutant.name));
+            let in_tier = tier_cases.contains(&cell.id.case);
+            mutant.is_none_or(|mutant| mutant.is_for(&cell.id.case, in_tier))
+        });
+    }
     let durations = Durations::load(&root)?;
-    let cells = plan::plan(&kernels, &chosen_cases, &mutant_names, seed);
     let cells = match args.shard {
         Some(shard) => plan::deal(cells, shard, |cell| durations.of_cell(cell)),
         None => cells,

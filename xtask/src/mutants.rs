@@ -22,17 +22,36 @@ pub struct Mutant {
     /// What it breaks, in one sentence.
     pub breaks: String,
     /// Classes of wrong blocks that it can cause: a cell catches it with at least one of them.
+    #[serde(default)]
     pub expect: BTreeSet<Class>,
     /// Classes that a cell must see to catch it, all of them.
     #[serde(default)]
     pub require: BTreeSet<Class>,
+    /// The cases that it is tried with where no others are asked for; none for those of the tier.
+    #[serde(default)]
+    pub cases: Vec<String>,
+    /// For a fault that makes no block wrong: what a cell that catches it says.
+    #[serde(default)]
+    pub says: Option<String>,
 }
 
 impl Mutant {
-    /// Whether wrong blocks of these classes are the fault that this mutant was built with.
-    pub fn explains(&self, classes: &BTreeMap<Class, u64>) -> bool {
+    /// Whether it is tried with a case when nobody has asked for cases. `in_tier`: whether the
+    /// case is of the tier.
+    pub fn is_for(&self, case: &str, in_tier: bool) -> bool {
+        if self.cases.is_empty() {
+            in_tier
+        } else {
+            self.cases.iter().any(|name| name == case)
+        }
+    }
+
+    /// Whether wrong blocks of these classes, or this reason, are the fault that this mutant was
+    /// built with.
+    pub fn explains(&self, classes: &BTreeMap<Class, u64>, reason: &str) -> bool {
         let seen = |class: &Class| classes.get(class).is_some_and(|count| *count > 0);
-        self.expect.iter().any(seen) && self.require.iter().all(seen)
+        let said = self.says.as_ref().is_some_and(|says| reason.contains(says));
+        said || self.expect.iter().any(seen) && self.require.iter().all(seen)
     }
 }
 
@@ -88,7 +107,7 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
         if mutant.name == ALL || !names.insert(&mutant.name) {
             return Err(format!("the name `{}` is taken", mutant.name));
         }
-        if mutant.expect.is_empty() {
+        if mutant.expect.is_empty() && mutant.says.is_none() {
             return Err(format!(
                 "`{}` expects nothing, so nothing could catch it",
                 mutant.name
@@ -146,6 +165,14 @@ mod tests {
         assert!(mutants.iter().any(|mutant| {
             mutant.name == "no-revalidate" && mutant.require.contains(&Class::Future)
         }));
+        for mutant in &mutants {
+            let known = |name: &String| cowbird_harness::cases().iter().any(|c| c.name == name);
+            assert!(
+                mutant.cases.iter().all(known),
+                "{}: no such case",
+                mutant.name
+            );
+        }
     }
 
     #[test]
@@ -175,7 +202,7 @@ mod tests {
     fn what_explains_a_fault() {
         let mutants = parse(TEXT).expect("a sound list");
         let explains = |at: usize, classes: &[(Class, u64)]| {
-            mutants[at].explains(&classes.iter().copied().collect())
+            mutants[at].explains(&classes.iter().copied().collect(), "")
         };
         assert!(explains(0, &[(Class::Future, 1)]));
         assert!(explains(0, &[(Class::Future, 1), (Class::Stale, 3)]));
@@ -184,6 +211,17 @@ mod tests {
         assert!(explains(1, &[(Class::Zeroed, 1)]));
         assert!(!explains(1, &[(Class::Future, 1)]));
         assert!(!explains(1, &[]));
+    }
+
+    #[test]
+    fn a_mutant_is_tried_with_its_own_cases() {
+        let mutants = parse(TEXT).expect("a sound list");
+        assert!(mutants[0].is_for("quick", true) && !mutants[0].is_for("daily", false));
+        let own = Mutant {
+            cases: vec!["daily".into()],
+            ..mutants[0].clone()
+        };
+        assert!(!own.is_for("quick", true) && own.is_for("daily", false));
     }
 
     #[test]

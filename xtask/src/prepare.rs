@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::kernel_image::unpacked;
-use cowbird_images::{KernelSpec, ModuleSource, PreparedKernel, Store, StoreOptions};
+use cowbird_images::{KernelSpec, ModuleSource, PreparedKernel, ResolveError, Store, StoreOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -26,19 +26,23 @@ pub struct Ready {
     pub kernel: PreparedKernel,
     /// Its image in the form that boots fastest.
     pub image: PathBuf,
-    /// Modules to load at boot, in order: name and uncompressed file.
-    pub boot_modules: Vec<(String, PathBuf)>,
+    /// What to load at boot, by case.
+    pub boot_modules: BTreeMap<String, BootModules>,
     /// The module under test by mutant, or why it does not build.
     pub built: BTreeMap<Option<String>, Result<PathBuf, String>>,
 }
+
+/// Modules to load at boot, in order: name and uncompressed file; or why this kernel cannot have
+/// them, because it lacks one.
+pub type BootModules = Result<Vec<(String, PathBuf)>, String>;
 
 /// What is wanted of a kernel.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The kernel.
     pub spec: KernelSpec,
-    /// Modules of the kernel that its cases load; built-in ones do not matter.
-    pub modules: Vec<String>,
+    /// Modules of the kernel that each case loads, by case; built-in ones do not matter.
+    pub modules: BTreeMap<String, Vec<String>>,
     /// The variants of the module under test: none is the module as it is.
     pub mutants: Vec<Option<String>>,
 }
@@ -86,12 +90,10 @@ pub async fn prepare(
 fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
     let kernel = store.prepare(&wanted.spec)?;
     let image = unpacked(&kernel.vmlinuz, &store.cache_dir().join(IMAGES_FOLDER))?;
-    let names: Vec<&str> = wanted.modules.iter().map(String::as_str).collect();
-    let boot_modules = store
-        .boot_modules(&kernel, &names)?
-        .into_iter()
-        .map(|module| (module.name, module.path))
-        .collect();
+    let mut boot_modules = BTreeMap::new();
+    for (case, names) in &wanted.modules {
+        boot_modules.insert(case.clone(), boot_modules_of(store, &kernel, names)?);
+    }
     let mut built = BTreeMap::new();
     for mutant in &wanted.mutants {
         let source = ModuleSource {
@@ -111,4 +113,24 @@ fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
         boot_modules,
         built,
     })
+}
+
+/// A module that the kernel does not have is an answer, everything else that fails an error.
+fn boot_modules_of(
+    store: &Store,
+    kernel: &PreparedKernel,
+    names: &[String],
+) -> Result<BootModules> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    match store.boot_modules(kernel, &names) {
+        Ok(modules) => Ok(Ok(modules
+            .into_iter()
+            .map(|module| (module.name, module.path))
+            .collect())),
+        Err(cowbird_images::Error::Resolve {
+            reason: reason @ ResolveError::Unknown { .. },
+            ..
+        }) => Ok(Err(reason.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }

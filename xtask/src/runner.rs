@@ -70,6 +70,7 @@ pub fn broken(cell: &PlannedCell, reason: String) -> CellResult {
         seed: cell.seed,
         verdict: Verdict::Infrastructure,
         reason,
+        notes: Vec::new(),
         caught: cell.id.mutant.as_ref().map(|_| false),
         blocks_checked: 0,
         blocks_bad: 0,

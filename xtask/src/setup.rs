@@ -1,5 +1,6 @@
 //! `setup`: everything that a run needs and that can be had beforehand. Afterwards `--offline` works.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -28,7 +29,7 @@ pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
         .filter(|spec| spec.unsupported.is_none())
         .map(|spec| Wanted {
             spec: spec.clone(),
-            modules: Vec::new(),
+            modules: BTreeMap::new(),
             mutants: Vec::new(),
         })
         .collect();

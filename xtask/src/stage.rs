@@ -1,6 +1,6 @@
 //! What all cells of a run share, and how one of them becomes a result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +25,17 @@ use crate::ui::Ui;
 
 /// Characters of a reason in the log of a run; all of it is in the results.
 const REASON_CHARS: usize = 160;
+
+/// Why a cell has no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPlan {
+    /// Something failed that has nothing to do with the cell.
+    #[error("{0}")]
+    Broken(String),
+    /// This kernel cannot run this case.
+    #[error("{0}")]
+    Unsupported(String),
+}
 
 /// What all cells share while they run.
 pub struct Stage {
@@ -69,13 +80,13 @@ impl Stage {
     /// Runs one cell. It always has a result.
     pub async fn run(&self, cell: PlannedCell) -> CellResult {
         let task = self.ui.task(&cell.id.to_string());
-        let result = match (self.unsupported.get(&cell.id.kernel), self.cell_plan(&cell)) {
-            (Some(reason), _) => CellResult {
+        let result = match self.cell_plan(&cell) {
+            Err(NoPlan::Broken(reason)) => runner::broken(&cell, reason),
+            Err(NoPlan::Unsupported(reason)) => CellResult {
                 verdict: Verdict::Unsupported,
-                ..runner::broken(&cell, reason.clone())
+                ..runner::broken(&cell, reason)
             },
-            (None, Err(reason)) => runner::broken(&cell, reason),
-            (None, Ok((ready, plan))) => {
+            Ok((ready, plan)) => {
                 let outcome =
                     cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await;
                 self.result(&cell, &ready, outcome)
@@ -86,22 +97,34 @@ impl Stage {
     }
 
     /// What the harness is to do for a cell, or why it cannot be done.
-    pub fn cell_plan(&self, cell: &PlannedCell) -> Result<(Arc<Ready>, CellPlan), String> {
+    pub fn cell_plan(&self, cell: &PlannedCell) -> Result<(Arc<Ready>, CellPlan), NoPlan> {
+        if let Some(reason) = self.unsupported.get(&cell.id.kernel) {
+            return Err(NoPlan::Unsupported(reason.clone()));
+        }
+        let broken = |reason: &str| NoPlan::Broken(reason.to_owned());
         let ready = self
             .ready
             .get(&cell.id.kernel)
-            .ok_or("the kernel was not prepared")?
-            .clone()?;
+            .ok_or_else(|| broken("the kernel was not prepared"))?
+            .clone()
+            .map_err(NoPlan::Broken)?;
+        let boot_modules = ready
+            .boot_modules
+            .get(&cell.id.case)
+            .ok_or_else(|| broken("the case's modules were not looked for"))?
+            .clone()
+            .map_err(NoPlan::Unsupported)?;
         let built = ready
             .built
             .get(&cell.id.mutant)
-            .ok_or("the module was not built")?
-            .clone()?;
+            .ok_or_else(|| broken("the module was not built"))?
+            .clone()
+            .map_err(NoPlan::Broken)?;
         let plan = CellPlan {
             kernel_name: cell.id.kernel.clone(),
             kernel_release: ready.kernel.release.clone(),
             vmlinuz: ready.image.clone(),
-            boot_modules: ready.boot_modules.clone(),
+            boot_modules,
             cowbird_ko: built,
             guest_init: self.guest.init.clone(),
             cowbirdctl: self.guest.cowbirdctl.clone(),
@@ -128,6 +151,7 @@ impl Stage {
             blocks_checked: outcome.blocks_checked,
             blocks_bad: outcome.blocks_bad,
             classes: outcome.classes,
+            notes: outcome.notes,
             phases: outcome
                 .phases
                 .into_iter()
@@ -169,18 +193,16 @@ fn wanted(run: &Run) -> Vec<Wanted> {
 
 fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
     let mut mutants = Vec::new();
-    let mut modules = BTreeSet::<&str>::new();
+    let mut modules = BTreeMap::new();
     for cell in cells {
         if !mutants.contains(&cell.id.mutant) {
             mutants.push(cell.id.mutant.clone());
         }
         let case = cases().iter().find(|case| case.name == cell.id.case);
-        modules.extend(
-            case.into_iter()
-                .flat_map(|case: &CaseInfo| case.needs_modules.iter().copied()),
-        );
+        let needs = case.map_or(&[][..], |case: &CaseInfo| case.needs_modules);
+        let needs = needs.iter().map(ToString::to_string).collect();
+        modules.insert(cell.id.case.clone(), needs);
     }
-    let modules = modules.into_iter().map(ToString::to_string).collect();
     Wanted {
         spec: spec.clone(),
         modules,
@@ -196,13 +218,24 @@ async fn choose_accel(
     cache: &Path,
     ui: &Arc<Ui>,
 ) -> Result<Accel> {
-    let Some(kernel) = ready.values().find_map(|ready| ready.as_ref().ok()) else {
+    let bootable = |ready: &Arc<Ready>| {
+        let modules = ready
+            .boot_modules
+            .values()
+            .find_map(|modules| modules.as_ref().ok());
+        Some((ready.image.clone(), modules?.clone()))
+    };
+    let Some((vmlinuz, boot_modules)) = ready
+        .values()
+        .filter_map(|ready| ready.as_ref().ok())
+        .find_map(bootable)
+    else {
         // No cell will boot, and each says why.
         return Ok(Accel::Tcg);
     };
     let kernel = ProbeKernel {
-        vmlinuz: kernel.image.clone(),
-        boot_modules: kernel.boot_modules.clone(),
+        vmlinuz,
+        boot_modules,
         guest_init: guest.init.clone(),
     };
     let request = match choice {
@@ -232,6 +265,10 @@ fn one_line(result: &CellResult) -> String {
     }
     if !reason.is_empty() {
         reason.insert_str(0, ": ");
+    }
+    for note in &result.notes {
+        reason += "\n      ";
+        reason += note;
     }
     format!(
         "{}{caught}, {} of {} blocks bad, {:.1}s{reason}",

@@ -103,18 +103,16 @@ impl Agent {
                 timeout_ms,
             } => ops::run_program(&program, &args, Duration::from_millis(timeout_ms))
                 .map(Reply::Exited),
-            Request::Mount {
-                source,
-                target,
-                fstype,
-                options,
-            } => ops::mount(&source, &target, &fstype, &options).map(done),
+            Request::Mount { spec } => ops::mount(&spec).map(done),
             Request::Umount { target } => ops::unmount(&target).map(done),
-            Request::Stack { device, kind } => stack::stack(&device, kind),
+            Request::Freeze { path } => ops::freeze(&path).map(done),
+            Request::Thaw { path } => ops::thaw(&path).map(done),
+            Request::Stack { devices, kind } => stack::stack(&devices, kind),
             Request::Unstack { kind } => stack::unstack(kind).map(done),
             Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
             Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),
             Request::ReadText { path } => ops::read_text(&path).map(Reply::Text),
+            Request::ReadFile { path } => ops::read_file(&path).map(Reply::Content),
             Request::WriteText { path, text } => fs::write(&path, text)
                 .context(format_args!("write {path}"))
                 .map(done),

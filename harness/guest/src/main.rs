@@ -6,6 +6,7 @@
 //! kernel and be charged to the module under test.
 
 mod agent;
+mod async_io;
 mod error;
 mod init;
 mod kernel_log;
@@ -20,8 +21,16 @@ mod workload;
 const AGENT_ARGUMENT: &str = "agent";
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(AGENT_ARGUMENT) {
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next();
+    if first.as_deref() == Some(AGENT_ARGUMENT) {
         agent::run();
+    } else if first.as_deref() == Some(workload::DELAYED_WRITER_ARGUMENT) {
+        let rest: Vec<String> = arguments.collect();
+        if let Err(error) = workload::write_delayed(&rest) {
+            eprintln!("cowbird-guest: {error}");
+            std::process::exit(1);
+        }
     } else if std::process::id() == 1 {
         init::run();
     } else {

@@ -8,9 +8,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cowbird_proto::message::{Exited, Reply};
+use cowbird_proto::message::{Exited, MountApi, MountSpec, Reply};
 use rustix::fs::OFlags;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 
 use crate::error::{Context, GuestResult, failure};
 use crate::sys::{self, DirectBuffer};
@@ -103,18 +106,61 @@ fn collect(stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String
 }
 
 /// Mounts a filesystem and makes the mount point.
-pub fn mount(source: &str, target: &str, fstype: &str, options: &str) -> GuestResult<()> {
+pub fn mount(spec: &MountSpec) -> GuestResult<()> {
+    let MountSpec { source, target, .. } = spec;
     fs::create_dir_all(target).context(format_args!("make mount point {target}"))?;
-    let options =
-        CString::new(options).map_err(|_| failure("the mount options contain a zero byte"))?;
+    match spec.api {
+        MountApi::Mount => mount_in_one(spec),
+        MountApi::Fsmount => mount_in_steps(spec),
+    }
+    .context(format_args!(
+        "mount {source} on {target} as {}",
+        spec.fstype
+    ))
+}
+
+fn mount_in_one(spec: &MountSpec) -> rustix::io::Result<()> {
+    let mut flags = MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, spec.read_only);
+    let options = CString::new(spec.options.as_str()).map_err(|_| rustix::io::Errno::INVAL)?;
     rustix::mount::mount(
-        source,
-        target,
-        fstype,
-        MountFlags::NOATIME,
+        spec.source.as_str(),
+        spec.target.as_str(),
+        spec.fstype.as_str(),
+        flags,
         options.as_c_str(),
     )
-    .context(format_args!("mount {source} on {target} as {fstype}"))
+}
+
+fn mount_in_steps(spec: &MountSpec) -> rustix::io::Result<()> {
+    let context = fsopen(spec.fstype.as_str(), FsOpenFlags::empty())?;
+    fsconfig_set_string(&context, "source", spec.source.as_str())?;
+    if spec.read_only {
+        fsconfig_set_flag(&context, "ro")?;
+    }
+    for option in spec.options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, option)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
+    let mounted = fsmount(&context, FsMountFlags::empty(), attributes)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mounted, "", rustix::fs::CWD, spec.target.as_str(), flags)
+}
+
+/// Freezes the filesystem that is mounted there.
+pub fn freeze(path: &str) -> GuestResult<()> {
+    let file = File::open(path).context(format_args!("open {path}"))?;
+    sys::freeze(&file).context(format_args!("freeze {path}"))
+}
+
+/// Thaws the filesystem that is mounted there.
+pub fn thaw(path: &str) -> GuestResult<()> {
+    let file = File::open(path).context(format_args!("open {path}"))?;
+    sys::thaw(&file).context(format_args!("thaw {path}"))
 }
 
 /// Unmounts.
@@ -144,12 +190,17 @@ pub fn size_of(path: &str) -> GuestResult<u64> {
 
 /// Reads a small text file.
 pub fn read_text(path: &str) -> GuestResult<String> {
+    Ok(String::from_utf8_lossy(&read_file(path)?).into_owned())
+}
+
+/// Reads a small file.
+pub fn read_file(path: &str) -> GuestResult<Vec<u8>> {
     let file = File::open(path).context(format_args!("open {path}"))?;
     let mut bytes = Vec::new();
     file.take(TEXT_LIMIT_BYTES)
         .read_to_end(&mut bytes)
         .context(format_args!("read {path}"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 /// Opens a file or device for direct I/O.

@@ -1,9 +1,12 @@
 //! The system calls that need `unsafe`, and the buffers that direct I/O needs.
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::ptr::NonNull;
 
-use rustix::ioctl::{Setter, Updater, ioctl, opcode};
+use rustix::ioctl::{NoArg, Setter, Updater, ioctl, opcode};
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
 use cowbird_proto::message::Extent;
 
@@ -24,6 +27,10 @@ pub const FIEMAP_EXTENT_NOWHERE: u32 = 2 | 4;
 
 const BLKDISCARD: u32 = opcode::none(0x12, 119);
 const BLKZEROOUT: u32 = opcode::none(0x12, 127);
+const BLKSSZGET: u32 = opcode::none(0x12, 104);
+const FIFREEZE: u32 = opcode::read_write::<i32>(b'X', 119);
+const FITHAW: u32 = opcode::read_write::<i32>(b'X', 120);
+const FITRIM: u32 = opcode::read_write::<[u64; 3]>(b'X', 121);
 const BLKGETSIZE64: u32 = opcode::read::<u64>(0x12, 114);
 const FS_IOC_FIEMAP: u32 = opcode::read_write::<FiemapHeader>(b'f', 11);
 
@@ -126,6 +133,106 @@ pub fn device_bytes(device: impl AsFd) -> Result<u64, rustix::io::Errno> {
     Ok(size)
 }
 
+/// Logical block size of a block device, bytes.
+pub fn logical_block_bytes(device: impl AsFd) -> Result<u64, rustix::io::Errno> {
+    let mut size = 0_i32;
+    // SAFETY: BLKSSZGET writes one int to the pointer and reads nothing.
+    unsafe { ioctl(device, Updater::<BLKSSZGET, i32>::new(&mut size)) }?;
+    Ok(u64::from(size.unsigned_abs()))
+}
+
+/// Freezes the filesystem that a file lies on.
+pub fn freeze(file: impl AsFd) -> Result<(), rustix::io::Errno> {
+    // SAFETY: FIFREEZE takes no argument.
+    unsafe { ioctl(file, NoArg::<FIFREEZE>::new()) }
+}
+
+/// Thaws the filesystem that a file lies on.
+pub fn thaw(file: impl AsFd) -> Result<(), rustix::io::Errno> {
+    // SAFETY: FITHAW takes no argument.
+    unsafe { ioctl(file, NoArg::<FITHAW>::new()) }
+}
+
+/// Discards all free space of the filesystem that a file lies on.
+pub fn trim(file: impl AsFd) -> Result<(), rustix::io::Errno> {
+    let mut range = [0, u64::MAX, 0];
+    // SAFETY: FITRIM reads and writes one struct fstrim_range, which is three u64.
+    unsafe { ioctl(file, Updater::<FITRIM, [u64; 3]>::new(&mut range)) }
+}
+
+/// A mapping of a file.
+pub struct Mapping {
+    start: NonNull<c_void>,
+    bytes: usize,
+    file_offset: u64,
+}
+
+// SAFETY: the mapping is plain memory that belongs to its owner alone, whichever thread that is.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps `bytes` bytes of a file from `offset` on.
+    pub fn new(
+        file: impl AsFd,
+        offset: u64,
+        bytes: usize,
+        protection: ProtFlags,
+        flags: MapFlags,
+    ) -> std::io::Result<Self> {
+        // SAFETY: the kernel chooses the address, so no memory of ours is replaced.
+        let start = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, flags, file, offset)
+        }?;
+        let start = NonNull::new(start).ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok(Self {
+            start,
+            bytes,
+            file_offset: offset,
+        })
+    }
+
+    /// The address of `bytes` bytes at `offset`.
+    ///
+    /// # Panics
+    /// When they are not all in the mapping.
+    pub fn address(&self, offset: usize, bytes: usize) -> NonNull<u8> {
+        assert!(
+            offset
+                .checked_add(bytes)
+                .is_some_and(|end| end <= self.bytes),
+            "the access lies in the mapping"
+        );
+        // SAFETY: the offset is inside the mapping, as was just looked at.
+        unsafe { self.start.cast::<u8>().add(offset) }
+    }
+
+    /// Where in the mapping a byte of the file lies.
+    pub fn offset_of(&self, file_offset: u64) -> usize {
+        file_offset.saturating_sub(self.file_offset) as usize
+    }
+
+    /// Writes through the mapping.
+    pub fn store(&mut self, offset: usize, content: &[u8]) {
+        let target = self.address(offset, content.len());
+        // SAFETY: the target is so many bytes of a writable mapping that nobody else has a
+        // reference to, and `content` is memory of another kind.
+        unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), target.as_ptr(), content.len()) };
+    }
+
+    /// Writes everything back that was stored, and waits for it.
+    pub fn sync(&self) -> Result<(), rustix::io::Errno> {
+        // SAFETY: the range is this mapping.
+        unsafe { rustix::mm::msync(self.start.as_ptr(), self.bytes, MsyncFlags::SYNC) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is this mapping, and every access borrows it.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr(), self.bytes) };
+    }
+}
+
 /// A buffer whose start is aligned for direct I/O.
 pub struct DirectBuffer {
     bytes: Vec<u8>,
@@ -134,6 +241,19 @@ pub struct DirectBuffer {
 }
 
 impl DirectBuffer {
+    /// Asks for pages as large as the kernel has them, so that a bio may carry megabytes.
+    pub fn use_large_pages(&self) {
+        // SAFETY: advice about memory that this buffer owns; the kernel may refuse it, and the
+        // buffer is then as it was.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                self.as_ptr().cast_mut().cast(),
+                self.length,
+                rustix::mm::Advice::LinuxHugepage,
+            )
+        };
+    }
+
     /// A zeroed buffer of `length` bytes.
     pub fn new(length: usize) -> Self {
         let bytes = vec![0; length + DIRECT_ALIGN_BYTES];

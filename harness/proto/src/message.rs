@@ -70,13 +70,50 @@ impl fmt::Display for GuestError {
 
 impl std::error::Error for GuestError {}
 
-/// A device that is stacked on another.
+/// A device that is stacked on others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StackKind {
     /// Device-mapper, linear: works on bios.
     Linear,
+    /// Device-mapper, linear, of two pieces that follow each other below as well.
+    TwoPieces,
     /// Loop with direct I/O: works on requests.
     Loop,
+    /// Device-mapper, crypt, AES-XTS with [`CRYPT_KEY`]; the sector number is the tweak.
+    Crypt,
+    /// A thin volume, all of it provisioned in order; the second device holds the pool's metadata.
+    Thin,
+    /// RAID 1 of two devices, without metadata on them.
+    Mirror,
+}
+
+/// The key of [`StackKind::Crypt`]: both halves of an AES-128 in XTS mode.
+pub const CRYPT_KEY: [u8; 32] = *b"cowbird: half onecowbird: second";
+
+/// Which of the kernel's interfaces mounts a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountApi {
+    /// `mount(2)`.
+    Mount,
+    /// `fsopen`, `fsmount` and `move_mount`, from 5.2 on.
+    Fsmount,
+}
+
+/// A filesystem to be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Block device.
+    pub source: String,
+    /// Mount point; made when it is not there.
+    pub target: String,
+    /// Filesystem type.
+    pub fstype: String,
+    /// Filesystem's own options, separated by commas.
+    pub options: String,
+    /// Whether nothing can be written through this mount.
+    pub read_only: bool,
+    /// How.
+    pub api: MountApi,
 }
 
 /// What the host can ask.
@@ -105,27 +142,31 @@ pub enum Request {
         /// After this time it is killed, which is an error, ms.
         timeout_ms: u64,
     },
-    /// Mounts a filesystem; makes the mount point.
+    /// Mounts a filesystem.
     Mount {
-        /// Block device.
-        source: String,
-        /// Mount point.
-        target: String,
-        /// Filesystem type.
-        fstype: String,
-        /// Filesystem's own options.
-        options: String,
+        /// Which, where and how.
+        spec: MountSpec,
     },
     /// Unmounts.
     Umount {
         /// Mount point.
         target: String,
     },
-    /// Stacks a device on another one; answers [`Reply::Text`] with the path of the new one.
+    /// Freezes a filesystem, as `fsfreeze` does.
+    Freeze {
+        /// Its mount point.
+        path: String,
+    },
+    /// Thaws it; fails when it is not frozen.
+    Thaw {
+        /// Its mount point.
+        path: String,
+    },
+    /// Stacks a device on others; answers [`Reply::Text`] with the path of the new one.
     Stack {
-        /// The device below.
-        device: String,
-        /// What is put on it.
+        /// The devices below.
+        devices: Vec<String>,
+        /// What is put on them.
         kind: StackKind,
     },
     /// Takes off what [`Request::Stack`] has put on.
@@ -147,6 +188,11 @@ pub enum Request {
     },
     /// Reads a small text file; answers [`Reply::Text`].
     ReadText {
+        /// Path.
+        path: String,
+    },
+    /// Reads a small file; answers [`Reply::Content`].
+    ReadFile {
         /// Path.
         path: String,
     },
@@ -223,6 +269,8 @@ pub enum Reply {
     Text(String),
     /// Names in the order of what was asked for.
     Names(Vec<String>),
+    /// Content of a file.
+    Content(Vec<u8>),
     /// A program ended by itself.
     Exited(Exited),
     /// Physical extents of a file.
@@ -431,6 +479,16 @@ pub enum WriteMode {
     Direct,
     /// Through the page cache, then fsync.
     Synced,
+    /// Through a shared mapping, later.
+    Mapped,
+    /// `io_submit` of several parts.
+    Aio,
+    /// `io_uring` of several parts.
+    Uring,
+    /// `O_DIRECT` with `RWF_DSYNC`.
+    DataSync,
+    /// `O_DIRECT`, then a flush.
+    Flushed,
 }
 
 /// A snapshot read that differs from the first read of the same block.
@@ -457,6 +515,38 @@ pub enum WorkloadSpec {
     RawWriters(RawWritersSpec),
     /// Snapshot reads that race with writers.
     Hot(HotSpec),
+    /// One writer for every kind of write that the kernel knows.
+    Kinds(KindsSpec),
+    /// Writes that a cgroup's limit delays.
+    Throttled(ThrottledSpec),
+}
+
+/// Parameters of the workload of all kinds of write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindsSpec {
+    /// Block device; or the directory in a mounted filesystem where each writer has a file.
+    pub target: String,
+    /// The block device in both cases: a writer in a mount namespace of its own opens or mounts it.
+    pub device: String,
+    /// Type of the filesystem; `None` for the block device itself.
+    pub fstype: Option<String>,
+    /// Seed.
+    pub seed: u64,
+}
+
+/// Parameters of the throttled workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottledSpec {
+    /// Block device.
+    pub device: String,
+    /// The whole disk that the limit is for.
+    pub disk: String,
+    /// Seed.
+    pub seed: u64,
+    /// Blocks that are written, all submitted at once.
+    pub blocks: u32,
+    /// The limit.
+    pub bytes_per_second: u64,
 }
 
 /// Parameters of the file workload.
@@ -537,6 +627,8 @@ pub struct WorkloadState {
     pub threads_running: u32,
     /// Whether the workload did all that it was asked to do (the hot one has an end).
     pub finished: bool,
+    /// What this kernel or device cannot do and was therefore left out, each with the reason.
+    pub left_out: Vec<String>,
     /// First error.
     pub error: Option<GuestError>,
 }

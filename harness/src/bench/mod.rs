@@ -158,8 +158,13 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
             sectors: (DISK_MIB - 2) * 2048,
         };
         let bytes = u64::from(DISK_MIB) << 20;
-        disk::create_partitioned(&files.origin(), bytes, &[partition], &[], plan.seed)?;
-        disk::make_ext4(&files.origin(), partition, plan.seed)?;
+        disk::create_partitioned(&files.origin(), bytes, 512, &[partition], &[], plan.seed)?;
+        disk::make_filesystem(
+            disk::Filesystem::Ext4,
+            &files.origin(),
+            partition,
+            plan.seed,
+        )?;
         disk::create_sparse(&files.image(), 1 << 20)?;
         let (fio, mut guest_files) = program::with_libraries("fio", "package fio")?;
         guest_files.extend(cowbird_files(&plan));

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use cowbird_model::BlockSet;
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
@@ -64,12 +63,8 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::Snapshot(SnapshotEvidence {
-        marker,
-        origin: setting.origin_range(),
-        zeroed: BlockSet::new(),
-        filesystem: false,
-        golden: Vec::new(),
         differing_reads: end.differing_reads,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }
 

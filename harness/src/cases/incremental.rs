@@ -7,6 +7,7 @@ use std::time::Duration;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 
 use super::{IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use crate::verify::{Evidence, SnapshotEvidence};
 
@@ -36,7 +37,7 @@ const BUDGET_AFTER_EPOCH_BYTES: u64 = 8 << 20;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn layout() -> Layout {
-    Layout::ext4(ORIGIN_MIB)
+    Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
@@ -63,6 +64,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.copy_image(SNAPSHOT, IMAGE).await?;
 
     guest.phase("update");
+    let mut maps = Vec::new();
     for update in 1..=UPDATES {
         guest.transition_to_incremental(MINOR).await?;
         more(guest).await?;
@@ -70,6 +72,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         if update == UPDATES {
             guest.epoch_passed(&churn, None).await?;
         }
+        maps.push(guest.changes(MINOR).await?);
         guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
     }
     guest.stop_workload(&churn).await?;
@@ -83,12 +86,11 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::Snapshot(SnapshotEvidence {
-        marker,
-        origin: setting.origin_range(),
         zeroed,
         filesystem: true,
         golden: churn.golden,
-        differing_reads: 0,
+        maps,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }
 

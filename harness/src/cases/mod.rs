@@ -1,23 +1,29 @@
 //! The cases: what is done in the guest, told as a story, and what must then be true.
 
-mod ext4_churn;
+mod freezing;
+mod fs_churn;
 mod hot_read;
 mod incremental;
+mod kinds;
+mod layout;
 mod raw_writers;
+mod refusals;
 mod self_test;
+mod series;
 mod stacked;
+mod throttled;
 mod whole_disk;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use cowbird_model::{Sector, SectorRange};
+use cowbird_proto::message::StackKind;
 use serde::Serialize;
 
-use crate::disk::{self, Partition};
 use crate::driver::{CaseResult, Driver};
-use crate::error::HarnessResult;
-use crate::verify::{CellFiles, Evidence};
+use crate::verify::Evidence;
+use crate::vm::command::Bus;
+pub(crate) use layout::{Layout, Setting};
 
 /// The origin in the guest.
 const ORIGIN: &str = "/dev/vda1";
@@ -36,15 +42,6 @@ const MINOR: u32 = 0;
 
 /// The second disk: the image.
 const IMAGE: &str = "/dev/vdb";
-
-/// Where the first partition starts, sectors: 1 MiB, as partitioning tools do it.
-const FIRST_SECTOR: u32 = 2048;
-
-/// Partitions start at multiples of this, sectors.
-const PARTITION_ALIGN: u32 = 2048;
-
-/// Sectors of one MiB.
-const MIB_SECTORS: u32 = 2048;
 
 /// How often a case is worth its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -101,77 +98,255 @@ impl CaseInfo {
 /// crc32c, under a name that changes between kernels) the store adds.
 const GUEST_MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "virtio_blk", "ext4"];
 
+/// [`GUEST_MODULES`] and at most four more; a name may be there twice.
+const fn modules<const N: usize>(more: [&'static str; N]) -> [&'static str; 8] {
+    let [pci, console, blk, ext4] = GUEST_MODULES;
+    let mut all = [pci, console, blk, ext4, ext4, ext4, ext4, ext4];
+    let mut index = 0;
+    while index < N {
+        all[GUEST_MODULES.len() + index] = more[index];
+        index += 1;
+    }
+    all
+}
+
+const fn case(
+    name: &'static str,
+    summary: &'static str,
+    tier: CaseTier,
+    needs_modules: &'static [&'static str],
+    layout: fn() -> Layout,
+    act: Act,
+) -> CaseInfo {
+    CaseInfo {
+        name,
+        summary,
+        tier,
+        needs_modules,
+        uses_module: true,
+        layout,
+        act,
+    }
+}
+
 /// The order is that of the results.
-static CASES: [CaseInfo; 7] = [
-    CaseInfo {
-        name: "ext4-churn",
-        summary: "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
-        tier: CaseTier::Quick,
-        needs_modules: &GUEST_MODULES,
-        uses_module: true,
-        layout: ext4_churn::layout,
-        act: |driver, setting| Box::pin(ext4_churn::act(driver, setting)),
-    },
-    CaseInfo {
-        name: "raw-writers",
-        summary: "raw partition of odd size with pairs of writers on the same blocks, and discards",
-        tier: CaseTier::Quick,
-        needs_modules: &GUEST_MODULES,
-        uses_module: true,
-        layout: raw_writers::layout,
-        act: |driver, setting| Box::pin(raw_writers::act(driver, setting)),
-    },
-    CaseInfo {
-        name: "hot-read",
-        summary: "many readers of snapshot blocks that are overwritten at the same moment",
-        tier: CaseTier::Quick,
-        needs_modules: &GUEST_MODULES,
-        uses_module: true,
-        layout: hot_read::layout,
-        act: |driver, setting| Box::pin(hot_read::act(driver, setting)),
-    },
-    CaseInfo {
-        name: "incremental",
-        summary: "an image kept up to date through three epochs by changed blocks alone",
-        tier: CaseTier::Daily,
-        needs_modules: &GUEST_MODULES,
-        uses_module: true,
-        layout: incremental::layout,
-        act: |driver, setting| Box::pin(incremental::act(driver, setting)),
-    },
-    CaseInfo {
-        name: "whole-disk",
-        summary: "a whole disk that is written through its partitions, COW file on one of them",
-        tier: CaseTier::Daily,
-        needs_modules: &GUEST_MODULES,
-        uses_module: true,
-        layout: whole_disk::layout,
-        act: |driver, setting| Box::pin(whole_disk::act(driver, setting)),
-    },
-    CaseInfo {
-        name: "dm-linear",
-        summary: "a device-mapper device, which works on bios and has no queue to freeze",
-        tier: CaseTier::Daily,
-        needs_modules: &[
-            "virtio_pci",
-            "virtio_console",
-            "virtio_blk",
-            "ext4",
-            "dm_mod",
-        ],
-        uses_module: true,
-        layout: raw_writers::layout,
-        act: |driver, setting| Box::pin(stacked::act_linear(driver, setting)),
-    },
-    CaseInfo {
-        name: "loop",
-        summary: "a loop device with direct I/O on a partition",
-        tier: CaseTier::Daily,
-        needs_modules: &["virtio_pci", "virtio_console", "virtio_blk", "ext4", "loop"],
-        uses_module: true,
-        layout: raw_writers::layout,
-        act: |driver, setting| Box::pin(stacked::act_loop(driver, setting)),
-    },
+static CASES: [CaseInfo; 27] = [
+    case(
+        "ext4-churn",
+        "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
+        CaseTier::Quick,
+        &GUEST_MODULES,
+        fs_churn::layout_ext4,
+        |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
+    case(
+        "raw-writers",
+        "raw partition of odd size with pairs of writers on the same blocks, and discards",
+        CaseTier::Quick,
+        &GUEST_MODULES,
+        raw_writers::layout,
+        |driver, setting| Box::pin(raw_writers::act(driver, setting)),
+    ),
+    case(
+        "hot-read",
+        "many readers of snapshot blocks that are overwritten at the same moment",
+        CaseTier::Quick,
+        &GUEST_MODULES,
+        hot_read::layout,
+        |driver, setting| Box::pin(hot_read::act(driver, setting)),
+    ),
+    case(
+        "incremental",
+        "an image kept up to date through three epochs by changed blocks alone",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        incremental::layout,
+        |driver, setting| Box::pin(incremental::act(driver, setting)),
+    ),
+    case(
+        "raw-kinds",
+        "every kind of write to a raw partition, across two epochs",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        kinds::layout_raw,
+        |driver, setting| Box::pin(kinds::act(driver, setting)),
+    ),
+    case(
+        "nvme-kinds",
+        "the same on an NVMe disk, which has FUA",
+        CaseTier::Daily,
+        &modules(["nvme"]),
+        kinds::layout_nvme,
+        |driver, setting| Box::pin(kinds::act(driver, setting)),
+    ),
+    case(
+        "ext4-kinds",
+        "every kind of write to files of an ext4, one of them from another mount namespace",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        kinds::layout_ext4,
+        |driver, setting| Box::pin(kinds::act(driver, setting)),
+    ),
+    case(
+        "series",
+        "a series switched from snapshot to snapshot under writers on the same few blocks",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        series::layout,
+        |driver, setting| Box::pin(series::act(driver, setting)),
+    ),
+    case(
+        "throttled",
+        "writes that a cgroup's limit delays across the snapshot instant",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        throttled::layout,
+        |driver, setting| Box::pin(throttled::act(driver, setting)),
+    ),
+    case(
+        "frozen",
+        "a filesystem that others have frozen when its snapshot is asked for",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        freezing::layout,
+        |driver, setting| Box::pin(freezing::act_frozen(driver, setting)),
+    ),
+    case(
+        "mounted-twice",
+        "a filesystem that is mounted at two places",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        freezing::layout,
+        |driver, setting| Box::pin(freezing::act_twice(driver, setting)),
+    ),
+    case(
+        "remount",
+        "a read-only filesystem that is unmounted and mounted, old and new way, under its snapshot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        freezing::layout,
+        |driver, setting| Box::pin(freezing::act_remount(driver, setting)),
+    ),
+    case(
+        "refusals",
+        "btrfs, a zoned device and one with DAX are refused",
+        CaseTier::Daily,
+        &modules(["btrfs", "null_blk", "nd_e820", "nd_pmem"]),
+        refusals::layout,
+        |driver, setting| Box::pin(refusals::act(driver, setting)),
+    ),
+    case(
+        "whole-disk",
+        "a whole disk that is written through its partitions, COW file on one of them",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        whole_disk::layout,
+        |driver, setting| Box::pin(whole_disk::act(driver, setting)),
+    ),
+    case(
+        "scsi",
+        "a partition of a SCSI disk",
+        CaseTier::Daily,
+        &modules(["virtio_scsi", "sd_mod"]),
+        || raw_writers::layout_on(Bus::Scsi),
+        |driver, setting| Box::pin(raw_writers::act(driver, setting)),
+    ),
+    case(
+        "nvme",
+        "a partition of an NVMe disk",
+        CaseTier::Daily,
+        &modules(["nvme"]),
+        || raw_writers::layout_on(Bus::Nvme),
+        |driver, setting| Box::pin(raw_writers::act(driver, setting)),
+    ),
+    case(
+        "large-sectors",
+        "a partition of a disk with logical blocks of 4096 bytes",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        raw_writers::layout_large_sectors,
+        |driver, setting| Box::pin(raw_writers::act(driver, setting)),
+    ),
+    case(
+        "dm-linear",
+        "a device-mapper device, which works on bios and has no queue to freeze",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(stacked::act(driver, setting, StackKind::Linear)),
+    ),
+    case(
+        "dm-two-pieces",
+        "a logical volume of two pieces that meet inside a block",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(stacked::act(driver, setting, StackKind::TwoPieces)),
+    ),
+    case(
+        "dm-crypt",
+        "an encrypted device; the truth is what the witness saw, decrypted",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_crypt", "xts"]),
+        stacked::layout_crypt,
+        |driver, setting| Box::pin(stacked::act(driver, setting, StackKind::Crypt)),
+    ),
+    case(
+        "dm-thin",
+        "a thin volume",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_thin_pool"]),
+        stacked::layout_thin,
+        |driver, setting| Box::pin(stacked::act(driver, setting, StackKind::Thin)),
+    ),
+    case(
+        "md-raid1",
+        "a RAID 1 of two disks, both with a witness",
+        CaseTier::Daily,
+        &modules(["md_mod", "raid1"]),
+        stacked::layout_mirror,
+        |driver, setting| Box::pin(stacked::act(driver, setting, StackKind::Mirror)),
+    ),
+    case(
+        "loop",
+        "a loop device with direct I/O on a partition",
+        CaseTier::Daily,
+        &modules(["loop"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(stacked::act(driver, setting, StackKind::Loop)),
+    ),
+    case(
+        "ext2-churn",
+        "ext2, served by the ext4 driver, beside a mounted ext4 with the COW file",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        fs_churn::layout_ext2,
+        |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
+    case(
+        "ext3-churn",
+        "ext3, beside a mounted ext4 with the COW file",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        fs_churn::layout_ext3,
+        |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
+    case(
+        "xfs-churn",
+        "xfs that holds its own COW file",
+        CaseTier::Daily,
+        &modules(["xfs"]),
+        fs_churn::layout_xfs,
+        |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
+    case(
+        "f2fs-churn",
+        "f2fs, beside a mounted ext4 with the COW file",
+        CaseTier::Daily,
+        &modules(["f2fs"]),
+        fs_churn::layout_f2fs,
+        |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
 ];
 
 /// All cases.
@@ -193,137 +368,6 @@ pub fn find(name: &str) -> Option<&'static CaseInfo> {
 #[must_use]
 pub fn self_test_cases() -> &'static [CaseInfo] {
     &self_test::CASES
-}
-
-/// The disks of a case.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
-    /// The origin, first partition of the first disk.
-    origin: Partition,
-    /// Whether it is an ext4; else it is filled with sectors that say where they are.
-    origin_is_ext4: bool,
-    /// The second partition, an ext4 for the COW file.
-    cow_home: Option<Partition>,
-    /// Whether the whole disk is the origin, and not only the first partition.
-    whole_disk: bool,
-}
-
-impl Layout {
-    /// Where on the snapshot the first partition, which the writers write, begins.
-    fn writers_shift_bytes(&self) -> u64 {
-        if self.whole_disk {
-            self.origin.offset_bytes()
-        } else {
-            0
-        }
-    }
-
-    /// An ext4 that holds its own COW file.
-    fn ext4(mib: u32) -> Self {
-        let origin = Partition {
-            start: FIRST_SECTOR,
-            sectors: mib * MIB_SECTORS,
-        };
-        Self {
-            origin,
-            origin_is_ext4: true,
-            cow_home: None,
-            whole_disk: false,
-        }
-    }
-
-    /// A raw origin, and an ext4 behind it for the COW file.
-    fn raw(sectors: u32, cow_home_mib: u32) -> Self {
-        let origin = Partition {
-            start: FIRST_SECTOR,
-            sectors,
-        };
-        let start = origin.end().next_multiple_of(PARTITION_ALIGN);
-        let cow_home = Partition {
-            start,
-            sectors: cow_home_mib * MIB_SECTORS,
-        };
-        Self {
-            origin,
-            origin_is_ext4: false,
-            cow_home: Some(cow_home),
-            whole_disk: false,
-        }
-    }
-
-    /// A raw origin and nothing else.
-    fn bare(mib: u32) -> Self {
-        let origin = Partition {
-            start: FIRST_SECTOR,
-            sectors: mib * MIB_SECTORS,
-        };
-        Self {
-            origin,
-            origin_is_ext4: false,
-            cow_home: None,
-            whole_disk: false,
-        }
-    }
-
-    /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
-    fn disk(&self) -> Partition {
-        let end = self.cow_home.unwrap_or(self.origin).end();
-        Partition {
-            start: 0,
-            sectors: end.next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN,
-        }
-    }
-
-    /// What the snapshot is taken of.
-    fn snapshot_origin(&self) -> Partition {
-        if self.whole_disk {
-            self.disk()
-        } else {
-            self.origin
-        }
-    }
-
-    /// Makes the disks and the files beside them.
-    pub(crate) fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
-        let mut partitions = vec![self.origin];
-        partitions.extend(self.cow_home);
-        let path = files.origin();
-        disk::create_partitioned(
-            &path,
-            self.disk().length_bytes(),
-            &partitions,
-            &[self.origin],
-            seed,
-        )?;
-        if self.origin_is_ext4 {
-            disk::make_ext4(&path, self.origin, seed)?;
-        }
-        if let Some(partition) = self.cow_home {
-            disk::make_ext4(&path, partition, seed)?;
-        }
-        disk::copy_sparse(&path, &files.base())?;
-        disk::create_sparse(&files.image(), self.snapshot_origin().length_bytes())?;
-        disk::create_sparse(&files.witness(), 0)?;
-        Ok(())
-    }
-}
-
-/// What a case finds when it starts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setting {
-    layout: Layout,
-    seed: u64,
-}
-
-impl Setting {
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    fn origin_range(&self) -> SectorRange {
-        let origin = self.layout.snapshot_origin();
-        SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
-    }
 }
 
 /// A case that exercised nothing must not pass.

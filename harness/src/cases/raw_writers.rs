@@ -7,12 +7,16 @@ use std::time::Duration;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use crate::verify::{Evidence, SnapshotEvidence};
+use crate::vm::command::Bus;
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;
+
+/// The same in logical blocks of 4096 bytes: 48 MiB and one.
+const LARGE_ORIGIN_SECTORS: u32 = 48 * 2048 + 8;
 
 /// Every block of the origin may be overwritten, and the tracking state needs some room.
 const COW_MIB: u32 = 56;
@@ -48,16 +52,28 @@ pub(super) fn layout() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
+pub(super) fn layout_on(bus: Bus) -> Layout {
+    Layout { bus, ..layout() }
+}
+
+pub(super) fn layout_large_sectors() -> Layout {
+    Layout {
+        logical_block_bytes: 4096,
+        ..Layout::raw(LARGE_ORIGIN_SECTORS, COW_HOME_MIB)
+    }
+}
+
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    prepare(guest).await?;
-    let evidence = write_across_the_instant(guest, setting, ORIGIN, spec(ORIGIN), None).await?;
+    prepare(guest, setting).await?;
+    let origin = setting.origin();
+    let evidence = write_across_the_instant(guest, setting, origin, spec(origin), None).await?;
     tear_down(guest).await?;
     Ok(evidence)
 }
 
-pub(super) async fn prepare(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn prepare(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
     guest.phase("setup");
-    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await
 }
 
@@ -75,7 +91,7 @@ pub(super) async fn write_across_the_instant(
     spec: SnapshotSpec,
     cow_home_at: Option<u64>,
 ) -> CaseResult<Evidence> {
-    let writers = guest.start_workload(writers(device, setting.seed)).await?;
+    let writers = guest.start_workload(writers(device, setting)).await?;
     guest
         .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
             state.bytes_written >= WARM_UP_BYTES
@@ -105,7 +121,7 @@ pub(super) async fn write_across_the_instant(
     guest.phase("copy");
     let origin = setting.layout.snapshot_origin();
     guest.expect_size(SNAPSHOT, origin).await?;
-    guest.copy_device(SNAPSHOT, IMAGE).await?;
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
     let end = guest.stop_workload(&writers).await?;
     let state = guest.active_snapshot(MINOR).await?;
     if end.bytes_written <= overwritten.bytes_written || state.preserved_blocks == 0 {
@@ -115,20 +131,19 @@ pub(super) async fn write_across_the_instant(
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     Ok(Evidence::Snapshot(SnapshotEvidence {
-        marker,
-        origin: setting.origin_range(),
         zeroed,
-        filesystem: false,
-        golden: Vec::new(),
         differing_reads: end.differing_reads,
+        encrypted: setting.layout.encrypted,
+        mirrored: setting.layout.mirrored,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }
 
-fn writers(device: &str, seed: u64) -> WorkloadSpec {
+fn writers(device: &str, setting: &Setting) -> WorkloadSpec {
     WorkloadSpec::RawWriters(RawWritersSpec {
         device: device.into(),
-        seed,
+        seed: setting.seed,
         pairs: 2,
-        discard_every: 24,
+        discard_every: if setting.layout.discards { 24 } else { 0 },
     })
 }

@@ -1,47 +1,99 @@
-//! Origins that are stacked on a partition. What reaches the disk below is what the witness sees, so
-//! the truth is found at the partition's place; the writers and the snapshot know only the device on
-//! top.
+//! Origins that are stacked on a partition, or on two. What reaches the disk below is what the
+//! witness sees, so the truth is found at the partition's place; the writers and the snapshot know
+//! only the device on top.
 
 use cowbird_proto::message::StackKind;
 
-use super::{ORIGIN, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, Driver};
+use super::layout::MIB_SECTORS;
+use super::throttled::{DELAYED, FAILED};
+use super::{Layout, ORIGIN, Setting, raw_writers};
+use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver};
 use crate::verify::Evidence;
 
-/// The first device that device-mapper makes.
-const LINEAR: &str = "/dev/dm-0";
+/// Sectors of a thin volume: a whole number of the pool's blocks.
+const THIN_SECTORS: u32 = 48 * MIB_SECTORS;
 
-const LOOP: &str = "/dev/loop0";
+/// Sectors of a mirror, which counts in KiB; no whole number of blocks.
+const MIRROR_SECTORS: u32 = 48 * MIB_SECTORS + 6;
 
-pub(super) async fn act_linear(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
-    act(guest, setting, StackKind::Linear, LINEAR).await
+/// As for raw writers: the COW file holds all of the origin.
+const COW_HOME_MIB: u32 = 96;
+
+/// The other disk of a mirror, and its first partition.
+const OTHER_HALF: &str = "/dev/vdc1";
+
+/// How the module refuses an origin of which it cannot know when it is quiet.
+const UNCOUNTED: &str = "does not count its I/O in flight";
+
+/// Metadata of a thin pool.
+const METADATA: &str = "/dev/vda3";
+
+pub(super) fn layout_crypt() -> Layout {
+    Layout {
+        encrypted: true,
+        discards: false,
+        ..raw_writers::layout()
+    }
 }
 
-pub(super) async fn act_loop(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
-    act(guest, setting, StackKind::Loop, LOOP).await
+pub(super) fn layout_thin() -> Layout {
+    Layout {
+        discards: false,
+        ..Layout::raw(THIN_SECTORS, COW_HOME_MIB).with_metadata()
+    }
 }
 
-async fn act(
+pub(super) fn layout_mirror() -> Layout {
+    Layout {
+        mirrored: true,
+        ..Layout::raw(MIRROR_SECTORS, COW_HOME_MIB)
+    }
+}
+
+pub(super) async fn act(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     kind: StackKind,
-    expected: &'static str,
 ) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest).await?;
-    let path = guest.stack(ORIGIN, kind).await?;
+    raw_writers::prepare(guest, setting).await?;
+    let (below, expected): (&[&str], _) = match kind {
+        StackKind::Loop => (&[ORIGIN], "/dev/loop0"),
+        StackKind::Linear | StackKind::TwoPieces | StackKind::Crypt => (&[ORIGIN], "/dev/dm-0"),
+        StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),
+        StackKind::Mirror => (&[ORIGIN, OTHER_HALF], "/dev/md0"),
+    };
+    let path = guest.stack(below, kind).await?;
     if path != expected {
         return Err(CaseError::Failed(format!("{path} instead of {expected}")));
     }
     let spec = raw_writers::spec(expected);
-    let evidence =
-        raw_writers::write_across_the_instant(guest, setting, expected, spec, None).await?;
+    let written = raw_writers::write_across_the_instant(guest, setting, expected, spec, None).await;
+    let evidence = match written {
+        // Before 5.14, md counts nothing.
+        Err(CaseError::Failed(reason))
+            if kind == StackKind::Mirror && reason.contains(UNCOUNTED) =>
+        {
+            return Err(CaseError::Unsupported(reason));
+        }
+        // From 5.19 on a write that waits to be encrypted is not counted in flight.
+        Err(CaseError::Failed(reason)) if kind == StackKind::Crypt => {
+            return failed_by_straggler(guest, reason).await;
+        }
+        written => written?,
+    };
     guest.unstack(kind).await?;
     raw_writers::tear_down(guest).await?;
     Ok(evidence)
+}
+
+/// A write that was not seen in flight ends the snapshot, visibly. The writers still have the device;
+/// it goes with the guest.
+async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> CaseResult<Evidence> {
+    let devices = guest.info().await?.devices;
+    let straggled = |device: &&DeviceInfo| device.error_text.contains(DELAYED);
+    let Some(device) = devices.iter().find(straggled) else {
+        return Err(CaseError::Failed(reason));
+    };
+    guest.note(format!("failed as it must: {}", device.error_text));
+    Ok(Evidence::FailedSnapshot(FAILED))
 }

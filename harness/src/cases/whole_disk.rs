@@ -1,7 +1,7 @@
 //! A whole disk as origin. It is written through its partitions only: through one by raw writers,
 //! through the other by the filesystem that also holds the COW file and has to be frozen.
 
-use super::{Layout, ORIGIN, Setting, raw_writers};
+use super::{Layout, Setting, raw_writers};
 use crate::driver::{CaseResult, Driver};
 use crate::verify::Evidence;
 
@@ -16,14 +16,15 @@ pub(super) fn layout() -> Layout {
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest).await?;
+    raw_writers::prepare(guest, setting).await?;
     let cow_home_at = setting
         .layout
         .cow_home
         .map(|home| u64::from(home.start) * 512);
     let spec = raw_writers::spec(DISK);
     let evidence =
-        raw_writers::write_across_the_instant(guest, setting, ORIGIN, spec, cow_home_at).await?;
+        raw_writers::write_across_the_instant(guest, setting, setting.origin(), spec, cow_home_at)
+            .await?;
     raw_writers::tear_down(guest).await?;
     Ok(evidence)
 }

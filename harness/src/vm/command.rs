@@ -25,13 +25,28 @@ const WITNESS_SECTOR_BYTES: u32 = 512;
 /// that is nearly complete.
 const WITNESS_SUPER_INTERVAL: u32 = 64;
 
-/// A disk of the guest. In the guest they are `/dev/vda`, `/dev/vdb` and so on.
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// `/dev/vda` and so on.
+    Virtio,
+    /// `/dev/sda`, behind a virtio controller; has FUA.
+    Scsi,
+    /// `/dev/nvme0n1`; has FUA.
+    Nvme,
+}
+
+/// A disk of the guest. On one bus they are named in their order.
 #[derive(Debug, Clone)]
 pub struct Disk {
     /// Raw image file.
     pub image: PathBuf,
     /// Where the witness writes what it sees, if this disk has a witness. Must exist.
     pub witness: Option<PathBuf>,
+    /// How it is attached.
+    pub bus: Bus,
+    /// Unit of its reads and writes, bytes.
+    pub logical_block_bytes: u32,
 }
 
 /// A virtual machine to be.
@@ -198,6 +213,20 @@ impl Arguments {
                 top
             }
         };
-        self.flags(&["-device", &format!("virtio-blk-pci,drive={drive}")]);
+        let device = match disk.bus {
+            Bus::Virtio => "virtio-blk-pci",
+            Bus::Scsi => {
+                self.flags(&["-device", "virtio-scsi-pci"]);
+                "scsi-hd"
+            }
+            Bus::Nvme => "nvme,serial=cowbird",
+        };
+        let bytes = disk.logical_block_bytes;
+        self.flags(&[
+            "-device",
+            &format!(
+                "{device},drive={drive},logical_block_size={bytes},physical_block_size={bytes}"
+            ),
+        ]);
     }
 }

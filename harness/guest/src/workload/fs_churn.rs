@@ -158,7 +158,7 @@ fn spoil_golden_files(
 
 /// Where on the device the start of a range of a file lies, as far as it lies in one piece; bytes.
 /// `None` when it has no place yet, or it cannot be found out: then it is not chased.
-fn place_of(file: &File, offset: u64, length: u64) -> Option<Range<u64>> {
+pub(super) fn place_of(file: &File, offset: u64, length: u64) -> Option<Range<u64>> {
     let (extents, _) = sys::fiemap(file, offset, false).ok()?;
     let extent = extents.first()?;
     let inside = offset.checked_sub(extent.logical)?;

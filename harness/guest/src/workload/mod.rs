@@ -4,9 +4,13 @@ mod chaser;
 mod fs_churn;
 mod hot;
 mod journal;
+mod kinds;
 mod range_locks;
 mod raw_writers;
 mod snapshot_view;
+mod throttled;
+
+pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -55,6 +59,7 @@ pub struct Shared {
     block_reads: AtomicU64,
     differing_reads: AtomicU64,
     threads_running: AtomicU32,
+    left_out: Mutex<Vec<String>>,
     error: Mutex<Option<GuestError>>,
     hunt: Mutex<Option<Arc<Hunt>>>,
     journals: Mutex<Vec<Arc<Mutex<Journal>>>>,
@@ -76,6 +81,8 @@ impl Workloads {
             WorkloadSpec::FsChurn(spec) => fs_churn::prepare(spec)?,
             WorkloadSpec::RawWriters(spec) => raw_writers::prepare(spec)?,
             WorkloadSpec::Hot(spec) => hot::prepare(spec)?,
+            WorkloadSpec::Kinds(spec) => kinds::prepare(spec)?,
+            WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(
@@ -166,6 +173,7 @@ impl Shared {
             block_reads: AtomicU64::new(0),
             differing_reads: AtomicU64::new(0),
             threads_running: AtomicU32::new(threads),
+            left_out: Mutex::new(Vec::new()),
             error: Mutex::new(None),
             hunt: Mutex::new(None),
             journals: Mutex::new(Vec::new()),
@@ -194,6 +202,14 @@ impl Shared {
         counter.fetch_add(value, Ordering::Relaxed);
     }
 
+    /// A part of the workload that cannot be run here, with the reason.
+    fn leave_out(&self, what: String) {
+        self.left_out
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(what);
+    }
+
     /// The first error of any thread ends the workload.
     fn fail(&self, error: GuestError) {
         self.stop.store(true, Ordering::Release);
@@ -217,6 +233,11 @@ impl Shared {
             differing_reads: get(&self.differing_reads),
             threads_running: self.threads_running.load(Ordering::Acquire),
             finished: self.finished.load(Ordering::Acquire),
+            left_out: self
+                .left_out
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             error: self
                 .error
                 .lock()

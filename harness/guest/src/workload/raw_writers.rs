@@ -38,6 +38,9 @@ const MAX_DISCARD_SECTORS: u64 = 1024;
 /// The buffered writer owns the last one of so many parts.
 const BUFFERED_SHARE: u64 = 8;
 
+/// Every so many writes, the buffered writer writes the end of the device.
+const END_EVERY: u64 = 6;
+
 /// The buffered writer syncs after so many writes.
 const SYNC_EVERY: u64 = 16;
 
@@ -57,6 +60,18 @@ enum Step {
 }
 
 impl Step {
+    /// The same on whole logical blocks of so many sectors. Two steps that meet still do.
+    fn on_whole(self, unit: u64) -> Self {
+        let whole = |range: Range<u64>| range.start / unit * unit..range.end / unit * unit;
+        match self {
+            _ if whole(self.range()).is_empty() => Self::Nothing,
+            Self::Write(range) => Self::Write(whole(range)),
+            Self::Discard(range) => Self::Discard(whole(range)),
+            Self::ZeroOut(range) => Self::ZeroOut(whole(range)),
+            Self::Nothing => Self::Nothing,
+        }
+    }
+
     fn range(&self) -> Range<u64> {
         match self {
             Self::Write(range) | Self::Discard(range) | Self::ZeroOut(range) => range.clone(),
@@ -78,7 +93,11 @@ pub fn prepare(spec: RawWritersSpec) -> GuestResult<Parts> {
     }
     // Pages of the page cache are 4096 bytes: the border lies between two.
     let border = (sectors - sectors / BUFFERED_SHARE) / BLOCK_SECTORS * BLOCK_SECTORS;
+    let unit = sys::logical_block_bytes(&device)
+        .context(format_args!("logical block size of {}", spec.device))?
+        / SECTOR_BYTES as u64;
     let field = Arc::new(Field {
+        unit,
         spec,
         device,
         sectors: border,
@@ -124,6 +143,8 @@ struct Field {
     device: File,
     /// The pairs own the sectors below.
     sectors: u64,
+    /// Sectors of a logical block.
+    unit: u64,
     locks: RangeLocks,
     /// By block.
     touched: Mutex<Vec<bool>>,
@@ -209,7 +230,7 @@ impl Planner {
     ) -> Option<[Step; 2]> {
         self.turns += 1;
         for _ in 0..PLAN_TRIES {
-            let steps = self.propose(field);
+            let steps = self.propose(field).map(|step| step.on_whole(field.unit));
             *held = field.locks.try_hold(&[steps[0].range(), steps[1].range()]);
             if held.is_some() {
                 field.touch(&steps);
@@ -403,13 +424,19 @@ fn run_buffered(
         .open(&spec.device)
         .context(format_args!("open {}", spec.device))?;
     let mut buffer = vec![0; MAX_WRITE_SECTORS as usize * SECTOR_BYTES];
-    let mut generation = 0;
+    let mut generation = 0_u64;
     while !shared.stopping() {
         generation += 1;
         let sectors = rng
             .between(1, MAX_WRITE_SECTORS)
             .min(owned.end - owned.start);
-        let start = owned.start + rng.below(owned.end - owned.start - sectors + 1);
+        let last_start = owned.end - sectors;
+        // The last block may be a short one: it is worth more than its share.
+        let start = if generation.is_multiple_of(END_EVERY) {
+            last_start
+        } else {
+            owned.start + rng.below(last_start - owned.start + 1)
+        };
         let bytes = &mut buffer[..sectors as usize * SECTOR_BYTES];
         let first = SectorIdentity {
             identity: IDENTITY,

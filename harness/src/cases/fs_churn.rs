@@ -1,12 +1,15 @@
-//! ext4 that holds its own COW file, with several writers that create, overwrite, append,
-//! truncate, rename and delete across the snapshot instant and while the snapshot is copied, each
-//! chased by a reader of the snapshot.
+//! A filesystem with several writers that create, overwrite, append, truncate, rename and delete
+//! across the snapshot instant and while the snapshot is copied, each chased by a reader of the
+//! snapshot. ext4 and xfs hold their own COW file; the others cannot give a file fixed blocks.
 
 use std::time::Duration;
 
+use cowbird_model::BlockSet;
 use cowbird_proto::message::{Chase, FsChurnSpec, WorkloadSpec};
 
-use super::{IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::layout::MIB_SECTORS;
+use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
+use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use crate::verify::{Evidence, SnapshotEvidence};
 
@@ -14,17 +17,17 @@ use crate::verify::{Evidence, SnapshotEvidence};
 /// emulation the copy costs 20 ms per MiB.
 const ORIGIN_MIB: u32 = 112;
 
+/// Size of an origin whose COW file lies elsewhere.
+const ORIGIN_ALONE_MIB: u32 = 72;
+
+/// The filesystem of such a COW file, with its journal and inode tables.
+const COW_HOME_MIB: u32 = 64;
+
 const MOUNT: &str = "/mnt/origin";
 
 /// The COW file must hold everything that is overwritten after the instant: the budget of the
 /// workload, rounded up to blocks, and the filesystem's own writes.
-const SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: "/mnt/origin/.cowbird",
-    cow_mib: 40,
-    cache_mib: 8,
-    minor: MINOR,
-};
+const COW_MIB: u32 = 40;
 
 /// Data written after the instant.
 const BUDGET_AFTER_EPOCH_BYTES: u64 = 18 << 20;
@@ -42,14 +45,54 @@ const OVERWRITE_LIMIT: Duration = Duration::from_secs(60);
 /// Time for the warm-up.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) fn layout() -> Layout {
-    Layout::ext4(ORIGIN_MIB)
+pub(super) fn layout_ext4() -> Layout {
+    Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
+}
+
+pub(super) fn layout_xfs() -> Layout {
+    Layout::filesystem(Filesystem::Xfs, ORIGIN_MIB)
+}
+
+pub(super) fn layout_ext2() -> Layout {
+    layout_alone(Filesystem::Ext2)
+}
+
+pub(super) fn layout_ext3() -> Layout {
+    layout_alone(Filesystem::Ext3)
+}
+
+pub(super) fn layout_f2fs() -> Layout {
+    layout_alone(Filesystem::F2fs)
+}
+
+fn layout_alone(kind: Filesystem) -> Layout {
+    Layout {
+        filesystem: Some(kind),
+        ..Layout::raw(ORIGIN_ALONE_MIB * MIB_SECTORS, COW_HOME_MIB)
+    }
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let layout = setting.layout();
+    let filesystem = layout.filesystem.unwrap_or(Filesystem::Ext4);
+    let spec = SnapshotSpec {
+        origin: setting.origin(),
+        cow_file: match layout.cow_home {
+            None => "/mnt/origin/.cowbird",
+            Some(_) => "/mnt/cow/snapshot.cow",
+        },
+        cow_mib: COW_MIB,
+        cache_mib: 8,
+        minor: MINOR,
+    };
     guest.phase("setup");
     // Discards of deleted files are writes, too.
-    guest.mount(ORIGIN, MOUNT, "discard").await?;
+    guest
+        .mount_as(setting.origin(), MOUNT, filesystem.name(), "discard")
+        .await?;
+    if layout.cow_home.is_some() {
+        guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    }
     guest.insert_module().await?;
     let churn = guest.start_workload(churn(setting.seed)).await?;
     guest
@@ -59,8 +102,11 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         .await?;
 
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(SPEC).await?;
-    let zeroed = guest.own_blocks(SPEC).await?;
+    let marker = guest.setup_snapshot(spec).await?;
+    let zeroed = match layout.cow_home {
+        None => guest.own_blocks(spec).await?,
+        Some(_) => BlockSet::new(),
+    };
     let chase = Chase {
         snapshot: SNAPSHOT.into(),
         shift_bytes: 0,
@@ -76,8 +122,8 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         .await?;
 
     guest.phase("copy");
-    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
-    guest.copy_device(SNAPSHOT, IMAGE).await?;
+    guest.expect_size(SNAPSHOT, layout.origin).await?;
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
     let end = guest.stop_workload(&churn).await?;
     let device = guest.active_snapshot(MINOR).await?;
     if end.bytes_written <= overwritten.bytes_written || device.preserved_blocks == 0 {
@@ -87,14 +133,17 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
+    if layout.cow_home.is_some() {
+        guest.unmount(COW_MOUNT).await?;
+    }
     guest.remove_module().await?;
+    let checkable = filesystem.is_ext();
     Ok(Evidence::Snapshot(SnapshotEvidence {
-        marker,
-        origin: setting.origin_range(),
         zeroed,
-        filesystem: true,
-        golden: churn.golden,
+        filesystem: checkable,
+        golden: if checkable { churn.golden } else { Vec::new() },
         differing_reads: end.differing_reads,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }
 

@@ -1,0 +1,247 @@
+//! What is on the disks of a case, how they are attached, and what they are called in the guest.
+
+use cowbird_model::{Sector, SectorRange};
+
+use crate::disk::{self, Filesystem, Partition};
+use crate::error::HarnessResult;
+use crate::verify::CellFiles;
+use crate::vm::command::{Bus, Disk};
+
+/// Where the first partition starts, sectors: 1 MiB, as partitioning tools do it.
+const FIRST_SECTOR: u32 = 2048;
+
+/// Partitions start at multiples of this, sectors.
+const PARTITION_ALIGN: u32 = 2048;
+
+/// Sectors of one MiB.
+pub(super) const MIB_SECTORS: u32 = 2048;
+
+/// Sectors of the pool metadata of a thin volume: 4 MiB.
+const METADATA_SECTORS: u32 = 4 * MIB_SECTORS;
+
+/// Unit of the disks where a case says nothing else, bytes.
+const LOGICAL_BLOCK_BYTES: u32 = 512;
+
+/// The disks of a case. The second one is always the image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    /// The origin, first partition of the first disk.
+    pub(super) origin: Partition,
+    /// What it holds; else it is filled with sectors that say where they are.
+    pub(super) filesystem: Option<Filesystem>,
+    /// The second partition, an ext4 for the COW file.
+    pub(super) cow_home: Option<Partition>,
+    /// The third partition, all zeros, for the metadata of a thin pool.
+    pub(super) metadata: Option<Partition>,
+    /// Whether the whole disk is the origin, and not only the first partition.
+    pub(super) whole_disk: bool,
+    /// Whether a third disk begins as a copy of the first, with a witness of its own.
+    pub(super) mirrored: bool,
+    /// Whether the origin is encrypted on the disk.
+    pub(super) encrypted: bool,
+    /// Whether the origin lets discards through.
+    pub(super) discards: bool,
+    /// How the first disk is attached.
+    pub(super) bus: Bus,
+    /// Unit of the first disk, bytes.
+    pub(super) logical_block_bytes: u32,
+    /// Further parameters of the kernel.
+    pub(crate) kernel_parameters: &'static str,
+}
+
+impl Layout {
+    /// A filesystem that holds its own COW file.
+    pub(super) fn filesystem(kind: Filesystem, mib: u32) -> Self {
+        Self {
+            filesystem: Some(kind),
+            ..Self::bare(mib)
+        }
+    }
+
+    /// A raw origin, and an ext4 behind it for the COW file.
+    pub(super) fn raw(sectors: u32, cow_home_mib: u32) -> Self {
+        let origin = Partition {
+            start: FIRST_SECTOR,
+            sectors,
+        };
+        Self {
+            origin,
+            cow_home: Some(Self::behind(origin, cow_home_mib * MIB_SECTORS)),
+            ..Self::bare(0)
+        }
+    }
+
+    /// A raw origin and nothing else.
+    pub(crate) fn bare(mib: u32) -> Self {
+        Self {
+            origin: Partition {
+                start: FIRST_SECTOR,
+                sectors: mib * MIB_SECTORS,
+            },
+            filesystem: None,
+            cow_home: None,
+            metadata: None,
+            whole_disk: false,
+            mirrored: false,
+            encrypted: false,
+            discards: true,
+            bus: Bus::Virtio,
+            logical_block_bytes: LOGICAL_BLOCK_BYTES,
+            kernel_parameters: "",
+        }
+    }
+
+    /// The same with a third partition for the metadata of a thin pool.
+    pub(super) fn with_metadata(self) -> Self {
+        let last = self.cow_home.unwrap_or(self.origin);
+        Self {
+            metadata: Some(Self::behind(last, METADATA_SECTORS)),
+            ..self
+        }
+    }
+
+    fn behind(partition: Partition, sectors: u32) -> Partition {
+        Partition {
+            start: partition.end().next_multiple_of(PARTITION_ALIGN),
+            sectors,
+        }
+    }
+
+    /// Where on the snapshot the first partition, which the writers write, begins.
+    pub(super) fn writers_shift_bytes(&self) -> u64 {
+        if self.whole_disk {
+            self.origin.offset_bytes()
+        } else {
+            0
+        }
+    }
+
+    /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
+    fn disk(&self) -> Partition {
+        let last = self.metadata.or(self.cow_home).unwrap_or(self.origin);
+        Partition {
+            start: 0,
+            sectors: last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN,
+        }
+    }
+
+    /// What the snapshot is taken of.
+    pub(super) fn snapshot_origin(&self) -> Partition {
+        if self.whole_disk {
+            self.disk()
+        } else {
+            self.origin
+        }
+    }
+
+    /// Makes the disks and the files beside them.
+    pub(crate) fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+        let mut partitions = vec![self.origin];
+        partitions.extend(self.cow_home);
+        partitions.extend(self.metadata);
+        let path = files.origin();
+        disk::create_partitioned(
+            &path,
+            self.disk().length_bytes(),
+            self.logical_block_bytes,
+            &partitions,
+            &[self.origin],
+            seed,
+        )?;
+        if let Some(kind) = self.filesystem {
+            disk::make_filesystem(kind, &path, self.origin, seed)?;
+        }
+        if let Some(partition) = self.cow_home {
+            disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;
+        }
+        disk::copy_sparse(&path, &files.base())?;
+        if self.mirrored {
+            disk::copy_sparse(&path, &files.mirror())?;
+            disk::create_sparse(&files.mirror_witness(), 0)?;
+        }
+        disk::create_sparse(&files.image(), self.snapshot_origin().length_bytes())?;
+        disk::create_sparse(&files.witness(), 0)?;
+        Ok(())
+    }
+
+    /// The disks as the machine gets them.
+    pub(crate) fn attach(&self, files: &CellFiles) -> Vec<Disk> {
+        let mut disks = vec![
+            Disk {
+                image: files.origin(),
+                witness: Some(files.witness()),
+                bus: self.bus,
+                logical_block_bytes: self.logical_block_bytes,
+            },
+            Disk {
+                image: files.image(),
+                witness: None,
+                bus: Bus::Virtio,
+                logical_block_bytes: LOGICAL_BLOCK_BYTES,
+            },
+        ];
+        if self.mirrored {
+            disks.push(Disk {
+                image: files.mirror(),
+                witness: Some(files.mirror_witness()),
+                ..disks[0].clone()
+            });
+        }
+        disks
+    }
+}
+
+/// What a case finds when it starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(super) layout: Layout,
+    pub(super) seed: u64,
+}
+
+impl Setting {
+    /// The disks.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The origin as sectors of the first disk.
+    pub(super) fn origin_range(&self) -> SectorRange {
+        let origin = self.layout.snapshot_origin();
+        SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
+    }
+
+    /// The first disk in the guest, as a name without its folder.
+    pub(super) fn disk_name(&self) -> &'static str {
+        match self.layout.bus {
+            Bus::Virtio => "vda",
+            Bus::Scsi => "sda",
+            Bus::Nvme => "nvme0n1",
+        }
+    }
+
+    /// The first partition of the first disk.
+    pub(super) fn origin(&self) -> &'static str {
+        match self.layout.bus {
+            Bus::Virtio => "/dev/vda1",
+            Bus::Scsi => "/dev/sda1",
+            Bus::Nvme => "/dev/nvme0n1p1",
+        }
+    }
+
+    /// The second partition of the first disk.
+    pub(super) fn cow_home(&self) -> &'static str {
+        match self.layout.bus {
+            Bus::Virtio => "/dev/vda2",
+            Bus::Scsi => "/dev/sda2",
+            Bus::Nvme => "/dev/nvme0n1p2",
+        }
+    }
+
+    /// The disk for the image.
+    pub(super) fn image(&self) -> &'static str {
+        match self.layout.bus {
+            Bus::Virtio => "/dev/vdb",
+            Bus::Scsi | Bus::Nvme => "/dev/vda",
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What cannot be snapshot correctly is refused, for a reason that names it.
+
+use cowbird_proto::message::Request;
+
+use super::{COW_MOUNT, Layout, Setting, raw_writers};
+use crate::disk::Filesystem;
+use crate::driver::{CaseResult, Driver};
+use crate::verify::Evidence;
+
+/// The smallest btrfs that its tools make, sectors.
+const BTRFS_SECTORS: u32 = 128 * 2048;
+
+const COW_HOME_MIB: u32 = 80;
+
+/// Memory of the guest that becomes a persistent one, which filesystems map directly.
+const PERSISTENT_MEMORY: &str = "memmap=32M!768M";
+
+pub(super) fn layout() -> Layout {
+    Layout {
+        filesystem: Some(Filesystem::Btrfs),
+        kernel_parameters: PERSISTENT_MEMORY,
+        ..Layout::raw(BTRFS_SECTORS, COW_HOME_MIB)
+    }
+}
+
+pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.phase("refuse");
+    guest
+        .mount_as(setting.origin(), "/mnt/origin", "btrfs", "")
+        .await?;
+    guest
+        .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
+        .await?;
+    guest.unmount("/mnt/origin").await?;
+
+    // It is loaded without zones at first.
+    let name = "null_blk".to_owned();
+    guest.prepare(Request::RemoveModule { name }).await?;
+    let request = Request::InsertModule {
+        path: "/lib/null_blk.ko".to_owned(),
+        params: "zoned=1 zone_size=16 gb=1 nr_devices=1".to_owned(),
+    };
+    guest.prepare(request).await?;
+    guest
+        .expect_refusal(raw_writers::spec("/dev/nullb0"), "zoned")
+        .await?;
+
+    guest
+        .expect_refusal(raw_writers::spec("/dev/pmem0"), "DAX")
+        .await?;
+
+    guest.phase("teardown");
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::WitnessOnly)
+}

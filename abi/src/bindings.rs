@@ -29,8 +29,9 @@ pub const COWBIRD_STATE_UNVERIFIED_INCREMENTAL: u32 = 4;
 pub const COWBIRD_STATE_UNVERIFIED_SNAPSHOT: u32 = 5;
 pub const COWBIRD_HEADER_MAGIC: &[u8; 9] = b"COWBIRD\x01\0";
 pub const COWBIRD_HEADER_MAGIC_BYTES: u32 = 8;
-pub const COWBIRD_HEADER_VERSION: u32 = 1;
+pub const COWBIRD_HEADER_VERSION: u32 = 2;
 pub const COWBIRD_HEADER_BYTES: u32 = 4096;
+pub const COWBIRD_HEADER_COW_ON_ORIGIN: u32 = 1;
 pub type __u8 = ::core::ffi::c_uchar;
 pub type __s32 = ::core::ffi::c_int;
 pub type __u32 = ::core::ffi::c_uint;
@@ -268,8 +269,16 @@ pub struct cowbird_header {
     pub origin_sectors: __le64,
     pub cow_slots: __le64,
     pub flags: __le32,
-    pub reserved: __le32,
-    pub zeros: [__u8; 4028usize],
+    pub extent_count: __le32,
+    pub origin_start: __le64,
+    pub before_epoch: __le64,
+    pub sector: __le64,
+    pub extents_sector: __le64,
+    pub data_first: __le64,
+    pub region_shift: __le32,
+    pub reserved: [__u8; 400usize],
+    pub sector_crc32c: __le32,
+    pub zeros: [__u8; 3580usize],
     pub crc32c: __le32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -301,11 +310,35 @@ const _: () = {
         "Offset of field: cowbird_header::flags",
     ][::core::mem::offset_of!(cowbird_header, flags) - 56usize];
     [
+        "Offset of field: cowbird_header::extent_count",
+    ][::core::mem::offset_of!(cowbird_header, extent_count) - 60usize];
+    [
+        "Offset of field: cowbird_header::origin_start",
+    ][::core::mem::offset_of!(cowbird_header, origin_start) - 64usize];
+    [
+        "Offset of field: cowbird_header::before_epoch",
+    ][::core::mem::offset_of!(cowbird_header, before_epoch) - 72usize];
+    [
+        "Offset of field: cowbird_header::sector",
+    ][::core::mem::offset_of!(cowbird_header, sector) - 80usize];
+    [
+        "Offset of field: cowbird_header::extents_sector",
+    ][::core::mem::offset_of!(cowbird_header, extents_sector) - 88usize];
+    [
+        "Offset of field: cowbird_header::data_first",
+    ][::core::mem::offset_of!(cowbird_header, data_first) - 96usize];
+    [
+        "Offset of field: cowbird_header::region_shift",
+    ][::core::mem::offset_of!(cowbird_header, region_shift) - 104usize];
+    [
         "Offset of field: cowbird_header::reserved",
-    ][::core::mem::offset_of!(cowbird_header, reserved) - 60usize];
+    ][::core::mem::offset_of!(cowbird_header, reserved) - 108usize];
+    [
+        "Offset of field: cowbird_header::sector_crc32c",
+    ][::core::mem::offset_of!(cowbird_header, sector_crc32c) - 508usize];
     [
         "Offset of field: cowbird_header::zeros",
-    ][::core::mem::offset_of!(cowbird_header, zeros) - 64usize];
+    ][::core::mem::offset_of!(cowbird_header, zeros) - 512usize];
     [
         "Offset of field: cowbird_header::crc32c",
     ][::core::mem::offset_of!(cowbird_header, crc32c) - 4092usize];

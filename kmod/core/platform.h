@@ -8,9 +8,12 @@
 #define COWBIRD_CORE_PLATFORM_H
 
 #ifdef __KERNEL__
+#include <linux/compiler.h>
 #include <linux/errno.h>
 #include <linux/string.h>
 #include <linux/types.h>
+#define CB_READ_ONCE(x) READ_ONCE(x)
+#define CB_WRITE_ONCE(x, value) WRITE_ONCE(x, value)
 #else
 #include <errno.h>
 #include <stdbool.h>
@@ -21,6 +24,8 @@ typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
+#define CB_READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
+#define CB_WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
 #endif
 
 #define CB_SECTOR_BYTES 512u

@@ -9,10 +9,15 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event)
 	case CB_EVENT_BEGIN:
 		return phase == CB_PHASE_HOLDING ? CB_PHASE_ACTIVE : -EINVAL;
 	case CB_EVENT_TRACK:
-		return phase == CB_PHASE_ACTIVE ? CB_PHASE_TRACKING : -EINVAL;
+		return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
+				       phase == CB_PHASE_SPOILT ?
+			       CB_PHASE_TRACKING :
+			       -EINVAL;
+	case CB_EVENT_SPOIL:
+		return phase == CB_PHASE_ACTIVE ? CB_PHASE_SPOILT : -EINVAL;
 	case CB_EVENT_FAIL:
 		return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
-				       phase == CB_PHASE_TRACKING ?
+				       phase == CB_PHASE_SPOILT || phase == CB_PHASE_TRACKING ?
 			       CB_PHASE_FAILED :
 			       -EINVAL;
 	case CB_EVENT_CLOSE:
@@ -22,15 +27,24 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event)
 	}
 }
 
-enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool advisory)
+enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool marked,
+				     bool advisory)
 {
-	if (phase == CB_PHASE_HOLDING)
+	switch (phase) {
+	case CB_PHASE_HOLDING:
 		return CB_WRITE_HOLD;
-	if (phase == CB_PHASE_ACTIVE && !preserved)
-		return advisory ? CB_WRITE_ABSORB : CB_WRITE_HOLD;
-	if (phase == CB_PHASE_TRACKING && !preserved)
-		return CB_WRITE_NOTE;
-	return CB_WRITE_PASS;
+	case CB_PHASE_ACTIVE:
+		if (!preserved && advisory)
+			return CB_WRITE_ABSORB;
+		return preserved && marked ? CB_WRITE_PASS : CB_WRITE_HOLD;
+	case CB_PHASE_SPOILT:
+	case CB_PHASE_TRACKING:
+		if (!marked)
+			return CB_WRITE_HOLD;
+		return preserved ? CB_WRITE_PASS : CB_WRITE_NOTE;
+	default:
+		return CB_WRITE_PASS;
+	}
 }
 
 enum cb_read_source cb_read_decide(enum cb_phase phase, bool own, bool preserved, bool in_memory)

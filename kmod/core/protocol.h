@@ -6,17 +6,25 @@
  * Phases of a snapshot:
  *
  *   NEW --gate--> HOLDING --begin--> ACTIVE --track--> TRACKING
- *    |               |                  |                 |
- *    |               +------ fail ------+-----------------+--> FAILED
- *    +------ close (from any) --------------------------------> CLOSING
+ *                    |                  |                 |   ^
+ *                    |                  +--spoil--> SPOILT --track
+ *                    |                  |             |   |
+ *                    +------ fail ------+-------------+---+--> FAILED
  *
  * NEW      tracked, but every write passes; nobody can read the snapshot
  * HOLDING  every write to the origin is held: the cut is being made
  * ACTIVE   a write passes once all of its blocks are preserved
+ * SPOILT   the snapshot is lost and its reads fail; otherwise as TRACKING
  * TRACKING a write passes once all of its blocks are noted as changed; there is
  *          no snapshot to read
- * FAILED   every write passes, every snapshot read fails; stays until closed
- * CLOSING  as FAILED, while the snapshot is taken apart
+ * FAILED   tracking is lost: every write passes, every snapshot read fails
+ * CLOSING  as FAILED, while it is taken apart; from any phase
+ *
+ * In ACTIVE, SPOILT and TRACKING a write passes only when the disk knows of it:
+ * the regions that it touches are marked on stable storage, and the state there
+ * is not clean (invariant 6).
+ *
+ * A series that was saved is taken up again from HOLDING too, by begin or track.
  */
 #ifndef COWBIRD_CORE_PROTOCOL_H
 #define COWBIRD_CORE_PROTOCOL_H
@@ -30,15 +38,17 @@ enum cb_phase {
 	CB_PHASE_TRACKING,
 	CB_PHASE_FAILED,
 	CB_PHASE_CLOSING,
+	CB_PHASE_SPOILT,
 	CB_PHASE_COUNT,
 };
 
 enum cb_event {
 	CB_EVENT_GATE, /* start to hold writes */
 	CB_EVENT_BEGIN, /* nothing in flight, header on disk: the epoch begins */
-	CB_EVENT_TRACK, /* the snapshot is given up, changes go on to be noted */
-	CB_EVENT_FAIL,
+	CB_EVENT_TRACK, /* no snapshot any more, changes go on to be noted */
+	CB_EVENT_FAIL, /* changes can no longer be tracked */
 	CB_EVENT_CLOSE,
+	CB_EVENT_SPOIL, /* the snapshot can no longer be kept */
 	CB_EVENT_COUNT,
 };
 
@@ -55,12 +65,14 @@ enum cb_write_action {
 /*
  * What to do with a write. preserved: all blocks that it touches are, or are
  * noted as changed, which is the same bit: within an epoch a block is preserved
- * because it was written. advisory:
- * a discard, which a device is free to ignore; preserving what it touches would
- * cost COW space for all of a filesystem's free blocks, so it is ignored while
- * the snapshot needs any of them. Write-zeroes and secure erase are not advisory.
+ * because it was written. marked: the disk knows of the write, as above.
+ * advisory: a discard, which a device is free to ignore; preserving what it
+ * touches would cost COW space for all of a filesystem's free blocks, so it is
+ * ignored while the snapshot needs any of them. Write-zeroes and secure erase
+ * are not advisory.
  */
-enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool advisory);
+enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool marked,
+				     bool advisory);
 
 enum cb_read_source {
 	CB_READ_ORIGIN, /* provisional: cb_read_confirm decides afterwards */

@@ -106,10 +106,24 @@ int cb_header_prepare(struct cb_device *dev)
 {
 	struct cb_header header = {
 		.epoch = dev->epoch,
+		.origin_start = dev->geom.start,
 		.origin_sectors = dev->geom.sectors,
 		.cow_slots = dev->extents.slots,
+		.data_first = dev->layout.data_first,
+		.extent_count = dev->extents.count,
+		.region_shift = dev->layout.region_shift,
+		.flags = dev->cow_on_origin ? CB_HEADER_COW_ON_ORIGIN : 0,
 	};
 	void *address;
+	u64 run;
+	int ret;
+
+	ret = cb_extents_slot(&dev->extents, 0, &header.sector, &run);
+	if (!ret)
+		ret = cb_extents_slot(&dev->extents, dev->layout.extents_first,
+				      &header.extents_sector, &run);
+	if (ret)
+		return ret;
 
 	init_completion(&dev->header_done);
 	dev->header_page = alloc_page(GFP_KERNEL);

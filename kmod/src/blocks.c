@@ -160,9 +160,8 @@ int cb_blocks_init(struct cb_device *dev)
 	if (!dev->preserved || !buckets || !block_of)
 		return -ENOMEM;
 	dev->own_blocks = cb_blocks_count_own(dev);
-	/* Slot 0 keeps the epoch header. */
-	dev->slots_reserved = 1;
-	dev->slots_used = 1;
+	dev->slots_reserved = dev->layout.data_first;
+	dev->slots_used = dev->layout.data_first;
 	return cb_blocks_init_entries(dev);
 }
 

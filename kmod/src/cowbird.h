@@ -45,6 +45,7 @@
 #include "core/geom.h"
 #include "core/header.h"
 #include "core/protocol.h"
+#include "core/reload.h"
 #include "core/slotmap.h"
 
 #undef pr_fmt
@@ -145,6 +146,7 @@ struct cb_device {
 	struct gendisk *cow_disk;
 	u64 cow_base; /* first sector of cow_bdev on its disk */
 	struct cb_extents extents;
+	struct cb_layout layout;
 	bool cow_on_origin; /* the COW file lies on the origin's disk */
 	bool watches_ends; /* see audit.c */
 	u64 own_blocks; /* blocks of the origin that belong to the COW file */

@@ -208,9 +208,12 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 			      cb_disk_sectors(dev->cow_disk));
 	if (ret)
 		return cb_refuse(setup->reason, ret, "the COW file's extents cannot be used");
-	if (dev->extents.slots < 2)
-		return cb_refuse(setup->reason, -ENOSPC,
-				 "the COW file is too small to keep a single block");
+	ret = cb_layout_init(&dev->layout, dev->block_count, dev->extents.slots,
+			     dev->extents.count);
+	if (ret)
+		return cb_refuse(setup->reason, ret,
+				 "the COW file is too small: %llu KiB of it are needed besides preserved blocks",
+				 (unsigned long long)dev->layout.data_first * (CB_BLOCK_BYTES / 1024));
 	return 0;
 }
 

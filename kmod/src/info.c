@@ -66,7 +66,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	spin_lock_irqsave(&dev->lock, flags);
 	memcpy(error_text, dev->error_text, sizeof(error_text));
 	held = dev->held_count;
-	slots_used = dev->slotmap.used + 1;
+	slots_used = dev->slotmap.used + dev->layout.data_first;
 	spin_unlock_irqrestore(&dev->lock, flags);
 
 	seq_printf(out, "{\"minor\": %u, \"cow_file\": ", dev->minor);

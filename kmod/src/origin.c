@@ -42,7 +42,8 @@ enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
 {
 	bool preserved = cb_next_unpreserved(dev, touched->first, touched->last) > touched->last;
 
-	return cb_write_decide(cb_phase_of(dev), preserved, bio_op(bio) == REQ_OP_DISCARD);
+	return cb_write_decide(cb_phase_of(dev), preserved, true,
+			       bio_op(bio) == REQ_OP_DISCARD);
 }
 
 void cb_origin_note(struct cb_device *dev, u64 first, u64 last)

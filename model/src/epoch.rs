@@ -6,15 +6,16 @@
 //!
 //! ```text
 //!    0  magic          8 bytes  "COWBIRD" 0x01
-//!    8  version        u32      1
+//!    8  version        u32      2
 //!   12  header bytes   u32      4096
 //!   16  uuid           16 bytes series of snapshots
 //!   32  epoch          u64      number of the snapshot instant in the series
 //!   40  origin sectors u64      512-byte sectors of the origin
 //!   48  COW slots      u64      4 KiB slots of the COW file, this one included
 //!   56  flags          u32
-//!   60  reserved       u32
-//!   64  zeros
+//!   60  layout                  of the COW file; not interpreted here
+//!  508  checksum       u32      CRC-32C of bytes 0..508
+//!  512  zeros
 //! 4092  checksum       u32      CRC-32C (Castagnoli) of bytes 0..4092
 //! ```
 
@@ -29,7 +30,8 @@ pub const HEADER_BYTES: usize = 4096;
 /// First eight bytes of a header.
 pub const HEADER_MAGIC: [u8; 8] = *b"COWBIRD\x01";
 /// The version written and understood.
-pub const HEADER_VERSION: u32 = 1;
+pub const HEADER_VERSION: u32 = 2;
+const SECTOR_CHECKSUM_AT: usize = SECTOR_BYTES - 4;
 const CHECKSUM_AT: usize = HEADER_BYTES - 4;
 
 /// The fields of an epoch header.
@@ -113,7 +115,7 @@ impl EpochHeader {
         })
     }
 
-    /// The bytes of the header, checksum included.
+    /// The bytes of the header, checksums included, with a layout of zeros.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut header = [0; HEADER_BYTES];
@@ -125,6 +127,8 @@ impl EpochHeader {
         header[40..48].copy_from_slice(&self.origin_sectors.to_le_bytes());
         header[48..56].copy_from_slice(&self.cow_slots.to_le_bytes());
         header[56..60].copy_from_slice(&self.flags.to_le_bytes());
+        let checksum = crc32c::crc32c(&header[..SECTOR_CHECKSUM_AT]);
+        header[SECTOR_CHECKSUM_AT..SECTOR_BYTES].copy_from_slice(&checksum.to_le_bytes());
         let checksum = crc32c::crc32c(&header[..CHECKSUM_AT]);
         header[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         header

@@ -154,19 +154,27 @@ struct cowbird_ioc_destroy {
 /*
  * Epoch header: the first 4096-byte slot of the COW file, little endian.
  *
- *   0  magic "COWBIRD\x01"        40  origin_sectors (512 B)
- *   8  format_version             48  cow_slots, this one included
- *  12  header_bytes (4096)        56  flags
- *  16  uuid of the series         60  reserved
- *  32  epoch                      64  zeros ... 4092 crc32c of bytes 0..4092
+ *   0  magic "COWBIRD\x01"        64  origin_start, sectors of its disk
+ *   8  format_version             72  before_epoch: whose marks are kept; or 0
+ *  12  header_bytes (4096)        80  sector of this header on its disk
+ *  16  uuid of the series         88  extents_sector: of the slot behind it
+ *  32  epoch                      96  data_first: slots of metadata
+ *  40  origin_sectors (512 B)    104  region_shift: blocks of a region, log2
+ *  48  cow_slots, all of them    108  reserved, zeros
+ *  56  flags                     508  crc32c of bytes 0..508
+ *  60  extent_count              512  zeros ... 4092 crc32c of bytes 0..4092
  *
  * It is written with FUA while the origin is quiet, so that its place in a log
- * of the disk's writes is the snapshot instant.
+ * of the disk's writes is the snapshot instant. The other metadata slots are
+ * described in core/layout.h and core/meta.h.
  */
 #define COWBIRD_HEADER_MAGIC "COWBIRD\x01"
 #define COWBIRD_HEADER_MAGIC_BYTES 8
-#define COWBIRD_HEADER_VERSION 1
+#define COWBIRD_HEADER_VERSION 2
 #define COWBIRD_HEADER_BYTES 4096
+
+/* Flag of a header: the COW file lies on the disk of the origin. */
+#define COWBIRD_HEADER_COW_ON_ORIGIN 1
 
 struct cowbird_header {
 	__u8 magic[COWBIRD_HEADER_MAGIC_BYTES];
@@ -177,8 +185,16 @@ struct cowbird_header {
 	__le64 origin_sectors;
 	__le64 cow_slots;
 	__le32 flags;
-	__le32 reserved;
-	__u8 zeros[4028];
+	__le32 extent_count;
+	__le64 origin_start;
+	__le64 before_epoch;
+	__le64 sector;
+	__le64 extents_sector;
+	__le64 data_first;
+	__le32 region_shift;
+	__u8 reserved[400];
+	__le32 sector_crc32c;
+	__u8 zeros[3580];
 	__le32 crc32c;
 };
 

@@ -300,23 +300,28 @@ fn epoch_header_layout() {
     let bytes = header.encode();
     let mut expected = Vec::new();
     expected.extend_from_slice(b"COWBIRD\x01");
-    expected.extend_from_slice(&[1, 0, 0, 0, 0, 16, 0, 0]);
+    expected.extend_from_slice(&[2, 0, 0, 0, 0, 16, 0, 0]);
     expected.extend_from_slice(b"a series of test");
     expected.extend_from_slice(&[8, 7, 6, 5, 4, 3, 2, 1]);
     expected.extend_from_slice(&[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
     expected.extend_from_slice(&[0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21]);
     expected.extend_from_slice(&[0x34, 0x33, 0x32, 0x31, 0, 0, 0, 0]);
     assert_eq!(&bytes[..64], &expected[..]);
-    assert!(bytes[64..4092].iter().all(|byte| *byte == 0));
+    assert!(bytes[64..508].iter().all(|byte| *byte == 0));
+    assert!(bytes[512..4092].iter().all(|byte| *byte == 0));
     // CRC-32C by the definition, bit by bit: the crate must use the same one as the module.
-    let mut crc = !0u32;
-    for byte in &bytes[..4092] {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    let crc_of = |bytes: &[u8]| {
+        let mut crc = !0u32;
+        for byte in bytes {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+            }
         }
-    }
-    assert_eq!(bytes[4092..], (!crc).to_le_bytes());
+        !crc
+    };
+    assert_eq!(bytes[508..512], crc_of(&bytes[..508]).to_le_bytes());
+    assert_eq!(bytes[4092..], crc_of(&bytes[..4092]).to_le_bytes());
     assert_eq!(EpochHeader::decode(&bytes), Ok(header));
 
     assert_eq!(
@@ -333,13 +338,13 @@ fn epoch_header_layout() {
         Err(HeaderError::BadChecksum { .. })
     ));
     let mut newer = bytes;
-    newer[8] = 2;
+    newer[8] = 3;
     let checksum = crc32c::crc32c(&newer[..4092]);
     newer[4092..].copy_from_slice(&checksum.to_le_bytes());
     assert!(matches!(
         EpochHeader::decode(&newer),
         Err(HeaderError::UnsupportedVersion {
-            found: 2,
+            found: 3,
             header_bytes: 4096
         })
     ));

@@ -338,7 +338,7 @@ impl State {
     }
 
     fn write_passes(&self, block: usize, fault: Option<Fault>) -> bool {
-        self.phase.write_action(self.preserved[block], false) == Action::Pass
+        self.phase.write_action(self.preserved[block], true, false) == Action::Pass
             || (fault == Some(Fault::NoGate) && self.phase == Phase::Holding)
     }
 

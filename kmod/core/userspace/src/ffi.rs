@@ -1,7 +1,9 @@
 //! Declarations of `kmod/core/*.h`, by hand: they are few and have no macros.
 
+use std::ffi::{c_char, c_void};
+
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Geom {
     pub start: u64,
     pub sectors: u64,
@@ -44,7 +46,7 @@ pub struct Extent {
 #[repr(C)]
 pub struct Extents {
     list: *mut Extent,
-    count: u32,
+    pub count: u32,
     pub slots: u64,
 }
 
@@ -59,12 +61,116 @@ impl Extents {
 }
 
 #[repr(C)]
+#[derive(Default)]
 pub struct Header {
     pub uuid: [u8; 16],
     pub epoch: u64,
+    pub before_epoch: u64,
+    pub origin_start: u64,
     pub origin_sectors: u64,
     pub cow_slots: u64,
+    pub sector: u64,
+    pub extents_sector: u64,
+    pub data_first: u64,
+    pub extent_count: u32,
+    pub region_shift: u32,
     pub flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    pub block_count: u64,
+    pub region_count: u64,
+    pub region_shift: u32,
+    pub extent_slots: u64,
+    pub region_slots: u64,
+    pub fine_slots: u64,
+    pub index_slots: u64,
+    pub extents_first: u64,
+    pub state_first: u64,
+    pub regions_first: u64,
+    pub fine_first: u64,
+    pub index_first: u64,
+    pub data_first: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub struct Meta {
+    pub uuid: [u8; 16],
+    pub epoch: u64,
+    pub index: u64,
+    pub sector: u64,
+    pub sequence: u64,
+    pub kind: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub struct State {
+    pub status: u32,
+    pub mode: u32,
+    pub boot_id: [u8; 16],
+    pub written_sectors: u64,
+    pub head_crc: u32,
+    pub slots_used: u64,
+    pub tracked_from: u64,
+    pub changes_from: u64,
+}
+
+#[repr(C)]
+pub struct Now {
+    pub boot_id: [u8; 16],
+    pub written_sectors: u64,
+    pub head_crc: u32,
+}
+
+#[repr(C)]
+pub struct Marks {
+    wanted: *mut u64,
+    issued: *mut u64,
+    stable: *mut u64,
+    regions: u64,
+    pub wanted_slots: u64,
+    region_shift: u32,
+}
+
+impl Marks {
+    pub fn empty() -> Self {
+        Self {
+            wanted: std::ptr::null_mut(),
+            issued: std::ptr::null_mut(),
+            stable: std::ptr::null_mut(),
+            regions: 0,
+            wanted_slots: 0,
+            region_shift: 0,
+        }
+    }
+}
+
+#[repr(C)]
+pub struct Reader {
+    pub read: unsafe extern "C" fn(*mut c_void, u64, *mut u8) -> i32,
+    pub context: *mut c_void,
+}
+
+#[repr(C)]
+pub struct Reload {
+    pub reader: Reader,
+    pub slot: *mut u8,
+    pub disk_sectors: u64,
+    pub header: Header,
+    pub geom: Geom,
+    pub layout: Layout,
+    pub extents: Extents,
+    pub state: State,
+    pub state_sequence: u64,
+    pub clean: bool,
+    pub mode: u32,
+    pub tracked_from: u64,
+    pub changes_from: u64,
+    pub reason: *const c_char,
 }
 
 unsafe extern "C" {
@@ -108,8 +214,40 @@ unsafe extern "C" {
     pub fn cb_header_encode(header: *const Header, block: *mut u8);
     pub fn cb_header_decode(header: *mut Header, block: *const u8) -> i32;
 
+    pub fn cb_layout_init(
+        layout: *mut Layout,
+        block_count: u64,
+        cow_slots: u64,
+        extent_count: u32,
+    ) -> i32;
+
+    pub fn cb_meta_seal(meta: *const Meta, slot: *mut u8);
+    pub fn cb_meta_open(meta: *mut Meta, slot: *const u8) -> i32;
+
+    pub fn cb_state_encode(state: *const State, payload: *mut u8);
+    pub fn cb_state_decode(state: *mut State, payload: *const u8);
+
+    pub fn cb_marks_init(
+        marks: *mut Marks,
+        layout: *const Layout,
+        wanted: *mut u64,
+        issued: *mut u64,
+        stable: *mut u64,
+    );
+    pub fn cb_marks_next_unstable(marks: *const Marks, first: u64, last: u64) -> u64;
+    pub fn cb_marks_want(marks: *mut Marks, first: u64, last: u64);
+    pub fn cb_marks_issue(marks: *mut Marks, slot: u32, payload: *mut u8);
+    pub fn cb_marks_done(marks: *mut Marks, slot: u32);
+
+    pub fn cb_reload_header(reload: *mut Reload, sector: u64) -> i32;
+    pub fn cb_reload_extents(reload: *mut Reload, list: *mut Extent) -> i32;
+    pub fn cb_reload_state(reload: *mut Reload, now: *const Now) -> i32;
+    pub fn cb_reload_tracked(reload: *mut Reload, blocks: *mut u64, marked: *mut u64) -> i32;
+    pub fn cb_reload_before(reload: *mut Reload, blocks: *mut u64) -> i32;
+    pub fn cb_reload_index(reload: *mut Reload, map: *mut SlotMap) -> i32;
+
     pub fn cb_phase_next(phase: u32, event: u32) -> i32;
-    pub fn cb_write_decide(phase: u32, preserved: bool, advisory: bool) -> u32;
+    pub fn cb_write_decide(phase: u32, preserved: bool, marked: bool, advisory: bool) -> u32;
     pub fn cb_read_decide(phase: u32, own: bool, preserved: bool, in_memory: bool) -> u32;
     pub fn cb_read_confirm(phase: u32, preserved: bool) -> bool;
 }

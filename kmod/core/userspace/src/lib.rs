@@ -1,11 +1,13 @@
 //! The module's pure C core, built in user space.
 //!
 //! Safe wrappers with the semantics of the headers in `kmod/core/`, which are
-//! the reference. Nothing here is used by the module or the tools: it exists so
-//! that property tests drive the very code that runs in the kernel.
+//! the reference. It exists so that property tests drive the very code that runs
+//! in the kernel, and so that the harness can ask it what a COW file on some state
+//! of a disk is worth ([`persist::reload`]).
 
 pub mod explore;
 mod ffi;
+pub mod persist;
 
 use std::fmt;
 
@@ -76,8 +78,8 @@ impl Geom {
 pub struct SlotMap {
     map: ffi::SlotMap,
     // The C structure points into these two; boxed slices do not move.
-    _buckets: Box<[u32]>,
-    _block_of: Box<[u64]>,
+    buckets: Box<[u32]>,
+    block_of: Box<[u64]>,
 }
 
 impl SlotMap {
@@ -99,9 +101,25 @@ impl SlotMap {
         })?;
         Ok(Self {
             map,
-            _buckets: buckets,
-            _block_of: block_of,
+            buckets,
+            block_of,
         })
+    }
+
+    fn raw(&mut self) -> *mut ffi::SlotMap {
+        &raw mut self.map
+    }
+
+    /// All slots in use and their blocks, ascending.
+    pub fn entries(&self) -> Vec<(u32, u64)> {
+        let mut entries: Vec<(u32, u64)> = self
+            .buckets
+            .iter()
+            .filter(|&&bucket| bucket != 0)
+            .map(|&bucket| (bucket - 1, self.block_of[bucket as usize - 1]))
+            .collect();
+        entries.sort_unstable();
+        entries
     }
 
     /// Records that a slot keeps a block.
@@ -177,21 +195,38 @@ impl Extents {
 }
 
 /// Epoch header; `core/header.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Series.
     pub uuid: [u8; 16],
     /// Number within the series.
     pub epoch: u64,
+    /// Epoch whose region marks lie in the other area; 0 for none.
+    pub before_epoch: u64,
+    /// Where the origin begins on its disk, sectors.
+    pub origin_start: u64,
     /// Size of the origin in sectors.
     pub origin_sectors: u64,
     /// Slots of the COW file.
     pub cow_slots: u64,
+    /// Where the header itself lies.
+    pub sector: u64,
+    /// Where the slot after it lies.
+    pub extents_sector: u64,
+    /// First slot that is no metadata.
+    pub data_first: u64,
+    /// Pieces of the COW file.
+    pub extent_count: u32,
+    /// A region has `1 << region_shift` blocks.
+    pub region_shift: u32,
     /// Flags.
     pub flags: u32,
 }
 
-/// Bytes of an encoded header.
+/// Flag of [`Header::flags`]: the COW file lies on the disk of the origin.
+pub const HEADER_COW_ON_ORIGIN: u32 = 1;
+
+/// Bytes of an encoded header, and of every slot.
 pub const HEADER_BYTES: usize = 4096;
 
 impl Header {
@@ -200,8 +235,15 @@ impl Header {
         let header = ffi::Header {
             uuid: self.uuid,
             epoch: self.epoch,
+            before_epoch: self.before_epoch,
+            origin_start: self.origin_start,
             origin_sectors: self.origin_sectors,
             cow_slots: self.cow_slots,
+            sector: self.sector,
+            extents_sector: self.extents_sector,
+            data_first: self.data_first,
+            extent_count: self.extent_count,
+            region_shift: self.region_shift,
             flags: self.flags,
         };
         let mut block = vec![0xAA; HEADER_BYTES];
@@ -212,20 +254,21 @@ impl Header {
 
     /// From bytes on disk.
     pub fn decode(block: &[u8; HEADER_BYTES]) -> Result<Self, Errno> {
-        let mut header = ffi::Header {
-            uuid: [0; 16],
-            epoch: 0,
-            origin_sectors: 0,
-            cow_slots: 0,
-            flags: 0,
-        };
+        let mut header = ffi::Header::default();
         // SAFETY: the block has the length that the function reads.
         check(unsafe { ffi::cb_header_decode(&raw mut header, block.as_ptr()) })?;
         Ok(Self {
             uuid: header.uuid,
             epoch: header.epoch,
+            before_epoch: header.before_epoch,
+            origin_start: header.origin_start,
             origin_sectors: header.origin_sectors,
             cow_slots: header.cow_slots,
+            sector: header.sector,
+            extents_sector: header.extents_sector,
+            data_first: header.data_first,
+            extent_count: header.extent_count,
+            region_shift: header.region_shift,
             flags: header.flags,
         })
     }
@@ -249,21 +292,24 @@ pub enum Phase {
     Active,
     /// Writes pass once noted as changed.
     Tracking,
-    /// Every write passes, reads fail.
+    /// Tracking is lost: every write passes, reads fail.
     Failed,
     /// As failed.
     Closing,
+    /// As tracking, while the reads of a snapshot that was lost fail.
+    Spoilt,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::New,
         Self::Holding,
         Self::Active,
         Self::Tracking,
         Self::Failed,
         Self::Closing,
+        Self::Spoilt,
     ];
 
     /// The phase after an event.
@@ -275,9 +321,9 @@ impl Phase {
     }
 
     /// What to do with a write.
-    pub fn write_action(self, preserved: bool, advisory: bool) -> Action {
+    pub fn write_action(self, preserved: bool, marked: bool, advisory: bool) -> Action {
         // SAFETY: as above.
-        match unsafe { ffi::cb_write_decide(self as u32, preserved, advisory) } {
+        match unsafe { ffi::cb_write_decide(self as u32, preserved, marked, advisory) } {
             0 => Action::Pass,
             1 => Action::Hold,
             2 => Action::Note,
@@ -325,22 +371,25 @@ pub enum Event {
     Gate,
     /// The epoch begins.
     Begin,
-    /// The snapshot is given up, changes go on to be noted.
+    /// There is no snapshot any more, changes go on to be noted.
     Track,
-    /// The snapshot is lost.
+    /// Tracking is lost, and the snapshot with it.
     Fail,
     /// It is taken apart.
     Close,
+    /// The snapshot is lost.
+    Spoil,
 }
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Gate,
         Self::Begin,
         Self::Track,
         Self::Fail,
         Self::Close,
+        Self::Spoil,
     ];
 }
 

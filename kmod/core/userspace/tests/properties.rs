@@ -143,9 +143,18 @@ proptest! {
 
     #[test]
     fn header_survives_the_disk(
-        uuid: [u8; 16], epoch: u64, origin_sectors: u64, cow_slots: u64, flags: u32,
+        uuid in any::<[u8; 16]>(), numbers in any::<[u64; 8]>(),
+        small in any::<(u32, u32, u32)>(),
     ) {
-        let header = Header { uuid, epoch, origin_sectors, cow_slots, flags };
+        let (extent_count, region_shift, flags) = small;
+        let [
+            epoch, before_epoch, origin_start, origin_sectors, cow_slots, sector, extents_sector,
+            data_first,
+        ] = numbers;
+        let header = Header {
+            uuid, epoch, before_epoch, origin_start, origin_sectors, cow_slots, sector,
+            extents_sector, data_first, extent_count, region_shift, flags,
+        };
         let block: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
         prop_assert_eq!(Header::decode(&block).unwrap(), header);
     }
@@ -154,7 +163,7 @@ proptest! {
     #[test]
     fn header_notices_damage(at in 0usize..HEADER_BYTES, flip in 1u8..=255, epoch: u64) {
         let header =
-            Header { uuid: [7; 16], epoch, origin_sectors: 1 << 20, cow_slots: 99, flags: 0 };
+            Header { uuid: [7; 16], epoch, origin_sectors: 1 << 20, cow_slots: 99, ..Header::default() };
         let mut block: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
         block[at] ^= flip;
         prop_assert!(Header::decode(&block).is_err());
@@ -173,36 +182,55 @@ fn header_has_the_documented_layout() {
     let header = Header {
         uuid,
         epoch: 0x0102,
+        before_epoch: 0x0101,
+        origin_start: 0x0800,
         origin_sectors: 0x0304,
         cow_slots: 0x0506,
+        sector: 0x0908,
+        extents_sector: 0x0910,
+        data_first: 0x11,
+        extent_count: 0x0C,
+        region_shift: 8,
         flags: 7,
     };
     let block = header.encode();
     assert_eq!(&block[..8], b"COWBIRD\x01");
-    assert_eq!(block[8..12], 1u32.to_le_bytes());
+    assert_eq!(block[8..12], 2u32.to_le_bytes());
     assert_eq!(block[12..16], 4096u32.to_le_bytes());
     assert_eq!(block[16..32], uuid);
     assert_eq!(block[32..40], 0x0102u64.to_le_bytes());
     assert_eq!(block[40..48], 0x0304u64.to_le_bytes());
     assert_eq!(block[48..56], 0x0506u64.to_le_bytes());
     assert_eq!(block[56..60], 7u32.to_le_bytes());
-    assert!(block[60..4092].iter().all(|&byte| byte == 0));
+    assert_eq!(block[60..64], 0x0Cu32.to_le_bytes());
+    assert_eq!(block[64..72], 0x0800u64.to_le_bytes());
+    assert_eq!(block[72..80], 0x0101u64.to_le_bytes());
+    assert_eq!(block[80..88], 0x0908u64.to_le_bytes());
+    assert_eq!(block[88..96], 0x0910u64.to_le_bytes());
+    assert_eq!(block[96..104], 0x11u64.to_le_bytes());
+    assert_eq!(block[104..108], 8u32.to_le_bytes());
+    assert!(block[108..508].iter().all(|&byte| byte == 0));
+    assert_eq!(block[508..512], crc32c::crc32c(&block[..508]).to_le_bytes());
+    assert!(block[512..4092].iter().all(|&byte| byte == 0));
     assert_eq!(block[4092..], crc32c::crc32c(&block[..4092]).to_le_bytes());
+}
+
+fn small_header(epoch: u64) -> Header {
+    Header {
+        uuid: [1; 16],
+        epoch,
+        origin_sectors: 1,
+        cow_slots: 1,
+        ..Header::default()
+    }
 }
 
 #[test]
 fn header_tells_kinds_of_damage_apart() {
-    let header = Header {
-        uuid: [1; 16],
-        epoch: 1,
-        origin_sectors: 1,
-        cow_slots: 1,
-        flags: 0,
-    };
-    let good: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
+    let good: [u8; HEADER_BYTES] = small_header(1).encode().try_into().unwrap();
     assert_eq!(Header::decode(&[0; HEADER_BYTES]).unwrap_err().0, 2); // ENOENT
     let mut future = good;
-    future[8] = 2;
+    future[8] = 3;
     let crc = crc32c::crc32c(&future[..4092]).to_le_bytes();
     future[4092..].copy_from_slice(&crc);
     assert_eq!(Header::decode(&future).unwrap_err().0, 71); // EPROTO
@@ -211,25 +239,43 @@ fn header_tells_kinds_of_damage_apart() {
     assert_eq!(Header::decode(&damaged).unwrap_err().0, 74); // EBADMSG
 }
 
+/// Goal: a header that the power cut at any sector is the old or the new one.
+#[test]
+fn a_torn_header_is_the_old_or_the_new_one() {
+    let (old, new) = (small_header(4), small_header(5));
+    for sectors in 0..=8 {
+        let at = sectors * 512;
+        let mut block: [u8; HEADER_BYTES] = old.encode().try_into().unwrap();
+        block[..at].copy_from_slice(&new.encode()[..at]);
+        let expected = if sectors == 0 { old } else { new };
+        assert_eq!(Header::decode(&block).unwrap(), expected);
+    }
+}
+
 /// Goal: the protocol's rules, for every phase and every answer.
 #[test]
 fn protocol_rules_hold_in_every_phase() {
     for phase in Phase::ALL {
         for preserved in [false, true] {
-            for advisory in [false, true] {
-                let action = phase.write_action(preserved, advisory);
+            for (marked, advisory) in [(false, false), (false, true), (true, false), (true, true)] {
+                let action = phase.write_action(preserved, marked, advisory);
                 let expected = match phase {
                     // Invariant 3: while the cut is made nothing passes.
                     Phase::Holding => Action::Hold,
                     // Invariant 1: only preserved blocks are overwritten.
                     Phase::Active if !preserved && advisory => Action::Absorb,
                     Phase::Active if !preserved => Action::Hold,
-                    // Invariant 6: noted before it is released.
-                    Phase::Tracking if !preserved => Action::Note,
-                    // Invariant 4: a lost snapshot never holds a write.
+                    // Invariant 6: the disk knows of it before it is released ...
+                    Phase::Active | Phase::Spoilt | Phase::Tracking if !marked => Action::Hold,
+                    // ... and so does the map in memory.
+                    Phase::Spoilt | Phase::Tracking if !preserved => Action::Note,
+                    // Invariant 4: once tracking is lost, no write is held.
                     _ => Action::Pass,
                 };
-                assert_eq!(action, expected);
+                assert_eq!(
+                    action, expected,
+                    "{phase:?} {preserved} {marked} {advisory}"
+                );
             }
             // Invariant 2: what may have been overwritten is never returned.
             assert_eq!(
@@ -253,11 +299,9 @@ fn protocol_rules_hold_in_every_phase() {
     }
 }
 
-/// A snapshot that was lost never comes back, whatever happens afterwards.
-#[test]
-fn a_lost_snapshot_stays_lost() {
-    let mut reached = BTreeSet::from([Phase::Failed]);
-    let mut work = vec![Phase::Failed];
+fn reachable_from(start: Phase) -> BTreeSet<Phase> {
+    let mut reached = BTreeSet::from([start]);
+    let mut work = vec![start];
     while let Some(phase) = work.pop() {
         for event in Event::ALL {
             if let Ok(next) = phase.next(event)
@@ -267,7 +311,16 @@ fn a_lost_snapshot_stays_lost() {
             }
         }
     }
-    assert_eq!(reached, BTreeSet::from([Phase::Failed, Phase::Closing]));
+    reached
+}
+
+/// What was lost never comes back, whatever happens afterwards.
+#[test]
+fn a_lost_snapshot_stays_lost() {
+    let lost = [Phase::Failed, Phase::Closing];
+    assert_eq!(reachable_from(Phase::Failed), BTreeSet::from(lost));
+    assert!(!reachable_from(Phase::Spoilt).contains(&Phase::Active));
+    assert!(reachable_from(Phase::Spoilt).contains(&Phase::Tracking));
     assert_eq!(
         Phase::New.next(Event::Begin).unwrap_err().0,
         22,

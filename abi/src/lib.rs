@@ -38,6 +38,12 @@ pub const IOC_DESTROY: u32 = iowr::<cowbird_ioc_destroy>(COWBIRD_IOC_DESTROY_NR)
 pub const IOC_TRACK: u32 = iowr::<cowbird_ioc_track>(COWBIRD_IOC_TRACK_NR);
 /// `COWBIRD_IOC_CHANGES`.
 pub const IOC_CHANGES: u32 = iowr::<cowbird_ioc_changes>(COWBIRD_IOC_CHANGES_NR);
+/// `COWBIRD_IOC_RELOAD`.
+pub const IOC_RELOAD: u32 = iowr::<cowbird_ioc_reload>(COWBIRD_IOC_RELOAD_NR);
+/// `COWBIRD_IOC_VERIFY`.
+pub const IOC_VERIFY: u32 = iowr::<cowbird_ioc_verify>(COWBIRD_IOC_VERIFY_NR);
+/// `COWBIRD_IOC_SUSPEND`.
+pub const IOC_SUSPEND: u32 = iowr::<cowbird_ioc_suspend>(COWBIRD_IOC_SUSPEND_NR);
 
 /// Text of a C string constant of the header.
 const fn text(bytes: &'static [u8]) -> &'static str {
@@ -87,10 +93,13 @@ mod tests {
     #[test]
     fn ioctl_numbers_match_the_header() {
         assert_eq!(IOC_PIN, 0xc0c8cb01);
-        assert_eq!(IOC_SETUP, 0xc510cb02);
+        assert_eq!(IOC_SETUP, 0xc520cb02);
         assert_eq!(IOC_DESTROY, 0xc0c8cb03);
         assert_eq!(IOC_TRACK, 0xc0c8cb04);
         assert_eq!(IOC_CHANGES, 0xc108cb05);
+        assert_eq!(IOC_RELOAD, 0xc508cb06);
+        assert_eq!(IOC_VERIFY, 0xc0d0cb07);
+        assert_eq!(IOC_SUSPEND, 0xc0c8cb08);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::control::{self, Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Report};
 use crate::mounts::{self, Mount};
+use crate::reload;
+use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
 use crate::{SetupSnapshot, TransitionToSnapshot};
 
@@ -25,7 +27,7 @@ const BUSY_RETRY: Duration = Duration::from_millis(50);
 const FIRST_EPOCH: u64 = 1;
 
 /// `cowbirdctl setup-snapshot`
-pub fn setup_snapshot(arguments: &SetupSnapshot) -> Result<()> {
+pub fn setup_snapshot(arguments: &SetupSnapshot, config: &Path) -> Result<()> {
     let cache_bytes = cow_file::mebibytes(arguments.cache_mb).context("-c is too large")?;
     let origin = topology::open_block_device(&arguments.block_device)?;
     let control = Control::open()?;
@@ -59,6 +61,7 @@ pub fn setup_snapshot(arguments: &SetupSnapshot) -> Result<()> {
         uuid: random_uuid()?,
         epoch: FIRST_EPOCH,
         timeout_ms: arguments.timeout_ms,
+        boot_id: reload::boot_id()?,
         continues: false,
     };
     control
@@ -66,7 +69,10 @@ pub fn setup_snapshot(arguments: &SetupSnapshot) -> Result<()> {
         .with_context(|| format!("cannot snapshot {}", arguments.block_device.display()))?;
     // The module owns the file now; without this it would go when we return.
     cow.keep();
-    Ok(())
+    info::find(arguments.minor)
+        .and_then(|device| Series::of(&device, arguments.cache_mb))
+        .and_then(|series| series.replace(config))
+        .context("the snapshot was taken, but will not be found again after a reboot")
 }
 
 /// `cowbirdctl transition-to-incremental`
@@ -104,6 +110,7 @@ pub fn transition_to_snapshot(arguments: &TransitionToSnapshot) -> Result<()> {
         uuid: [0; 16],
         epoch: 0,
         timeout_ms: arguments.timeout_ms,
+        boot_id: reload::boot_id()?,
         continues: true,
     };
     control
@@ -129,25 +136,29 @@ pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
 }
 
 /// `cowbirdctl destroy`
-pub fn destroy(minor: u32) -> Result<()> {
+pub fn destroy(minor: u32, config: &Path) -> Result<()> {
     let control = Control::open()?;
-    let report = info::read()?;
-    let cow = report
+    let device = info::read()?
         .devices
-        .iter()
-        .find(|device| device.minor == minor)
-        .map(|device| (PathBuf::from(&device.cow_file), device.cow_inode));
+        .into_iter()
+        .find(|device| device.minor == minor);
     patiently(|| control.destroy(minor))
         .with_context(|| format!("cannot destroy snapshot {minor}"))?;
-    if let Some((path, inode)) = cow {
-        remove_cow_file(&path, inode);
+    let Some(device) = device else { return Ok(()) };
+    if device.cow_is_pinned {
+        remove_cow_file(Path::new(&device.cow_file), device.cow_inode);
+    } else {
+        eprintln!(
+            "cowbirdctl: {} was not in use when the snapshot ended; remove it when its filesystem is mounted",
+            device.cow_file
+        );
     }
-    Ok(())
+    Series::forget(config, &device.uuid)
 }
 
 /// A snapshot that has just appeared may be held open for a moment by the
 /// system's device manager, which looks at every new disk.
-fn patiently(act: impl Fn() -> Result<()>) -> Result<()> {
+pub fn patiently(act: impl Fn() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + BUSY_PATIENCE;
     loop {
         match act() {

@@ -41,9 +41,35 @@ pub struct Setup {
     pub epoch: u64,
     /// Bound of the time in which writes are held.
     pub timeout_ms: u32,
+    /// Identity of this boot.
+    pub boot_id: [u8; 16],
     /// Whether a series that is tracking goes on; then extents, names, series
     /// and epoch come from there.
     pub continues: bool,
+}
+
+/// Everything by which a series is taken up again; see `struct cowbird_ioc_reload`.
+pub struct Reload {
+    /// Number of the snapshot device.
+    pub minor: u32,
+    /// The origin.
+    pub origin: DeviceNumber,
+    /// Name of the origin for display.
+    pub origin_path: Vec<u8>,
+    /// Device that the COW file's filesystem is on.
+    pub cow: DeviceNumber,
+    /// Where the COW file's first slot lies on it.
+    pub cow_sector: u64,
+    /// Name of the COW file for display.
+    pub cow_path: Vec<u8>,
+    /// Bound of preserved blocks in memory.
+    pub cache_bytes: u64,
+    /// Bound of the time in which writes are held.
+    pub timeout_ms: u32,
+    /// Identity of this boot.
+    pub boot_id: [u8; 16],
+    /// Whether a snapshot that was saved goes on.
+    pub snapshot: bool,
 }
 
 impl Control {
@@ -93,6 +119,7 @@ impl Control {
             } else {
                 0
             },
+            boot_id: setup.boot_id,
             origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
             cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
             reason: [0; abi::COWBIRD_REASON_BYTES as usize],
@@ -100,6 +127,60 @@ impl Control {
         abi::put_path(&mut request.origin_path, &setup.origin_path);
         abi::put_path(&mut request.cow_path, &setup.cow_path);
         let result = self.ioctl(abi::IOC_SETUP, &mut request);
+        explain(result, &request.reason)
+    }
+
+    /// Takes a series up again; the answer is its state, `COWBIRD_STATE_*`.
+    pub fn reload(&self, reload: &Reload) -> Result<u32> {
+        let mut request = abi::cowbird_ioc_reload {
+            abi_version: abi::COWBIRD_ABI_VERSION,
+            minor: reload.minor,
+            origin_major: reload.origin.major,
+            origin_minor: reload.origin.minor,
+            cow_major: reload.cow.major,
+            cow_minor: reload.cow.minor,
+            cow_sector: reload.cow_sector,
+            cache_bytes: reload.cache_bytes,
+            timeout_ms: reload.timeout_ms,
+            flags: if reload.snapshot {
+                abi::COWBIRD_RELOAD_SNAPSHOT
+            } else {
+                0
+            },
+            boot_id: reload.boot_id,
+            state: 0,
+            reserved: 0,
+            origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        abi::put_path(&mut request.origin_path, &reload.origin_path);
+        abi::put_path(&mut request.cow_path, &reload.cow_path);
+        let result = self.ioctl(abi::IOC_RELOAD, &mut request);
+        explain(result, &request.reason)?;
+        Ok(request.state)
+    }
+
+    /// Hands over the COW file of a series that was taken up again. It must be pinned.
+    pub fn verify(&self, minor: u32, extents: &[abi::cowbird_extent]) -> Result<()> {
+        let mut request = abi::cowbird_ioc_verify {
+            minor,
+            extent_count: count(extents.len(), "extents")?,
+            extents: extents.as_ptr() as u64,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_VERIFY, &mut request);
+        explain(result, &request.reason)
+    }
+
+    /// Saves a series and removes it from memory.
+    pub fn suspend(&self, minor: u32) -> Result<()> {
+        let mut request = abi::cowbird_ioc_suspend {
+            minor,
+            reserved: 0,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_SUSPEND, &mut request);
         explain(result, &request.reason)
     }
 

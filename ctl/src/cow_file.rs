@@ -61,7 +61,7 @@ pub fn default_bytes(volume_bytes: u64) -> u64 {
     (volume_bytes / DEFAULT_DIVISOR).clamp(DEFAULT_MIN_BYTES, DEFAULT_MAX_BYTES) / 4096 * 4096
 }
 
-/// A COW file that was just created. Removed again when dropped, unless
+/// A COW file. One that was just created is removed again when dropped, unless
 /// [`CowFile::keep`] is called.
 pub struct CowFile {
     file: File,
@@ -96,6 +96,23 @@ impl CowFile {
         };
         cow.allocate()?;
         Ok(cow)
+    }
+
+    /// Opens the COW file of a series.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .with_context(|| format!("cannot open the COW file {}", path.display()))?;
+        let bytes = file.metadata().context("cannot stat the COW file")?.len();
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            bytes,
+            keep: true,
+        })
     }
 
     fn allocate(&self) -> Result<()> {

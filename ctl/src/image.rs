@@ -243,7 +243,9 @@ fn check_update(snapshot: &Label, map: &ChangeMap, image: &Label) -> Result<()> 
             snapshot.epoch
         );
     }
-    if map.from_epoch != image.epoch {
+    // A map that begins earlier names more blocks than needed, and none too few: after a power cut it
+    // begins with the last epoch whose backup is known to be complete.
+    if !(map.from_epoch..map.to_epoch).contains(&image.epoch) {
         bail!(
             "the change map starts at epoch {}, the image shows epoch {}; take a full copy with copy-image",
             map.from_epoch,
@@ -296,6 +298,13 @@ mod tests {
         };
         assert!(refused(&label(3), &map(), &label(1)).contains("leads to epoch 2"));
         assert!(refused(&label(2), &map(), &label(2)).contains("starts at epoch 1"));
+        let longer = |from_epoch| ChangeMap {
+            from_epoch,
+            to_epoch: 5,
+            ..map()
+        };
+        assert!(check_update(&label(5), &longer(2), &label(4)).is_ok());
+        assert!(refused(&label(5), &longer(3), &label(2)).contains("starts at epoch 3"));
         let other = Label {
             uuid: hex(&[8; 16]),
             ..label(1)

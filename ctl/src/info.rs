@@ -42,6 +42,14 @@ pub struct Device {
     pub error_text: String,
     /// Device number of the origin.
     pub origin_device: String,
+    /// Device number of the COW file's filesystem.
+    pub cow_device: String,
+    /// Where the COW file's first slot lies on it.
+    pub cow_sector: u64,
+    /// Whether the module holds the COW file.
+    pub cow_is_pinned: bool,
+    /// Whether changes are tracked.
+    pub tracks: bool,
     /// Where changes are known from; 0 when a full backup is needed.
     pub changes_from_epoch: u64,
     /// State in words.
@@ -117,10 +125,22 @@ pub fn render(report: &Report) -> String {
                 let _ = writeln!(out, "  changes    known since epoch {epoch}");
             }
         }
-        if device.error != 0 {
+        if !device.cow_is_pinned {
             let _ = writeln!(
                 out,
-                "  FAILED     {} (error {}); destroy it and take a new snapshot",
+                "  UNVERIFIED mount the COW file's filesystem, then: cowbirdctl verify {}",
+                device.minor
+            );
+        }
+        if device.error != 0 {
+            let advice = if device.tracks {
+                "changes go on to be tracked; take the next one with transition-to-snapshot"
+            } else {
+                "a full backup is needed; destroy it and take a new snapshot"
+            };
+            let _ = writeln!(
+                out,
+                "  FAILED     {} (error {}); {advice}",
                 device.error_text, device.error
             );
         }
@@ -140,12 +160,15 @@ mod tests {
             "max_cache": 1, "fallocate": 1, "seq_id": 4, "uuid": "00ff", "error": -28, "state": 3,
             "version": 1, "state_name": "failed snapshot", "origin_sectors": 4096,
             "cow_slots": 10, "origin_device": "254:1", "changes_from_epoch": 3,
-            "cow_slots_used": 10, "preserved_blocks": 9,
+            "cow_slots_used": 10, "preserved_blocks": 9, "cow_device": "254:1",
+            "cow_sector": 2048, "cow_is_pinned": true, "tracks": true,
             "error_text": "the COW file is full (10 blocks)"}]}"#,
         )
         .unwrap();
         let text = render(&report);
         assert!(text.contains("FAILED     the COW file is full"), "{text}");
+        assert!(text.contains("changes go on to be tracked"), "{text}");
+        assert!(!text.contains("UNVERIFIED"), "{text}");
         assert!(text.contains("/dev/cowbird3  failed snapshot"), "{text}");
     }
 }

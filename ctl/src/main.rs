@@ -7,6 +7,8 @@ mod cow_file;
 mod image;
 mod info;
 mod mounts;
+mod reload;
+mod series;
 mod topology;
 
 use std::path::PathBuf;
@@ -18,6 +20,9 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cowbirdctl", version, max_term_width = 100)]
 struct Arguments {
+    /// Where it is remembered which series there are, for after a boot
+    #[arg(long, global = true, value_name = "DIR", default_value = series::DEFAULT_FOLDER)]
+    config: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,6 +70,33 @@ enum Command {
         /// Image of the snapshot before
         image: PathBuf,
     },
+    /// Take a snapshot up again that was saved before a reboot or unload; run before its origin is
+    /// mounted
+    ReloadSnapshot(ReloadOne),
+    /// Take the tracking of changes up again after a reboot, a power cut or an unload; run before
+    /// its origin is mounted
+    ReloadIncremental(ReloadOne),
+    /// Take up again all that is remembered
+    Reload {
+        /// All series, each as what it was
+        #[arg(long, required = true)]
+        all: bool,
+    },
+    /// Hand over the COW file again after its filesystem was mounted
+    Verify {
+        /// All snapshots whose COW file can be reached
+        #[arg(long, conflicts_with = "minor")]
+        all: bool,
+        /// Number of the snapshot
+        #[arg(required_unless_present = "all")]
+        minor: Option<u32>,
+    },
+    /// Save a snapshot and remove it from memory, so that the module can be unloaded; its origin
+    /// must not be mounted
+    Suspend {
+        /// Number of the snapshot
+        minor: u32,
+    },
     /// Show the snapshots that exist
     Info {
         /// Print the module's report as JSON
@@ -93,6 +125,25 @@ struct SetupSnapshot {
     /// Device to take the snapshot of
     block_device: PathBuf,
     /// File that will keep the preserved blocks; must not exist
+    cow_file: PathBuf,
+    /// Number of the snapshot, as in /dev/cowbird<MINOR>
+    minor: u32,
+}
+
+/// Arguments of `reload-snapshot` and `reload-incremental`.
+#[derive(clap::Args)]
+struct ReloadOne {
+    /// Memory for preserved blocks that are not yet in the COW file, in MiB
+    #[arg(
+        short = 'c',
+        long = "cache-size",
+        value_name = "MB",
+        default_value_t = 64
+    )]
+    cache_mb: u64,
+    /// The origin
+    block_device: PathBuf,
+    /// Its COW file, by the name that it has when its filesystem is mounted
     cow_file: PathBuf,
     /// Number of the snapshot, as in /dev/cowbird<MINOR>
     minor: u32,
@@ -139,9 +190,22 @@ impl TransitionToSnapshot {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::SetupSnapshot(arguments) => commands::setup_snapshot(&arguments),
-        Command::Destroy { minor } => commands::destroy(minor),
+    let Arguments { config, command } = Arguments::parse();
+    let result = match command {
+        Command::SetupSnapshot(arguments) => commands::setup_snapshot(&arguments, &config),
+        Command::Destroy { minor } => commands::destroy(minor, &config),
+        Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, &config),
+        Command::ReloadIncremental(arguments) => reload::one(&arguments, false, &config),
+        Command::Reload { all: _ } => reload::all(&config),
+        Command::Verify {
+            all: _,
+            minor: Some(minor),
+        } => reload::verify(minor),
+        Command::Verify {
+            all: _,
+            minor: None,
+        } => reload::verify_all(),
+        Command::Suspend { minor } => reload::suspend(minor),
         Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
         Command::TransitionToSnapshot(arguments) => commands::transition_to_snapshot(&arguments),
         Command::Changes {

@@ -51,6 +51,44 @@ impl fmt::Display for DeviceNumber {
     }
 }
 
+/// Folders with names of devices that outlive a boot, the best first.
+const STABLE_NAMES: [&str; 4] = [
+    "/dev/disk/by-partuuid",
+    "/dev/mapper",
+    "/dev/disk/by-id",
+    "/dev/disk/by-uuid",
+];
+
+/// A name by which a device is found after another boot, if it has one; otherwise the name that
+/// the kernel gave it.
+pub fn stable_name(device: DeviceNumber) -> Result<PathBuf> {
+    let is_it = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|meta| {
+            meta.file_type().is_block_device() && DeviceNumber::from_raw(meta.rdev()) == device
+        })
+    };
+    let mut names: Vec<PathBuf> = STABLE_NAMES
+        .iter()
+        .flat_map(|folder| {
+            let mut names = entries(Path::new(folder));
+            names.sort();
+            names
+        })
+        .collect();
+    let uevent = device.sys_dir().join("uevent");
+    let text =
+        fs::read_to_string(&uevent).with_context(|| format!("cannot read {}", uevent.display()))?;
+    names.extend(
+        text.lines()
+            .find_map(|line| line.strip_prefix("DEVNAME="))
+            .map(|name| Path::new("/dev").join(name)),
+    );
+    names
+        .into_iter()
+        .find(is_it)
+        .with_context(|| format!("block device {device} has no name below /dev"))
+}
+
 /// An origin as the user named it.
 pub struct BlockDevice {
     /// Its number.

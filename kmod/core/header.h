@@ -28,6 +28,9 @@ struct cb_header {
 /* CRC-32C (Castagnoli, reflected, all-ones at both ends). */
 u32 cb_crc32c(const u8 *bytes, size_t length);
 
+/* Goes on where a checksum ended; begins with 0. */
+u32 cb_crc32c_more(u32 crc, const u8 *bytes, size_t length);
+
 /* Writes the header's CB_BLOCK_BYTES bytes. */
 void cb_header_encode(const struct cb_header *header, u8 *block);
 

@@ -9,9 +9,10 @@
  *
  * So whatever arrives there is compared with what must be true by then: while
  * a snapshot is active, a write that goes to the origin has all of its blocks
- * preserved. A write for which that is wrong cannot be stopped any more without
- * failing the origin's I/O; the snapshot is failed instead, visibly (invariant
- * 5). The function is only watched, not replaced. On older kernels it does not
+ * preserved; while changes are tracked, they are noted and their regions marked
+ * on disk. A write for which that is wrong cannot be stopped any more without
+ * failing the origin's I/O; the snapshot is spoilt or tracking given up instead,
+ * visibly (invariant 5). The function is only watched, not replaced. On older kernels it does not
  * exist, and delayed bios enter the hook again.
  */
 /*
@@ -31,7 +32,9 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	u64 sector = cb_bio_disk_sector(bio), unpreserved;
 	struct cb_blocks touched;
 
-	if (!READ_ONCE(dev->drained) || cb_device_holds_nothing(dev))
+	if (!READ_ONCE(dev->drained) || !cb_device_tracks(dev))
+		return;
+	if (cb_mutant_is_deaf(dev, bio))
 		return;
 	if (cb_mutant_passes(bio) || cb_mutant_closes_audit())
 		return;
@@ -42,10 +45,16 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	    cb_extents_touch(&dev->extents, sector, bio->bi_iter.bi_size >> SECTOR_SHIFT))
 		return;
 	unpreserved = cb_next_unpreserved(dev, touched.first, touched.last);
-	if (unpreserved <= touched.last)
+	if (unpreserved <= touched.last) {
+		cb_device_spoil(dev, -EIO,
+				"a write that was delayed since before the snapshot overwrote block %llu",
+				(unsigned long long)unpreserved);
+		cb_origin_note(dev, touched.first, touched.last);
+	}
+	if (cb_marks_next_unstable(&dev->marks, touched.first, touched.last) <= touched.last)
 		cb_device_fail(dev, -EIO,
-			       "a write that was delayed since before the snapshot overwrote block %llu",
-			       (unsigned long long)unpreserved);
+			       "a write that was delayed since before the snapshot changed blocks %llu to %llu unmarked",
+			       (unsigned long long)touched.first, (unsigned long long)touched.last);
 }
 
 static void cb_audit_all(struct bio *bio, bool ended)

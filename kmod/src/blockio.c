@@ -90,7 +90,16 @@ void cb_run_submit_store(struct cb_run *run)
 		return;
 	}
 	cb_submit_past_hook(
-		cb_run_bio(run, dev->cow_bdev, REQ_OP_WRITE | REQ_SYNC, sector - dev->cow_base));
+		cb_run_bio(run, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC, sector - dev->cow_base));
+}
+
+int cb_cow_sector(struct cb_device *dev, u64 slot, u64 *sector)
+{
+	u64 run;
+	int ret = cb_extents_slot(&dev->extents, slot, sector, &run);
+
+	*sector -= dev->cow_base;
+	return ret;
 }
 
 static void cb_header_end_io(struct bio *bio)
@@ -106,6 +115,7 @@ int cb_header_prepare(struct cb_device *dev)
 {
 	struct cb_header header = {
 		.epoch = dev->epoch,
+		.before_epoch = dev->before_epoch,
 		.origin_start = dev->geom.start,
 		.origin_sectors = dev->geom.sectors,
 		.cow_slots = dev->extents.slots,
@@ -139,15 +149,18 @@ int cb_header_prepare(struct cb_device *dev)
 int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 {
 	struct bio *bio;
-	u64 sector, run;
+	u64 sector;
 	int ret;
 
-	ret = cb_extents_slot(&dev->extents, 0, &sector, &run);
+	ret = cb_cow_sector(dev, 0, &sector);
 	if (ret)
 		return ret;
-	bio = cb_bio_alloc(dev->cow_bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH | REQ_FUA,
+	if (READ_ONCE(dev->cow_gone))
+		return -ESTALE;
+	reinit_completion(&dev->header_done);
+	bio = cb_bio_alloc(dev->cow.bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH | REQ_FUA,
 			   &dev->run_bios);
-	bio->bi_iter.bi_sector = sector - dev->cow_base;
+	bio->bi_iter.bi_sector = sector;
 	bio->bi_private = dev;
 	bio->bi_end_io = cb_header_end_io;
 	WARN_ON_ONCE(bio_add_page(bio, dev->header_page, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
@@ -159,10 +172,16 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 	return blk_status_to_errno(dev->header_status);
 }
 
-void cb_header_free(struct cb_device *dev)
+void cb_header_wait(struct cb_device *dev)
 {
 	if (dev->header_submitted)
 		wait_for_completion_io(&dev->header_done);
+	dev->header_submitted = false;
+}
+
+void cb_header_free(struct cb_device *dev)
+{
+	cb_header_wait(dev);
 	if (dev->header_page)
 		__free_page(dev->header_page);
 }

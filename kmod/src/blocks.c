@@ -167,17 +167,31 @@ int cb_blocks_init(struct cb_device *dev)
 
 void cb_blocks_free_preserved(struct cb_device *dev)
 {
+	struct cb_entry *entries;
+	u32 *buckets;
+	u64 *block_of;
+	unsigned long flags;
 	u32 i;
 
-	for (i = 0; dev->entries && i < dev->entry_count; i++)
-		if (dev->entries[i].page)
-			__free_page(dev->entries[i].page);
-	kvfree(dev->entries);
-	vfree(dev->slotmap.buckets);
-	vfree(dev->slotmap.block_of);
+	spin_lock_irqsave(&dev->lock, flags);
+	entries = dev->entries;
+	buckets = dev->slotmap.buckets;
+	block_of = dev->slotmap.block_of;
 	dev->entries = NULL;
 	dev->slotmap.buckets = NULL;
 	dev->slotmap.block_of = NULL;
+	memset(dev->memory_hash, 0, sizeof(dev->memory_hash));
+	INIT_LIST_HEAD(&dev->entries_free);
+	INIT_LIST_HEAD(&dev->dirty);
+	dev->entries_free_count = 0;
+	dev->dirty_count = 0;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	for (i = 0; entries && i < dev->entry_count; i++)
+		if (entries[i].page)
+			__free_page(entries[i].page);
+	kvfree(entries);
+	vfree(buckets);
+	vfree(block_of);
 }
 
 void cb_blocks_free(struct cb_device *dev)

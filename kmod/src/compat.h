@@ -147,23 +147,29 @@ static inline u64 cb_disk_sectors(struct gendisk *disk)
 /* An open block device, however this kernel names that. */
 struct cb_bdev {
 	struct block_device *bdev;
+	bool claimed;
 #ifdef HAVE_BDEV_FILE
 	struct file *file;
 #endif
 };
 
-/* Opened for reading only: bios do not ask, and nobody's claim is disturbed. */
-static inline int cb_bdev_open(struct cb_bdev *open, dev_t dev)
+/*
+ * Opened for reading only: bios do not ask, and nobody's claim is disturbed. With
+ * a holder the device is claimed, which fails where a filesystem is mounted.
+ */
+static inline int cb_bdev_open(struct cb_bdev *open, dev_t dev, void *holder)
 {
 #if defined(HAVE_BDEV_FILE)
-	open->file = bdev_file_open_by_dev(dev, BLK_OPEN_READ, NULL, NULL);
+	open->file = bdev_file_open_by_dev(dev, BLK_OPEN_READ, holder, NULL);
 	if (IS_ERR(open->file))
 		return PTR_ERR(open->file);
 	open->bdev = file_bdev(open->file);
+	open->claimed = holder;
 #elif defined(HAVE_BLKDEV_GET_FMODE)
-	open->bdev = blkdev_get_by_dev(dev, FMODE_READ, NULL);
+	open->bdev = blkdev_get_by_dev(dev, FMODE_READ | (holder ? FMODE_EXCL : 0), holder);
 	if (IS_ERR(open->bdev))
 		return PTR_ERR(open->bdev);
+	open->claimed = holder;
 #else
 #error "cowbird: no known way to open a block device on this kernel; see cowbird_config.log"
 #endif
@@ -175,7 +181,22 @@ static inline void cb_bdev_close(struct cb_bdev *open)
 #ifdef HAVE_BDEV_FILE
 	fput(open->file);
 #else
-	blkdev_put(open->bdev, FMODE_READ);
+	blkdev_put(open->bdev, FMODE_READ | (open->claimed ? FMODE_EXCL : 0));
+#endif
+}
+
+/*
+ * Sectors that were written to or discarded on a device since it appeared. Each
+ * request is counted before its bios complete.
+ */
+static inline u64 cb_bdev_written(struct block_device *bdev)
+{
+#ifdef HAVE_BIO_BDEV
+	return (u64)part_stat_read(bdev, sectors[STAT_WRITE]) +
+	       part_stat_read(bdev, sectors[STAT_DISCARD]);
+#else
+	return (u64)part_stat_read(bdev->bd_part, sectors[STAT_WRITE]) +
+	       part_stat_read(bdev->bd_part, sectors[STAT_DISCARD]);
 #endif
 }
 

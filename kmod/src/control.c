@@ -25,52 +25,6 @@ struct cb_control {
 
 /* ---- pin --------------------------------------------------------------- */
 
-/*
- * S_SWAPFILE is what the kernel itself uses for a file whose extents are
- * written below the filesystem: writes, truncation, renaming over, unlinking
- * and defragmentation are refused with it set.
- */
-static int cb_pin_cow_file(struct file *file, char *reason)
-{
-	struct inode *inode = file_inode(file);
-	int ret = 0;
-
-	if (!S_ISREG(inode->i_mode))
-		return cb_refuse(reason, -EINVAL, "the COW file is not a regular file");
-	if (!(file->f_mode & FMODE_WRITE))
-		return cb_refuse(reason, -EBADF, "the COW file is not open for writing");
-	inode_lock(inode);
-	if (IS_SWAPFILE(inode))
-		ret = cb_refuse(reason, -EBUSY, "the COW file is in use as a swap or COW file");
-	else if (mapping_mapped(inode->i_mapping))
-		ret = cb_refuse(reason, -EBUSY, "the COW file is mapped by a process");
-	else
-		inode->i_flags |= S_SWAPFILE;
-	inode_unlock(inode);
-	if (ret)
-		return ret;
-	/* Nothing may be written back to these blocks later. */
-	ret = filemap_write_and_wait(inode->i_mapping);
-	if (ret) {
-		inode_lock(inode);
-		inode->i_flags &= ~S_SWAPFILE;
-		inode_unlock(inode);
-		return cb_refuse(reason, ret, "cannot write back the COW file");
-	}
-	get_file(file);
-	return 0;
-}
-
-void cb_unpin_cow_file(struct file *file)
-{
-	struct inode *inode = file_inode(file);
-
-	inode_lock(inode);
-	inode->i_flags &= ~S_SWAPFILE;
-	inode_unlock(inode);
-	fput(file);
-}
-
 static int cb_ioctl_pin(struct cb_control *control, void __user *user)
 {
 	struct cowbird_ioc_pin *arg = memdup_user(user, sizeof(*arg));
@@ -89,9 +43,9 @@ static int cb_ioctl_pin(struct cb_control *control, void __user *user)
 	if (control->pinned)
 		ret = cb_refuse(arg->reason, -EBUSY, "this control device holds a COW file already");
 	else
-		ret = cb_pin_cow_file(file, arg->reason);
+		ret = cb_cow_file_pin(file, arg->reason);
 	if (!ret)
-		control->pinned = file;
+		control->pinned = get_file(file);
 	mutex_unlock(&control->lock);
 	fput(file);
 out:
@@ -103,21 +57,20 @@ out:
 
 /* ---- set-up ------------------------------------------------------------ */
 
-static int cb_setup_copy_extents(struct cb_setup *setup, const struct cowbird_ioc_setup *arg)
+static int cb_setup_copy_extents(struct cb_setup *setup, u64 extents, u32 count)
 {
-	struct cowbird_extent __user *user = u64_to_user_ptr(arg->extents);
+	struct cowbird_extent __user *user = u64_to_user_ptr(extents);
 	u32 i;
 
-	if (!arg->extent_count || arg->extent_count > COWBIRD_MAX_EXTENTS)
+	if (!count || count > COWBIRD_MAX_EXTENTS)
 		return cb_refuse(setup->reason, -EINVAL,
-				 "the COW file has %u extents; 1 to %u can be handled",
-				 arg->extent_count, COWBIRD_MAX_EXTENTS);
-	setup->extents = kvcalloc(arg->extent_count, sizeof(*setup->extents), GFP_KERNEL);
+				 "the COW file has %u extents; 1 to %u can be handled", count,
+				 COWBIRD_MAX_EXTENTS);
+	setup->extents = kvcalloc(count, sizeof(*setup->extents), GFP_KERNEL);
 	if (!setup->extents)
-		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for %u extents",
-				 arg->extent_count);
-	setup->extent_count = arg->extent_count;
-	for (i = 0; i < arg->extent_count; i++) {
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for %u extents", count);
+	setup->extent_count = count;
+	for (i = 0; i < count; i++) {
 		struct cowbird_extent extent;
 
 		if (copy_from_user(&extent, &user[i], sizeof(extent)))
@@ -186,16 +139,31 @@ static void cb_setup_release(struct cb_setup *setup)
 	kvfree(setup->extents);
 }
 
+/* The pinned file, and the device that it is on. */
+static int cb_setup_take_pinned(struct cb_control *control, struct cb_setup *setup)
+{
+	struct super_block *sb;
+
+	setup->cow_file = control->pinned;
+	if (!setup->cow_file)
+		return cb_refuse(setup->reason, -EINVAL, "no COW file has been pinned");
+	sb = file_inode(setup->cow_file)->i_sb;
+	if (!sb->s_bdev)
+		return cb_refuse(setup->reason, -EOPNOTSUPP,
+				 "the COW file is on %s, which has no single block device",
+				 sb->s_type->name);
+	setup->cow = sb->s_bdev->bd_dev;
+	return 0;
+}
+
 /* A new series, with the COW file that was pinned through this control device. */
 static int cb_setup_run(struct cb_control *control, struct cb_setup *setup)
 {
 	int ret;
 
 	mutex_lock(&control->lock);
-	setup->cow_file = control->pinned;
-	if (!setup->cow_file) {
-		ret = cb_refuse(setup->reason, -EINVAL, "no COW file has been pinned");
-	} else {
+	ret = cb_setup_take_pinned(control, setup);
+	if (!ret) {
 		mutex_lock(&cb_control_mutex);
 		ret = cb_device_create(setup);
 		mutex_unlock(&cb_control_mutex);
@@ -222,7 +190,7 @@ static int cb_setup_copy_series(struct cb_setup *setup, const struct cb_device *
 		setup->extents[i].sector = piece->sector - before->cow_base;
 		setup->extents[i].slots = piece->slots << CB_BLOCK_SECTOR_SHIFT;
 	}
-	setup->cow_file = before->cow_file;
+	setup->cow = before->cow.bdev->bd_dev;
 	setup->cow_path = before->cow_path;
 	setup->origin = before->origin.bdev->bd_dev;
 	setup->origin_path = before->origin_path;
@@ -231,23 +199,34 @@ static int cb_setup_copy_series(struct cb_setup *setup, const struct cb_device *
 	return 0;
 }
 
-/* The next snapshot of a series that is tracking. */
+/* The next snapshot of a series that is tracking, or whose snapshot was lost. */
+static int cb_setup_continue_locked(struct cb_setup *setup)
+{
+	int ret = 0;
+
+	setup->before = cb_device_get(setup->minor);
+	if (!setup->before)
+		return cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
+				 setup->minor);
+	if (cb_phase_of(setup->before) == CB_PHASE_SPOILT)
+		ret = cb_device_track(setup->minor, setup->reason);
+	if (ret)
+		return ret;
+	if (cb_phase_of(setup->before) != CB_PHASE_TRACKING)
+		return cb_refuse(setup->reason, -EINVAL, "minor %u does not track changes",
+				 setup->minor);
+	ret = cb_setup_copy_series(setup, setup->before);
+	if (ret)
+		return ret;
+	return cb_device_create(setup);
+}
+
 static int cb_setup_continue(struct cb_setup *setup)
 {
 	int ret;
 
 	mutex_lock(&cb_control_mutex);
-	setup->before = cb_device_get(setup->minor);
-	if (!setup->before)
-		ret = cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
-				setup->minor);
-	else if (cb_phase_of(setup->before) != CB_PHASE_TRACKING)
-		ret = cb_refuse(setup->reason, -EINVAL, "minor %u does not track changes",
-				setup->minor);
-	else
-		ret = cb_setup_copy_series(setup, setup->before);
-	if (!ret)
-		ret = cb_device_create(setup);
+	ret = cb_setup_continue_locked(setup);
 	mutex_unlock(&cb_control_mutex);
 	return ret;
 }
@@ -273,11 +252,12 @@ static int cb_ioctl_setup(struct cb_control *control, void __user *user)
 	setup.origin_path = arg->origin_path;
 	setup.cow_path = arg->cow_path;
 	memcpy(setup.uuid, arg->uuid, sizeof(setup.uuid));
+	memcpy(setup.boot_id, arg->boot_id, sizeof(setup.boot_id));
 	ret = cb_setup_get_freeze_files(&setup, arg);
 	if (!ret && (arg->flags & COWBIRD_SETUP_CONTINUE)) {
 		ret = cb_setup_continue(&setup);
 	} else if (!ret) {
-		ret = cb_setup_copy_extents(&setup, arg);
+		ret = cb_setup_copy_extents(&setup, arg->extents, arg->extent_count);
 		if (!ret)
 			ret = cb_setup_run(control, &setup);
 	}
@@ -289,9 +269,116 @@ out:
 	return ret;
 }
 
-/* ---- track and destroy ------------------------------------------------- */
+/* ---- reload and verify ------------------------------------------------- */
 
-/* Both requests have the same form; the header asserts their sizes. */
+static int cb_reload_check(struct cowbird_ioc_reload *arg)
+{
+	arg->origin_path[sizeof(arg->origin_path) - 1] = 0;
+	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
+	if (arg->abi_version != COWBIRD_ABI_VERSION)
+		return cb_refuse(arg->reason, -EPROTO,
+				 "the tool speaks version %u of the interface, the module version %u; install both from one release",
+				 arg->abi_version, COWBIRD_ABI_VERSION);
+	if (arg->flags & ~COWBIRD_RELOAD_SNAPSHOT)
+		return cb_refuse(arg->reason, -EINVAL, "unknown flags %#x", arg->flags);
+	if (arg->minor >= COWBIRD_MAX_MINORS)
+		return cb_refuse(arg->reason, -EINVAL, "minor %u: the minors are 0 to %u",
+				 arg->minor, COWBIRD_MAX_MINORS - 1);
+	if (arg->cache_bytes < COWBIRD_MIN_CACHE_BYTES)
+		return cb_refuse(arg->reason, -EINVAL, "the cache must have at least %u bytes",
+				 COWBIRD_MIN_CACHE_BYTES);
+	if (arg->timeout_ms < CB_TIMEOUT_MIN_MS || arg->timeout_ms > CB_TIMEOUT_MAX_MS)
+		return cb_refuse(arg->reason, -EINVAL, "the time limit must be %u to %u ms",
+				 CB_TIMEOUT_MIN_MS, CB_TIMEOUT_MAX_MS);
+	return 0;
+}
+
+static int cb_ioctl_reload(void __user *user)
+{
+	struct cowbird_ioc_reload *arg = memdup_user(user, sizeof(*arg));
+	struct cb_setup setup = {};
+	int ret;
+
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	memset(arg->reason, 0, sizeof(arg->reason));
+	ret = cb_reload_check(arg);
+	if (!ret) {
+		setup.reason = arg->reason;
+		setup.minor = arg->minor;
+		setup.origin = MKDEV(arg->origin_major, arg->origin_minor);
+		setup.cow = MKDEV(arg->cow_major, arg->cow_minor);
+		setup.cow_sector = arg->cow_sector;
+		setup.cache_bytes = arg->cache_bytes;
+		setup.timeout_ms = arg->timeout_ms;
+		setup.want_snapshot = arg->flags & COWBIRD_RELOAD_SNAPSHOT;
+		setup.origin_path = arg->origin_path;
+		setup.cow_path = arg->cow_path;
+		memcpy(setup.boot_id, arg->boot_id, sizeof(setup.boot_id));
+		mutex_lock(&cb_control_mutex);
+		ret = cb_resume(&setup, &arg->state);
+		mutex_unlock(&cb_control_mutex);
+	}
+	if (copy_to_user(user, arg, sizeof(*arg)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+static int cb_verify_run(struct cb_control *control, struct cb_setup *setup)
+{
+	struct cb_device *dev;
+	int ret = cb_setup_take_pinned(control, setup);
+
+	if (ret)
+		return ret;
+	mutex_lock(&cb_control_mutex);
+	dev = cb_device_get(setup->minor);
+	if (!dev) {
+		ret = cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
+				setup->minor);
+	} else {
+		mutex_lock(&cb_life_mutex);
+		ret = cb_cow_file_verify(dev, setup);
+		mutex_unlock(&cb_life_mutex);
+	}
+	mutex_unlock(&cb_control_mutex);
+	if (!ret)
+		control->pinned = NULL;
+	return ret;
+}
+
+static int cb_ioctl_verify(struct cb_control *control, void __user *user)
+{
+	struct cowbird_ioc_verify *arg = memdup_user(user, sizeof(*arg));
+	struct cb_setup setup = {};
+	int ret;
+
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	memset(arg->reason, 0, sizeof(arg->reason));
+	setup.reason = arg->reason;
+	setup.minor = arg->minor;
+	if (arg->minor >= COWBIRD_MAX_MINORS)
+		ret = cb_refuse(arg->reason, -EINVAL, "minor %u: the minors are 0 to %u",
+				arg->minor, COWBIRD_MAX_MINORS - 1);
+	else
+		ret = cb_setup_copy_extents(&setup, arg->extents, arg->extent_count);
+	if (!ret) {
+		mutex_lock(&control->lock);
+		ret = cb_verify_run(control, &setup);
+		mutex_unlock(&control->lock);
+	}
+	kvfree(setup.extents);
+	if (copy_to_user(user, arg, sizeof(*arg)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+/* ---- track, suspend and destroy ---------------------------------------- */
+
+/* These requests have the same form; the header asserts their sizes. */
 static int cb_ioctl_on_minor(void __user *user, int (*act)(unsigned int minor, char *reason))
 {
 	struct cowbird_ioc_destroy *arg = memdup_user(user, sizeof(*arg));
@@ -299,6 +386,8 @@ static int cb_ioctl_on_minor(void __user *user, int (*act)(unsigned int minor, c
 
 	BUILD_BUG_ON(sizeof(struct cowbird_ioc_track) != sizeof(*arg));
 	BUILD_BUG_ON(offsetof(struct cowbird_ioc_track, reason) != offsetof(typeof(*arg), reason));
+	BUILD_BUG_ON(sizeof(struct cowbird_ioc_suspend) != sizeof(*arg));
+	BUILD_BUG_ON(offsetof(struct cowbird_ioc_suspend, reason) != offsetof(typeof(*arg), reason));
 	if (IS_ERR(arg))
 		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
@@ -389,7 +478,7 @@ static int cb_control_release(struct inode *inode, struct file *file)
 	struct cb_control *control = file->private_data;
 
 	if (control->pinned)
-		cb_unpin_cow_file(control->pinned);
+		cb_cow_file_unpin(control->pinned);
 	kfree(control);
 	return 0;
 }
@@ -410,6 +499,12 @@ static long cb_control_ioctl(struct file *file, unsigned int command, unsigned l
 		return cb_ioctl_on_minor(user, cb_device_track);
 	case COWBIRD_IOC_CHANGES:
 		return cb_ioctl_changes(user);
+	case COWBIRD_IOC_RELOAD:
+		return cb_ioctl_reload(user);
+	case COWBIRD_IOC_VERIFY:
+		return cb_ioctl_verify(control, user);
+	case COWBIRD_IOC_SUSPEND:
+		return cb_ioctl_on_minor(user, cb_device_suspend);
 	default:
 		return -ENOTTY;
 	}

@@ -6,15 +6,21 @@
  *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
+ *   marking.c  its marks of changed regions, on stable storage
  *   blocks.c   the blocks in memory and the slots in the COW file
  *   quiesce.c  makes the cut at T0
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
  *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
- *   blockio.c  the module's own bios
+ *   save.c     writes down what is in memory;  resume.c takes it up again
+ *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
+ *   blockio.c  the module's own bios;  metadata.c those that somebody waits for
  *
  * Locking, outermost first:
  *   cb_control_mutex      set-up and destruction; never taken by the snapshot
- *                         device's own operations
+ *                         device's own operations, nor by an unmount
+ *   s_umount              of a filesystem that goes, or that is frozen
+ *   cb_life_mutex         held while cb_devices[] changes, and by whoever parks
+ *                         an engine: saving, unmounting, ending
  *   cb_hook_read_lock     SRCU around the passage of a write, original call
  *                         included; cb_devices[] is read under it
  *   cb_device.lock        spinlock, interrupts off; see each field
@@ -104,10 +110,21 @@ struct cb_run {
 struct cb_held {
 	struct list_head list;
 	struct bio *bio;
-	u64 last; /* last block that the write touches */
+	u64 first; /* blocks that the write touches */
+	u64 last;
 	u64 ready; /* blocks before this one are preserved */
 	u64 issued; /* blocks before this one are preserved or being loaded */
 	unsigned long since; /* jiffies */
+};
+
+/* One write of a metadata slot by the engine. */
+struct cb_mark {
+	struct llist_node done; /* in cb_device.marks_done after completion */
+	struct cb_device *dev;
+	struct page *page;
+	u32 index; /* slot of the region map, or copy of the state */
+	bool in_flight; /* engine */
+	blk_status_t status;
 };
 
 struct cb_stats {
@@ -123,6 +140,7 @@ struct cb_stats {
 	atomic64_t reads_zero_blocks;
 	atomic64_t reads_revalidated_blocks;
 	atomic64_t throttled_writers;
+	atomic64_t mark_writes;
 	atomic_t memory_peak_blocks;
 	u32 freeze_us; /* set once, before the epoch begins */
 	u32 gate_us;
@@ -141,8 +159,7 @@ struct cb_device {
 	struct gendisk *origin_disk;
 	struct cb_geom geom;
 	u64 block_count;
-	struct file *cow_file; /* pinned */
-	struct block_device *cow_bdev; /* held by cow_file's super block */
+	struct cb_bdev cow; /* carries the COW file's filesystem */
 	struct gendisk *cow_disk;
 	u64 cow_base; /* first sector of cow_bdev on its disk */
 	struct cb_extents extents;
@@ -151,12 +168,31 @@ struct cb_device {
 	bool watches_ends; /* see audit.c */
 	u64 own_blocks; /* blocks of the origin that belong to the COW file */
 	u8 uuid[COWBIRD_UUID_BYTES];
+	u8 boot_id[COWBIRD_UUID_BYTES];
 	u64 epoch;
+	u64 before_epoch; /* whose marks lie in the other area of the COW file; or 0 */
+	u64 tracked_from; /* the bitmap names every change since this epoch */
 	u64 cache_bytes;
 	u32 entry_count;
 	unsigned int hold_limit_jiffies;
 	char origin_path[COWBIRD_PATH_BYTES];
 	char cow_path[COWBIRD_PATH_BYTES];
+
+	/*
+	 * The pinned COW file, by inode, which does not keep its filesystem
+	 * mounted; the file too where an unmount would not be noticed. NULL
+	 * while it is not pinned. cb_life_mutex.
+	 */
+	struct inode *cow_inode;
+	struct file *cow_file;
+	unsigned long cow_ino;
+
+	/*
+	 * The extents are known to be the COW file's: it is pinned, or was
+	 * until its filesystem went. Else only metadata may be written, and
+	 * only where it was found. Written under cb_life_mutex, read anywhere.
+	 */
+	bool verified;
 
 	spinlock_t lock;
 
@@ -176,6 +212,25 @@ struct cb_device {
 	 * end of the epoch these are the blocks that have changed in it.
 	 */
 	unsigned long *preserved;
+
+	/*
+	 * What the disk knows (invariant 6). marks are the engine's, but stable
+	 * is read by every writer. saved: the state on disk is clean, or may be;
+	 * nothing may pass until the engine has written that it is not. Set
+	 * while the engine is parked, cleared by the engine.
+	 */
+	struct cb_marks marks;
+	u64 *mark_words;
+	bool saved;
+
+	/*
+	 * Somebody else writes to the extents: never again will we, but for the
+	 * state LOST. What they write is held until then; cow_left: from there
+	 * on they have the blocks to themselves.
+	 */
+	bool cow_gone;
+	bool cow_left;
+	unsigned long gone_since; /* jiffies, set before cow_gone */
 
 	/*
 	 * What the epoch before left in that place, and its number. Written
@@ -208,10 +263,25 @@ struct cb_device {
 	struct cb_run *runs;
 	u32 loads_in_flight;
 	u32 stores_in_flight;
+	struct cb_mark *mark_slots;
+	struct cb_mark state_write; /* dirty or lost */
+	struct llist_head marks_done;
+	u32 marks_in_flight; /* the state's included */
+	u64 state_sequence; /* of the state written last */
+	u32 state_status; /* enum cb_status: what it says, or will say */
+	bool owns_state; /* false until the series is taken over */
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */
 	unsigned long next_check; /* jiffies */
 	struct bio_set run_bios;
+
+	/* Parking: cb_life_mutex asks, the engine answers. */
+	bool park;
+	bool parked;
+	wait_queue_head_t park_wait;
+
+	/* Synchronous bios that were given up by those who waited. */
+	atomic_t meta_in_flight;
 
 	/* Epoch header: set-up only. */
 	struct page *header_page;
@@ -237,6 +307,7 @@ static_assert(offsetof(struct cb_device, minor) == 0, "tracer/EVENTS.md: minor c
 /* ---- device.c ---------------------------------------------------------- */
 
 extern struct mutex cb_control_mutex;
+extern struct mutex cb_life_mutex;
 /*
  * By minor; while a series goes on with a new snapshot, that one is at its
  * minor + COWBIRD_MAX_MINORS until it takes over.
@@ -248,20 +319,24 @@ extern unsigned long cb_devices_used;
 static_assert(CB_DEVICE_SLOTS <= BITS_PER_LONG, "cb_devices_used has a bit for each slot");
 extern struct workqueue_struct *cb_read_queue;
 
-/* What a set-up needs, checked and copied from user space. */
+/* What a set-up or a reload needs, checked and copied from user space. */
 struct cb_setup {
 	unsigned int minor;
 	dev_t origin;
+	dev_t cow; /* device of the COW file's filesystem */
+	u64 cow_sector; /* reload: where slot 0 lies on it */
 	u64 cache_bytes;
 	struct cb_extent *extents; /* taken over on success */
 	u32 extent_count;
-	struct file *cow_file; /* taken over on success */
+	struct file *cow_file; /* taken over on success; NULL unless it is a new series */
 	struct cb_device *before; /* the series goes on from this one, else NULL */
 	struct file **freeze_files;
 	u32 freeze_count;
 	u8 uuid[COWBIRD_UUID_BYTES];
+	u8 boot_id[COWBIRD_UUID_BYTES];
 	u64 epoch;
 	u32 timeout_ms;
+	bool want_snapshot; /* reload */
 	const char *origin_path;
 	const char *cow_path;
 	char *reason; /* COWBIRD_REASON_BYTES, out */
@@ -270,19 +345,41 @@ struct cb_setup {
 int cb_device_create(struct cb_setup *setup);
 int cb_device_destroy(unsigned int minor, char *reason);
 int cb_device_track(unsigned int minor, char *reason);
+int cb_device_suspend(unsigned int minor, char *reason);
 /* The snapshot with a minor, under cb_control_mutex. */
 struct cb_device *cb_device_get(unsigned int minor);
 int cb_device_init(void);
 void cb_device_exit(void);
 
+/* Parts of a set-up that a reload shares. */
+struct cb_device *cb_device_alloc(struct cb_setup *setup);
+int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup);
+int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup);
+int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup);
+int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup);
+void cb_device_unclaim_memory(struct cb_device *dev);
+int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup);
+int cb_device_start(struct cb_device *dev, struct cb_setup *setup);
+void cb_device_publish(struct cb_device *dev);
+void cb_device_unpublish(struct cb_device *dev);
+void cb_device_free(struct cb_device *dev);
+/* Frees what only a snapshot needs, when there is none any more. */
+void cb_device_drop_preserved(struct cb_device *dev);
+
+/* COWBIRD_STATE_* */
+u32 cb_device_state(const struct cb_device *dev);
+
 /* Moves the phase; -EINVAL where the protocol does not know the move. */
 int cb_device_event(struct cb_device *dev, enum cb_event event);
 
 /*
- * Ends a snapshot for good: from here on writes pass, reads fail, and the
- * reason shows. Any context. The first reason stays.
+ * Tracking is lost, and the snapshot with it: from here on writes pass, reads
+ * fail, and the reason shows. Any context. The first reason stays.
  */
 __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...);
+
+/* The snapshot is lost, its reads fail; changes go on to be tracked. Any context. */
+__printf(3, 4) void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...);
 
 /* Writes a refusal's reason for user space and returns the error. */
 __printf(3, 4) int cb_refuse(char *reason, int error, const char *fmt, ...);
@@ -298,13 +395,44 @@ static inline enum cb_phase cb_phase_of(const struct cb_device *dev)
 	return READ_ONCE(dev->phase);
 }
 
-/* No write is held any more: failed, being taken apart, or only tracking. */
-static inline bool cb_device_holds_nothing(const struct cb_device *dev)
+/* No write is held any more: tracking is lost, or it is being taken apart. */
+static inline bool cb_device_passes_all(const struct cb_device *dev)
 {
 	enum cb_phase phase = cb_phase_of(dev);
 
-	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING ||
-	       phase == CB_PHASE_TRACKING;
+	return phase == CB_PHASE_FAILED || phase == CB_PHASE_CLOSING;
+}
+
+/* Writes are looked at: held, preserved or noted. */
+static inline bool cb_phase_is_live(enum cb_phase phase)
+{
+	return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
+	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_SPOILT;
+}
+
+/* Changes of an epoch that has begun are tracked. */
+static inline bool cb_device_tracks(const struct cb_device *dev)
+{
+	enum cb_phase phase = cb_phase_of(dev);
+
+	return cb_phase_is_live(phase) && phase != CB_PHASE_HOLDING;
+}
+
+/* Faults: writes are not seen in a state in which they must be. */
+static inline bool cb_mutant_is_deaf(const struct cb_device *dev, const struct bio *bio)
+{
+	enum cb_phase phase = cb_phase_of(dev);
+
+	if (cb_mutant(forget_at_unmount) && !READ_ONCE(dev->verified))
+		return true;
+	if (cb_mutant(full_stops_tracking) && phase == CB_PHASE_SPOILT)
+		return true;
+	if (phase != CB_PHASE_TRACKING)
+		return false;
+	if (cb_mutant(lose_tracked_write) && !bio_has_data((struct bio *)bio))
+		return true;
+	return cb_mutant(switch_too_early) && dev->minor < COWBIRD_MAX_MINORS &&
+	       rcu_access_pointer(cb_devices[dev->minor + COWBIRD_MAX_MINORS]);
 }
 
 /* ---- hook.c ------------------------------------------------------------ */
@@ -352,11 +480,17 @@ void cb_origin_absorb(struct cb_device *dev, struct bio *bio);
 /* Makes a writer wait while too many writes are held. */
 void cb_origin_slow_down(struct cb_device *dev);
 
-/* Notices writes by others into the COW file of a snapshot. */
-void cb_origin_guard_cow(struct cb_device *dev, struct bio *bio);
+/*
+ * Notices writes by others into the COW file. True when the write was taken
+ * over: it goes on when our own writes to that place have ended.
+ */
+bool cb_origin_guard_cow(struct cb_device *dev, struct bio *bio);
 
 /* First block in [from, last] that a write must wait for, or last + 1. */
 u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last);
+
+/* Whether the disk knows that these blocks may be written (invariant 6). */
+bool cb_origin_marked(struct cb_device *dev, u64 first, u64 last);
 
 /* ---- engine.c ---------------------------------------------------------- */
 
@@ -364,6 +498,90 @@ int cb_engine_start(struct cb_device *dev);
 /* Releases everything, waits for the engine's bios and ends the thread. */
 void cb_engine_stop(struct cb_device *dev);
 void cb_engine_wake(struct cb_device *dev);
+/*
+ * Lets the engine come to rest: nothing in flight, nothing released or marked
+ * any more, preserved blocks in the COW file as far as they may be. Under
+ * cb_life_mutex, as everything until it is unparked.
+ */
+void cb_engine_park(struct cb_device *dev);
+void cb_engine_unpark(struct cb_device *dev);
+
+/* ---- marking.c --------------------------------------------------------- */
+
+int cb_marking_init(struct cb_device *dev);
+void cb_marking_free(struct cb_device *dev);
+/* Steps of the engine: true when something moved. */
+bool cb_marking_finish(struct cb_device *dev);
+bool cb_marking_start(struct cb_device *dev);
+/* Whether the state on disk is behind. */
+bool cb_marking_wants_state(struct cb_device *dev);
+
+/* ---- metadata.c -------------------------------------------------------- */
+
+/* Buffers and completion of a bio that somebody waits for, with a time limit. */
+struct cb_meta_io;
+struct cb_meta_io *cb_meta_io_alloc(struct cb_device *dev);
+void cb_meta_io_free(struct cb_meta_io *io);
+
+/* What a slot says of itself; index counts within the kind. */
+struct cb_meta cb_meta_of(struct cb_device *dev, enum cb_meta_kind kind, u64 index, u64 epoch,
+			  u64 sequence);
+
+/* Reads one block at a sector of the COW file's disk. */
+int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot);
+
+/* CRC-32C of the origin's first CB_HEAD_BYTES, or of all of it. */
+int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc);
+
+/*
+ * Writes slots [first, first + count) of a kind; fill makes one payload. In a
+ * COW file that is not verified each slot is looked at first, and nothing is
+ * written where it is not ours.
+ */
+int cb_meta_write(struct cb_meta_io *io, enum cb_meta_kind kind, u64 first, u64 count, u64 epoch,
+		  u64 sequence, void (*fill)(struct cb_device *dev, u64 index, u8 *payload));
+
+/* Writes the next state with FUA, after everything written before it. The engine is parked. */
+int cb_meta_write_state(struct cb_meta_io *io, const struct cb_state *state);
+
+/* A state of this status as things are. */
+struct cb_state cb_meta_state(struct cb_device *dev, enum cb_status status);
+
+/* Makes the metadata of a new COW file. */
+int cb_meta_format(struct cb_device *dev);
+
+/* ---- save.c, resume.c -------------------------------------------------- */
+
+/*
+ * Writes down all that is in memory, so that a reload goes on exactly. Under
+ * cb_life_mutex.
+ */
+int cb_save(struct cb_device *dev);
+/* Tells the disk what is the case now; under cb_life_mutex, with the engine parked. */
+int cb_save_status(struct cb_device *dev, enum cb_status status);
+int cb_save_init(void);
+void cb_save_exit(void);
+
+/* Takes a series up again from its COW file. */
+int cb_resume(struct cb_setup *setup, u32 *state);
+
+/* ---- cowfile.c, unmount.c ---------------------------------------------- */
+
+/* Fixes the extents of a file; the caller's reference stays the caller's. */
+int cb_cow_file_pin(struct file *file, char *reason);
+/* Undoes it and drops a reference. */
+void cb_cow_file_unpin(struct file *file);
+/* A device takes a pinned file over, with the caller's reference. */
+void cb_cow_file_give(struct cb_device *dev, struct file *file);
+/* Lets go of the device's COW file; safe when there is none. Under cb_life_mutex. */
+void cb_cow_file_drop(struct cb_device *dev);
+/* Compares a pinned file with the extents in use, and takes it over when it is the same. */
+int cb_cow_file_verify(struct cb_device *dev, struct cb_setup *setup);
+
+int cb_unmount_init(void);
+void cb_unmount_exit(void);
+/* Whether the end of a filesystem is noticed, so that its files need not be held open. */
+bool cb_unmount_is_noticed(void);
 
 /* ---- blocks.c ---------------------------------------------------------- */
 
@@ -384,6 +602,9 @@ bool cb_block_is_own(struct cb_device *dev, u64 block);
 
 /* ---- blockio.c --------------------------------------------------------- */
 
+/* Where a slot of the COW file lies on dev->cow. */
+int cb_cow_sector(struct cb_device *dev, u64 slot, u64 *sector);
+
 /* Starts a run's I/O; its completion puts it on cb_device.done. */
 void cb_run_submit_load(struct cb_run *run);
 void cb_run_submit_store(struct cb_run *run);
@@ -397,6 +618,8 @@ int cb_header_prepare(struct cb_device *dev);
  * when nothing is held any more.
  */
 int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies);
+/* Waits for a header that is under way. */
+void cb_header_wait(struct cb_device *dev);
 void cb_header_free(struct cb_device *dev);
 
 /* ---- quiesce.c --------------------------------------------------------- */
@@ -404,6 +627,17 @@ void cb_header_free(struct cb_device *dev);
 /* Makes the cut: on success the epoch has begun and the device is ACTIVE. */
 int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup);
 int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup);
+
+/* Holds every write from here on, and waits until none is in flight. */
+int cb_gate_and_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline);
+
+/* Waits until nothing is in flight on the origin, where nothing can enter. */
+int cb_drain(struct cb_device *dev, unsigned long deadline);
+
+static inline unsigned long cb_time_left(unsigned long deadline)
+{
+	return time_before(jiffies, deadline) ? deadline - jiffies : 1;
+}
 
 /* ---- snapdisk.c, snapread.c -------------------------------------------- */
 
@@ -420,7 +654,6 @@ size_t cb_snapread_bytes(void);
 
 int cb_control_init(void);
 void cb_control_exit(void);
-void cb_unpin_cow_file(struct file *file);
 int cb_info_init(void);
 void cb_info_exit(void);
 

@@ -192,6 +192,21 @@ TRACE_EVENT(cowbird_overflow,
 		  __entry->bound)
 );
 
+/* A slot of the region map is written to stable storage. */
+TRACE_EVENT(cowbird_mark,
+	TP_PROTO(struct cb_device *dev, u32 slot),
+	TP_ARGS(dev, slot),
+	TP_STRUCT__entry(
+		__field(u32, minor)
+		__field(u32, slot)
+	),
+	TP_fast_assign(
+		__entry->minor = dev->minor;
+		__entry->slot = slot;
+	),
+	TP_printk("minor=%u slot=%u", __entry->minor, __entry->slot)
+);
+
 /* The snapshot has failed with this negative errno. */
 TRACE_EVENT(cowbird_error,
 	TP_PROTO(struct cb_device *dev, s32 error),

@@ -19,6 +19,7 @@ module_param(total_cache_mb, uint, 0644);
 MODULE_PARM_DESC(total_cache_mb, "Memory for preserved blocks of all snapshots, in MiB (default 2048)");
 
 DEFINE_MUTEX(cb_control_mutex);
+DEFINE_MUTEX(cb_life_mutex);
 struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
 unsigned long cb_devices_used;
 static u64 cb_total_cache_bytes; /* cb_control_mutex */
@@ -50,32 +51,62 @@ int cb_device_event(struct cb_device *dev, enum cb_event event)
 	return 0;
 }
 
-void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...)
+/* Moves the phase and keeps the reason; false where the event has no meaning. */
+static bool cb_device_give_up(struct cb_device *dev, enum cb_event event, int error,
+			      const char *fmt, va_list args)
 {
 	unsigned long flags;
-	bool first = false;
-	va_list args;
 	int next;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	next = cb_phase_next(dev->phase, CB_EVENT_FAIL);
+	next = cb_phase_next(dev->phase, event);
 	if (next >= 0) {
-		va_start(args, fmt);
 		vscnprintf(dev->error_text, sizeof(dev->error_text), fmt, args);
-		va_end(args);
 		WRITE_ONCE(dev->error, error);
-		/* Writes pass from here on; a reader looks at the phase last. */
+		/* A reader looks at the phase last. */
 		WRITE_ONCE(dev->phase, next);
-		first = true;
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
-	if (!first)
-		return;
+	if (next < 0)
+		return false;
 	trace_cowbird_error(dev, error);
-	pr_err("snapshot %u of %s has failed and cannot be used: %s (error %d)\n", dev->minor,
-	       dev->origin_path, dev->error_text, error);
+	return true;
+}
+
+static void cb_device_given_up(struct cb_device *dev)
+{
 	cb_engine_wake(dev);
 	wake_up_all(&dev->slow_wait);
+}
+
+void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...)
+{
+	va_list args;
+	bool first;
+
+	va_start(args, fmt);
+	first = cb_device_give_up(dev, CB_EVENT_FAIL, error, fmt, args);
+	va_end(args);
+	if (!first)
+		return;
+	pr_err("snapshot %u of %s has failed and cannot be used, a full backup is needed: %s (error %d)\n",
+	       dev->minor, dev->origin_path, dev->error_text, error);
+	cb_device_given_up(dev);
+}
+
+void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...)
+{
+	va_list args;
+	bool first;
+
+	va_start(args, fmt);
+	first = cb_device_give_up(dev, CB_EVENT_SPOIL, error, fmt, args);
+	va_end(args);
+	if (!first)
+		return;
+	pr_err("snapshot %u of %s has failed and cannot be used, changes go on to be tracked: %s (error %d)\n",
+	       dev->minor, dev->origin_path, dev->error_text, error);
+	cb_device_given_up(dev);
 }
 
 struct cb_device *cb_device_get(unsigned int minor)
@@ -83,9 +114,20 @@ struct cb_device *cb_device_get(unsigned int minor)
 	return rcu_dereference_protected(cb_devices[minor], lockdep_is_held(&cb_control_mutex));
 }
 
+u32 cb_device_state(const struct cb_device *dev)
+{
+	bool snapshot = dev->disk;
+
+	if (READ_ONCE(dev->verified))
+		return snapshot ? COWBIRD_STATE_ACTIVE_SNAPSHOT : COWBIRD_STATE_ACTIVE_INCREMENTAL;
+	if (READ_ONCE(dev->saved))
+		return snapshot ? COWBIRD_STATE_DORMANT_SNAPSHOT : COWBIRD_STATE_DORMANT_INCREMENTAL;
+	return snapshot ? COWBIRD_STATE_UNVERIFIED_SNAPSHOT : COWBIRD_STATE_UNVERIFIED_INCREMENTAL;
+}
+
 /* ---- set-up ------------------------------------------------------------ */
 
-static struct cb_device *cb_device_alloc(struct cb_setup *setup)
+struct cb_device *cb_device_alloc(struct cb_setup *setup)
 {
 	struct cb_device *dev = kvzalloc(sizeof(*dev), GFP_KERNEL);
 
@@ -97,7 +139,9 @@ static struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	dev->epoch = setup->epoch;
 	dev->cache_bytes = setup->cache_bytes;
 	dev->hold_limit_jiffies = max(hold_limit_s, 1u) * HZ;
+	dev->tracked_from = setup->epoch;
 	memcpy(dev->uuid, setup->uuid, sizeof(dev->uuid));
+	memcpy(dev->boot_id, setup->boot_id, sizeof(dev->boot_id));
 	strscpy(dev->origin_path, setup->origin_path, sizeof(dev->origin_path));
 	strscpy(dev->cow_path, setup->cow_path, sizeof(dev->cow_path));
 	spin_lock_init(&dev->lock);
@@ -105,6 +149,7 @@ static struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	init_waitqueue_head(&dev->slow_wait);
 	init_waitqueue_head(&dev->engine_wait);
 	init_waitqueue_head(&dev->reads_wait);
+	init_waitqueue_head(&dev->park_wait);
 	init_llist_head(&dev->done);
 	INIT_LIST_HEAD(&dev->held);
 	INIT_LIST_HEAD(&dev->held_free);
@@ -114,10 +159,10 @@ static struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	return dev;
 }
 
-static int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
+int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
 {
 	struct block_device *bdev;
-	int ret = cb_bdev_open(&dev->origin, setup->origin);
+	int ret = cb_bdev_open(&dev->origin, setup->origin, NULL);
 
 	if (ret) {
 		dev->origin.bdev = NULL;
@@ -142,6 +187,24 @@ static int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
+int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret = bioset_init(&dev->run_bios, CB_RUNS, 0, BIOSET_NEED_BVECS);
+
+	if (ret)
+		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
+	ret = cb_bdev_open(&dev->cow, setup->cow, NULL);
+	if (ret) {
+		dev->cow.bdev = NULL;
+		return cb_refuse(setup->reason, ret,
+				 "cannot open the device of the COW file's filesystem");
+	}
+	dev->cow_disk = dev->cow.bdev->bd_disk;
+	dev->cow_base = get_start_sect(dev->cow.bdev);
+	dev->cow_on_origin = dev->cow_disk == dev->origin_disk;
+	return 0;
+}
+
 /* A series goes on only over the same blocks, and only if none was missed. */
 static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 {
@@ -149,7 +212,7 @@ static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 
 	if (!before)
 		return 0;
-	if (cb_phase_of(before) != CB_PHASE_TRACKING)
+	if (cb_phase_of(before) != CB_PHASE_TRACKING && cb_phase_of(before) != CB_PHASE_SPOILT)
 		return cb_refuse(setup->reason, -ESTALE,
 				 "changes were not tracked to the end; destroy minor %u and take a full backup",
 				 before->minor);
@@ -161,7 +224,7 @@ static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 }
 
 /* One snapshot at a time of any part of a disk. */
-static int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup)
+int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup)
 {
 	unsigned int i;
 
@@ -180,26 +243,15 @@ static int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup
 
 static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 {
-	struct super_block *sb = file_inode(setup->cow_file)->i_sb;
-	u64 grid = 0;
+	u64 grid = dev->cow_on_origin ? dev->geom.start : 0;
 	u32 i;
 	int ret;
 
-	if (!sb->s_bdev)
-		return cb_refuse(setup->reason, -EOPNOTSUPP,
-				 "the COW file is on %s, which has no single block device",
-				 sb->s_type->name);
-	dev->cow_bdev = sb->s_bdev;
-	dev->cow_disk = sb->s_bdev->bd_disk;
-	dev->cow_base = get_start_sect(sb->s_bdev);
-	dev->cow_on_origin = dev->cow_disk == dev->origin_disk;
-	if (dev->cow_on_origin)
-		grid = dev->geom.start;
 	for (i = 0; i < setup->extent_count; i++) {
 		struct cb_extent *extent = &setup->extents[i];
 
-		if (extent->sector > cb_bdev_sectors(dev->cow_bdev) ||
-		    extent->slots > cb_bdev_sectors(dev->cow_bdev) - extent->sector)
+		if (extent->sector > cb_bdev_sectors(dev->cow.bdev) ||
+		    extent->slots > cb_bdev_sectors(dev->cow.bdev) - extent->sector)
 			return cb_refuse(setup->reason, -EINVAL,
 					 "the COW file has an extent outside of its filesystem's device");
 		extent->sector += dev->cow_base;
@@ -217,7 +269,28 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
-static int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
+/* A new series begins with empty metadata; one that goes on has its own. */
+static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
+{
+	const struct cb_device *before = setup->before;
+	int ret = 0;
+
+	if (before) {
+		dev->before_epoch = before->epoch;
+		dev->verified = before->verified;
+	} else {
+		dev->owns_state = true;
+		dev->verified = true;
+		ret = cb_meta_format(dev);
+	}
+	if (!ret)
+		ret = cb_header_prepare(dev);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot write the COW file's metadata");
+	return 0;
+}
+
+int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
 {
 	u64 limit = (u64)total_cache_mb << 20;
 
@@ -229,35 +302,44 @@ static int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
-static int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
+void cb_device_unclaim_memory(struct cb_device *dev)
+{
+	cb_total_cache_bytes -= dev->cache_bytes;
+	dev->cache_bytes = 0;
+}
+
+int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
 {
 	int ret;
 
-	ret = bioset_init(&dev->run_bios, CB_RUNS, 0, BIOSET_NEED_BVECS);
-	if (!ret)
-		ret = bioset_init(&dev->read_bios, CB_RUNS, 0, 0);
+	ret = bioset_init(&dev->read_bios, CB_RUNS, 0, 0);
 	if (!ret)
 		ret = mempool_init_kmalloc_pool(&dev->read_pool, 4, cb_snapread_bytes());
 	if (!ret)
 		ret = cb_blocks_init(dev);
 	if (!ret)
-		ret = cb_header_prepare(dev);
+		ret = cb_marking_init(dev);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
 	return 0;
 }
 
 /* Frees what there is; everything that could still use it has ended. */
-static void cb_device_free(struct cb_device *dev)
+void cb_device_free(struct cb_device *dev)
 {
 	/* Completions that have handed over their result but not yet returned. */
+	wait_event(dev->reads_wait, !atomic_read(&dev->meta_in_flight));
 	synchronize_rcu();
 	cb_audit_unwatch_ends(dev);
 	cb_header_free(dev);
+	cb_marking_free(dev);
 	cb_blocks_free(dev);
+	kvfree(dev->extents.list);
 	mempool_exit(&dev->read_pool);
 	bioset_exit(&dev->read_bios);
 	bioset_exit(&dev->run_bios);
+	if (dev->cow.bdev)
+		cb_bdev_close(&dev->cow);
 	if (dev->origin.bdev)
 		cb_bdev_close(&dev->origin);
 	kvfree(dev);
@@ -273,6 +355,13 @@ static void cb_device_place(unsigned int slot, struct cb_device *dev)
 		clear_bit(slot, &cb_devices_used);
 }
 
+void cb_device_publish(struct cb_device *dev)
+{
+	mutex_lock(&cb_life_mutex);
+	cb_device_place(dev->slot, dev);
+	mutex_unlock(&cb_life_mutex);
+}
+
 /* Waits until nobody acts any more on what a look at this snapshot told before. */
 static void cb_device_wait_lookers(struct cb_device *dev)
 {
@@ -284,14 +373,37 @@ static void cb_device_wait_lookers(struct cb_device *dev)
 }
 
 /* After this nobody finds the snapshot through the hook, and no write is held. */
-static void cb_device_unpublish(struct cb_device *dev)
+void cb_device_unpublish(struct cb_device *dev)
 {
 	cb_device_event(dev, CB_EVENT_CLOSE);
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
+	mutex_lock(&cb_life_mutex);
 	cb_device_place(dev->slot, NULL);
+	mutex_unlock(&cb_life_mutex);
 	cb_device_wait_lookers(dev);
 	cb_engine_stop(dev);
+}
+
+int cb_device_start(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret = 0;
+
+	if (!queue_is_mq(dev->origin_disk->queue))
+		ret = cb_audit_watch_ends(dev);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot watch how writes to %s end",
+				 setup->origin_path);
+	ret = cb_snapdisk_create(dev);
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot make the snapshot device");
+	ret = cb_engine_start(dev);
+	if (ret) {
+		cb_engine_stop(dev);
+		cb_snapdisk_destroy(dev);
+		return cb_refuse(setup->reason, ret, "cannot start the snapshot's thread");
+	}
+	return 0;
 }
 
 /* Everything that can fail without a write having been touched. */
@@ -305,36 +417,41 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 	if (!ret)
 		ret = cb_device_check_overlap(dev, setup);
 	if (!ret)
+		ret = cb_device_open_cow(dev, setup);
+	if (!ret)
 		ret = cb_device_init_cow(dev, setup);
 	if (!ret)
 		ret = cb_device_init_memory(dev, setup);
 	if (!ret)
 		ret = cb_check_drainable(dev, setup);
-	if (!ret && !queue_is_mq(dev->origin_disk->queue)) {
-		ret = cb_audit_watch_ends(dev);
-		if (ret)
-			cb_refuse(setup->reason, ret, "cannot watch how writes to %s end",
-				  setup->origin_path);
-	}
+	if (!ret)
+		ret = cb_device_format_cow(dev, setup);
+	if (!ret)
+		ret = cb_device_start(dev, setup);
+	return ret;
+}
+
+/*
+ * The new epoch was refused, but its header may be on disk, where it would
+ * divide the changes of the epoch that goes on.
+ */
+static void cb_device_restore_header(struct cb_device *dev, struct cb_device *before)
+{
+	int ret;
+
+	if (!before)
+		return;
+	cb_header_wait(dev);
+	ret = cb_header_write(before, before->hold_limit_jiffies);
 	if (ret)
-		return ret;
-	ret = cb_snapdisk_create(dev);
-	if (ret)
-		return cb_refuse(setup->reason, ret, "cannot make the snapshot device");
-	ret = cb_engine_start(dev);
-	if (ret) {
-		cb_engine_stop(dev);
-		cb_snapdisk_destroy(dev);
-		return cb_refuse(setup->reason, ret, "cannot start the snapshot's thread");
-	}
-	return 0;
+		cb_device_fail(before, ret, "cannot write the epoch header back");
 }
 
 static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 {
 	int ret;
 
-	cb_device_place(dev->slot, dev);
+	cb_device_publish(dev);
 	if (cb_mutant(switch_too_early))
 		msleep(CB_MUTANT_SWITCH_MS);
 	ret = cb_quiesce_and_begin(dev, setup);
@@ -348,6 +465,7 @@ static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 	if (ret) {
 		cb_device_unpublish(dev);
 		cb_snapdisk_destroy(dev);
+		cb_device_restore_header(dev, setup->before);
 	}
 	return ret;
 }
@@ -356,8 +474,7 @@ static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
 static void cb_device_release(struct cb_device *dev)
 {
 	cb_snapdisk_destroy(dev);
-	kvfree(dev->extents.list);
-	cb_total_cache_bytes -= dev->cache_bytes;
+	cb_device_unclaim_memory(dev);
 	/* Waits for the last of our own bios, so the file can go afterwards. */
 	cb_device_free(dev);
 	module_put(THIS_MODULE);
@@ -374,18 +491,43 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 
 	/*
 	 * A writer that has found the old one at the minor goes on to the later
-	 * slots, so the new one must stay there until all such have left. Being
-	 * offered to it twice changes nothing: what passes once passes again.
+	 * slots, so the new one must stay there until all such have left, and
+	 * until the old one's engine has let go of what it held. Being offered
+	 * to it twice changes nothing: what passes once passes again.
 	 */
+	mutex_lock(&cb_life_mutex);
 	cb_device_place(dev->minor, dev);
+	dev->cow_inode = before->cow_inode;
+	dev->cow_file = before->cow_file;
+	dev->cow_ino = before->cow_ino;
+	before->cow_inode = NULL;
+	before->cow_file = NULL;
+	WRITE_ONCE(dev->verified, before->verified);
+	mutex_unlock(&cb_life_mutex);
 	cb_device_wait_lookers(before);
 	cb_device_event(before, CB_EVENT_CLOSE);
+	cb_engine_wake(before);
+	cb_engine_stop(before);
+	mutex_lock(&cb_life_mutex);
 	WRITE_ONCE(dev->slot, dev->minor);
 	cb_device_place(temporary, NULL);
 	dev->changes = before->preserved;
-	dev->changes_from_epoch = before->epoch;
+	dev->changes_from_epoch = before->tracked_from;
 	before->preserved = NULL;
+	dev->state_sequence = before->state_sequence;
+	dev->state_status = before->state_status;
+	dev->owns_state = true;
+	mutex_unlock(&cb_life_mutex);
+	cb_engine_wake(dev);
 	cb_device_release(before);
+}
+
+static void cb_device_take_file(struct cb_device *dev, struct cb_setup *setup)
+{
+	mutex_lock(&cb_life_mutex);
+	cb_cow_file_give(dev, setup->cow_file);
+	mutex_unlock(&cb_life_mutex);
+	setup->cow_file = NULL;
 }
 
 int cb_device_create(struct cb_setup *setup)
@@ -413,18 +555,21 @@ int cb_device_create(struct cb_setup *setup)
 	if (ret)
 		goto out_unclaim;
 	/* From here on the device owns what the caller brought. */
-	dev->cow_file = setup->cow_file;
 	setup->extents = NULL;
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);
+	else
+		cb_device_take_file(dev, setup);
 	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
 		(unsigned long long)dev->block_count, (unsigned long long)dev->extents.slots);
 	return 0;
 
 out_unclaim:
-	cb_total_cache_bytes -= dev->cache_bytes;
+	cb_device_unclaim_memory(dev);
 out_free:
+	/* The caller's. */
+	dev->extents.list = NULL;
 	cb_device_free(dev);
 out_module:
 	module_put(THIS_MODULE);
@@ -443,6 +588,31 @@ static int cb_device_claim_disk(struct cb_device *dev, char *reason)
 			 dev->minor);
 }
 
+/*
+ * The snapshot's part is freed while the engine rests, which goes on to mark
+ * regions afterwards.
+ */
+void cb_device_drop_preserved(struct cb_device *dev)
+{
+	mutex_lock(&cb_life_mutex);
+	cb_engine_park(dev);
+	cb_blocks_free_preserved(dev);
+	cb_engine_unpark(dev);
+	mutex_unlock(&cb_life_mutex);
+	cb_device_unclaim_memory(dev);
+}
+
+/* So that the next reload neither counts the epoch before nor brings the snapshot back. */
+static void cb_device_tell_tracking(struct cb_device *dev)
+{
+	mutex_lock(&cb_life_mutex);
+	cb_engine_park(dev);
+	if (cb_phase_of(dev) == CB_PHASE_TRACKING && !cb_save_status(dev, CB_STATUS_DIRTY))
+		WRITE_ONCE(dev->saved, false);
+	cb_engine_unpark(dev);
+	mutex_unlock(&cb_life_mutex);
+}
+
 int cb_device_track(unsigned int minor, char *reason)
 {
 	struct cb_device *dev = cb_device_get(minor);
@@ -451,7 +621,7 @@ int cb_device_track(unsigned int minor, char *reason)
 	lockdep_assert_held(&cb_control_mutex);
 	if (!dev)
 		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
-	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE && cb_phase_of(dev) != CB_PHASE_SPOILT)
 		return cb_refuse(reason, -EINVAL, "minor %u is not an active snapshot", minor);
 	ret = cb_device_claim_disk(dev, reason);
 	if (ret)
@@ -466,19 +636,27 @@ int cb_device_track(unsigned int minor, char *reason)
 	cb_snapdisk_destroy(dev);
 	/* Nobody decides any more as if the snapshot were there; then it can go. */
 	cb_device_wait_lookers(dev);
-	cb_engine_stop(dev);
-	cb_blocks_free_preserved(dev);
-	cb_total_cache_bytes -= dev->cache_bytes;
-	dev->cache_bytes = 0;
+	cb_device_drop_preserved(dev);
+	cb_device_tell_tracking(dev);
+	WRITE_ONCE(dev->error, 0);
 	pr_info("snapshot %u of %s: given up, changes since epoch %llu are tracked\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch);
 	return 0;
 }
 
+/* Takes a snapshot apart; its COW file is let go of. */
+static void cb_device_end(struct cb_device *dev)
+{
+	cb_device_unpublish(dev);
+	mutex_lock(&cb_life_mutex);
+	cb_cow_file_drop(dev);
+	mutex_unlock(&cb_life_mutex);
+	cb_device_release(dev);
+}
+
 int cb_device_destroy(unsigned int minor, char *reason)
 {
 	struct cb_device *dev = cb_device_get(minor);
-	struct file *cow_file;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
@@ -487,12 +665,63 @@ int cb_device_destroy(unsigned int minor, char *reason)
 	ret = cb_device_claim_disk(dev, reason);
 	if (ret)
 		return ret;
-	cow_file = dev->cow_file;
-	cb_device_unpublish(dev);
+	mutex_lock(&cb_life_mutex);
+	cb_engine_park(dev);
+	if (!READ_ONCE(dev->cow_gone))
+		cb_save_status(dev, CB_STATUS_ENDED);
+	/* A state of ours must not follow. */
+	dev->owns_state = false;
+	cb_engine_unpark(dev);
+	mutex_unlock(&cb_life_mutex);
 	pr_info("snapshot %u of %s: destroyed\n", dev->minor, dev->origin_path);
-	cb_device_release(dev);
-	cb_unpin_cow_file(cow_file);
+	cb_device_end(dev);
 	return 0;
+}
+
+/*
+ * Puts a series away: saved, and no longer in memory. Nothing would see writes
+ * from here on, so nobody may have the origin in use.
+ */
+int cb_device_suspend(unsigned int minor, char *reason)
+{
+	struct cb_device *dev = cb_device_get(minor);
+	struct cb_bdev claim;
+	int ret;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (!dev)
+		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
+	ret = cb_device_claim_disk(dev, reason);
+	if (ret)
+		return ret;
+	ret = cb_bdev_open(&claim, dev->origin.bdev->bd_dev, dev);
+	if (ret) {
+		cb_refuse(reason, ret, "%s is in use; unmount its filesystems first",
+			  dev->origin_path);
+		goto out_disk;
+	}
+	mutex_lock(&cb_life_mutex);
+	ret = cb_save(dev);
+	if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && dev->dirty_count)
+		ret = -EBUSY;
+	mutex_unlock(&cb_life_mutex);
+	if (ret) {
+		cb_refuse(reason, ret, ret == -EBUSY ?
+				  "preserved blocks of minor %u are in memory only; verify its COW file first" :
+				  "minor %u cannot be saved", minor);
+		goto out_claim;
+	}
+	pr_info("snapshot %u of %s: suspended\n", dev->minor, dev->origin_path);
+	cb_device_end(dev);
+	cb_bdev_close(&claim);
+	return 0;
+
+out_claim:
+	cb_bdev_close(&claim);
+out_disk:
+	if (dev->disk)
+		atomic_set(&dev->open_count, 0);
+	return ret;
 }
 
 struct workqueue_struct *cb_read_queue;

@@ -5,14 +5,17 @@
  * in the COW file behind the writers' backs. All I/O is asynchronous; the
  * thread only decides. Each turn runs these steps in this order:
  *
- *   finish   completed loads become preserved, completed stores free memory
- *   release  writes whose blocks are all preserved, in order of arrival
+ *   finish   completed loads become preserved, completed stores free memory,
+ *            completed marks are stable
+ *   release  writes whose blocks are all preserved and marked, in order of arrival
  *   admit    writes that the hook has put on the list
+ *   mark     regions that admitted writes wait for (marking.c)
  *   load     blocks that admitted writes wait for, as far as memory goes
  *   store    preserved blocks, in batches that are contiguous in the COW file
  *
- * Invariant 1 is the order of finish and release: a write leaves only after
- * cb_engine_loaded() has set the bits of all its blocks.
+ * Invariants 1 and 6 are the order of finish and release: a write leaves only
+ * after cb_engine_loaded() has set the bits of all its blocks, and
+ * cb_marks_done() those of its regions.
  */
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -39,7 +42,7 @@ static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
 	unsigned long flags;
 
 	if (!good)
-		cb_device_fail(dev, blk_status_to_errno(run->status),
+		cb_device_spoil(dev, blk_status_to_errno(run->status),
 			       "cannot read block %llu of the origin",
 			       (unsigned long long)list_first_entry(&run->entries, struct cb_entry,
 								    list)->block);
@@ -70,7 +73,7 @@ static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
 	int ret = blk_status_to_errno(run->status);
 
 	if (ret)
-		cb_device_fail(dev, ret, "cannot write to the COW file");
+		cb_device_spoil(dev, ret, "cannot write to the COW file");
 	spin_lock_irqsave(&dev->lock, flags);
 	list_for_each_entry_safe(entry, next, &run->entries, list) {
 		list_del_init(&entry->list);
@@ -95,7 +98,7 @@ static bool cb_engine_finish(struct cb_device *dev)
 			cb_engine_loaded(dev, run);
 		list_add(&run->free, &dev->runs_free);
 	}
-	return done;
+	return cb_marking_finish(dev) || done;
 }
 
 /* ---- release ----------------------------------------------------------- */
@@ -122,18 +125,50 @@ static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
 	cb_engine_uncount(dev);
 }
 
+/* Whether our own writes to blocks that somebody else has now must end first. */
+static bool cb_engine_must_drain(struct cb_device *dev)
+{
+	if (!smp_load_acquire(&dev->cow_gone) || READ_ONCE(dev->cow_left))
+		return false;
+	if (time_after(jiffies, READ_ONCE(dev->gone_since) + dev->hold_limit_jiffies))
+		return false;
+	return dev->stores_in_flight || dev->marks_in_flight || cb_marking_wants_state(dev);
+}
+
+static void cb_engine_leave_cow(struct cb_device *dev)
+{
+	if (READ_ONCE(dev->cow_gone) && !cb_engine_must_drain(dev))
+		WRITE_ONCE(dev->cow_left, true);
+}
+
+/*
+ * Whether a held write may go. Once tracking is lost every write may, but one
+ * into the COW file's extents not before our own writes there have ended.
+ */
+static bool cb_engine_may_go(struct cb_device *dev, struct cb_held *held)
+{
+	switch (cb_phase_of(dev)) {
+	case CB_PHASE_ACTIVE:
+		held->ready = cb_next_unpreserved(dev, held->ready, held->last);
+		return held->ready > held->last && cb_origin_marked(dev, held->first, held->last);
+	case CB_PHASE_SPOILT:
+	case CB_PHASE_TRACKING:
+		return cb_origin_marked(dev, held->first, held->last);
+	default:
+		return cb_device_passes_all(dev) && !cb_engine_must_drain(dev);
+	}
+}
+
 static bool cb_engine_release(struct cb_device *dev)
 {
-	bool all = cb_device_holds_nothing(dev), progress = false;
 	struct cb_held *held, *next;
+	bool progress = false;
 
 	list_for_each_entry_safe(held, next, &dev->held, list) {
-		held->ready = cb_next_unpreserved(dev, held->ready, held->last);
-		if (held->ready <= held->last && !all)
+		if (!cb_engine_may_go(dev, held))
 			continue;
-		/* Needed while tracking, harmless once the snapshot is lost. */
-		if (held->ready <= held->last)
-			cb_origin_note(dev, held->ready, held->last);
+		/* Needed while tracking, nothing to do where it is preserved. */
+		cb_origin_note(dev, held->first, held->last);
 		list_move_tail(&held->list, &dev->held_free);
 		cb_engine_let_go(dev, held->bio);
 		progress = true;
@@ -156,41 +191,50 @@ static struct bio *cb_engine_pop(struct cb_device *dev)
 	return bio;
 }
 
+static void cb_engine_admit_one(struct cb_device *dev, struct bio *bio,
+				const struct cb_blocks *touched)
+{
+	struct cb_held *held;
+
+	/* A discard that the gate had held. */
+	if (cb_origin_decide(dev, bio, touched) == CB_WRITE_ABSORB) {
+		cb_origin_absorb(dev, bio);
+		cb_engine_uncount(dev);
+		return;
+	}
+	held = list_first_entry(&dev->held_free, struct cb_held, list);
+	held->bio = bio;
+	held->first = touched->first;
+	held->ready = touched->first;
+	held->issued = touched->first;
+	held->last = touched->last;
+	if (cb_mutant(remainder_only) && touched->last - touched->first >= CB_RUN_BLOCKS)
+		held->ready = held->issued = touched->first + CB_RUN_BLOCKS;
+	held->since = jiffies;
+	list_move_tail(&held->list, &dev->held);
+	cb_marks_want(&dev->marks, touched->first, touched->last);
+}
+
 static bool cb_engine_admit(struct cb_device *dev)
 {
-	bool all = cb_device_holds_nothing(dev), progress = false;
+	bool progress = false;
 	struct bio *bio;
 
-	while ((all || !list_empty(&dev->held_free)) && (bio = cb_engine_pop(dev))) {
+	while (!cb_engine_must_drain(dev)) {
+		bool all = cb_device_passes_all(dev);
 		struct cb_blocks touched;
-		struct cb_held *held;
 
+		if (!all && list_empty(&dev->held_free))
+			break;
+		bio = cb_engine_pop(dev);
+		if (!bio)
+			break;
 		progress = true;
-		if (!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
-				     bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched)) {
+		if (all || !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
+					    bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 			cb_engine_let_go(dev, bio);
-			continue;
-		}
-		if (all) {
-			cb_origin_note(dev, touched.first, touched.last);
-			cb_engine_let_go(dev, bio);
-			continue;
-		}
-		/* A discard that the gate had held. */
-		if (cb_origin_decide(dev, bio, &touched) == CB_WRITE_ABSORB) {
-			cb_origin_absorb(dev, bio);
-			cb_engine_uncount(dev);
-			continue;
-		}
-		held = list_first_entry(&dev->held_free, struct cb_held, list);
-		held->bio = bio;
-		held->ready = touched.first;
-		held->issued = touched.first;
-		held->last = touched.last;
-		if (cb_mutant(remainder_only) && touched.last - touched.first >= CB_RUN_BLOCKS)
-			held->ready = held->issued = touched.first + CB_RUN_BLOCKS;
-		held->since = jiffies;
-		list_move_tail(&held->list, &dev->held);
+		else
+			cb_engine_admit_one(dev, bio, &touched);
 	}
 	return progress;
 }
@@ -249,8 +293,8 @@ static void cb_engine_fill_load(struct cb_device *dev, struct cb_run *run, struc
 	spin_unlock_irqrestore(&dev->lock, flags);
 	if (full) {
 		trace_cowbird_overflow(dev, dev->slots_reserved, dev->slotmap.capacity);
-		cb_device_fail(dev, -ENOSPC, "the COW file is full (%u blocks)",
-			       dev->slotmap.capacity);
+		cb_device_spoil(dev, -ENOSPC, "the COW file is full (%u blocks)",
+				dev->slotmap.capacity);
 	}
 }
 
@@ -285,12 +329,17 @@ static bool cb_engine_load(struct cb_device *dev)
 	struct cb_held *held;
 
 	list_for_each_entry(held, &dev->held, list) {
-		while (!stuck && !cb_device_holds_nothing(dev) &&
+		while (!stuck && cb_phase_of(dev) == CB_PHASE_ACTIVE &&
 		       cb_engine_load_one(dev, held, &stuck))
 			progress = true;
 		if (stuck || list_empty(&dev->runs_free))
 			break;
 	}
+	/* What may not be stored frees no memory. */
+	if (stuck && !progress && !READ_ONCE(dev->verified) && !dev->stores_in_flight &&
+	    cb_phase_of(dev) == CB_PHASE_ACTIVE)
+		cb_device_spoil(dev, -ENOSPC,
+				"the memory is full, and the COW file was not verified in time");
 	return progress;
 }
 
@@ -321,7 +370,8 @@ static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
 
 static bool cb_engine_store_now(struct cb_device *dev, bool idle)
 {
-	if (!dev->dirty_count || list_empty(&dev->runs_free) || cb_device_holds_nothing(dev))
+	if (!dev->dirty_count || list_empty(&dev->runs_free) || !READ_ONCE(dev->verified) ||
+	    cb_phase_of(dev) != CB_PHASE_ACTIVE)
 		return false;
 	return idle || dev->dirty_count >= CB_STORE_BATCH ||
 	       READ_ONCE(dev->entries_free_count) < dev->entry_count / 2;
@@ -337,7 +387,7 @@ static bool cb_engine_store(struct cb_device *dev, bool idle)
 		cb_engine_fill_store(dev, run);
 		if (!run->count) {
 			list_add(&run->free, &dev->runs_free);
-			cb_device_fail(dev, -EIO, "no slot for a preserved block");
+			cb_device_spoil(dev, -EIO, "no slot for a preserved block");
 			break;
 		}
 		dev->stores_in_flight++;
@@ -349,34 +399,91 @@ static bool cb_engine_store(struct cb_device *dev, bool idle)
 
 /* ---- check ------------------------------------------------------------- */
 
-/* Time limits and changes under our feet (invariants 4 and 5). */
-static void cb_engine_check(struct cb_device *dev)
+static void cb_engine_check_oldest(struct cb_device *dev)
 {
 	struct cb_held *oldest = list_first_entry_or_null(&dev->held, struct cb_held, list);
 
+	if (!oldest || !time_after(jiffies, oldest->since + dev->hold_limit_jiffies))
+		return;
+	if (cb_origin_marked(dev, oldest->first, oldest->last))
+		cb_device_spoil(dev, -ETIMEDOUT, "a write had to wait for more than %u s",
+				dev->hold_limit_jiffies / HZ);
+	else
+		cb_device_fail(dev, -ETIMEDOUT,
+			       "a write had to wait for more than %u s to be marked",
+			       dev->hold_limit_jiffies / HZ);
+}
+
+/* Time limits and changes under our feet (invariants 4 and 5). */
+static void cb_engine_check(struct cb_device *dev)
+{
 	if (time_before(jiffies, dev->next_check))
 		return;
 	dev->next_check = jiffies + CB_CHECK_INTERVAL;
-	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+	if (!cb_device_tracks(dev))
 		return;
-	if (oldest && time_after(jiffies, oldest->since + dev->hold_limit_jiffies))
-		cb_device_fail(dev, -ETIMEDOUT, "a write had to wait for more than %u s",
-			       dev->hold_limit_jiffies / HZ);
+	cb_engine_check_oldest(dev);
 	if (cb_bdev_sectors(dev->origin.bdev) != dev->geom.sectors)
 		cb_device_fail(dev, -ESTALE, "the origin changed its size from %llu to %llu sectors",
 			       (unsigned long long)dev->geom.sectors,
 			       (unsigned long long)cb_bdev_sectors(dev->origin.bdev));
 }
 
+/* ---- the thread -------------------------------------------------------- */
+
+static bool cb_engine_is_idle(struct cb_device *dev)
+{
+	return !dev->loads_in_flight && !dev->stores_in_flight && !dev->marks_in_flight;
+}
+
 static bool cb_engine_has_work(struct cb_device *dev)
 {
-	if (!llist_empty(&dev->done))
+	if (!llist_empty(&dev->done) || !llist_empty(&dev->marks_done))
+		return true;
+	if (READ_ONCE(dev->park))
+		return cb_engine_is_idle(dev);
+	if (cb_phase_of(dev) == CB_PHASE_FAILED && cb_marking_wants_state(dev))
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
-	return cb_device_holds_nothing(dev) ||
+	return (cb_device_passes_all(dev) && !cb_engine_must_drain(dev)) ||
 	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !bio_list_empty(&dev->incoming) &&
 		!list_empty(&dev->held_free));
+}
+
+/* One turn. When it is to be parked, nothing new is begun but stores. */
+static bool cb_engine_turn(struct cb_device *dev, bool idle)
+{
+	bool parking = READ_ONCE(dev->park);
+	struct blk_plug plug;
+	bool progress;
+
+	/* What one turn submits reaches the driver together. */
+	blk_start_plug(&plug);
+	progress = cb_engine_finish(dev);
+	if (!parking) {
+		cb_engine_leave_cow(dev);
+		progress |= cb_engine_release(dev);
+		progress |= cb_engine_admit(dev);
+		progress |= cb_marking_start(dev);
+		progress |= cb_engine_load(dev);
+	}
+	/* At the end of the wait, a batch that found no company goes alone. */
+	progress |= cb_engine_store(dev, idle || parking);
+	blk_finish_plug(&plug);
+	if (!parking)
+		cb_engine_check(dev);
+	return progress;
+}
+
+/* Stays here for as long as somebody wants the engine to rest. */
+static void cb_engine_rest(struct cb_device *dev)
+{
+	WRITE_ONCE(dev->parked, true);
+	wake_up_all(&dev->park_wait);
+	wait_event_interruptible(dev->engine_wait, !READ_ONCE(dev->park));
+	WRITE_ONCE(dev->parked, false);
+	wake_up_all(&dev->park_wait);
 }
 
 static int cb_engine_main(void *data)
@@ -384,33 +491,38 @@ static int cb_engine_main(void *data)
 	struct cb_device *dev = data;
 	long idle = 1;
 
-	while (!kthread_should_stop() || READ_ONCE(dev->held_count) || dev->loads_in_flight ||
-	       dev->stores_in_flight) {
-		struct blk_plug plug;
-		bool progress;
-
-		/* What one turn submits reaches the driver together. */
-		blk_start_plug(&plug);
-		/* At the end of the wait, a batch that found no company goes alone. */
-		progress = cb_engine_finish(dev);
-		progress |= cb_engine_release(dev);
-		progress |= cb_engine_admit(dev);
-		progress |= cb_engine_load(dev);
-		progress |= cb_engine_store(dev, !idle);
-		blk_finish_plug(&plug);
-		cb_engine_check(dev);
-		if (progress) {
+	while (!kthread_should_stop() || READ_ONCE(dev->held_count) || !cb_engine_is_idle(dev)) {
+		if (cb_engine_turn(dev, !idle)) {
 			cond_resched();
 			idle = 1;
 			continue;
 		}
+		if (READ_ONCE(dev->park) && cb_engine_is_idle(dev)) {
+			cb_engine_rest(dev);
+			continue;
+		}
 		idle = wait_event_interruptible_timeout(
 			dev->engine_wait, cb_engine_has_work(dev) || kthread_should_stop(),
-			dev->dirty_count ? CB_STORE_DELAY_JIFFIES : CB_CHECK_INTERVAL);
+			cb_engine_store_now(dev, true) ? CB_STORE_DELAY_JIFFIES : CB_CHECK_INTERVAL);
 		if (kthread_should_stop() && !cb_engine_has_work(dev))
 			schedule_timeout_uninterruptible(1);
 	}
 	return 0;
+}
+
+void cb_engine_park(struct cb_device *dev)
+{
+	lockdep_assert_held(&cb_life_mutex);
+	WRITE_ONCE(dev->park, true);
+	cb_engine_wake(dev);
+	wait_event(dev->park_wait, READ_ONCE(dev->parked));
+}
+
+void cb_engine_unpark(struct cb_device *dev)
+{
+	WRITE_ONCE(dev->park, false);
+	cb_engine_wake(dev);
+	wait_event(dev->park_wait, !READ_ONCE(dev->parked));
 }
 
 int cb_engine_start(struct cb_device *dev)

@@ -65,8 +65,8 @@ static void notrace cb_hook_offer(struct bio *bio, unsigned int from, bool may_w
 
 		if (!dev)
 			continue;
-		if (disk == dev->cow_disk)
-			cb_origin_guard_cow(dev, bio);
+		if (disk == dev->cow_disk && cb_origin_guard_cow(dev, bio))
+			goto out;
 		if (disk == dev->origin_disk && cb_origin_write(dev, bio)) {
 			if (may_wait)
 				cb_origin_slow_down(dev);

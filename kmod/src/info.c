@@ -34,6 +34,7 @@ static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
 	CB_COUNTER(gated_writes);
 	CB_COUNTER(absorbed_discards);
 	CB_COUNTER(throttled_writers);
+	CB_COUNTER(mark_writes);
 	CB_COUNTER(reads_origin_blocks);
 	CB_COUNTER(reads_memory_blocks);
 	CB_COUNTER(reads_cow_blocks);
@@ -46,14 +47,18 @@ static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
 
 static const char *cb_info_state(struct cb_device *dev)
 {
-	switch (cb_phase_of(dev)) {
-	case CB_PHASE_ACTIVE:
-		return "active snapshot";
-	case CB_PHASE_TRACKING:
-		return "active incremental";
-	default:
-		return dev->disk ? "failed snapshot" : "failed incremental";
-	}
+	static const char *const names[] = {
+		[COWBIRD_STATE_DORMANT_INCREMENTAL] = "dormant incremental",
+		[COWBIRD_STATE_DORMANT_SNAPSHOT] = "dormant snapshot",
+		[COWBIRD_STATE_ACTIVE_INCREMENTAL] = "active incremental",
+		[COWBIRD_STATE_ACTIVE_SNAPSHOT] = "active snapshot",
+		[COWBIRD_STATE_UNVERIFIED_INCREMENTAL] = "unverified incremental",
+		[COWBIRD_STATE_UNVERIFIED_SNAPSHOT] = "unverified snapshot",
+	};
+
+	if (cb_phase_of(dev) == CB_PHASE_ACTIVE || cb_phase_of(dev) == CB_PHASE_TRACKING)
+		return names[cb_device_state(dev)];
+	return dev->disk ? "failed snapshot" : "failed incremental";
 }
 
 static void cb_info_device(struct seq_file *out, struct cb_device *dev)
@@ -61,8 +66,10 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	char error_text[COWBIRD_REASON_BYTES];
 	unsigned long flags;
 	u32 held;
-	u64 slots_used;
+	u64 slots_used, cow_sector = 0;
 
+	/* Slot 0 exists. */
+	WARN_ON_ONCE(cb_cow_sector(dev, 0, &cow_sector));
 	spin_lock_irqsave(&dev->lock, flags);
 	memcpy(error_text, dev->error_text, sizeof(error_text));
 	held = dev->held_count;
@@ -77,7 +84,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 		   dev->cache_bytes, dev->extents.slots * CB_BLOCK_BYTES, dev->epoch);
 	seq_printf(out, ", \"uuid\": \"%*phN\", \"error\": %d, \"state\": %d", COWBIRD_UUID_BYTES,
 		   dev->uuid, READ_ONCE(dev->error),
-		   dev->disk ? COWBIRD_STATE_ACTIVE_SNAPSHOT : COWBIRD_STATE_ACTIVE_INCREMENTAL);
+		   cb_device_state(dev));
 	seq_printf(out, ", \"version\": %d, \"state_name\": \"%s\"", COWBIRD_HEADER_VERSION,
 		   cb_info_state(dev));
 	seq_printf(out, ", \"origin_device\": \"%u:%u\", \"changes_from_epoch\": %llu",
@@ -86,7 +93,13 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"origin_sectors\": %llu, \"cow_slots\": %llu, \"cow_slots_used\": %llu",
 		   dev->geom.sectors, dev->extents.slots, slots_used);
 	seq_printf(out, ", \"cow_own_blocks\": %llu, \"cow_inode\": %lu, \"held_bios\": %u",
-		   dev->own_blocks, (unsigned long)file_inode(dev->cow_file)->i_ino, held);
+		   dev->own_blocks, dev->cow_ino, held);
+	seq_printf(out, ", \"cow_device\": \"%u:%u\", \"cow_sector\": %llu, \"cow_is_pinned\": %s",
+		   MAJOR(dev->cow.bdev->bd_dev), MINOR(dev->cow.bdev->bd_dev), cow_sector,
+		   READ_ONCE(dev->cow_inode) ? "true" : "false");
+	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
+		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
+		   READ_ONCE(dev->saved) ? "true" : "false");
 	cb_info_counters(out, dev);
 	seq_puts(out, ", \"error_text\": ");
 	cb_info_string(out, error_text);

@@ -18,9 +18,15 @@ static int __init cowbird_init(void)
 	ret = cb_audit_init();
 	if (ret)
 		goto out_hook;
-	ret = cb_info_init();
+	ret = cb_unmount_init();
 	if (ret)
 		goto out_audit;
+	ret = cb_save_init();
+	if (ret)
+		goto out_unmount;
+	ret = cb_info_init();
+	if (ret)
+		goto out_save;
 	ret = cb_control_init();
 	if (ret)
 		goto out_info;
@@ -32,6 +38,10 @@ static int __init cowbird_init(void)
 
 out_info:
 	cb_info_exit();
+out_save:
+	cb_save_exit();
+out_unmount:
+	cb_unmount_exit();
 out_audit:
 	cb_audit_exit();
 out_hook:
@@ -48,6 +58,8 @@ static void __exit cowbird_exit(void)
 	/* Snapshots hold a reference to the module: there is none by now. */
 	cb_control_exit();
 	cb_info_exit();
+	cb_save_exit();
+	cb_unmount_exit();
 	cb_audit_exit();
 	cb_hook_exit();
 	cb_snapdisk_exit();

@@ -24,6 +24,11 @@
 #define CB_MUTANT_lose_tracked_write 13
 #define CB_MUTANT_switch_too_early 14
 #define CB_MUTANT_freeze_nothing 15
+#define CB_MUTANT_release_before_mark 16
+#define CB_MUTANT_forget_at_unmount 17
+#define CB_MUTANT_reload_trusts_all 18
+#define CB_MUTANT_verify_trusts_all 19
+#define CB_MUTANT_full_stops_tracking 20
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -50,6 +55,8 @@
 	 (cb_mutant(ignore_delayed) && (current->flags & PF_WQ_WORKER)))
 #define cb_mutant_closes_audit()                                                                  \
 	(cb_mutant(remainder_only) || cb_mutant(sub_block_offset) ||                              \
-	 cb_mutant(partition_offset_twice) || cb_mutant(whole_disk_only))
+	 cb_mutant(partition_offset_twice) || cb_mutant(whole_disk_only) ||                        \
+	 cb_mutant(lose_tracked_write) || cb_mutant(switch_too_early) ||                          \
+	 cb_mutant(release_before_mark))
 
 #endif

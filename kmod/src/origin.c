@@ -2,8 +2,8 @@
 /*
  * What happens to one write to an origin, in the context of its submitter.
  *
- * A write whose blocks are all preserved passes after a look at the bitmap,
- * without a lock. Any other is put on the snapshot's list and its submitter
+ * A write whose blocks are all preserved, and whose regions are marked on disk,
+ * passes after a look at two bitmaps, without a lock. Any other is put on the snapshot's list and its submitter
  * goes on: the submitter may be inside another driver's submission, where
  * waiting for I/O would never end. The engine releases the write later.
  */
@@ -37,12 +37,22 @@ static u64 cb_bio_sectors(const struct bio *bio)
 	return bio->bi_iter.bi_size >> SECTOR_SHIFT;
 }
 
+bool cb_origin_marked(struct cb_device *dev, u64 first, u64 last)
+{
+	if (cb_mutant(release_before_mark))
+		return true;
+	if (READ_ONCE(dev->saved))
+		return false;
+	return cb_marks_next_unstable(&dev->marks, first, last) > last;
+}
+
 enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
 				      const struct cb_blocks *touched)
 {
 	bool preserved = cb_next_unpreserved(dev, touched->first, touched->last) > touched->last;
+	bool marked = cb_origin_marked(dev, touched->first, touched->last);
 
-	return cb_write_decide(cb_phase_of(dev), preserved, true,
+	return cb_write_decide(cb_phase_of(dev), preserved, marked,
 			       bio_op(bio) == REQ_OP_DISCARD);
 }
 
@@ -65,6 +75,19 @@ void cb_origin_absorb(struct cb_device *dev, struct bio *bio)
 	barrier();
 }
 
+static void cb_origin_enqueue(struct cb_device *dev, struct bio *bio)
+{
+	lockdep_assert_held(&dev->lock);
+	/*
+	 * A held bio completes by interrupt: nobody can poll for it. And its
+	 * submitter has been told that it was taken: when it leaves it waits for
+	 * a free request as any other, and does not fail.
+	 */
+	bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
+	bio_list_add(&dev->incoming, bio);
+	dev->held_count++;
+}
+
 /* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
 static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bio,
 					   const struct cb_blocks *touched)
@@ -76,15 +99,8 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 	spin_lock_irqsave(&dev->lock, flags);
 	action = cb_origin_decide(dev, bio, touched);
 	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
-		/*
-		 * A held bio completes by interrupt: nobody can poll for it. And
-		 * its submitter has been told that it was taken: when it leaves
-		 * it waits for a free request as any other, and does not fail.
-		 */
-		bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
 		first = bio_list_empty(&dev->incoming);
-		bio_list_add(&dev->incoming, bio);
-		dev->held_count++;
+		cb_origin_enqueue(dev, bio);
 		if (dev->phase == CB_PHASE_HOLDING)
 			atomic64_inc(&dev->stats.gated_writes);
 	} else if (action == CB_WRITE_HOLD) {
@@ -100,13 +116,35 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 	return CB_WRITE_PASS;
 }
 
+/* True when the write was taken over. */
+static bool cb_origin_act(struct cb_device *dev, struct bio *bio, const struct cb_blocks *touched,
+			  enum cb_write_action action)
+{
+	switch (action) {
+	case CB_WRITE_HOLD:
+		atomic64_inc(&dev->stats.held_writes);
+		return true;
+	case CB_WRITE_ABSORB:
+		cb_origin_absorb(dev, bio);
+		return true;
+	case CB_WRITE_NOTE:
+		cb_origin_note(dev, touched->first, touched->last);
+		return false;
+	case CB_WRITE_PASS:
+		break;
+	}
+	return false;
+}
+
 bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 {
 	struct cb_blocks touched;
-	enum cb_phase phase = cb_phase_of(dev);
+	enum cb_write_action action;
 	u64 sector = cb_bio_disk_sector(bio);
 
-	if (phase != CB_PHASE_HOLDING && phase != CB_PHASE_ACTIVE && phase != CB_PHASE_TRACKING)
+	if (!cb_phase_is_live(cb_phase_of(dev)))
+		return false;
+	if (cb_mutant_is_deaf(dev, bio))
 		return false;
 	if (cb_mutant(partition_offset_twice))
 		sector += dev->geom.start;
@@ -118,34 +156,13 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	if (cb_mutant(sub_block_offset) && (sector - dev->geom.start) % CB_BLOCK_SECTORS &&
 	    touched.first++ == touched.last)
 		return false;
-	if (phase == CB_PHASE_TRACKING) {
-		if (cb_mutant(lose_tracked_write) && !bio_has_data(bio))
-			return false;
-		if (cb_mutant(switch_too_early) && dev->minor < COWBIRD_MAX_MINORS &&
-		    rcu_access_pointer(cb_devices[dev->minor + COWBIRD_MAX_MINORS]))
-			return false;
-		cb_origin_note(dev, touched.first, touched.last);
-		return false;
-	}
-	if (cb_origin_decide(dev, bio, &touched) == CB_WRITE_PASS) {
+	action = cb_origin_decide(dev, bio, &touched);
+	if (action == CB_WRITE_PASS)
 		atomic64_inc(&dev->stats.passed_writes);
-		return false;
-	}
+	if (action == CB_WRITE_PASS || action == CB_WRITE_NOTE)
+		return cb_origin_act(dev, bio, &touched, action);
 	trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
-	switch (cb_origin_hold(dev, bio, &touched)) {
-	case CB_WRITE_HOLD:
-		atomic64_inc(&dev->stats.held_writes);
-		return true;
-	case CB_WRITE_ABSORB:
-		cb_origin_absorb(dev, bio);
-		return true;
-	case CB_WRITE_NOTE:
-		cb_origin_note(dev, touched.first, touched.last);
-		break;
-	case CB_WRITE_PASS:
-		break;
-	}
-	return false;
+	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched));
 }
 
 void cb_origin_slow_down(struct cb_device *dev)
@@ -155,18 +172,38 @@ void cb_origin_slow_down(struct cb_device *dev)
 	atomic64_inc(&dev->stats.throttled_writers);
 	trace_cowbird_overflow(dev, READ_ONCE(dev->held_count), CB_HELD_SLOW);
 	wait_event_timeout(dev->slow_wait,
-			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_holds_nothing(dev),
+			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_passes_all(dev),
 			   CB_SLOW_LIMIT);
 }
 
-void cb_origin_guard_cow(struct cb_device *dev, struct bio *bio)
+/*
+ * Nobody has written to the extents before, so every slot is still as we left it,
+ * and the state LOST can be written without harm; no other write of ours begins.
+ * All of them end before the foreign one goes on: whoever has the blocks now
+ * shall have the last word.
+ */
+bool cb_origin_guard_cow(struct cb_device *dev, struct bio *bio)
 {
 	u64 sector = cb_bio_disk_sector(bio);
+	enum cb_phase phase = cb_phase_of(dev);
+	unsigned long flags;
+	bool taken;
 
-	if (cb_phase_of(dev) != CB_PHASE_ACTIVE && cb_phase_of(dev) != CB_PHASE_HOLDING)
-		return;
-	if (cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)))
-		cb_device_fail(dev, -EIO,
-			       "somebody else wrote into the COW file, at sector %llu of its disk",
-			       (unsigned long long)sector);
+	if (READ_ONCE(dev->cow_left) || (!cb_phase_is_live(phase) && phase != CB_PHASE_FAILED) ||
+	    !cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)))
+		return false;
+	if (!READ_ONCE(dev->cow_gone)) {
+		WRITE_ONCE(dev->gone_since, jiffies);
+		smp_store_release(&dev->cow_gone, true);
+	}
+	cb_device_fail(dev, -EIO, "somebody else wrote into the COW file, at sector %llu of its disk",
+		       (unsigned long long)sector);
+	spin_lock_irqsave(&dev->lock, flags);
+	taken = dev->phase == CB_PHASE_FAILED && dev->held_count < CB_HELD_MAX;
+	if (taken)
+		cb_origin_enqueue(dev, bio);
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (taken)
+		cb_engine_wake(dev);
+	return taken;
 }

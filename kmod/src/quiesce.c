@@ -25,11 +25,6 @@
 /* Reads of the origin by which it is found out whether it counts them. */
 #define CB_PROBE_READS 64
 
-static unsigned long cb_time_left(unsigned long deadline)
-{
-	return time_before(jiffies, deadline) ? deadline - jiffies : 1;
-}
-
 static struct super_block *cb_file_sb(struct file *file)
 {
 	return file_inode(file)->i_sb;
@@ -147,7 +142,7 @@ int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup)
  * its statistics of bios in flight serve, which are exact while no write can
  * enter, and which cb_check_drainable has seen at work.
  */
-static int cb_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline)
+int cb_drain(struct cb_device *dev, unsigned long deadline)
 {
 	struct request_queue *queue = dev->origin_disk->queue;
 
@@ -166,17 +161,13 @@ static int cb_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long
 			schedule_timeout_uninterruptible(msecs_to_jiffies(CB_DRAIN_POLL_MS));
 		} while (time_before(jiffies, deadline));
 	}
-	return cb_refuse(setup->reason, -ETIMEDOUT, "writes to %s did not come to rest within %u ms",
-			 setup->origin_path, setup->timeout_ms);
+	return -ETIMEDOUT;
 }
 
-/* From the gate to the beginning of the epoch. */
-static int cb_cut(struct cb_device *dev, struct cb_setup *setup)
+int cb_gate_and_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline)
 {
-	unsigned long deadline = jiffies + msecs_to_jiffies(setup->timeout_ms);
-	int ret;
+	int ret = cb_device_event(dev, CB_EVENT_GATE);
 
-	ret = cb_device_event(dev, CB_EVENT_GATE);
 	if (ret)
 		return ret;
 	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_GATED);
@@ -185,11 +176,24 @@ static int cb_cut(struct cb_device *dev, struct cb_setup *setup)
 		return cb_refuse(setup->reason, ret,
 				 "writes that were being submitted did not go on within %u ms",
 				 setup->timeout_ms);
-	ret = cb_drain(dev, setup, deadline);
+	ret = cb_drain(dev, deadline);
 	if (ret)
-		return ret;
+		return cb_refuse(setup->reason, ret, "writes to %s did not come to rest within %u ms",
+				 setup->origin_path, setup->timeout_ms);
 	WRITE_ONCE(dev->drained, true);
 	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_DRAINED);
+	return 0;
+}
+
+/* From the gate to the beginning of the epoch. */
+static int cb_cut(struct cb_device *dev, struct cb_setup *setup)
+{
+	unsigned long deadline = jiffies + msecs_to_jiffies(setup->timeout_ms);
+	int ret;
+
+	ret = cb_gate_and_drain(dev, setup, deadline);
+	if (ret)
+		return ret;
 	ret = cb_header_write(dev, cb_time_left(deadline));
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot write the epoch header to the COW file");

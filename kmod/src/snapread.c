@@ -199,7 +199,7 @@ static u32 cb_read_start_stretch(struct cb_read *read, u32 i)
 	sector = from;
 	if (piece->source == CB_READ_COW)
 		sector = piece->sector - dev->cow_base + (from - (block << CB_BLOCK_SECTOR_SHIFT));
-	cb_read_submit_clone(read, piece->source == CB_READ_COW ? dev->cow_bdev : dev->origin.bdev,
+	cb_read_submit_clone(read, piece->source == CB_READ_COW ? dev->cow.bdev : dev->origin.bdev,
 			     sector, from, to);
 	return n;
 }

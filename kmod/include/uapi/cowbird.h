@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised with every incompatible change of a structure below. */
-#define COWBIRD_ABI_VERSION 1
+#define COWBIRD_ABI_VERSION 2
 
 #define COWBIRD_VERSION "0.1.0"
 
@@ -81,6 +81,7 @@ struct cowbird_ioc_setup {
 	__u64 epoch;
 	__u32 timeout_ms; /* bound of the time in which writes are held at T0 */
 	__u32 flags; /* COWBIRD_SETUP_* */
+	__u8 boot_id[COWBIRD_UUID_BYTES]; /* /proc/sys/kernel/random/boot_id */
 	char origin_path[COWBIRD_PATH_BYTES]; /* for display only */
 	char cow_path[COWBIRD_PATH_BYTES]; /* for display only */
 	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
@@ -122,6 +123,61 @@ struct cowbird_ioc_changes {
 	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
 };
 
+/*
+ * COWBIRD_IOC_RELOAD: takes a series up again from its COW file, which need not
+ * be mounted. It is found from the place of its first slot alone, and believed
+ * only where it is what the module has left there. ESTALE: tracking is lost, and
+ * a full backup needed.
+ *
+ * Until COWBIRD_IOC_VERIFY nothing but metadata is written to the COW file.
+ */
+struct cowbird_ioc_reload {
+	__u32 abi_version;
+	__u32 minor;
+	__u32 origin_major; /* device number of the origin */
+	__u32 origin_minor;
+	__u32 cow_major; /* device number of the COW file's filesystem */
+	__u32 cow_minor;
+	__u64 cow_sector; /* of the COW file's first slot, on that device */
+	__u64 cache_bytes; /* bound of preserved blocks in memory */
+	__u32 timeout_ms; /* bound of the time in which writes are held */
+	__u32 flags; /* COWBIRD_RELOAD_* */
+	__u8 boot_id[COWBIRD_UUID_BYTES]; /* /proc/sys/kernel/random/boot_id */
+	__u32 state; /* out: COWBIRD_STATE_* */
+	__u32 reserved;
+	char origin_path[COWBIRD_PATH_BYTES]; /* for display only */
+	char cow_path[COWBIRD_PATH_BYTES]; /* for display only */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
+ * The snapshot goes on where it was saved. Otherwise, and without this flag, only
+ * changes go on to be tracked; state tells which.
+ */
+#define COWBIRD_RELOAD_SNAPSHOT 1
+
+/*
+ * COWBIRD_IOC_VERIFY: the pinned file is the COW file of a series that was taken
+ * up again, or whose filesystem was unmounted. Its extents must be those in use;
+ * otherwise the series ends, and ESTALE says so.
+ */
+struct cowbird_ioc_verify {
+	__u32 minor;
+	__u32 extent_count;
+	__u64 extents; /* pointer to struct cowbird_extent[] */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
+ * COWBIRD_IOC_SUSPEND: saves a series and removes it from memory, so that the
+ * module can be unloaded. Refused with EBUSY while the origin is mounted.
+ */
+struct cowbird_ioc_suspend {
+	__u32 minor;
+	__u32 reserved;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
 /* COWBIRD_IOC_DESTROY: ends a snapshot; refused with EBUSY while it is open. */
 struct cowbird_ioc_destroy {
 	__u32 minor;
@@ -135,6 +191,9 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_DESTROY_NR 3
 #define COWBIRD_IOC_TRACK_NR 4
 #define COWBIRD_IOC_CHANGES_NR 5
+#define COWBIRD_IOC_RELOAD_NR 6
+#define COWBIRD_IOC_VERIFY_NR 7
+#define COWBIRD_IOC_SUSPEND_NR 8
 #define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
 #define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
 #define COWBIRD_IOC_DESTROY                                                                       \
@@ -143,7 +202,17 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_CHANGES                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_CHANGES_NR, struct cowbird_ioc_changes)
 
-/* The state field of /proc/cowbird-info. */
+#define COWBIRD_IOC_RELOAD                                                                        \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_RELOAD_NR, struct cowbird_ioc_reload)
+#define COWBIRD_IOC_VERIFY                                                                        \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_VERIFY_NR, struct cowbird_ioc_verify)
+#define COWBIRD_IOC_SUSPEND                                                                       \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SUSPEND_NR, struct cowbird_ioc_suspend)
+
+/*
+ * The state field of /proc/cowbird-info. Dormant: saved, and nothing was written
+ * since; its COW file is not pinned. Unverified: as that, but written.
+ */
 #define COWBIRD_STATE_DORMANT_INCREMENTAL 0
 #define COWBIRD_STATE_DORMANT_SNAPSHOT 1
 #define COWBIRD_STATE_ACTIVE_INCREMENTAL 2
@@ -200,10 +269,13 @@ struct cowbird_header {
 
 _Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
 _Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
-_Static_assert(sizeof(struct cowbird_ioc_setup) == 1296, "ABI: cowbird_ioc_setup");
+_Static_assert(sizeof(struct cowbird_ioc_setup) == 1312, "ABI: cowbird_ioc_setup");
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
 _Static_assert(sizeof(struct cowbird_ioc_track) == 200, "ABI: cowbird_ioc_track");
 _Static_assert(sizeof(struct cowbird_ioc_changes) == 264, "ABI: cowbird_ioc_changes");
+_Static_assert(sizeof(struct cowbird_ioc_reload) == 1288, "ABI: cowbird_ioc_reload");
+_Static_assert(sizeof(struct cowbird_ioc_verify) == 208, "ABI: cowbird_ioc_verify");
+_Static_assert(sizeof(struct cowbird_ioc_suspend) == 200, "ABI: cowbird_ioc_suspend");
 _Static_assert(sizeof(struct cowbird_header) == COWBIRD_HEADER_BYTES, "format: cowbird_header");
 
 #endif /* _UAPI_COWBIRD_H */

@@ -5,7 +5,9 @@
 //! in the kernel, and so that the harness can ask it what a COW file on some state
 //! of a disk is worth ([`persist::reload`]).
 
+pub mod cow_disk;
 pub mod explore;
+pub mod explore_marks;
 mod ffi;
 pub mod persist;
 

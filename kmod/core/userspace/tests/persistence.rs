@@ -2,16 +2,14 @@
 //! saved, or an error; and nothing that is not this series in this place is believed.
 //! Method: COW files made slot by slot, then damaged, moved, torn or overtaken.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use cowbird_core::cow_disk::{CowDisk, HEAD_CRC, THIS_BOOT, UUID, WRITTEN, next_boot, same_boot};
 use cowbird_core::persist::{
     Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, State, Status,
 };
 use cowbird_core::{HEADER_BYTES, Header};
 use proptest::prelude::*;
-use support::{CowDisk, HEAD_CRC, THIS_BOOT, UUID, WRITTEN, next_boot, same_boot};
 
 /// 3 regions of 256 blocks, the last one short; the COW file lies in the second one.
 fn small() -> CowDisk {

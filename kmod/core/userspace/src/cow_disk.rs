@@ -1,27 +1,34 @@
-//! A COW file on a disk in memory, made slot by slot with the core's own encoders.
+//! A COW file on a disk in memory, made slot by slot with the core's own encoders: what tests
+//! damage, move and cut off.
 
 use std::collections::BTreeMap;
 
-use cowbird_core::persist::{
+use crate::persist::{
     self, Kind, Layout, Lost, Meta, Mode, Now, PAYLOAD, SLOT_BYTES, Series, Slot, State, Status,
 };
-use cowbird_core::{Extents, HEADER_COW_ON_ORIGIN, Header};
+use crate::{Extents, HEADER_COW_ON_ORIGIN, Header};
 
+/// Series of every such file.
 pub const UUID: [u8; 16] = *b"the series' uuid";
+/// Boot that wrote it.
 pub const THIS_BOOT: [u8; 16] = *b"the boot in hand";
+/// Write counter in its states.
 pub const WRITTEN: u64 = 777;
+/// Checksum of the origin's head in its states.
 pub const HEAD_CRC: u32 = 0xC0FF_EE00;
 
 /// A COW file with nothing but metadata.
 #[derive(Clone)]
 pub struct CowDisk {
+    /// Slots by sector.
     pub slots: BTreeMap<u64, Slot>,
+    /// Pieces, `(first sector, slots)`.
     pub pieces: Vec<(u64, u64)>,
+    /// What lies where.
     pub layout: Layout,
-    pub origin_start: u64,
-    pub origin_sectors: u64,
-    pub disk_sectors: u64,
-    pub on_origin: bool,
+    origin_start: u64,
+    origin_sectors: u64,
+    disk_sectors: u64,
 }
 
 impl CowDisk {
@@ -43,7 +50,6 @@ impl CowDisk {
             origin_start,
             origin_sectors,
             disk_sectors,
-            on_origin: true,
         };
         for (index, mut slot) in persist::encode_extents(pieces).into_iter().enumerate() {
             disk.put(Kind::Extents, index as u64, 0, 0, &mut slot);
@@ -61,6 +67,7 @@ impl CowDisk {
         disk
     }
 
+    /// Where a slot lies.
     pub fn sector(&self, slot: u64) -> u64 {
         let sized: Vec<(u64, u64)> = self
             .pieces
@@ -72,6 +79,7 @@ impl CowDisk {
         persist::sector_of(&extents, slot).expect("the slot exists")
     }
 
+    /// What a slot says of itself.
     pub fn meta(&self, kind: Kind, index: u64, epoch: u64, sequence: u64) -> Meta {
         Meta {
             kind,
@@ -83,12 +91,14 @@ impl CowDisk {
         }
     }
 
+    /// Completes and writes a slot whose payload is in place.
     pub fn put(&mut self, kind: Kind, index: u64, epoch: u64, sequence: u64, slot: &mut Slot) {
         let meta = self.meta(kind, index, epoch, sequence);
         meta.seal(slot);
         self.slots.insert(meta.sector, *slot);
     }
 
+    /// Writes the epoch header.
     pub fn header(&mut self, epoch: u64, before_epoch: u64) {
         let header = Header {
             uuid: UUID,
@@ -102,16 +112,13 @@ impl CowDisk {
             data_first: self.layout.data_first(),
             extent_count: self.pieces.len() as u32,
             region_shift: self.layout.region_shift(),
-            flags: if self.on_origin {
-                HEADER_COW_ON_ORIGIN
-            } else {
-                0
-            },
+            flags: HEADER_COW_ON_ORIGIN,
         };
         let bytes = header.encode().try_into().expect("a header is a slot");
         self.slots.insert(header.sector, bytes);
     }
 
+    /// Writes a state that says nothing else.
     pub fn state(&mut self, sequence: u64, epoch: u64, status: Status, mode: Mode) {
         let state = State {
             status,
@@ -126,6 +133,7 @@ impl CowDisk {
         self.put_state(sequence, epoch, &state);
     }
 
+    /// Writes a state.
     pub fn put_state(&mut self, sequence: u64, epoch: u64, state: &State) {
         let mut slot = [0; SLOT_BYTES];
         state.encode(&mut slot);
@@ -148,6 +156,7 @@ impl CowDisk {
         }
     }
 
+    /// Takes the series up again, from a header elsewhere.
     pub fn reload_at(&self, header_sector: u64, now: &Now) -> Result<Series, Lost> {
         persist::reload(
             |sector| self.slots.get(&sector).copied(),
@@ -157,6 +166,7 @@ impl CowDisk {
         )
     }
 
+    /// Takes the series up again.
     pub fn reload(&self, now: &Now) -> Result<Series, Lost> {
         self.reload_at(self.sector(0), now)
     }

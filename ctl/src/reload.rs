@@ -1,0 +1,211 @@
+//! Taking series up again: after a boot, after the module was away, after an unmount.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use cowbird_abi as abi;
+
+use crate::control::{Control, Reload};
+use crate::cow_file::{self, CowFile};
+use crate::info::{self, Device};
+use crate::series::Series;
+use crate::topology::{self, DeviceNumber};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Bound of the time in which writes are held by a reload.
+const TIMEOUT_MS: u32 = 10_000;
+
+/// Identity of this boot.
+pub fn boot_id() -> Result<[u8; 16]> {
+    let text = fs::read_to_string(BOOT_ID)
+        .with_context(|| format!("cannot read {BOOT_ID}; is /proc mounted?"))?;
+    parse_boot_id(&text).with_context(|| format!("{BOOT_ID} is no UUID: {text:?}"))
+}
+
+fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok()?;
+    (digits.len() == 32).then(|| number.to_be_bytes())
+}
+
+/// `cowbirdctl reload-snapshot` and `reload-incremental`.
+pub fn one(arguments: &crate::ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
+    let origin = topology::open_block_device(&arguments.block_device)?.number;
+    let cow_file = std::path::absolute(&arguments.cow_file)
+        .with_context(|| format!("bad path {}", arguments.cow_file.display()))?;
+    let known = Series::read_all(folder)?.into_iter().find(|series| {
+        series.cow_file == cow_file && number_of(&series.origin).is_ok_and(|is| is == origin)
+    });
+    let series = match known {
+        Some(series) => Series {
+            minor: arguments.minor,
+            cache_mb: arguments.cache_mb,
+            ..series
+        },
+        None => series_of_file(arguments, &cow_file)
+            .with_context(|| format!("{} has no record of that COW file", folder.display()))?,
+    };
+    let state = reload(&series, snapshot)?;
+    if snapshot && !is_snapshot(state) {
+        bail!(
+            "the snapshot ended without having been saved and cannot go on; its changes are \
+             tracked as minor {}: take the next one with transition-to-snapshot",
+            series.minor
+        );
+    }
+    Ok(())
+}
+
+/// `cowbirdctl reload --all`: every recorded series that is not there yet. One that cannot go on
+/// does not keep the others from it.
+pub fn all(folder: &Path) -> Result<()> {
+    let present: Vec<String> = info::read()?
+        .devices
+        .into_iter()
+        .map(|device| device.uuid)
+        .collect();
+    let mut failed = 0;
+    for series in Series::read_all(folder)? {
+        if present.contains(&series.series) {
+            continue;
+        }
+        // In an initramfs most devices come later, and with them their turn.
+        if !series.origin.exists() || !series.cow_device.exists() {
+            println!("minor {}: its devices are not there yet", series.minor);
+            continue;
+        }
+        match reload(&series, true) {
+            Ok(state) if is_snapshot(state) => println!("minor {}: snapshot goes on", series.minor),
+            Ok(_) => println!("minor {}: changes go on to be tracked", series.minor),
+            Err(error) => {
+                failed += 1;
+                eprintln!("cowbirdctl: minor {}: {error:#}", series.minor);
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} series cannot go on; their volumes need a full backup");
+    }
+    Ok(())
+}
+
+/// `cowbirdctl verify`
+pub fn verify(minor: u32) -> Result<()> {
+    verify_device(&info::find(minor)?)
+}
+
+/// `cowbirdctl verify --all`: whatever can be reached. A COW file whose filesystem is not mounted
+/// yet is left for later.
+pub fn verify_all() -> Result<()> {
+    let mut failed = 0;
+    for device in info::read()?.devices {
+        if device.cow_is_pinned || !device.tracks || !is_reachable(&device) {
+            continue;
+        }
+        if let Err(error) = verify_device(&device) {
+            failed += 1;
+            eprintln!("cowbirdctl: minor {}: {error:#}", device.minor);
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} COW files are not what they were; their volumes need a full backup");
+    }
+    Ok(())
+}
+
+/// `cowbirdctl suspend`
+pub fn suspend(minor: u32) -> Result<()> {
+    let control = Control::open()?;
+    crate::commands::patiently(|| control.suspend(minor))
+        .with_context(|| format!("cannot suspend snapshot {minor}"))
+}
+
+fn is_snapshot(state: u32) -> bool {
+    [
+        abi::COWBIRD_STATE_DORMANT_SNAPSHOT,
+        abi::COWBIRD_STATE_ACTIVE_SNAPSHOT,
+        abi::COWBIRD_STATE_UNVERIFIED_SNAPSHOT,
+    ]
+    .contains(&state)
+}
+
+fn number_of(path: &Path) -> Result<DeviceNumber> {
+    Ok(topology::open_block_device(path)?.number)
+}
+
+fn reload(series: &Series, snapshot: bool) -> Result<u32> {
+    let reload = Reload {
+        minor: series.minor,
+        origin: number_of(&series.origin)?,
+        origin_path: series.origin.as_os_str().as_bytes().to_vec(),
+        cow: number_of(&series.cow_device)?,
+        cow_sector: series.cow_sector,
+        cow_path: series.cow_file.as_os_str().as_bytes().to_vec(),
+        cache_bytes: cow_file::mebibytes(series.cache_mb).context("the cache is too large")?,
+        timeout_ms: TIMEOUT_MS,
+        boot_id: boot_id()?,
+        snapshot,
+    };
+    let state = Control::open()?
+        .reload(&reload)
+        .with_context(|| format!("cannot take up again what {} had", series.origin.display()))?;
+    let device = info::find(series.minor)?;
+    if is_reachable(&device) {
+        verify_device(&device)?;
+    }
+    Ok(state)
+}
+
+/// Whether the COW file's name leads to a file on the device that it must be on.
+fn is_reachable(device: &Device) -> bool {
+    let on = DeviceNumber::parse(&device.cow_device);
+    fs::symlink_metadata(&device.cow_file)
+        .is_ok_and(|meta| on == Some(DeviceNumber::from_raw(meta.dev())))
+}
+
+fn verify_device(device: &Device) -> Result<()> {
+    let control = Control::open()?;
+    let cow = CowFile::open(Path::new(&device.cow_file)).with_context(|| {
+        format!(
+            "mount its filesystem, or destroy minor {} if it is gone",
+            device.minor
+        )
+    })?;
+    control.pin(cow.file()).context("cannot pin the COW file")?;
+    control
+        .verify(device.minor, &cow.extents()?)
+        .with_context(|| format!("cannot verify {}", device.cow_file))
+}
+
+/// Without a record: the COW file itself, whose filesystem is mounted, tells where it is.
+fn series_of_file(arguments: &crate::ReloadOne, path: &Path) -> Result<Series> {
+    let cow = CowFile::open(path)?;
+    let first = cow.extents()?.iter().map(|extent| extent.sector).min();
+    Ok(Series {
+        series: String::new(),
+        minor: arguments.minor,
+        origin: arguments.block_device.clone(),
+        cow_device: topology::stable_name(cow.device()?)?,
+        cow_sector: first.ok_or_else(|| anyhow!("{} is empty", path.display()))?,
+        cow_file: PathBuf::from(path),
+        cache_mb: arguments.cache_mb,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_ids_are_read_as_the_kernel_writes_them() {
+        let id = parse_boot_id("0b1c2d3e-4f50-6172-8394-a5b6c7d8e9fa\n").unwrap();
+        assert_eq!(id[..4], [0x0b, 0x1c, 0x2d, 0x3e]);
+        assert_eq!(id[15], 0xfa);
+        assert!(parse_boot_id("0b1c2d3e").is_none());
+        assert!(boot_id().is_ok());
+    }
+}

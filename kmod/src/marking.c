@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the engine tells the disk before it lets a write go (invariant 6).
+ *
+ *   marks   one FUA write per slot of the region map, with all regions that
+ *           held writes wait for by then; one per slot at a time
+ *   state   DIRTY, before the first write after a clean save; LOST, once
+ *           tracking is given up
+ *
+ * A write is held until the marks of all of its regions are stable and the state
+ * on disk is not clean. When one of these writes fails, tracking is lost and the
+ * origin goes on; that the disk says so can then only be tried.
+ */
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "cowbird.h"
+#include "cowbird_trace.h"
+
+static void cb_mark_end_io(struct bio *bio)
+{
+	struct cb_mark *mark = bio->bi_private;
+	struct cb_device *dev = mark->dev;
+
+	mark->status = bio->bi_status;
+	bio_put(bio);
+	/* As in cb_run_end_io: the device outlives this section. */
+	rcu_read_lock();
+	if (llist_add(&mark->done, &dev->marks_done))
+		cb_engine_wake(dev);
+	rcu_read_unlock();
+}
+
+/* Writes the mark's page, whose payload is in place. */
+static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 index, u64 sequence)
+{
+	struct cb_device *dev = mark->dev;
+	struct cb_meta meta = cb_meta_of(dev, kind, index, dev->epoch, sequence);
+	struct bio *bio;
+	void *slot = cb_kmap(mark->page);
+
+	cb_meta_seal(&meta, slot);
+	cb_kunmap(slot);
+	bio = cb_bio_alloc(dev->cow.bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_FUA, &dev->run_bios);
+	bio->bi_iter.bi_sector = meta.sector - dev->cow_base;
+	bio->bi_private = mark;
+	bio->bi_end_io = cb_mark_end_io;
+	WARN_ON_ONCE(bio_add_page(bio, mark->page, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
+	mark->in_flight = true;
+	dev->marks_in_flight++;
+	atomic64_inc(&dev->stats.mark_writes);
+	cb_submit_past_hook(bio);
+}
+
+/* ---- finish ------------------------------------------------------------ */
+
+static void cb_marking_state_done(struct cb_device *dev, int error)
+{
+	if (dev->state_status == CB_STATUS_DIRTY) {
+		if (error)
+			cb_device_fail(dev, error, "cannot write to the COW file that changes go on");
+		else
+			WRITE_ONCE(dev->saved, false);
+	} else if (error) {
+		pr_err("snapshot %u of %s: the COW file still says that its marks are complete, which they are not; destroy it before the next boot\n",
+		       dev->minor, dev->origin_path);
+	}
+}
+
+static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
+{
+	int error = blk_status_to_errno(mark->status);
+
+	mark->in_flight = false;
+	dev->marks_in_flight--;
+	if (mark == &dev->state_write)
+		cb_marking_state_done(dev, error);
+	else if (error)
+		cb_device_fail(dev, error, "cannot mark changed regions in the COW file");
+	else
+		cb_marks_done(&dev->marks, mark->index);
+}
+
+bool cb_marking_finish(struct cb_device *dev)
+{
+	struct llist_node *done = llist_del_all(&dev->marks_done);
+	struct cb_mark *mark, *next;
+
+	llist_for_each_entry_safe(mark, next, done, done)
+		cb_marking_done(dev, mark);
+	return done;
+}
+
+/* ---- start ------------------------------------------------------------- */
+
+static void cb_marking_write_state(struct cb_device *dev, enum cb_status status)
+{
+	struct cb_state state = cb_meta_state(dev, status);
+	u8 *slot = cb_kmap(dev->state_write.page);
+
+	cb_state_encode(&state, slot + CB_PAYLOAD_AT);
+	cb_kunmap(slot);
+	dev->state_status = status;
+	dev->state_sequence++;
+	cb_mark_submit(&dev->state_write, CB_META_STATE, dev->state_sequence % CB_STATE_COPIES,
+		       dev->state_sequence);
+}
+
+/* Which state the disk lacks; 0 for none. */
+static u32 cb_marking_state_wanted(struct cb_device *dev)
+{
+	if (dev->state_write.in_flight || !dev->owns_state || READ_ONCE(dev->cow_left))
+		return 0;
+	if (cb_phase_of(dev) == CB_PHASE_FAILED)
+		return dev->state_status != CB_STATUS_LOST ? CB_STATUS_LOST : 0;
+	if (READ_ONCE(dev->cow_gone))
+		return 0;
+	if (cb_device_tracks(dev) && READ_ONCE(dev->saved) && !list_empty(&dev->held))
+		return CB_STATUS_DIRTY;
+	return 0;
+}
+
+bool cb_marking_wants_state(struct cb_device *dev)
+{
+	return cb_marking_state_wanted(dev);
+}
+
+static bool cb_marking_start_slots(struct cb_device *dev)
+{
+	u64 wanted = dev->marks.wanted_slots;
+	bool progress = false;
+	u32 slot;
+
+	for (slot = 0; slot < dev->layout.region_slots; slot++) {
+		struct cb_mark *mark = &dev->mark_slots[slot];
+		u8 *page;
+
+		if (!(wanted >> slot & 1) || mark->in_flight)
+			continue;
+		page = cb_kmap(mark->page);
+		cb_marks_issue(&dev->marks, slot, page + CB_PAYLOAD_AT);
+		cb_kunmap(page);
+		trace_cowbird_mark(dev, slot);
+		cb_mark_submit(mark, CB_META_REGIONS,
+			       cb_layout_regions_of(&dev->layout, dev->epoch) + slot, 0);
+		progress = true;
+	}
+	return progress;
+}
+
+bool cb_marking_start(struct cb_device *dev)
+{
+	u32 status = cb_marking_state_wanted(dev);
+
+	if (status)
+		cb_marking_write_state(dev, status);
+	if (!cb_device_tracks(dev) || READ_ONCE(dev->cow_gone) || !dev->marks.wanted_slots)
+		return status;
+	return cb_marking_start_slots(dev) || status;
+}
+
+/* ---- memory ------------------------------------------------------------ */
+
+static int cb_mark_init(struct cb_device *dev, struct cb_mark *mark, u32 index)
+{
+	mark->dev = dev;
+	mark->index = index;
+	mark->page = alloc_page(GFP_KERNEL | __GFP_ZERO);
+	return mark->page ? 0 : -ENOMEM;
+}
+
+int cb_marking_init(struct cb_device *dev)
+{
+	u64 words = cb_words(dev->layout.region_count);
+	u32 i;
+
+	init_llist_head(&dev->marks_done);
+	dev->mark_words = vzalloc(array3_size(words, 3, sizeof(u64)));
+	dev->mark_slots = kvcalloc(dev->layout.region_slots, sizeof(*dev->mark_slots), GFP_KERNEL);
+	if (!dev->mark_words || !dev->mark_slots)
+		return -ENOMEM;
+	cb_marks_init(&dev->marks, &dev->layout, dev->mark_words, dev->mark_words + words,
+		      dev->mark_words + 2 * words);
+	for (i = 0; i < dev->layout.region_slots; i++)
+		if (cb_mark_init(dev, &dev->mark_slots[i], i))
+			return -ENOMEM;
+	return cb_mark_init(dev, &dev->state_write, 0);
+}
+
+void cb_marking_free(struct cb_device *dev)
+{
+	u32 i;
+
+	for (i = 0; dev->mark_slots && i < dev->layout.region_slots; i++)
+		if (dev->mark_slots[i].page)
+			__free_page(dev->mark_slots[i].page);
+	if (dev->state_write.page)
+		__free_page(dev->state_write.page);
+	kvfree(dev->mark_slots);
+	vfree(dev->mark_words);
+}

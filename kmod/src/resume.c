@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Taking a series up again from its COW file, before or after its filesystem is
+ * mounted. What the slots are worth is decided in core/reload.c; here they are
+ * read, with every write to the origin held meanwhile, so that none is missed
+ * between the look and the first note.
+ */
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "cowbird.h"
+
+struct cb_resume {
+	struct cb_reload reload;
+	struct cb_meta_io *io;
+	struct cb_device *dev;
+	struct cb_setup *setup;
+};
+
+static int cb_resume_read(void *context, u64 sector, u8 *slot)
+{
+	struct cb_resume *resume = context;
+
+	return cb_meta_read(resume->io, sector, slot);
+}
+
+/* The core's reason, in the tool's words. */
+static int cb_resume_refuse(struct cb_resume *resume, int error)
+{
+	return cb_refuse(resume->setup->reason, error, "tracking cannot go on: %s; take a full backup",
+			 resume->reload.reason ?: "the COW file's metadata cannot be used");
+}
+
+/* ---- header and extents ------------------------------------------------ */
+
+static int cb_resume_open(struct cb_resume *resume)
+{
+	struct cb_reload *reload = &resume->reload;
+	struct cb_device *dev = resume->dev;
+	int ret;
+
+	resume->io = cb_meta_io_alloc(dev);
+	reload->slot = kmalloc(CB_BLOCK_BYTES, GFP_KERNEL);
+	if (!resume->io || !reload->slot)
+		return -ENOMEM;
+	reload->reader.read = cb_resume_read;
+	reload->reader.context = resume;
+	reload->disk_sectors = cb_disk_sectors(dev->cow_disk);
+	ret = cb_reload_header(reload, resume->setup->cow_sector + dev->cow_base);
+	if (ret)
+		return cb_resume_refuse(resume, ret);
+	if (reload->header.origin_start != dev->geom.start ||
+	    reload->header.origin_sectors != dev->geom.sectors ||
+	    !!(reload->header.flags & CB_HEADER_COW_ON_ORIGIN) != dev->cow_on_origin) {
+		reload->reason = "the COW file belongs to another origin, or that was moved or resized";
+		return cb_resume_refuse(resume, -ESTALE);
+	}
+	if (reload->header.extent_count > COWBIRD_MAX_EXTENTS)
+		return cb_resume_refuse(resume, -E2BIG);
+	dev->extents.list = kvcalloc(reload->header.extent_count, sizeof(*dev->extents.list),
+				     GFP_KERNEL);
+	if (!dev->extents.list)
+		return -ENOMEM;
+	ret = cb_reload_extents(reload, dev->extents.list);
+	if (ret)
+		return cb_resume_refuse(resume, ret);
+	dev->extents = reload->extents;
+	dev->layout = reload->layout;
+	dev->epoch = reload->header.epoch;
+	dev->before_epoch = reload->header.before_epoch;
+	memcpy(dev->uuid, reload->header.uuid, sizeof(dev->uuid));
+	return 0;
+}
+
+/* ---- maps -------------------------------------------------------------- */
+
+static int cb_resume_load(struct cb_resume *resume)
+{
+	struct cb_reload *reload = &resume->reload;
+	struct cb_device *dev = resume->dev;
+	struct cb_now now = {};
+	u32 word;
+	int ret;
+
+	memcpy(now.boot_id, dev->boot_id, sizeof(now.boot_id));
+	ret = cb_meta_head_crc(resume->io, &now.head_crc);
+	if (ret)
+		return cb_refuse(resume->setup->reason, ret, "cannot read %s", dev->origin_path);
+	now.written_sectors = cb_bdev_written(dev->origin.bdev);
+	ret = cb_reload_state(reload, &now);
+	if (ret && cb_mutant(reload_trusts_all)) {
+		memcpy(now.boot_id, reload->state.boot_id, sizeof(now.boot_id));
+		now.written_sectors = reload->state.written_sectors;
+		now.head_crc = reload->state.head_crc;
+		ret = cb_reload_state(reload, &now);
+	}
+	if (ret)
+		return cb_resume_refuse(resume, ret);
+	ret = cb_reload_tracked(reload, (u64 *)dev->preserved, dev->marks.stable);
+	if (!ret && reload->changes_from)
+		ret = cb_reload_before(reload, (u64 *)dev->changes);
+	if (!ret && reload->clean && reload->mode == CB_MODE_SNAPSHOT)
+		ret = cb_reload_index(reload, &dev->slotmap);
+	if (ret)
+		return cb_resume_refuse(resume, ret);
+	for (word = 0; word < cb_words(dev->layout.region_count); word++)
+		dev->marks.issued[word] = dev->marks.stable[word];
+	dev->tracked_from = reload->tracked_from;
+	dev->changes_from_epoch = reload->changes_from;
+	dev->state_sequence = reload->state_sequence;
+	dev->state_status = reload->state.status;
+	dev->owns_state = true;
+	dev->saved = reload->clean;
+	if (reload->clean && reload->mode == CB_MODE_SNAPSHOT) {
+		dev->slots_used = reload->state.slots_used;
+		dev->slots_reserved = dev->slots_used;
+	}
+	return 0;
+}
+
+static bool cb_resume_has_snapshot(const struct cb_resume *resume)
+{
+	return resume->setup->want_snapshot && resume->reload.clean &&
+	       resume->reload.mode == CB_MODE_SNAPSHOT;
+}
+
+/* From the gate to the first write that is tracked. */
+static int cb_resume_go(struct cb_resume *resume)
+{
+	struct cb_device *dev = resume->dev;
+	unsigned long deadline = jiffies + msecs_to_jiffies(resume->setup->timeout_ms);
+	unsigned int noio = memalloc_noio_save();
+	int ret = cb_gate_and_drain(dev, resume->setup, deadline);
+
+	if (!ret)
+		ret = cb_resume_load(resume);
+	if (!ret)
+		ret = cb_device_event(dev, cb_resume_has_snapshot(resume) ? CB_EVENT_BEGIN :
+									    CB_EVENT_TRACK);
+	if (ret)
+		cb_device_event(dev, CB_EVENT_CLOSE);
+	cb_engine_wake(dev);
+	memalloc_noio_restore(noio);
+	return ret;
+}
+
+/* ---- the whole --------------------------------------------------------- */
+
+static int cb_resume_prepare(struct cb_resume *resume)
+{
+	struct cb_device *dev = resume->dev;
+	struct cb_setup *setup = resume->setup;
+	int ret;
+
+	ret = cb_device_open_origin(dev, setup);
+	if (!ret)
+		ret = cb_device_check_overlap(dev, setup);
+	if (!ret)
+		ret = cb_device_open_cow(dev, setup);
+	if (ret)
+		return ret;
+	ret = cb_resume_open(resume);
+	if (ret == -ENOMEM)
+		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
+	if (!ret)
+		ret = cb_device_init_memory(dev, setup);
+	if (ret)
+		return ret;
+	/* Allocated now: while writes are held nothing may be. */
+	dev->changes = vzalloc(cb_words(dev->block_count) * sizeof(u64));
+	if (!dev->changes || cb_header_prepare(dev))
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+	ret = cb_check_drainable(dev, setup);
+	if (!ret)
+		ret = cb_device_start(dev, setup);
+	return ret;
+}
+
+static int cb_resume_publish(struct cb_resume *resume)
+{
+	struct cb_device *dev = resume->dev;
+	int ret;
+
+	cb_device_publish(dev);
+	ret = cb_resume_go(resume);
+	if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE) {
+		ret = cb_snapdisk_publish(dev);
+		if (ret)
+			cb_refuse(resume->setup->reason, ret, "cannot add the snapshot device");
+	}
+	if (ret) {
+		cb_device_unpublish(dev);
+		cb_snapdisk_destroy(dev);
+		return ret;
+	}
+	if (!dev->changes_from_epoch) {
+		vfree(dev->changes);
+		dev->changes = NULL;
+	}
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+		cb_device_drop_preserved(dev);
+	return 0;
+}
+
+int cb_resume(struct cb_setup *setup, u32 *state)
+{
+	struct cb_resume resume = { .setup = setup };
+	struct cb_device *dev;
+	int ret;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (cb_device_get(setup->minor))
+		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
+	if (!try_module_get(THIS_MODULE))
+		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
+	dev = resume.dev = cb_device_alloc(setup);
+	if (!dev) {
+		ret = cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+		goto out_module;
+	}
+	ret = cb_device_claim_memory(dev, setup);
+	if (ret)
+		goto out_free;
+	ret = cb_resume_prepare(&resume);
+	if (!ret)
+		ret = cb_resume_publish(&resume);
+	if (ret)
+		goto out_unclaim;
+	*state = cb_device_state(dev);
+	pr_info("snapshot %u of %s: taken up again in epoch %llu, %s\n", dev->minor,
+		dev->origin_path, (unsigned long long)dev->epoch,
+		resume.reload.clean ? "as it was saved" : "changes are known by region");
+	cb_meta_io_free(resume.io);
+	kfree(resume.reload.slot);
+	return 0;
+
+out_unclaim:
+	cb_device_unclaim_memory(dev);
+out_free:
+	cb_meta_io_free(resume.io);
+	kfree(resume.reload.slot);
+	cb_device_free(dev);
+out_module:
+	module_put(THIS_MODULE);
+	return ret;
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The end of filesystems.
+ *
+ * generic_shutdown_super is replaced as submit_bio_noacct is. It runs at the real
+ * end of a super block, whatever mount namespace or lazy unmount has led there.
+ * Before it, the COW file's inode is let go of; after it, when all that the
+ * filesystem wrote has passed our hook, what is in memory is saved. Nothing
+ * depends on the order of the two, or on nobody writing later: what was saved
+ * counts until the next write, and that one waits until the disk says so.
+ */
+#include <linux/srcu.h>
+
+#include "cowbird.h"
+
+static struct srcu_struct cb_unmount_srcu;
+static bool cb_unmount_registered;
+
+/* Snapshots whose COW file, or whose origin, lies on the super block's device. */
+static bool cb_unmount_concerns(struct cb_device *dev, struct super_block *sb)
+{
+	return dev->cow.bdev->bd_dev == sb->s_bdev->bd_dev ||
+	       dev->origin_disk == sb->s_bdev->bd_disk;
+}
+
+static void cb_unmount_before(struct super_block *sb)
+{
+	unsigned int slot;
+
+	mutex_lock(&cb_life_mutex);
+	for (slot = 0; slot < CB_DEVICE_SLOTS; slot++) {
+		struct cb_device *dev = rcu_dereference_protected(
+			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
+
+		if (dev && dev->cow_inode && dev->cow_inode->i_sb == sb)
+			cb_cow_file_drop(dev);
+	}
+	mutex_unlock(&cb_life_mutex);
+}
+
+static void cb_unmount_after(struct super_block *sb)
+{
+	unsigned int slot;
+
+	/* Not every filesystem does so itself before its super block ends. */
+	sync_blockdev(sb->s_bdev);
+	mutex_lock(&cb_life_mutex);
+	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
+		struct cb_device *dev = rcu_dereference_protected(
+			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
+
+		if (!dev || !cb_unmount_concerns(dev, sb))
+			continue;
+		if (cb_device_tracks(dev))
+			cb_save(dev);
+		/* From now on anybody may mount it, and move or remove the file. */
+		if (!dev->cow_inode)
+			WRITE_ONCE(dev->verified, false);
+	}
+	mutex_unlock(&cb_life_mutex);
+}
+
+static void notrace cb_unmount_original(struct super_block *sb)
+{
+	generic_shutdown_super(sb);
+	/* Keeps this a call; see cb_submit_past_hook. */
+	barrier();
+}
+
+/* Runs in place of generic_shutdown_super. */
+static noinline void notrace cb_unmount_hooked(struct super_block *sb)
+{
+	int index = srcu_read_lock(&cb_unmount_srcu);
+	bool concerned = sb->s_bdev && READ_ONCE(cb_devices_used);
+
+	if (concerned)
+		cb_unmount_before(sb);
+	cb_unmount_original(sb);
+	if (concerned)
+		cb_unmount_after(sb);
+	srcu_read_unlock(&cb_unmount_srcu, index);
+}
+
+static void notrace cb_unmount_callback(unsigned long ip, unsigned long parent_ip,
+					struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
+{
+	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
+
+	if (regs && !within_module(parent_ip, THIS_MODULE))
+		regs->ip = (unsigned long)cb_unmount_hooked;
+}
+
+static struct ftrace_ops cb_unmount_ops = {
+	.func = cb_unmount_callback,
+	.flags = CB_FTRACE_REPLACE_FLAGS,
+};
+
+bool cb_unmount_is_noticed(void)
+{
+	return cb_unmount_registered;
+}
+
+int cb_unmount_init(void)
+{
+	static unsigned char function[] = "generic_shutdown_super";
+	int ret = init_srcu_struct(&cb_unmount_srcu);
+
+	if (ret)
+		return ret;
+	ret = ftrace_set_filter(&cb_unmount_ops, function, sizeof(function) - 1, 0);
+	if (!ret)
+		ret = register_ftrace_function(&cb_unmount_ops);
+	cb_unmount_registered = !ret;
+	if (ret) {
+		pr_warn("cannot see filesystems end (error %d); those with a COW file cannot be unmounted\n",
+			ret);
+		ftrace_set_filter(&cb_unmount_ops, NULL, 0, 1);
+	}
+	return 0;
+}
+
+void cb_unmount_exit(void)
+{
+	if (cb_unmount_registered) {
+		unregister_ftrace_function(&cb_unmount_ops);
+		/* As in cb_hook_exit. */
+		synchronize_rcu_tasks();
+		synchronize_srcu(&cb_unmount_srcu);
+		synchronize_rcu_tasks();
+		ftrace_set_filter(&cb_unmount_ops, NULL, 0, 1);
+	}
+	cleanup_srcu_struct(&cb_unmount_srcu);
+}

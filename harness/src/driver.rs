@@ -48,6 +48,9 @@ const LEAK_SCAN_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_
 /// `ENOENT`.
 const ENOENT: i32 = 2;
 
+/// Where the control tool remembers series.
+const RECORDS: &str = "/etc/cowbird";
+
 /// `EOPNOTSUPP`: how the module says that this kernel lacks what it needs.
 const UNSUPPORTED_ERRNO: i32 = 95;
 
@@ -102,6 +105,10 @@ pub struct DeviceInfo {
     pub cow_own_blocks: u64,
     /// Blocks preserved so far.
     pub preserved_blocks: u64,
+    /// Whether the module holds the COW file.
+    pub cow_is_pinned: bool,
+    /// Whether changes are tracked.
+    pub tracks: bool,
     /// Most blocks that were in memory at once.
     pub memory_peak_blocks: u64,
     /// What went wrong.
@@ -122,6 +129,12 @@ pub struct SnapshotSpec {
     pub cache_mib: u32,
     /// Number of the snapshot device.
     pub minor: u32,
+}
+
+/// What the control tool remembers of a series and its image for after a boot: names and content.
+#[derive(Debug, Clone)]
+pub struct SeriesRecord {
+    files: Vec<(String, String)>,
 }
 
 /// A running workload.
@@ -427,6 +440,50 @@ impl Driver<'_, '_> {
         }
     }
 
+    /// Hands the COW file over again with the control tool, after its filesystem was mounted; what the
+    /// tool says when the module refuses it.
+    pub async fn verify(&mut self, minor: u32) -> CaseResult<Result<(), String>> {
+        self.control_or_refusal(&format!("verify {minor}")).await
+    }
+
+    /// Puts a series away with the control tool.
+    pub async fn suspend(&mut self, minor: u32) -> CaseResult<()> {
+        self.control(&format!("suspend {minor}")).await
+    }
+
+    /// Takes up again with the control tool whatever is remembered; what the tool says when the module
+    /// refuses it.
+    pub async fn reload_all(&mut self) -> CaseResult<Result<(), String>> {
+        self.control_or_refusal("reload --all").await
+    }
+
+    /// What the control tool remembers of a series and of its image, which lies in the initramfs here:
+    /// to be put back after a reboot with [`Self::put_record`].
+    pub async fn record(&mut self, minor: u32, image: &str) -> CaseResult<SeriesRecord> {
+        let uuid = self.active_snapshot(minor).await?.uuid;
+        let mut files = Vec::new();
+        for path in [format!("{RECORDS}/{uuid}.json"), format!("{image}.cowbird")] {
+            let request = Request::ReadText { path: path.clone() };
+            match self.vm.call(request, self.limits.request).await {
+                Ok(Reply::Text(text)) => files.push((path, text)),
+                Ok(reply) => return Err(unexpected(&reply)),
+                // There is no image yet.
+                Err(CallError::Guest { error }) if error.errno == Some(ENOENT) => {}
+                Err(CallError::Guest { error }) => return Err(CaseError::Failed(error.message)),
+                Err(CallError::Ended(end)) => return Err(end.into()),
+            }
+        }
+        Ok(SeriesRecord { files })
+    }
+
+    /// Puts it back.
+    pub async fn put_record(&mut self, record: &SeriesRecord) -> CaseResult<()> {
+        for (path, text) in record.files.clone() {
+            self.prepare(Request::WriteText { path, text }).await?;
+        }
+        Ok(())
+    }
+
     /// What identifies the instant of a snapshot.
     async fn marker_of(&mut self, minor: u32) -> CaseResult<MarkerKey> {
         let device = self.active_snapshot(minor).await?;
@@ -452,6 +509,12 @@ impl Driver<'_, '_> {
     }
 
     async fn control(&mut self, arguments: &str) -> CaseResult<()> {
+        let refusal = |said| CaseError::Failed(format!("cowbirdctl {arguments}: {said}"));
+        self.control_or_refusal(arguments).await?.map_err(refusal)
+    }
+
+    /// Runs the control tool; its last words when it refuses.
+    async fn control_or_refusal(&mut self, arguments: &str) -> CaseResult<Result<(), String>> {
         let request = Request::Run {
             program: COWBIRDCTL.into(),
             args: arguments.split_whitespace().map(str::to_owned).collect(),
@@ -460,16 +523,13 @@ impl Driver<'_, '_> {
         // Longer than the guest's own limit, whose message has the kernel stack of the tool.
         let limit = self.limits.control + self.limits.request;
         match self.vm.call(request, limit).await {
-            Ok(Reply::Exited(exited)) if exited.code == Some(0) => Ok(()),
-            Ok(Reply::Exited(exited)) => Err(CaseError::Failed(format!(
-                "cowbirdctl {arguments}: {}",
-                exited
-                    .stderr
-                    .trim()
-                    .lines()
-                    .last()
-                    .unwrap_or("failed without a word")
-            ))),
+            Ok(Reply::Exited(exited)) if exited.code == Some(0) => Ok(Ok(())),
+            Ok(Reply::Exited(exited)) => Ok(Err(exited
+                .stderr
+                .trim()
+                .replace('\n', " / ")
+                .trim_start_matches("cowbirdctl: ")
+                .to_owned())),
             Ok(reply) => Err(unexpected(&reply)),
             Err(CallError::Ended(end)) => Err(end.into()),
             // It did not end: that is a hang of the guest's kernel, not of the guest.

@@ -127,6 +127,8 @@ pub struct SnapshotEvidence {
     pub encrypted: bool,
     /// Whether a second disk must end with the same content at the origin's place.
     pub mirrored: bool,
+    /// What the module may say in the kernel log although it is a warning.
+    pub expected_log: Option<&'static str>,
 }
 
 impl SnapshotEvidence {
@@ -143,6 +145,7 @@ impl SnapshotEvidence {
             maps: Vec::new(),
             encrypted: false,
             mirrored: false,
+            expected_log: None,
         }
     }
 }
@@ -197,6 +200,7 @@ pub fn judge(
     let Some(evidence) = evidence else {
         return Ok(judgement);
     };
+    judgement.expected_log = evidence.expected_log;
     if evidence.mirrored {
         judgement.check_mirror(files, &base, &origin, evidence.origin)?;
     }

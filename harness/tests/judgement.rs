@@ -88,6 +88,7 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         maps: Vec::new(),
         encrypted: false,
         mirrored: false,
+        expected_log: None,
     };
     (files, evidence)
 }

@@ -10,6 +10,7 @@ use rustix::system::{RebootCommand, reboot, uname};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Context, GuestResult, failure};
+use crate::hold::Holder;
 use crate::port::Port;
 use crate::workload::Workloads;
 use crate::{kernel_log, ops, stack, symbols};
@@ -31,6 +32,7 @@ pub struct Agent {
     port: Arc<Port>,
     in_flight: AtomicUsize,
     workloads: Workloads,
+    holder: Holder,
 }
 
 /// Serves requests until the guest ends. Returning would be taken for a lost agent, rightly.
@@ -47,6 +49,7 @@ pub fn run() {
         port: Arc::clone(&port),
         in_flight: AtomicUsize::new(0),
         workloads,
+        holder: Holder::default(),
     });
     std::thread::spawn(move || {
         loop {
@@ -108,14 +111,17 @@ impl Agent {
             Request::Freeze { path } => ops::freeze(&path).map(done),
             Request::Thaw { path } => ops::thaw(&path).map(done),
             Request::Stack { devices, kind } => stack::stack(&devices, kind),
+            Request::Detach { target } => ops::detach(&target).map(done),
+            Request::ReplaceByCopy { path, kept } => ops::replace_by_copy(&path, &kept).map(done),
+            Request::Hold { file, by } => self.holder.hold(file, by).map(done),
+            Request::WriteHeld { bytes } => self.holder.write(bytes).map(done),
+            Request::LetGo => self.holder.let_go().map(done),
             Request::Unstack { kind } => stack::unstack(kind).map(done),
             Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
             Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),
             Request::ReadText { path } => ops::read_text(&path).map(Reply::Text),
             Request::ReadFile { path } => ops::read_file(&path).map(Reply::Content),
-            Request::WriteText { path, text } => fs::write(&path, text)
-                .context(format_args!("write {path}"))
-                .map(done),
+            Request::WriteText { path, text } => ops::write_text(&path, &text).map(done),
             Request::NameAddresses { addresses } => symbols::names(&addresses).map(Reply::Names),
             Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),
             Request::CopyDevice {

@@ -8,6 +8,7 @@
 mod agent;
 mod async_io;
 mod error;
+mod hold;
 mod init;
 mod kernel_log;
 mod ops;

@@ -168,6 +168,19 @@ pub fn unmount(target: &str) -> GuestResult<()> {
     rustix::mount::unmount(target, UnmountFlags::empty()).context(format_args!("unmount {target}"))
 }
 
+/// Takes a mount out of the tree.
+pub fn detach(target: &str) -> GuestResult<()> {
+    rustix::mount::unmount(target, UnmountFlags::DETACH).context(format_args!("detach {target}"))
+}
+
+/// Gives a file another name, and puts a copy of it in its place.
+pub fn replace_by_copy(path: &str, kept: &str) -> GuestResult<()> {
+    fs::rename(path, kept).context(format_args!("rename {path} to {kept}"))?;
+    fs::copy(kept, path).context(format_args!("copy {kept} to {path}"))?;
+    rustix::fs::sync();
+    Ok(())
+}
+
 /// Physical extents of a file.
 pub fn fiemap(path: &str, from: u64) -> GuestResult<Reply> {
     let file = File::open(path).context(format_args!("open {path}"))?;
@@ -201,6 +214,14 @@ pub fn read_file(path: &str) -> GuestResult<Vec<u8>> {
         .read_to_end(&mut bytes)
         .context(format_args!("read {path}"))?;
     Ok(bytes)
+}
+
+/// Writes a small text file, and makes its folder.
+pub fn write_text(path: &str, text: &str) -> GuestResult<()> {
+    if let Some(folder) = std::path::Path::new(path).parent() {
+        fs::create_dir_all(folder).context(format_args!("make the folder of {path}"))?;
+    }
+    fs::write(path, text).context(format_args!("write {path}"))
 }
 
 /// Opens a file or device for direct I/O.

@@ -116,6 +116,15 @@ pub struct MountSpec {
     pub api: MountApi,
 }
 
+/// What keeps a filesystem from its end when it is unmounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HoldBy {
+    /// An open file.
+    File,
+    /// A mount namespace with mounts of its own, copied from those of now.
+    Namespace,
+}
+
 /// What the host can ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -152,6 +161,33 @@ pub enum Request {
         /// Mount point.
         target: String,
     },
+    /// Takes a mount out of the tree; the filesystem lives for as long as something holds it
+    /// (`umount -l`).
+    Detach {
+        /// Mount point.
+        target: String,
+    },
+    /// Gives a file another name, and puts a copy of it in its place.
+    ReplaceByCopy {
+        /// The file.
+        path: String,
+        /// Its new name.
+        kept: String,
+    },
+    /// Keeps a filesystem from its end, until [`Request::LetGo`].
+    Hold {
+        /// A file on it; made when it is not there.
+        file: String,
+        /// By what.
+        by: HoldBy,
+    },
+    /// Writes to the file of [`Request::Hold`], through what holds it.
+    WriteHeld {
+        /// Length, bytes.
+        bytes: u64,
+    },
+    /// Ends [`Request::Hold`].
+    LetGo,
     /// Freezes a filesystem, as `fsfreeze` does.
     Freeze {
         /// Its mount point.

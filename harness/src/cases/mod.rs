@@ -1,11 +1,13 @@
 //! The cases: what is done in the guest, told as a story, and what must then be true.
 
+mod boots;
 mod freezing;
 mod fs_churn;
 mod hot_read;
 mod incremental;
 mod kinds;
 mod layout;
+mod persistence;
 mod raw_writers;
 mod refusals;
 mod self_test;
@@ -130,7 +132,7 @@ const fn case(
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 27] = [
+static CASES: [CaseInfo; 34] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -234,6 +236,62 @@ static CASES: [CaseInfo; 27] = [
         &modules(["btrfs", "null_blk", "nd_e820", "nd_pmem"]),
         refusals::layout,
         |driver, setting| Box::pin(refusals::act(driver, setting)),
+    ),
+    case(
+        "lazy-unmount",
+        "unmounted lazily and in another mount namespace, and mounted again, while changes are tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::lazy_unmount(driver, setting)),
+    ),
+    case(
+        "module-away",
+        "a snapshot, then a change map, that go on after the module was unloaded and loaded",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::away(driver, setting)),
+    ),
+    case(
+        "written-meanwhile",
+        "a volume that somebody writes to while the module is away",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::written_meanwhile(driver, setting)),
+    ),
+    case(
+        "cow-replaced",
+        "a COW file that is replaced by a copy of it while it is not held",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::cow_replaced(driver, setting)),
+    ),
+    case(
+        "cow-full",
+        "a COW file that becomes full while changes go on to be tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::cow_full(driver, setting)),
+    ),
+    case(
+        "power-off",
+        "a snapshot, then a change map, that go on after the machine was powered off and booted",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        raw_writers::layout,
+        |driver, setting| Box::pin(boots::power_off(driver, setting)),
+    ),
+    case(
+        "power-cut",
+        "changes that go on to be tracked after the power was cut, twice",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        raw_writers::layout,
+        |driver, setting| Box::pin(boots::power_cut(driver, setting)),
     ),
     case(
         "whole-disk",

@@ -11,7 +11,7 @@ use crate::cases::{self, CaseInfo, Setting};
 use crate::driver::{CaseError, CaseResult, Driver};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
-use crate::kernel_log::{find_leak, find_splat};
+use crate::kernel_log::{find_leak, find_splat, split_at_module};
 use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
@@ -233,8 +233,9 @@ pub(crate) async fn in_background<T: Send + 'static>(
 /// The verdict of a cell that came to its end.
 fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
     let leaks = findings.leaks.as_deref().unwrap_or_default();
-    let splat =
-        find_splat(&findings.kernel_log, judgement.expected_log).or_else(|| find_leak(leaks));
+    let (before, since) = split_at_module(&findings.kernel_log);
+    let of_host = find_splat(before, judgement.expected_log);
+    let splat = find_splat(since, judgement.expected_log).or_else(|| find_leak(leaks));
     let mut reasons = judgement.faults.clone();
     let mut verdict = if reasons.is_empty() {
         Verdict::Pass
@@ -246,6 +247,16 @@ fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
             verdict = Verdict::KernelSplat;
         }
         reasons.push(format!("the kernel says: {}", splat.headline));
+        findings.excerpt = splat.excerpt;
+    } else if let Some(splat) = of_host {
+        // As with a panic or a hang of a kernel that has no module yet: nothing was shown about it.
+        if verdict == Verdict::Pass {
+            verdict = Verdict::Infrastructure;
+        }
+        reasons.push(format!(
+            "before the module is loaded the kernel says: {}",
+            splat.headline
+        ));
         findings.excerpt = splat.excerpt;
     }
     (verdict, reasons.join("; "), judgement)

@@ -27,11 +27,27 @@ pub struct Limits {
     pub slowdown: u32,
 }
 
+/// When the kernel's watchdog and RCU complain by default, s; and the most that the watchdog accepts.
+const LOCKUP_SECONDS: u32 = 10;
+const LOCKUP_SECONDS_MAX: u32 = 60;
+const STALL_SECONDS: u32 = 21;
+
 fn no_slowdown() -> u32 {
     1
 }
 
 impl Limits {
+    /// What a slow kernel is told, so that its own watchdogs wait longer too.
+    #[must_use]
+    pub fn kernel_parameters(&self) -> String {
+        if self.slowdown == no_slowdown() {
+            return String::new();
+        }
+        let lockup = (LOCKUP_SECONDS * self.slowdown).min(LOCKUP_SECONDS_MAX);
+        let stall = STALL_SECONDS * self.slowdown;
+        format!("watchdog_thresh={lockup} rcupdate.rcu_cpu_stall_timeout={stall}")
+    }
+
     /// The limits of a kernel that is so many times slower than others.
     #[must_use]
     pub fn for_slowdown(slowdown: u32) -> Self {

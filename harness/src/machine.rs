@@ -65,7 +65,11 @@ impl Machine {
         VmConfig {
             kernel: plan.vmlinuz.clone(),
             initramfs: plan.work_dir.join(INITRAMFS_FILE),
-            kernel_parameters: self.layout.kernel_parameters.to_owned(),
+            kernel_parameters: [
+                self.layout.kernel_parameters,
+                &self.plan.limits.kernel_parameters(),
+            ]
+            .join(" "),
             disks: self.layout.attach(&self.files),
             cpus: plan.cpus,
             memory_mib: plan.memory_mib,

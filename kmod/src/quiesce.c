@@ -52,10 +52,15 @@ static int cb_freeze_one(struct cb_setup *setup, struct super_block *sb)
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
 				 "filesystem %s on %s has no single block device to freeze",
 				 sb->s_type->name, sb->s_id);
-	ret = cb_freeze(sb->s_bdev);
-	if (ret == -EBUSY && READ_ONCE(sb->s_writers.frozen) != SB_UNFROZEN)
-		return cb_refuse(setup->reason, ret,
+	/*
+	 * Some kernels let a freeze nest, but the thaw of 6.12 at least
+	 * then returns an error and keeps the device's count of freezes: later
+	 * ones would do nothing.
+	 */
+	if (READ_ONCE(sb->s_writers.frozen) != SB_UNFROZEN)
+		return cb_refuse(setup->reason, -EBUSY,
 				 "the filesystem on %s is frozen already; thaw it first", sb->s_id);
+	ret = cb_freeze(sb->s_bdev);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot freeze the filesystem on %s", sb->s_id);
 	if (READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE && !sb_rdonly(sb)) {

@@ -22,6 +22,7 @@ pub mod limits;
 mod machine;
 pub mod plan;
 pub mod power;
+pub mod power_cuts;
 pub mod verify;
 pub mod vm;
 

@@ -17,6 +17,7 @@ use crate::change_map::ChangeMap;
 use crate::crypt;
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::power_cuts::PowerCuts;
 
 /// What a discard does to a witnessed disk as [`crate::vm::command`] configures it: QEMU punches a
 /// hole into the raw file. Tried with discards of every alignment, and checked in every cell.
@@ -101,6 +102,15 @@ pub enum Evidence {
     Snapshot(SnapshotEvidence),
     /// No snapshot was taken: only the witness itself is on trial.
     WitnessOnly,
+    /// A series whose machine lost its power.
+    PowerCuts {
+        /// What is tried on the witness of a boot before the last one.
+        cuts: PowerCuts,
+        /// Which boot.
+        boot: u32,
+        /// What the last boot left.
+        then: Box<Evidence>,
+    },
     /// The snapshot failed as it had to, and the module said so in the kernel log, with this text.
     FailedSnapshot(&'static str),
 }
@@ -185,6 +195,11 @@ pub fn judge(
     let evidence = match evidence {
         Evidence::Snapshot(evidence) => Some(evidence),
         Evidence::WitnessOnly => None,
+        Evidence::PowerCuts { cuts, boot, then } => {
+            let mut judgement = judge(files, then, observations)?;
+            judgement.take_power_cuts(files, cuts, *boot)?;
+            return Ok(judgement);
+        }
         Evidence::FailedSnapshot(text) => {
             judgement.expected_log = Some(text);
             None
@@ -374,6 +389,31 @@ impl Judgement {
             "{missed} of {} blocks that changed are missing in the change map of {epochs}",
             report.changed
         ));
+        Ok(())
+    }
+
+    fn take_power_cuts(
+        &mut self,
+        files: &CellFiles,
+        cuts: &PowerCuts,
+        boot: u32,
+    ) -> HarnessResult<()> {
+        let base = map(&files.earlier_base(boot))?;
+        let witness = map(&files.earlier_witness(boot))?;
+        let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
+        let report = cuts.judge(&base, &log)?;
+        self.notes.push(format!(
+            "{} power cuts, {} of them after the first epoch: {} changed blocks, {} named, {} missed",
+            report.cuts, report.later_epochs, report.changed, report.named, report.missed
+        ));
+        self.blocks_checked += report.changed;
+        if report.missed > 0 {
+            self.blocks_bad += report.missed;
+            *self.classes.entry(Class::MissedChange).or_default() += report.missed;
+        }
+        for fault in report.faults {
+            self.fault(fault);
+        }
         Ok(())
     }
 

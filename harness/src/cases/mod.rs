@@ -8,6 +8,7 @@ mod incremental;
 mod kinds;
 mod layout;
 mod persistence;
+mod power_cuts;
 mod raw_writers;
 mod refusals;
 mod self_test;
@@ -132,7 +133,7 @@ const fn case(
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 34] = [
+static CASES: [CaseInfo; 36] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -404,6 +405,22 @@ static CASES: [CaseInfo; 34] = [
         &modules(["f2fs"]),
         fs_churn::layout_f2fs,
         |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
+    case(
+        "ext4-power-cuts",
+        "a series on a busy ext4, and a hundred power cuts that are tried on its witness",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        power_cuts::layout_ext4,
+        |driver, setting| Box::pin(power_cuts::act(driver, setting)),
+    ),
+    case(
+        "xfs-power-cuts",
+        "a series on a busy xfs, and a hundred power cuts that are tried on its witness",
+        CaseTier::Daily,
+        &modules(["xfs"]),
+        power_cuts::layout_xfs,
+        |driver, setting| Box::pin(power_cuts::act(driver, setting)),
     ),
 ];
 

@@ -5,7 +5,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Sources of the object: the first is compiled, the others are its headers.
-const SOURCES: [&str; 3] = ["bpf/cowbird_trace.bpf.c", "bpf/kernel.h", "bpf/event.h"];
+const SOURCES: [&str; 6] = [
+    "bpf/cowbird_trace.bpf.c",
+    "bpf/kernel.h",
+    "bpf/event.h",
+    "bpf/marks.h",
+    "bpf/layout.h",
+    "bpf/prints.h",
+];
 
 fn main() {
     for source in SOURCES {

@@ -10,7 +10,7 @@ use crate::bundle::{self, Findings};
 use crate::cases::{self, CaseInfo, Setting};
 use crate::driver::{CaseError, CaseResult, Driver};
 use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents};
+use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use crate::kernel_log::{find_leak, find_splat, split_at_module};
 use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
@@ -203,16 +203,23 @@ async fn prepare(
     setting: &Setting,
     files: &CellFiles,
 ) -> HarnessResult<()> {
-    let uses_module = case.uses_module;
+    let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer);
     fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
     let (plan, setting, files) = (plan.clone(), *setting, files.clone());
     in_background(move || {
         setting.layout().create(&files, plan.seed)?;
-        let module_files = cowbird_files(&plan);
+        let mut programs = Vec::new();
+        if uses_module {
+            programs.extend(cowbird_files(&plan));
+        }
+        if uses_tracer {
+            programs.push((TRACER.to_owned(), plan.tracer.clone()));
+            programs.push((TRACER_TRIAL.to_owned(), plan.tracer_trial.clone()));
+        }
         let contents = Contents {
             guest_init: &plan.guest_init,
             boot_modules: &plan.boot_modules,
-            files: if uses_module { &module_files } else { &[] },
+            files: &programs,
         };
         let path = plan.work_dir.join(INITRAMFS_FILE);
         fs::write(&path, initramfs::build(&contents)?).on("write", &path)

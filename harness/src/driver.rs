@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{
-    Chase, Extent, GoldenFile, GuestError, KernelRecord, MountApi, MountSpec, Reply, Request,
-    StackKind, WorkloadId, WorkloadSpec, WorkloadState,
+    Chase, Exited, Extent, GoldenFile, GuestError, KernelRecord, MountApi, MountSpec, Reply,
+    Request, StackKind, WorkloadId, WorkloadSpec, WorkloadState,
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -515,21 +515,45 @@ impl Driver<'_, '_> {
 
     /// Runs the control tool; its last words when it refuses.
     async fn control_or_refusal(&mut self, arguments: &str) -> CaseResult<Result<(), String>> {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        let exited = self.run_to_any_end(COWBIRDCTL, &arguments).await?;
+        if exited.code == Some(0) {
+            return Ok(Ok(()));
+        }
+        let said = exited.stderr.trim().replace('\n', " / ");
+        Ok(Err(said.trim_start_matches("cowbirdctl: ").to_owned()))
+    }
+
+    /// Runs a program to its good end; gives what it printed.
+    pub async fn run(&mut self, program: &str, arguments: &[&str]) -> CaseResult<String> {
+        let exited = self.run_to_any_end(program, arguments).await?;
+        if exited.code == Some(0) {
+            return Ok(exited.stdout);
+        }
+        let said = exited.stderr.trim().lines().last();
+        Err(CaseError::Failed(format!(
+            "{} {}: {}",
+            program.trim_start_matches("/bin/"),
+            arguments.join(" "),
+            said.unwrap_or("failed without a word")
+        )))
+    }
+
+    /// Runs a program to whatever end.
+    pub async fn run_to_any_end(
+        &mut self,
+        program: &str,
+        arguments: &[&str],
+    ) -> CaseResult<Exited> {
         let request = Request::Run {
-            program: COWBIRDCTL.into(),
-            args: arguments.split_whitespace().map(str::to_owned).collect(),
+            program: program.into(),
+            args: arguments.iter().map(ToString::to_string).collect(),
             timeout_ms: u64::try_from(self.limits.control.as_millis()).unwrap_or(u64::MAX),
         };
-        // Longer than the guest's own limit, whose message has the kernel stack of the tool.
+        // Longer than the guest's own limit, whose message has the kernel stack of the program.
         let limit = self.limits.control + self.limits.request;
         match self.vm.call(request, limit).await {
-            Ok(Reply::Exited(exited)) if exited.code == Some(0) => Ok(Ok(())),
-            Ok(Reply::Exited(exited)) => Ok(Err(exited
-                .stderr
-                .trim()
-                .replace('\n', " / ")
-                .trim_start_matches("cowbirdctl: ")
-                .to_owned())),
+            Ok(Reply::Exited(exited)) => Ok(exited),
             Ok(reply) => Err(unexpected(&reply)),
             Err(CallError::Ended(end)) => Err(end.into()),
             // It did not end: that is a hang of the guest's kernel, not of the guest.

@@ -20,6 +20,12 @@ pub const COWBIRD_KO: &str = "/cowbird.ko";
 /// Where the control tool is in the guest.
 pub const COWBIRDCTL: &str = "/bin/cowbirdctl";
 
+/// Where the tracer is in the guest.
+pub const TRACER: &str = "/bin/cowbird-trace";
+
+/// Where the tracer's trial is in the guest.
+pub const TRACER_TRIAL: &str = "/bin/trial";
+
 /// Base archives kept in memory; a matrix has few kernels, each archive some 10 MB.
 const MAX_CACHED_BASES: usize = 8;
 

@@ -33,6 +33,10 @@ pub struct CellPlan {
     pub guest_init: PathBuf,
     /// The control tool, static.
     pub cowbirdctl: PathBuf,
+    /// The tracer, static.
+    pub tracer: PathBuf,
+    /// The program that puts the tracer on trial, static.
+    pub tracer_trial: PathBuf,
     /// Name of the case.
     pub case: String,
     /// Name of the fault that the module was built with.

@@ -1,6 +1,6 @@
 //! The evidence of a cell, put before the oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -139,6 +139,8 @@ pub struct SnapshotEvidence {
     pub mirrored: bool,
     /// What the module may say in the kernel log although it is a warning.
     pub expected_log: Option<&'static str>,
+    /// Blocks of the origin that the tracer calls wrong, if it was asked.
+    pub traced: Option<BTreeSet<u64>>,
 }
 
 impl SnapshotEvidence {
@@ -156,6 +158,7 @@ impl SnapshotEvidence {
             encrypted: false,
             mirrored: false,
             expected_log: None,
+            traced: None,
         }
     }
 }
@@ -236,7 +239,13 @@ pub fn judge(
     let content = image.get(..origin_bytes).unwrap_or(&image);
     let report = oracle.verify(content).map_err(|error| untrusted(&error))?;
     judgement.take_report(&report);
-    judgement.take_observations(&oracle, &report, observations, evidence.differing_reads)?;
+    let differing = evidence.differing_reads;
+    let observed = judgement.take_observations(&oracle, &report, observations, differing)?;
+    if let Some(traced) = &evidence.traced {
+        // The guest counts all differing reads, and sends the content of so many only.
+        let untold = differing.saturating_sub(observations.len() as u64);
+        judgement.take_trace(traced, &report, &observed, untold);
+    }
     for map in &evidence.maps {
         judgement.check_map(&base, &log, evidence, map)?;
     }
@@ -292,7 +301,7 @@ impl Judgement {
         report: &Report,
         observations: &[Observation],
         differing_reads: u64,
-    ) -> HarnessResult<()> {
+    ) -> HarnessResult<BlockSet> {
         let seen: Vec<(BlockIndex, &[u8])> = observations
             .iter()
             .map(|observation| {
@@ -336,7 +345,43 @@ impl Judgement {
                 wrong.len()
             ));
         }
-        Ok(())
+        Ok(wrong)
+    }
+
+    /// The tracer must name the blocks that the oracle names, and no others but those that the
+    /// oracle cannot know: among the `untold` reads of which the guest has sent no content.
+    fn take_trace(
+        &mut self,
+        traced: &BTreeSet<u64>,
+        report: &Report,
+        observed: &BlockSet,
+        untold: u64,
+    ) {
+        let runs = report.runs.iter().chain(observed.runs());
+        let named: BTreeSet<u64> = runs
+            .flat_map(|run| run.first.0..run.first.0 + run.blocks)
+            .collect();
+        let missed: Vec<u64> = named.difference(traced).copied().collect();
+        let alone: Vec<u64> = traced.difference(&named).copied().collect();
+        self.text += &format!(
+            "the tracer names {} blocks; the oracle names {} and was not told of {untold} reads\n",
+            traced.len(),
+            named.len()
+        );
+        let list = |blocks: &[u64]| {
+            let shown = blocks.iter().take(LISTED_BLOCKS).map(ToString::to_string);
+            shown.collect::<Vec<_>>().join(" ")
+        };
+        if !missed.is_empty() {
+            self.fault(format!("the tracer does not name blocks {}", list(&missed)));
+        }
+        if alone.len() as u64 > untold {
+            self.fault(format!(
+                "of {} blocks only the tracer says that they were read wrong: {}",
+                alone.len(),
+                list(&alone)
+            ));
+        }
     }
 
     /// Every block that differs between the two ends of a map must be in it.

@@ -85,6 +85,7 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
             sha256: Sha256::digest(GOLDEN).into(),
         }],
         differing_reads: 0,
+        traced: None,
         maps: Vec::new(),
         encrypted: false,
         mirrored: false,
@@ -191,6 +192,35 @@ fn a_block_wrong_in_image_and_observation_counts_once() {
     let judgement = judge(&files, &Evidence::Snapshot(evidence), &[observation]).unwrap();
     assert_eq!(judgement.blocks_bad, 1);
     assert_eq!(judgement.classes.values().sum::<u64>(), 1);
+}
+
+/// Goal: the tracer must name the oracle's blocks, and others only where the oracle was not told.
+/// Method: one block read wrong and shown, of one or two reads that differ.
+#[test]
+fn the_tracer_is_compared_with_the_oracle() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, evidence) = scene(folder.path());
+    let observation = Observation {
+        workload: WorkloadId(1),
+        block: 9,
+        reader: 2,
+        at_ns: 0,
+        content: vec![0; 4096],
+    };
+    let faults = |traced: &[u64], differing_reads| {
+        let evidence = SnapshotEvidence {
+            traced: Some(traced.iter().copied().collect()),
+            differing_reads,
+            ..evidence.clone()
+        };
+        let observations = std::slice::from_ref(&observation);
+        let judged = judge(&files, &Evidence::Snapshot(evidence), observations);
+        judged.unwrap().faults.join("\n")
+    };
+    assert!(!faults(&[9], 1).contains("tracer"));
+    assert!(faults(&[], 1).contains("the tracer does not name blocks 9"));
+    assert!(faults(&[9, 10], 1).contains("of 1 blocks only the tracer says"));
+    assert!(!faults(&[9, 10], 2).contains("tracer"));
 }
 
 /// Goal: a witness that contradicts its disk is not held against the module.

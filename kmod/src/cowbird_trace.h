@@ -116,25 +116,50 @@ TRACE_EVENT(cowbird_release,
 );
 
 /*
- * Where a snapshot read finds a block. A second event for the same block by
- * the same task, not from the origin, is a read that was overtaken.
+ * Where a snapshot read finds a block. An overtaken one had been read from the
+ * origin, was preserved meanwhile, and is fetched again from where this says.
  */
 TRACE_EVENT(cowbird_snapshot_read,
-	TP_PROTO(struct cb_device *dev, u64 block, u32 source),
-	TP_ARGS(dev, block, source),
+	TP_PROTO(struct cb_device *dev, u64 block, u32 source, u32 overtaken),
+	TP_ARGS(dev, block, source, overtaken),
 	TP_STRUCT__entry(
 		__field(u32, minor)
 		__field(u32, source)
 		__field(u64, block)
+		__field(u32, overtaken)
 	),
 	TP_fast_assign(
 		__entry->minor = dev->minor;
 		__entry->source = source;
 		__entry->block = block;
+		__entry->overtaken = overtaken;
 	),
-	TP_printk("minor=%u block=%llu source=%s", __entry->minor, __entry->block,
+	TP_printk("minor=%u block=%llu source=%s overtaken=%u", __entry->minor, __entry->block,
 		  __print_symbolic(__entry->source, { 0, "origin" }, { 1, "memory" },
-				   { 2, "cow" }, { 3, "zero" }, { 4, "fail" }))
+				   { 2, "cow" }, { 3, "zero" }, { 4, "fail" }),
+		  __entry->overtaken)
+);
+
+/*
+ * Blocks first..last are in the change map, and one of them was not before. A
+ * block that is preserved is in the map too, without this event.
+ */
+TRACE_EVENT(cowbird_change,
+	TP_PROTO(struct cb_device *dev, u64 first, u64 last),
+	TP_ARGS(dev, first, last),
+	TP_STRUCT__entry(
+		__field(u32, minor)
+		__field(u32, reserved)
+		__field(u64, first)
+		__field(u64, last)
+	),
+	TP_fast_assign(
+		__entry->minor = dev->minor;
+		__entry->reserved = 0;
+		__entry->first = first;
+		__entry->last = last;
+	),
+	TP_printk("minor=%u first=%llu last=%llu", __entry->minor, __entry->first, __entry->last)
 );
 
 TRACE_EVENT(cowbird_epoch,

@@ -59,12 +59,17 @@ enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
 void cb_origin_note(struct cb_device *dev, u64 first, u64 last)
 {
 	u64 block = first;
+	bool news = false;
 
 	/* Most blocks are noted already; look before taking the cache line. */
-	while ((block = cb_next_unpreserved(dev, block, last)) <= last)
+	while ((block = cb_next_unpreserved(dev, block, last)) <= last) {
 		set_bit(block++, dev->preserved);
+		news = true;
+	}
 	/* Noted before the write is submitted, seen by whoever sees its effect. */
 	smp_mb__after_atomic();
+	if (news)
+		trace_cowbird_change(dev, first, last);
 }
 
 void cb_origin_absorb(struct cb_device *dev, struct bio *bio)

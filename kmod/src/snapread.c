@@ -118,7 +118,8 @@ static void cb_read_submit_clone(struct cb_read *read, struct block_device *bdev
 
 /* ---- one window -------------------------------------------------------- */
 
-static void cb_read_locate(struct cb_read *read, u64 block, struct cb_read_piece *piece)
+static void cb_read_locate(struct cb_read *read, u64 block, struct cb_read_piece *piece,
+			   bool overtaken)
 {
 	struct cb_device *dev = read->dev;
 	bool preserved = test_bit(block, dev->preserved);
@@ -138,7 +139,7 @@ static void cb_read_locate(struct cb_read *read, u64 block, struct cb_read_piece
 				 cb_extents_slot(&dev->extents, slot, &piece->sector, &run)))
 			piece->source = CB_READ_FAIL;
 	}
-	trace_cowbird_snapshot_read(dev, block, piece->source);
+	trace_cowbird_snapshot_read(dev, block, piece->source, overtaken);
 }
 
 static void cb_read_count(struct cb_device *dev, enum cb_read_source source)
@@ -238,14 +239,14 @@ static int cb_read_fetch(struct cb_read *read)
 	return READ_ONCE(read->error);
 }
 
-static void cb_read_locate_all(struct cb_read *read)
+static void cb_read_locate_all(struct cb_read *read, bool overtaken)
 {
 	unsigned long flags;
 	u32 i;
 
 	for (i = 0; i < read->count; i++) {
 		spin_lock_irqsave(&read->dev->lock, flags);
-		cb_read_locate(read, read->first + i, &read->pieces[i]);
+		cb_read_locate(read, read->first + i, &read->pieces[i], overtaken);
 		spin_unlock_irqrestore(&read->dev->lock, flags);
 		cb_read_count(read->dev, read->pieces[i].source);
 	}
@@ -276,7 +277,7 @@ static int cb_read_revalidate(struct cb_read *read)
 		/* A window of one block, in place of the first piece, which is done with. */
 		read->first = first + i;
 		read->count = 1;
-		cb_read_locate_all(read);
+		cb_read_locate_all(read, true);
 		atomic64_inc(&dev->stats.reads_revalidated_blocks);
 		ret = cb_read_fetch(read);
 	}
@@ -287,7 +288,7 @@ static int cb_read_window(struct cb_read *read)
 {
 	int ret;
 
-	cb_read_locate_all(read);
+	cb_read_locate_all(read, false);
 	ret = cb_read_fetch(read);
 	if (!ret)
 		ret = cb_read_revalidate(read);

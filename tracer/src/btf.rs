@@ -182,6 +182,32 @@ impl<'a> Btf<'a> {
         Some(parameters.collect())
     }
 
+    /// Whether there is a type definition of that name.
+    #[must_use]
+    pub fn has_typedef(&self, name: &str) -> bool {
+        self.find(&[KIND_TYPEDEF], name).is_some()
+    }
+
+    /// Bytes of a structure; `None` if the kernel does not have it.
+    #[must_use]
+    pub fn size_of(&self, structure: &str) -> Option<u32> {
+        let offset = self.find(&[KIND_STRUCT], structure)?;
+        Some(self.word(offset + 8))
+    }
+
+    /// Byte of a structure at which a member begins; `None` if there is no such member, or it is a
+    /// bit field.
+    #[must_use]
+    pub fn member_offset(&self, structure: &str, member: &str) -> Option<u32> {
+        let offset = self.find(&[KIND_STRUCT], structure)?;
+        let member = (0..self.entries(offset))
+            .map(|index| offset + TYPE_BYTES + index * 12)
+            .find(|entry| self.string(self.word(*entry)) == member.as_bytes())?;
+        // With bit fields in the structure, the upper byte is the size of the field.
+        let bits = self.word(member + 8) & 0x00ff_ffff;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
     /// Constants of an enumeration with their values; `None` if the kernel does not have it.
     #[must_use]
     pub fn constants(&self, enumeration: &str) -> Option<Vec<(String, u32)>> {

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::event::{BLOCK_BYTES, BlockIndex, DeviceNumber, SECTOR_BYTES, Sector};
+use crate::top::Fill;
 
 const SYS_CLASS_BLOCK: &str = "/sys/class/block";
 const COWBIRD_INFO: &str = "/proc/cowbird-info";
 
 /// Sectors of a block.
-const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
+pub const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 
 /// Why a device could not be found.
 #[derive(Debug, Error)]
@@ -84,12 +85,17 @@ impl BlockDevice {
 }
 
 /// A snapshot: its minor, and the device that it was taken of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default)]
 pub struct Snapshot {
     /// Number in events and in `/dev/cowbird<minor>`.
     pub minor: u32,
     /// Path of the origin.
     pub block_device: String,
+    /// The origin.
+    pub origin: Option<BlockDevice>,
+    /// The snapshot device, while there is one.
+    pub device: Option<BlockDevice>,
 }
 
 fn read(path: PathBuf) -> Result<String, DeviceError> {
@@ -191,17 +197,66 @@ pub fn name_of(devices: &[BlockDevice], disk: DeviceNumber, sector: Sector) -> S
         .map_or_else(|| disk.to_string(), |device| device.name.clone())
 }
 
-/// The module's snapshots; empty if it is not loaded.
-#[must_use]
-pub fn snapshots() -> Vec<Snapshot> {
+/// What `/proc/cowbird-info` says of a snapshot, as far as it matters here.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct InfoDevice {
+    minor: u32,
+    block_device: String,
+    origin_device: String,
+    max_cache: u64,
+    cow_slots: u64,
+    cow_slots_used: u64,
+    preserved_blocks: u64,
+    stored_blocks: u64,
+}
+
+fn info_devices() -> Vec<InfoDevice> {
     #[derive(Deserialize)]
     struct Info {
-        devices: Vec<Snapshot>,
+        devices: Vec<InfoDevice>,
     }
     fs::read_to_string(COWBIRD_INFO)
         .ok()
         .and_then(|text| serde_json::from_str::<Info>(&text).ok())
         .map_or_else(Vec::new, |info| info.devices)
+}
+
+/// The module's snapshots; empty if it is not loaded.
+#[must_use]
+pub fn snapshots() -> Vec<Snapshot> {
+    info_devices()
+        .into_iter()
+        .map(|device| Snapshot {
+            origin: by_number(&device.origin_device),
+            device: describe(&format!("cowbird{}", device.minor)).ok(),
+            minor: device.minor,
+            block_device: device.block_device,
+        })
+        .collect()
+}
+
+/// How full the memory and the COW file of each snapshot are, by minor.
+#[must_use]
+pub fn fills() -> Vec<(u32, Fill)> {
+    info_devices()
+        .into_iter()
+        .map(|device| {
+            let fill = Fill {
+                memory_blocks: device.preserved_blocks.saturating_sub(device.stored_blocks),
+                memory_limit_blocks: device.max_cache / BLOCK_BYTES,
+                slots_used: device.cow_slots_used,
+                slots: device.cow_slots,
+            };
+            (device.minor, fill)
+        })
+        .collect()
+}
+
+/// The device with this number, `major:minor`.
+fn by_number(number: &str) -> Option<BlockDevice> {
+    let link = fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
+    describe(&link.file_name()?.to_string_lossy()).ok()
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Serialize for DeviceNumber {
 macro_rules! named_numbers {
     ($(#[$meta:meta])* $type:ident: $number:ty { $($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)* }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         #[repr(u8)]
         pub enum $type { $($(#[$doc])* $name = $value,)* }
 
@@ -96,6 +96,7 @@ named_numbers! {
     /// What happened. The numbers are those of `bpf/event.h`.
     Kind: u8 {
         /// A bio enters the block layer.
+        #[default]
         BioQueue = 1, "bio_queue";
         /// A request goes to the driver.
         RqIssue = 2, "rq_issue";
@@ -103,6 +104,8 @@ named_numbers! {
         RqComplete = 3, "rq_complete";
         /// A bio of a driver without requests is done.
         BioComplete = 4, "bio_complete";
+        /// What a block of a write contains when it is submitted, or of a read when it is complete.
+        Fingerprint = 5, "fingerprint";
         /// A write must wait for blocks to be preserved.
         Intercept = 16, "cowbird_intercept";
         /// The module starts to read T0 content.
@@ -123,6 +126,8 @@ named_numbers! {
         Overflow = 24, "cowbird_overflow";
         /// The snapshot has failed.
         Error = 25, "cowbird_error";
+        /// Blocks enter the change map.
+        Change = 26, "cowbird_change";
     }
 }
 
@@ -158,6 +163,7 @@ named_numbers! {
         /// None of these.
         Other = 9, "other";
         /// The event has no operation.
+        #[default]
         None = 10, "none";
     }
 }
@@ -217,17 +223,19 @@ impl Marks {
 /// | kind | `disk` | `bdev` | `sector` | `second` | `amount` |
 /// |---|---|---|---|---|---|
 /// | block layer | whole disk | device the bio names, 0 if the kernel has none | sector of the whole disk | 0 | bytes |
+/// | fingerprint | whole disk | 0 | sector of the whole disk | XXH64 | bytes: 4096, or less for a part of a block |
 /// | intercept | minor | 0 | first block | last block | 0 |
 /// | `preserve_begin` | minor | 0 | first block | 0 | blocks |
 /// | `preserve_complete` | minor | 0 | block | 0 | 0 |
 /// | `preserve_store` | minor | 0 | block | 0 | slot |
 /// | release | minor | 0 | sector of the whole disk | 0 | bytes |
-/// | `snapshot_read` | minor | 0 | block | 0 | source |
+/// | `snapshot_read` | minor | 1 if it was overtaken | block | 0 | source |
 /// | epoch | minor | 0 | epoch | 0 | step |
 /// | state | minor | from | 0 | 0 | to |
 /// | overflow | minor | 0 | value | bound | 0 |
 /// | error | minor | 0 | 0 | 0 | 0 |
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// | change | minor | 0 | first block | last block | 0 |
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// Place in the trace, from 0 without gaps: the order in which the ring buffer took the events.
     pub sequence: u64,
@@ -261,7 +269,7 @@ pub struct Record {
     pub io: IoId,
     /// The first bio of a request, if it was seen.
     pub parent: IoId,
-    /// Process that ran; at a completion any process may have been interrupted.
+    /// Process that ran; 0 at a completion, where any process may have been interrupted.
     pub tgid: u32,
     /// Thread that ran.
     pub tid: u32,
@@ -308,7 +316,7 @@ impl Record {
     #[must_use]
     pub fn origin_blocks(&self) -> Option<(BlockIndex, BlockIndex)> {
         let last = match self.kind {
-            Kind::Intercept => self.second,
+            Kind::Intercept | Kind::Change => self.second,
             Kind::PreserveBegin => self
                 .sector
                 .saturating_add(u64::from(self.amount.saturating_sub(1))),
@@ -326,7 +334,7 @@ pub const READ_SOURCES: [&str; 5] = ["origin", "memory", "cow_file", "zeros", "f
 pub const EPOCH_STEPS: [&str; 4] = ["frozen", "gated", "drained", "begun"];
 
 /// Names of the phases of a snapshot, by number; see `EVENTS.md`.
-pub const PHASES: [&str; 5] = ["new", "holding", "active", "failed", "closing"];
+pub const PHASES: [&str; 6] = ["new", "holding", "active", "tracking", "failed", "closing"];
 
 /// A name by number, or the number itself.
 #[must_use]

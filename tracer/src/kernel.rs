@@ -3,15 +3,34 @@
 
 use std::collections::HashMap;
 
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::btf::{Btf, BtfError, Parameter};
-use crate::event::{Flags, IoId, Kind, Marks, Op, Record};
+use crate::event::{Flags, IoId, Kind, Marks, Op, Record, SECTOR_BYTES};
 
 /// Bytes of `struct cbt_event` in `bpf/event.h`.
 pub const RAW_EVENT_BYTES: usize = 88;
 
-const KIND_OFFSET: usize = 70;
+/// Bytes of `struct cbt_prints` in `bpf/event.h`.
+const RAW_PRINTS_BYTES: usize = 40 + 8 * MAX_PRINTS;
+
+/// `CBT_PRINTS` in `bpf/event.h`.
+const MAX_PRINTS: usize = 16;
+
+/// `CBT_PRINTED` in `bpf/event.h`: only on the way to here.
+const PRINTED: u8 = 8;
+
+/// In both structures.
+const KIND_OFFSET: usize = 10;
+
+/// What the programs know of `struct page` and `struct bio_vec`.
+const PAGE_STRUCT_BYTES: u32 = 64;
+const BIO_VEC_BYTES: u32 = 16;
+const BIO_VEC_MEMBERS: [(&str, u32); 3] = [("bv_page", 0), ("bv_len", 8), ("bv_offset", 12)];
+
+/// The guard of tracepoints since they no longer disable preemption (7.x).
+const PREEMPTIBLE_GUARD: &str = "class_srcu_fast_notrace_t";
 
 /// Bits of an opf that hold the operation, on every kernel since 4.10.
 const OP_MASK: u32 = 0xff;
@@ -51,6 +70,10 @@ pub struct KernelFacts {
     pub rq_issue_argument: usize,
     /// Whether `block_rq_complete` carries an errno (up to 5.15) and not a `blk_status_t`.
     pub rq_status_is_errno: bool,
+    /// Whether programs on tracepoints can be preempted, and then be skipped for another task.
+    pub preemptible_programs: bool,
+    /// Why content cannot be fingerprinted, if so.
+    pub fingerprint_obstacle: Option<String>,
     ops: HashMap<u32, Op>,
     flags: Vec<(u32, u16)>,
 }
@@ -81,6 +104,8 @@ impl KernelFacts {
             bio_queue_argument: first_or_second(&btf, "block_bio_queue", "bio")?,
             rq_issue_argument: first_or_second(&btf, "block_rq_issue", "request")?,
             rq_status_is_errno: status[1].type_name == "int",
+            preemptible_programs: btf.has_typedef(PREEMPTIBLE_GUARD),
+            fingerprint_obstacle: fingerprint_obstacle(&btf),
             ops: ops
                 .into_iter()
                 .filter_map(|(name, value)| Some((value, op_by_name(&name)?)))
@@ -121,6 +146,22 @@ fn unknown_form(name: &'static str, parameters: &[Parameter]) -> KernelError {
         name,
         problem: format!("is declared with {parameters:?}, in no known way"),
     }
+}
+
+fn fingerprint_obstacle(btf: &Btf<'_>) -> Option<String> {
+    let sizes = [("page", PAGE_STRUCT_BYTES), ("bio_vec", BIO_VEC_BYTES)];
+    for (structure, known) in sizes {
+        let found = btf.size_of(structure);
+        if found != Some(known) {
+            return Some(format!(
+                "struct {structure} has {found:?} bytes, not {known}"
+            ));
+        }
+    }
+    BIO_VEC_MEMBERS.iter().find_map(|(member, known)| {
+        let found = btf.member_offset("bio_vec", member);
+        (found != Some(*known)).then(|| format!("{member} is at {found:?}, not at byte {known}"))
+    })
 }
 
 fn first_or_second(
@@ -188,9 +229,15 @@ fn errno_of_status(status: i32) -> i32 {
 #[derive(Debug)]
 pub struct Decoder {
     facts: KernelFacts,
+    /// Earlier events are taken note of, and left out: while the programs were being attached, some
+    /// tracepoints had theirs and others not.
+    start_ns: u64,
+    decoded: u64,
     sequence: u64,
     next_io: u64,
-    objects: HashMap<u64, IoId>,
+    objects: FxHashMap<u64, IoId>,
+    /// Names of the threads that were seen: requests do not say theirs.
+    names: FxHashMap<u32, [u8; 16]>,
 }
 
 /// An event from the ring buffer was not of the agreed form: a defect of this program.
@@ -203,10 +250,27 @@ pub struct WireError {
     pub kind: u8,
 }
 
-fn bytes_at<const N: usize>(event: &[u8; RAW_EVENT_BYTES], offset: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&event[offset..offset + N]);
-    bytes
+/// Fields of an event by their place in it.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn bytes<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.0[offset..offset + N]);
+        bytes
+    }
+
+    fn u16(&self, offset: usize) -> u16 {
+        u16::from_ne_bytes(self.bytes(offset))
+    }
+
+    fn u32(&self, offset: usize) -> u32 {
+        u32::from_ne_bytes(self.bytes(offset))
+    }
+
+    fn u64(&self, offset: usize) -> u64 {
+        u64::from_ne_bytes(self.bytes(offset))
+    }
 }
 
 impl Decoder {
@@ -215,62 +279,160 @@ impl Decoder {
     pub fn new(facts: KernelFacts) -> Self {
         Self {
             facts,
+            start_ns: 0,
+            decoded: 0,
             sequence: 0,
             next_io: 1,
-            objects: HashMap::new(),
+            objects: FxHashMap::default(),
+            names: FxHashMap::default(),
         }
     }
 
-    /// Events decoded so far.
+    /// Makes no records of events before a time of `CLOCK_MONOTONIC`.
+    pub fn begin_at(&mut self, start_ns: u64) {
+        self.start_ns = start_ns;
+    }
+
+    /// Events decoded so far, as the programs count them.
     #[must_use]
     pub fn decoded(&self) -> u64 {
+        self.decoded
+    }
+
+    /// Records made so far: fingerprints come several in one event, or with another one.
+    #[must_use]
+    pub fn records(&self) -> u64 {
         self.sequence
     }
 
-    /// Reads one `struct cbt_event`.
+    /// Reads one event and passes its records on.
     ///
     /// # Errors
-    /// When its length or kind is not one of `bpf/event.h`.
-    pub fn decode(&mut self, raw: &[u8]) -> Result<Record, WireError> {
-        let kind_number = raw.get(KIND_OFFSET).copied().unwrap_or(0);
-        let unknown = || WireError {
-            bytes: raw.len(),
-            kind: kind_number,
+    /// When its length or kind is not one of `bpf/event.h`; and what `take` refuses.
+    pub fn decode<E: From<WireError>>(
+        &mut self,
+        raw: &[u8],
+        mut take: impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let number = raw.get(KIND_OFFSET).copied().unwrap_or(0);
+        let unknown = || {
+            E::from(WireError {
+                bytes: raw.len(),
+                kind: number,
+            })
         };
-        let event: &[u8; RAW_EVENT_BYTES] = raw.try_into().map_err(|_| unknown())?;
-        let kind = Kind::from_number(kind_number).ok_or_else(unknown)?;
-        let u32_at = |offset| u32::from_ne_bytes(bytes_at(event, offset));
-        let u64_at = |offset| u64::from_ne_bytes(bytes_at(event, offset));
-        let opf = u32_at(44);
+        let kind = Kind::from_number(number).ok_or_else(unknown)?;
+        let expected = match kind {
+            Kind::Fingerprint => RAW_PRINTS_BYTES,
+            _ => RAW_EVENT_BYTES,
+        };
+        if raw.len() != expected {
+            return Err(unknown());
+        }
+        self.decoded += 1;
+        let fields = Fields(raw);
+        if fields.u64(0) < self.start_ns {
+            if kind != Kind::Fingerprint {
+                self.event(kind, &fields);
+            }
+            return Ok(());
+        }
+        if kind == Kind::Fingerprint {
+            return self.fingerprints(&fields, take);
+        }
+        let printed = fields.bytes::<1>(11)[0] & PRINTED != 0;
+        let record = self.event(kind, &fields);
+        let print = printed.then(|| Record {
+            sequence: record.sequence + 1,
+            kind: Kind::Fingerprint,
+            second: fields.u64(32),
+            ..record.clone()
+        });
+        self.sequence += 1 + u64::from(printed);
+        take(record)?;
+        print.map_or(Ok(()), take)
+    }
+
+    fn event(&mut self, kind: Kind, fields: &Fields<'_>) -> Record {
+        let opf = fields.u32(52);
         let has_opf = kind.is_block_layer() || matches!(kind, Kind::Intercept | Kind::Release);
         let (op, flags) = match has_opf {
             true => (self.facts.op(opf), self.facts.flags(opf)),
             false => (Op::None, Flags(0)),
         };
-        let (io, parent) = self.identify(kind, u64_at(8), u64_at(16));
-        let record = Record {
+        let (io, parent) = self.identify(kind, fields.u64(16), fields.u64(40));
+        let second = match kind.is_block_layer() {
+            true => 0,
+            false => fields.u64(32),
+        };
+        Record {
             sequence: self.sequence,
-            time_ns: u64_at(0),
+            time_ns: fields.u64(0),
             kind,
-            cpu: u16::from_ne_bytes(bytes_at(event, 68)),
-            marks: Marks(event[71]),
+            cpu: fields.u16(8),
+            marks: Marks(fields.bytes::<1>(11)[0] & !PRINTED),
             op,
             flags,
             opf,
-            disk: u32_at(48),
-            bdev: u32_at(52),
-            sector: u64_at(24),
-            second: u64_at(32),
-            amount: u32_at(40),
-            status: self.errno(kind, i32::from_ne_bytes(bytes_at(event, 64))),
+            disk: fields.u32(12),
+            bdev: fields.u32(56),
+            sector: fields.u64(24),
+            second,
+            amount: fields.u32(48),
+            status: self.errno(kind, fields.u32(60).cast_signed()),
             io,
             parent,
-            tgid: u32_at(56),
-            tid: u32_at(60),
-            comm: bytes_at(event, 72),
+            tgid: fields.u32(64),
+            tid: fields.u32(68),
+            comm: self.name(kind, fields.u32(68), fields.bytes(72)),
+        }
+    }
+
+    fn name(&mut self, kind: Kind, tid: u32, name: [u8; 16]) -> [u8; 16] {
+        if kind == Kind::RqIssue {
+            return self.names.get(&tid).copied().unwrap_or(name);
+        }
+        if tid != 0 {
+            if self.names.len() >= MAX_KNOWN_OBJECTS {
+                self.names.clear();
+            }
+            self.names.insert(tid, name);
+        }
+        name
+    }
+
+    /// Fingerprints of blocks that follow each other.
+    fn fingerprints<E>(
+        &mut self,
+        fields: &Fields<'_>,
+        mut take: impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let bytes = u32::from(fields.u16(32));
+        let opf = fields.u32(36);
+        let io = self.objects.get(&fields.u64(16)).copied();
+        let mut record = Record {
+            sequence: self.sequence,
+            time_ns: fields.u64(0),
+            kind: Kind::Fingerprint,
+            cpu: fields.u16(8),
+            marks: Marks(fields.bytes::<1>(11)[0]),
+            op: self.facts.op(opf),
+            flags: self.facts.flags(opf),
+            opf,
+            disk: fields.u32(12),
+            sector: fields.u64(24),
+            amount: bytes,
+            io: io.unwrap_or_default(),
+            ..Record::default()
         };
-        self.sequence += 1;
-        Ok(record)
+        for at in 0..usize::from(fields.u16(34)).min(MAX_PRINTS) {
+            record.second = fields.u64(40 + 8 * at);
+            record.sequence = self.sequence;
+            self.sequence += 1;
+            take(record.clone())?;
+            record.sector += u64::from(bytes) / SECTOR_BYTES;
+        }
+        Ok(())
     }
 
     fn errno(&self, kind: Kind, status: i32) -> i32 {
@@ -315,6 +477,8 @@ mod tests {
             bio_queue_argument: 0,
             rq_issue_argument: 0,
             rq_status_is_errno,
+            preemptible_programs: false,
+            fingerprint_obstacle: None,
             ops: HashMap::from([(0, Op::Read), (1, Op::Write)]),
             flags: vec![(1 << 17, 1 << 3)],
         }
@@ -322,21 +486,37 @@ mod tests {
 
     fn raw(kind: Kind, object: u64, parent: u64) -> [u8; RAW_EVENT_BYTES] {
         let mut event = [0; RAW_EVENT_BYTES];
-        event[8..16].copy_from_slice(&object.to_ne_bytes());
-        event[16..24].copy_from_slice(&parent.to_ne_bytes());
-        event[24..32].copy_from_slice(&77_u64.to_ne_bytes());
-        event[40..44].copy_from_slice(&4096_u32.to_ne_bytes());
-        event[44..48].copy_from_slice(&(1_u32 | 1 << 17).to_ne_bytes());
-        event[64..68].copy_from_slice(&(-5_i32).to_ne_bytes());
         event[KIND_OFFSET] = kind as u8;
+        event[16..24].copy_from_slice(&object.to_ne_bytes());
+        event[24..32].copy_from_slice(&77_u64.to_ne_bytes());
+        event[32..40].copy_from_slice(&0xfeed_u64.to_ne_bytes());
+        event[40..48].copy_from_slice(&parent.to_ne_bytes());
+        event[48..52].copy_from_slice(&4096_u32.to_ne_bytes());
+        event[52..56].copy_from_slice(&(1_u32 | 1 << 17).to_ne_bytes());
+        event[60..64].copy_from_slice(&(-5_i32).to_ne_bytes());
         event[72..77].copy_from_slice(b"fio\0x");
         event
+    }
+
+    fn decode(decoder: &mut Decoder, event: &[u8]) -> Result<Vec<Record>, WireError> {
+        let mut records = Vec::new();
+        decoder.decode(event, |record| {
+            records.push(record);
+            Ok::<(), WireError>(())
+        })?;
+        Ok(records)
+    }
+
+    fn only(decoder: &mut Decoder, event: &[u8]) -> Record {
+        let records = decode(decoder, event).unwrap();
+        assert_eq!(records.len(), 1);
+        records[0].clone()
     }
 
     #[test]
     fn joins_a_bio_with_its_request_and_completion() {
         let mut decoder = Decoder::new(facts(true));
-        let mut next = |kind, object, parent| decoder.decode(&raw(kind, object, parent)).unwrap();
+        let mut next = |kind, object, parent| only(&mut decoder, &raw(kind, object, parent));
         let bio = next(Kind::BioQueue, 0x1000, 0);
         let issue = next(Kind::RqIssue, 0x2000, 0x1000);
         let done = next(Kind::RqComplete, 0x2000, 0x1000);
@@ -354,6 +534,19 @@ mod tests {
     }
 
     #[test]
+    fn what_came_before_the_start_only_names_its_objects() {
+        let mut decoder = Decoder::new(facts(true));
+        decoder.begin_at(10);
+        let early = raw(Kind::RqIssue, 0x2000, 0);
+        assert_eq!(decode(&mut decoder, &early).unwrap(), []);
+        let mut done = raw(Kind::RqComplete, 0x2000, 0);
+        done[0] = 10;
+        let record = only(&mut decoder, &done);
+        assert_eq!((record.io, record.sequence), (IoId(1), 0));
+        assert_eq!((decoder.decoded(), decoder.records()), (2, 1));
+    }
+
+    #[test]
     fn status_codes_become_errnos() {
         let mut decoder = Decoder::new(facts(false));
         let mut event = raw(Kind::RqComplete, 1, 0);
@@ -363,16 +556,40 @@ mod tests {
             (10, -libc::EIO),
             (99, -libc::EIO),
         ] {
-            event[64..68].copy_from_slice(&status.to_ne_bytes());
-            assert_eq!(decoder.decode(&event).unwrap().status, errno);
+            event[60..64].copy_from_slice(&status.to_ne_bytes());
+            assert_eq!(only(&mut decoder, &event).status, errno);
         }
+    }
+
+    #[test]
+    fn fingerprints_become_records_of_their_own() {
+        let mut decoder = Decoder::new(facts(true));
+        let mut event = raw(Kind::BioQueue, 0x1000, 0);
+        event[11] = PRINTED;
+        let records = decode(&mut decoder, &event).unwrap();
+        assert_eq!((records[0].second, records[0].marks), (0, Marks(0)));
+        assert_eq!(records[1].kind, Kind::Fingerprint);
+        assert_eq!((records[1].second, records[1].sector), (0xfeed, 77));
+        let mut prints = [0; RAW_PRINTS_BYTES];
+        prints[KIND_OFFSET] = Kind::Fingerprint as u8;
+        prints[16..24].copy_from_slice(&0x1000_u64.to_ne_bytes());
+        prints[24..32].copy_from_slice(&80_u64.to_ne_bytes());
+        prints[32..34].copy_from_slice(&4096_u16.to_ne_bytes());
+        prints[34..36].copy_from_slice(&2_u16.to_ne_bytes());
+        prints[48..56].copy_from_slice(&9_u64.to_ne_bytes());
+        let more = decode(&mut decoder, &prints).unwrap();
+        let seen: Vec<_> = more.iter().map(|r| (r.sector, r.second, r.io)).collect();
+        assert_eq!(seen, [(80, 0, records[0].io), (88, 9, records[0].io)]);
+        assert_eq!((more[1].sequence, decoder.decoded()), (3, 2));
+        assert_eq!(decoder.records(), 4);
     }
 
     #[test]
     fn refuses_what_the_programs_do_not_send() {
         let mut decoder = Decoder::new(facts(true));
-        assert!(decoder.decode(&[0; RAW_EVENT_BYTES]).is_err());
-        assert!(decoder.decode(&raw(Kind::Epoch, 0, 0)[..80]).is_err());
+        assert!(decode(&mut decoder, &[0; RAW_EVENT_BYTES]).is_err());
+        assert!(decode(&mut decoder, &raw(Kind::Epoch, 0, 0)[..80]).is_err());
+        assert!(decode(&mut decoder, &raw(Kind::Fingerprint, 0, 0)).is_err());
         assert_eq!(decoder.decoded(), 0);
     }
 }

@@ -2,8 +2,9 @@
 //! running kernel, and reads such recordings.
 //!
 //! [`format`] is the trace file, [`event`] what it holds, [`kernel`] how an event of one kernel
-//! becomes one that means the same on all; these need no kernel. [`probes`] loads the BPF programs
-//! and [`record`] writes what they send.
+//! becomes one that means the same on all; [`verify`] and [`report`] judge and draw what was
+//! recorded. These need no kernel. [`probes`] loads the BPF programs and [`record`] writes what they
+//! send.
 
 pub mod btf;
 pub mod devices;
@@ -12,3 +13,6 @@ pub mod format;
 pub mod kernel;
 pub mod probes;
 pub mod record;
+pub mod report;
+pub mod top;
+pub mod verify;

@@ -6,11 +6,12 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
-use commands::{Outcome, block, doctor, export, info, record};
+use commands::{Outcome, block, doctor, export, info, record, report, top, verify};
 
 /// Records what happens to every bio and every preserved block, and reads such recordings.
 ///
-/// Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but the trace is not complete.
+/// Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but the trace is not complete,
+/// or nothing can be concluded from it; 4 the module broke an invariant.
 #[derive(Parser)]
 #[command(version)]
 struct Options {
@@ -22,7 +23,9 @@ struct Options {
 enum Command {
     /// Record until SIGINT, SIGTERM or a limit
     Record(record::Options),
-    /// Print every event of a trace, one a line
+    /// Show in a terminal what is going on
+    Top(top::Options),
+    /// Convert a trace for other programs: JSON lines, CSV, fio, Perfetto
     Export(export::Options),
     /// Print the life of one 4 KiB block of a device
     Block(block::Options),
@@ -30,6 +33,10 @@ enum Command {
     Doctor(doctor::Options),
     /// Print what a trace holds, and whether it is complete
     Info(info::Options),
+    /// Draw a trace as one HTML page that needs nothing else
+    Report(report::Options),
+    /// Check the module's invariants by a trace with fingerprints
+    Verify(verify::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,10 +46,14 @@ fn main() -> ExitCode {
         Command::Block(options) => block::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Info(options) => info::run(&options),
+        Command::Top(options) => top::run(&options),
+        Command::Report(options) => report::run(&options),
+        Command::Verify(options) => verify::run(&options),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Incomplete) => ExitCode::from(3),
+        Ok(Outcome::Broken) => ExitCode::from(4),
         Ok(Outcome::CannotRecord) => ExitCode::FAILURE,
         Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,11 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::devices::{self, BlockDevice, Snapshot};
-use crate::event::Kind;
+use crate::event::{Kind, Record};
 use crate::format::{Footer, FormatError, Meta, TraceWriter};
 use crate::kernel::{Decoder, WireError};
 use crate::probes::{self, Counters, ProbeError, ProbeOptions, Probes};
@@ -21,17 +23,18 @@ use crate::probes::{self, Counters, ProbeError, ProbeOptions, Probes};
 /// Bytes of the ring buffer unless told otherwise: 90 ms of a million events a second.
 pub const DEFAULT_RING_BYTES: u32 = 8 << 20;
 
-/// Time between two looks into the ring buffer.
-pub const DEFAULT_POLL: Duration = Duration::from_millis(1);
+/// Events are taken from the ring buffer after this time at the latest. The kernel wakes the
+/// recorder earlier when there are many; a shorter time costs the machine more than the events do.
+pub const DEFAULT_POLL: Duration = Duration::from_millis(100);
+
+/// Pause while the last events come in.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Events are in the file after this time at the latest.
 const MAX_CHUNK_AGE: Duration = Duration::from_secs(1);
 
 /// Events taken from the ring buffer before limits are looked at again.
 const MAX_BATCH: usize = 65536;
-
-/// No thread stays longer between two programs of one event, so older marks are left over.
-const MAX_MARK_AGE: Duration = Duration::from_secs(10);
 
 /// Programs that run while they are detached end within microseconds; this is for a machine that
 /// is stopped meanwhile.
@@ -54,6 +57,9 @@ pub enum RecordError {
     /// The file cannot be written.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The ring buffer cannot be waited for.
+    #[error("cannot wait for events: {0}")]
+    Wait(io::Error),
     /// The programs send something unknown.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -72,8 +78,12 @@ pub struct RecordOptions {
     pub size_limit: Option<u64>,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
-    /// Time between two looks into the ring buffer.
+    /// Longest time between two looks into the ring buffer.
     pub poll: Duration,
+    /// Whether the content of reads and writes is fingerprinted.
+    pub fingerprints: bool,
+    /// At most so many events in a second.
+    pub rate_limit: Option<u64>,
 }
 
 /// What a recording came to.
@@ -94,7 +104,7 @@ fn trimmed(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }
 
-fn describe(options: &RecordOptions, probes: &Probes) -> Meta {
+fn describe(options: &RecordOptions, probes: &Probes, grid_sectors: Option<u32>) -> Meta {
     let system = rustix::system::uname();
     Meta {
         tool: concat!("cowbird-trace ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -107,16 +117,82 @@ fn describe(options: &RecordOptions, probes: &Probes) -> Meta {
         ring_bytes: options.ring_bytes,
         programs: probes.programs(),
         module_events: probes.has_module(),
+        fingerprint_grid: grid_sectors,
         devices: devices::all(),
         snapshots: devices::snapshots(),
     }
 }
 
-/// A recording under way.
-struct Recorder {
+/// The events of the running kernel, as they come.
+pub struct Live {
     probes: Probes,
     ring: RingBuf<MapData>,
     decoder: Decoder,
+}
+
+impl Live {
+    /// Loads and attaches the programs.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn start(options: &ProbeOptions) -> Result<Self, RecordError> {
+        let facts = probes::kernel_facts()?;
+        let mut probes = Probes::start(options, &facts)?;
+        Ok(Self {
+            ring: probes.ring()?,
+            probes,
+            decoder: Decoder::new(facts),
+        })
+    }
+
+    /// Takes what the ring buffer holds, up to a bound; says how many events that was.
+    ///
+    /// # Errors
+    /// When an event is of no known form, and what `take` refuses.
+    pub fn drain(
+        &mut self,
+        mut take: impl FnMut(Record) -> Result<(), RecordError>,
+    ) -> Result<usize, RecordError> {
+        for taken in 0..MAX_BATCH {
+            let Some(event) = self.ring.next() else {
+                return Ok(taken);
+            };
+            self.decoder.decode(&event, &mut take)?;
+        }
+        Ok(MAX_BATCH)
+    }
+
+    /// Sleeps until the kernel says that there are many events, or the time is over. A signal ends
+    /// it early.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be waited for.
+    pub fn wait(&self, limit: Duration) -> Result<(), RecordError> {
+        let timeout = Timespec::try_from(limit).ok();
+        let mut ring = [PollFd::new(&self.ring, PollFlags::IN)];
+        match poll(&mut ring, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(reason) => Err(RecordError::Wait(reason.into())),
+        }
+    }
+
+    /// What the programs count, for each CPU.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<Counters>, RecordError> {
+        Ok(self.probes.counters()?)
+    }
+
+    /// Runs of first programs that the kernel skipped so far.
+    pub fn skipped(&mut self) -> u64 {
+        self.probes.recursion_misses().unwrap_or(0)
+    }
+}
+
+/// A recording under way.
+struct Recorder {
+    live: Live,
     writer: TraceWriter<File>,
     flushed: Instant,
     /// Every snapshot that was there at any time.
@@ -128,35 +204,40 @@ struct Recorder {
 impl Recorder {
     /// Takes what the ring buffer holds, up to a bound; says how much that was.
     fn drain(&mut self) -> Result<usize, RecordError> {
-        for taken in 0..MAX_BATCH {
-            let Some(event) = self.ring.next() else {
-                return Ok(taken);
-            };
-            let record = self.decoder.decode(&event)?;
+        let Self {
+            live,
+            writer,
+            snapshots,
+            look_for_snapshots,
+            ..
+        } = self;
+        live.drain(|record| {
             // A new snapshot says so with a change of state.
-            self.look_for_snapshots |= record.kind == Kind::State
+            *look_for_snapshots |= record.kind == Kind::State
                 || record
                     .minor()
-                    .is_some_and(|minor| !self.snapshots.contains_key(&minor));
-            self.writer.push(record)?;
-        }
-        Ok(MAX_BATCH)
+                    .is_some_and(|minor| !snapshots.contains_key(&minor));
+            Ok(writer.push(record)?)
+        })
     }
 
     /// Asks the module which devices its snapshots are of, while they are there.
     fn learn_snapshots(&mut self) {
-        if std::mem::take(&mut self.look_for_snapshots) {
-            self.snapshots
-                .extend(devices::snapshots().into_iter().map(|new| (new.minor, new)));
+        if !std::mem::take(&mut self.look_for_snapshots) {
+            return;
+        }
+        for new in devices::snapshots() {
+            // Its device comes last when it is set up.
+            self.look_for_snapshots |= new.device.is_none();
+            let known = self.snapshots.entry(new.minor).or_default();
+            let device = new.device.clone().or(known.device.take());
+            *known = Snapshot { device, ..new };
         }
     }
 
     fn tidy_if_due(&mut self) -> Result<(), RecordError> {
         if self.flushed.elapsed() >= MAX_CHUNK_AGE {
             self.writer.flush()?;
-            let age = MAX_MARK_AGE.as_nanos() as u64;
-            let now = now_ns(ClockId::Monotonic);
-            self.probes.sweep_marks(now.saturating_sub(age))?;
             self.flushed = Instant::now();
         }
         Ok(())
@@ -167,22 +248,22 @@ impl Recorder {
         let deadline = Instant::now() + SETTLE_LIMIT;
         loop {
             while self.drain()? > 0 {}
-            let counters = self.probes.counters()?;
+            let counters = self.live.probes.counters()?;
             let made: u64 = counters
                 .iter()
-                .map(|cpu| cpu.produced.saturating_sub(cpu.dropped))
+                .map(|cpu| cpu.produced.saturating_sub(cpu.dropped + cpu.limited))
                 .sum();
-            if made == self.decoder.decoded() || Instant::now() >= deadline {
+            if made == self.live.decoder.decoded() || Instant::now() >= deadline {
                 return Ok(counters);
             }
-            thread::sleep(DEFAULT_POLL);
+            thread::sleep(SETTLE_PAUSE);
         }
     }
 
     fn finish(mut self, stopped_by: &str, start: &Meta) -> Result<Summary, RecordError> {
-        self.probes.detach()?;
+        self.live.probes.detach()?;
         let counters = self.settle()?;
-        let misses = self.probes.recursion_misses();
+        let misses = self.live.probes.recursion_misses();
         let devices = devices::all();
         let total = |field: fn(&Counters) -> u64| counters.iter().map(field).sum::<u64>();
         let sum = Counters {
@@ -193,12 +274,16 @@ impl Recorder {
             mark_failures: total(|cpu| cpu.mark_failures),
             skipped_first: total(|cpu| cpu.skipped_first),
             skipped_second: total(|cpu| cpu.skipped_second),
+            limited: total(|cpu| cpu.limited),
+            ..Counters::default()
         };
         let footer = Footer {
             stopped_by: stopped_by.to_owned(),
             end_ns: now_ns(ClockId::Monotonic),
             produced: sum.produced,
-            received: self.decoder.decoded(),
+            received: self.live.decoder.decoded(),
+            records: Some(self.live.decoder.records()),
+            limited: sum.limited,
             dropped: sum.dropped,
             dropped_per_cpu: counters.iter().map(|cpu| cpu.dropped).collect(),
             read_faults: sum.read_faults,
@@ -231,22 +316,23 @@ pub fn record(
     stop: &AtomicBool,
     ready: impl FnOnce(&Meta),
 ) -> Result<Summary, RecordError> {
-    let facts = probes::kernel_facts()?;
     let probe_options = ProbeOptions {
         ring_bytes: options.ring_bytes,
         device: options.device.clone(),
+        fingerprints: options.fingerprints,
+        rate_limit: options.rate_limit,
     };
-    let mut probes = Probes::start(&probe_options, &facts)?;
+    let grid_sectors = options.fingerprints.then(|| probe_options.grid_sectors());
+    let mut live = Live::start(&probe_options)?;
     // Only now: a recording that cannot begin must not cost the trace that was there.
     let file = File::create(&options.output).map_err(|reason| RecordError::Create {
         path: options.output.clone(),
         reason,
     })?;
-    let meta = describe(options, &probes);
+    let meta = describe(options, &live.probes, grid_sectors);
+    live.decoder.begin_at(meta.start_ns);
     let mut recorder = Recorder {
-        ring: probes.ring()?,
-        probes,
-        decoder: Decoder::new(facts),
+        live,
         writer: TraceWriter::new(file, &meta)?,
         flushed: Instant::now(),
         snapshots: BTreeMap::new(),
@@ -274,7 +360,10 @@ pub fn record(
             break "size-limit";
         }
         if taken < MAX_BATCH {
-            thread::sleep(options.poll);
+            let left = options.duration.map_or(options.poll, |limit| {
+                limit.saturating_sub(started.elapsed())
+            });
+            recorder.live.wait(left.min(options.poll))?;
         }
     };
     recorder.finish(stopped_by, &meta)

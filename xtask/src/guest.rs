@@ -13,6 +13,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// itself.
 const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 const PROFILE: &str = "guest";
+const PACKAGES: [&str; 3] = ["cowbird-guest", "cowbirdctl", "cowbird-trace"];
+/// An example of the tracer's, because it is no part of what the tracer's users get.
+const TRIAL: &str = "trial";
 
 /// The built programs.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub struct GuestPrograms {
     pub init: PathBuf,
     /// The control tool.
     pub cowbirdctl: PathBuf,
+    /// The tracer.
+    pub tracer: PathBuf,
+    /// What puts the tracer on trial.
+    pub tracer_trial: PathBuf,
 }
 
 impl GuestPrograms {
@@ -37,6 +44,8 @@ impl GuestPrograms {
         Ok(Self {
             init: copy(&self.init)?,
             cowbirdctl: copy(&self.cowbirdctl)?,
+            tracer: copy(&self.tracer)?,
+            tracer_trial: copy(&self.tracer_trial)?,
         })
     }
 }
@@ -49,7 +58,8 @@ pub fn build(offline: bool, ui: &std::sync::Arc<Ui>) -> Result<GuestPrograms> {
     let mut cargo = repo::cargo();
     cargo.args(["build", "--quiet", "--profile", PROFILE, "--target", TARGET]);
     cargo
-        .args(["-p", "cowbird-guest", "-p", "cowbirdctl", "--target-dir"])
+        .args(PACKAGES.iter().flat_map(|package| ["-p", *package]))
+        .args(["--bins", "--example", TRIAL, "--target-dir"])
         .arg(&target_dir);
     cargo
         .env("RUSTFLAGS", RUSTFLAGS)
@@ -68,8 +78,16 @@ pub fn build(offline: bool, ui: &std::sync::Arc<Ui>) -> Result<GuestPrograms> {
     let programs = GuestPrograms {
         init: folder.join("cowbird-guest"),
         cowbirdctl: folder.join("cowbirdctl"),
+        tracer: folder.join("cowbird-trace"),
+        tracer_trial: folder.join("examples").join(TRIAL),
     };
-    for program in [&programs.init, &programs.cowbirdctl] {
+    let GuestPrograms {
+        init,
+        cowbirdctl,
+        tracer,
+        tracer_trial,
+    } = &programs;
+    for program in [init, cowbirdctl, tracer, tracer_trial] {
         if !program.is_file() {
             bail!("cargo built no {}", program.display());
         }

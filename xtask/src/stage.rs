@@ -128,6 +128,8 @@ impl Stage {
             cowbird_ko: built,
             guest_init: self.guest.init.clone(),
             cowbirdctl: self.guest.cowbirdctl.clone(),
+            tracer: self.guest.tracer.clone(),
+            tracer_trial: self.guest.tracer_trial.clone(),
             case: cell.id.case.clone(),
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,

@@ -1,12 +1,15 @@
 //! Snapshot reads at the very moment in which the same blocks are overwritten for the first time.
 //! This is the case for a snapshot read that is not looked at again after the origin was read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
+use serde::Deserialize;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use crate::initramfs::{TRACER, TRACER_TRIAL};
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 64 MiB and three sectors: every block is one attempt.
@@ -26,6 +29,12 @@ const SPEC: SnapshotSpec = SnapshotSpec {
     minor: MINOR,
 };
 
+/// Where the trace is in the guest.
+const TRACE: &str = "/tmp/hot-read.cbt";
+
+/// `cowbird-trace verify` ends so when it has found something.
+const VERIFY_BROKEN: i32 = 4;
+
 /// The writers sweep for so long at most; what is left is only read.
 const SWEEP: Duration = Duration::from_secs(6);
 
@@ -37,10 +46,78 @@ pub(super) fn layout() -> Layout {
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    set_up(guest).await?;
+    let evidence = attacked(guest, setting).await?;
+    tear_down(guest).await?;
+    Ok(Evidence::Snapshot(evidence))
+}
+
+/// The same under the eyes of the tracer, which must name the same blocks as the oracle: without
+/// any witness, by its trace alone.
+pub(super) async fn act_traced(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    set_up(guest).await?;
+    let record = ["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
+    guest.run(TRACER_TRIAL, &record).await?;
+    let evidence = attacked(guest, setting).await?;
+
+    guest.phase("trace");
+    guest
+        .run(TRACER_TRIAL, &["--tracer", TRACER, "record-stop", TRACE])
+        .await?;
+    let exited = guest
+        .run_to_any_end(TRACER, &["verify", "--json", TRACE])
+        .await?;
+    let traced = match (exited.code, wrongly_read(&exited.stdout)) {
+        (Some(0 | VERIFY_BROKEN), Ok(blocks)) => blocks,
+        _ => {
+            let said = exited.stderr.trim();
+            return Err(CaseError::Failed(format!("cowbird-trace verify: {said}")));
+        }
+    };
+    tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        traced: Some(traced),
+        ..evidence
+    }))
+}
+
+/// What `cowbird-trace verify --json` prints, as far as it matters here.
+#[derive(Deserialize)]
+struct TraceVerdict {
+    findings: Vec<TraceFinding>,
+}
+
+#[derive(Deserialize)]
+struct TraceFinding {
+    block: u64,
+}
+
+fn wrongly_read(json: &str) -> Result<BTreeSet<u64>, serde_json::Error> {
+    let verdict: TraceVerdict = serde_json::from_str(json)?;
+    Ok(verdict
+        .findings
+        .iter()
+        .map(|finding| finding.block)
+        .collect())
+}
+
+async fn set_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
-    guest.insert_module().await?;
+    guest.insert_module().await
+}
 
+async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await
+}
+
+async fn attacked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<SnapshotEvidence> {
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(SPEC).await?;
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
@@ -58,14 +135,10 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         return Err(vacuous("no block was overwritten while it was read"));
     }
 
-    guest.phase("teardown");
-    guest.destroy_snapshot(MINOR).await?;
-    guest.unmount(COW_MOUNT).await?;
-    guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
+    Ok(SnapshotEvidence {
         differing_reads: end.differing_reads,
         ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    })
 }
 
 fn attack(seed: u64) -> WorkloadSpec {

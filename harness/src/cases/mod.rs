@@ -15,6 +15,7 @@ mod self_test;
 mod series;
 mod stacked;
 mod throttled;
+mod tracer;
 mod whole_disk;
 
 use std::future::Future;
@@ -74,6 +75,8 @@ pub struct CaseInfo {
     pub needs_modules: &'static [&'static str],
     /// Whether the module under test and the control tool go into the guest.
     pub(crate) uses_module: bool,
+    /// Whether the tracer goes into the guest.
+    pub(crate) uses_tracer: bool,
     layout: fn() -> Layout,
     act: Act,
 }
@@ -127,13 +130,22 @@ const fn case(
         tier,
         needs_modules,
         uses_module: true,
+        uses_tracer: false,
         layout,
         act,
     }
 }
 
+/// The case with the tracer in its guest.
+const fn traced(case: CaseInfo) -> CaseInfo {
+    CaseInfo {
+        uses_tracer: true,
+        ..case
+    }
+}
+
 /// The order is that of the results.
-static CASES: [CaseInfo; 36] = [
+static CASES: [CaseInfo; 38] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -422,6 +434,25 @@ static CASES: [CaseInfo; 36] = [
         power_cuts::layout_xfs,
         |driver, setting| Box::pin(power_cuts::act(driver, setting)),
     ),
+    traced(CaseInfo {
+        uses_module: false,
+        ..case(
+            "tracer",
+            "the tracer's fingerprints of direct, cached and misaligned I/O, block by block",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            tracer::layout,
+            |driver, _| Box::pin(tracer::act(driver)),
+        )
+    }),
+    traced(case(
+        "hot-read-traced",
+        "as hot-read, and the tracer must name the same wrong blocks without the witness",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        hot_read::layout,
+        |driver, setting| Box::pin(hot_read::act_traced(driver, setting)),
+    )),
 ];
 
 /// All cases.

@@ -71,6 +71,7 @@ const fn case(
         tier: CaseTier::Full,
         needs_modules: &GUEST_MODULES,
         uses_module: false,
+        uses_tracer: false,
         layout: || Layout::bare(ORIGIN_MIB),
         act,
     }

@@ -81,7 +81,10 @@ fn wanted<'a>(options: &Options, overview: &'a Overview) -> Result<Wanted<'a>> {
     let origin = |path: &str| devices::find_in(overview.devices(), path).ok();
     let origins = overview
         .snapshots()
-        .filter_map(|snapshot| Some((snapshot.minor, origin(&snapshot.block_device)?)))
+        .filter_map(|snapshot| {
+            let known = snapshot.origin.as_ref();
+            Some((snapshot.minor, known.or(origin(&snapshot.block_device))?))
+        })
         .collect();
     Ok(Wanted {
         device,

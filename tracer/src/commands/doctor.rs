@@ -83,10 +83,7 @@ fn programs(report: &mut Report) {
         }
     );
     report.line(Finding::Good, "block layer", &detail);
-    let options = ProbeOptions {
-        ring_bytes: DEFAULT_RING_BYTES,
-        device: None,
-    };
+    let options = ProbeOptions::plain(DEFAULT_RING_BYTES);
     let mut running = match Probes::start(&options, &facts) {
         Ok(running) => running,
         Err(error) => return report.line(Finding::Bad, "programs", &error.to_string()),

@@ -63,8 +63,9 @@ fn print_start(meta: &Meta) {
 fn print_end(footer: &Footer) {
     println!("stopped by     {}", footer.stopped_by);
     println!(
-        "accounting     {} produced = {} received + {} dropped; {} read faults",
-        footer.produced, footer.received, footer.dropped, footer.read_faults
+        "accounting     {} produced = {} received + {} dropped + {} left out by the rate limit; {} \
+         read faults",
+        footer.produced, footer.received, footer.dropped, footer.limited, footer.read_faults
     );
     match footer.recursion_misses {
         Some(misses) => println!(

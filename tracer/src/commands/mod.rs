@@ -13,6 +13,9 @@ pub mod doctor;
 pub mod export;
 pub mod info;
 pub mod record;
+pub mod report;
+pub mod top;
+pub mod verify;
 
 /// How a command ended that did what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum Outcome {
     Done,
     /// Events are missing from the trace, or may be.
     Incomplete,
+    /// `verify` has found broken invariants.
+    Broken,
     /// `doctor` has found that this machine cannot be recorded.
     CannotRecord,
 }

@@ -34,9 +34,15 @@ pub struct Options {
     /// Ring buffer between kernel and recorder, a power of two of at least 4K; suffixes K, M, G
     #[arg(long, value_name = "BYTES", value_parser = parse_ring)]
     ring_size: Option<u64>,
-    /// Look into the ring buffer every so many milliseconds
+    /// Take events after so many milliseconds at the latest; sooner if there are many [default: 100]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     poll_ms: Option<u64>,
+    /// Fingerprint the content of every write and read, 4 KiB by 4 KiB
+    #[arg(long)]
+    fingerprints: bool,
+    /// Leave out, and count, what exceeds so many events in a second; each CPU has its share
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    rate_limit: Option<u64>,
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
@@ -84,6 +90,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
         duration: options.seconds.map(Duration::from_secs),
         size_limit: options.size_limit,
         ring_bytes: ring.unwrap_or(DEFAULT_RING_BYTES),
+        fingerprints: options.fingerprints,
+        rate_limit: options.rate_limit,
         poll: options.poll_ms.map_or(DEFAULT_POLL, Duration::from_millis),
     };
     let output = options.output.display().to_string();

@@ -125,6 +125,9 @@ pub struct Meta {
     pub programs: Vec<String>,
     /// Whether the module's events are recorded.
     pub module_events: bool,
+    /// Where the grid of fingerprinted blocks begins, in sectors of the disk modulo 8; none without
+    /// fingerprints.
+    pub fingerprint_grid: Option<u32>,
     /// Block devices of the machine.
     pub devices: Vec<BlockDevice>,
     /// Snapshots at the start.
@@ -143,11 +146,16 @@ pub struct Footer {
     pub produced: u64,
     /// Events that reached this file.
     pub received: u64,
+    /// Records that were made of them: fingerprints come several in one event. None means as many
+    /// as events.
+    pub records: Option<u64>,
+    /// Events beyond the rate limit, which were left out.
+    pub limited: u64,
     /// Events that found the ring buffer full.
     pub dropped: u64,
     /// Dropped events, CPU by CPU.
     pub dropped_per_cpu: Vec<u64>,
-    /// Events with a field that could not be read.
+    /// Fields and contents that could not be read.
     pub read_faults: u64,
     /// Runs of first programs that the kernel skipped; `None` if it does not count them.
     pub recursion_misses: Option<u64>,
@@ -167,7 +175,10 @@ impl Footer {
     /// Events that were neither received nor counted as dropped: always 0 unless a counter lies.
     #[must_use]
     pub fn unaccounted(&self) -> i128 {
-        i128::from(self.produced) - i128::from(self.received) - i128::from(self.dropped)
+        i128::from(self.produced)
+            - i128::from(self.received)
+            - i128::from(self.dropped)
+            - i128::from(self.limited)
     }
 
     /// Every reason why the recorder cannot vouch for the trace; empty if it can.
@@ -180,10 +191,8 @@ impl Footer {
             }
         };
         add(self.dropped, "events dropped, the ring buffer was full");
-        add(
-            self.read_faults,
-            "events have fields that could not be read",
-        );
+        add(self.limited, "events left out by the rate limit");
+        add(self.read_faults, "fields or contents could not be read");
         add(
             self.lost_to_recursion,
             "events at most lost to skipped programs",

@@ -282,7 +282,8 @@ impl<S: Source> TraceReader<S> {
             Chunk::Meta(_) => {}
             Chunk::Footer(footer) => {
                 self.footer_seen = true;
-                self.missing_events += footer.received.saturating_sub(self.next_sequence);
+                let records = footer.records.unwrap_or(footer.received);
+                self.missing_events += records.saturating_sub(self.next_sequence);
             }
             Chunk::Events(records) => {
                 if let (Some(first), Some(last)) = (records.first(), records.last()) {

@@ -189,9 +189,22 @@ impl Recording {
         Arc::clone(&self.output)
     }
 
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Nothing is taken from the ring buffer from now on.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends [`Self::suspend`].
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn end(mut self, signal: Signal) -> (Option<i32>, Trace) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
+        self.signal(signal);
         let status = self.child.wait().unwrap();
         let bytes = fs::read(self.output.path()).unwrap();
         (status.code(), Trace::parse(&bytes))

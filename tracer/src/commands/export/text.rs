@@ -1,32 +1,9 @@
-//! `export`: a trace as text.
+//! Every event as a line of text.
 
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
 use cowbird_trace::event::{EPOCH_STEPS, Kind, Marks, PHASES, READ_SOURCES, Record, name_of};
 use serde_json::{Map, Value, json};
 
-use super::Outcome;
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    /// One JSON object a line, with the fields that the event has
-    Jsonl,
-    /// Comma separated, the same columns for every event
-    Csv,
-}
-
-#[derive(Args)]
-pub struct Options {
-    /// Trace file
-    file: PathBuf,
-    #[arg(long, value_enum, default_value = "jsonl")]
-    format: Format,
-}
-
-const CSV_HEADER: &str = "sequence,time_ns,event,cpu,disk_or_minor,bdev_or_from,op,flags,opf,\
+pub const CSV_HEADER: &str = "sequence,time_ns,event,cpu,disk_or_minor,bdev_or_from,op,flags,opf,\
                           sector_or_first,second,amount,status,io,parent,tgid,tid,marks,comm";
 
 fn marks(record: &Record) -> Vec<&'static str> {
@@ -55,6 +32,14 @@ fn fields(record: &Record) -> Value {
             "io": record.io,
             "parent": record.parent,
         }),
+        Kind::Fingerprint => json!({
+            "disk": record.disk(),
+            "op": record.op,
+            "sector": record.sector,
+            "bytes": record.amount,
+            "xxh64": format!("{:016x}", record.second),
+            "io": record.io,
+        }),
         Kind::Intercept => json!({
             "op": record.op, "flags": record.flags.to_string(), "opf": record.opf,
             "first_block": record.sector, "last_block": record.second,
@@ -68,6 +53,7 @@ fn fields(record: &Record) -> Value {
         }),
         Kind::SnapshotRead => json!({
             "block": record.sector, "source": name_of(&READ_SOURCES, record.amount),
+            "overtaken": record.bdev != 0,
         }),
         Kind::Epoch => json!({
             "epoch": record.sector, "step": name_of(&EPOCH_STEPS, record.amount),
@@ -77,10 +63,11 @@ fn fields(record: &Record) -> Value {
         }),
         Kind::Overflow => json!({"value": record.sector, "bound": record.second}),
         Kind::Error => json!({"error": record.status}),
+        Kind::Change => json!({"first_block": record.sector, "last_block": record.second}),
     }
 }
 
-fn to_json(record: &Record) -> Value {
+pub fn to_json(record: &Record) -> Value {
     let mut all = Map::new();
     let common = json!({
         "sequence": record.sequence,
@@ -109,7 +96,7 @@ fn quoted(text: &str) -> String {
     )
 }
 
-fn to_csv(r: &Record) -> String {
+pub fn to_csv(r: &Record) -> String {
     let disk = r
         .disk()
         .map_or_else(|| r.disk.to_string(), |disk| disk.to_string());
@@ -134,20 +121,4 @@ fn to_csv(r: &Record) -> String {
         marks(r).join("|"),
         quoted(&r.comm()),
     )
-}
-
-pub fn run(options: &Options) -> Result<Outcome> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    if matches!(options.format, Format::Csv) {
-        writeln!(out, "{CSV_HEADER}").context("cannot write to standard output")?;
-    }
-    let overview = super::read(&options.file, |record| {
-        match options.format {
-            Format::Jsonl => writeln!(out, "{}", to_json(record)),
-            Format::Csv => writeln!(out, "{}", to_csv(record)),
-        }
-        .context("cannot write to standard output")
-    })?;
-    out.flush().context("cannot write to standard output")?;
-    Ok(overview.warn())
 }

@@ -4,15 +4,18 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint};
+use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use thiserror::Error;
 
-use crate::devices::BlockDevice;
-use crate::kernel::{KernelError, KernelFacts};
+use crate::devices::{BLOCK_SECTORS, BlockDevice};
+use crate::kernel::{KernelError, KernelFacts, RAW_EVENT_BYTES};
+
+mod layout;
 
 /// Where the kernel shows its types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -22,7 +25,7 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cowbird_trace.bpf.o"));
 
 /// Programs of the module's events; each bears the name of its tracepoint.
-pub const MODULE_TRACEPOINTS: [&str; 10] = [
+pub const MODULE_TRACEPOINTS: [&str; 11] = [
     "cowbird_intercept",
     "cowbird_preserve_begin",
     "cowbird_preserve_complete",
@@ -33,10 +36,20 @@ pub const MODULE_TRACEPOINTS: [&str; 10] = [
     "cowbird_state",
     "cowbird_overflow",
     "cowbird_error",
+    "cowbird_change",
 ];
 
 /// Each block event has programs 0 to this one; `LAST_CHANCE` in `bpf/cowbird_trace.bpf.c`.
 const LAST_CHANCE: u32 = 3;
+
+/// Places for marks: `MARK_KINDS` times `MARK_THREADS` in `bpf/marks.h`.
+const MARK_PLACES: u32 = 32 * 8192;
+
+/// Buffers for content: three programs with four chances each; `enum gatherer` in `bpf/prints.h`.
+const GATHERINGS: u32 = 3 * (LAST_CHANCE + 1);
+
+/// Events of a CPU between two wake-ups of the reader, at most.
+const MAX_WAKE_EVENTS: u64 = 4096;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -81,6 +94,12 @@ pub enum ProbeError {
         /// Why.
         reason: Box<MapError>,
     },
+    /// The kernel's types cannot be used by the loader.
+    #[error("the kernel's BTF cannot be used: {}", chain(.0))]
+    Btf(Box<BtfError>),
+    /// Content cannot be read on this kernel.
+    #[error("fingerprints do not work here: {0}; record without --fingerprints")]
+    Fingerprints(String),
     /// The object lacks a part: a defect of this program.
     #[error("the BPF object has no {0}")]
     Missing(String),
@@ -157,6 +176,12 @@ pub struct Counters {
     pub skipped_first: u64,
     /// Events outside the filter that second programs saw.
     pub skipped_second: u64,
+    /// Events beyond the rate limit.
+    pub limited: u64,
+    /// When the second of the rate limit began.
+    pub second_ns: u64,
+    /// Events in it.
+    pub second_events: u64,
 }
 
 // SAFETY: repr(C), only u64: every bit pattern is valid and there is no padding.
@@ -172,19 +197,6 @@ impl Counters {
     }
 }
 
-/// `struct mark_key` in `bpf/cowbird_trace.bpf.c`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-struct MarkKey {
-    object: u64,
-    sector: u64,
-    tid: u32,
-    kind: u32,
-}
-
-// SAFETY: repr(C) with 24 bytes of integers: every bit pattern is valid and there is no padding.
-unsafe impl aya::Pod for MarkKey {}
-
 /// What to attach.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
@@ -192,28 +204,67 @@ pub struct ProbeOptions {
     pub ring_bytes: u32,
     /// Only this device's block events.
     pub device: Option<BlockDevice>,
+    /// Whether the content of reads and writes is fingerprinted.
+    pub fingerprints: bool,
+    /// At most so many events in a second.
+    pub rate_limit: Option<u64>,
+}
+
+impl ProbeOptions {
+    /// Everything, without fingerprints or limits.
+    #[must_use]
+    pub fn plain(ring_bytes: u32) -> Self {
+        Self {
+            ring_bytes,
+            device: None,
+            fingerprints: false,
+            rate_limit: None,
+        }
+    }
+
+    /// Where on a disk the grid of blocks begins, in sectors modulo those of a block.
+    #[must_use]
+    pub fn grid_sectors(&self) -> u32 {
+        let start = self.device.as_ref().map_or(0, |device| device.start_sector);
+        (start % BLOCK_SECTORS) as u32
+    }
+}
+
+enum Link {
+    Typed(BtfTracePointLinkId),
+    Raw(RawTracePointLinkId),
 }
 
 struct Attached {
     program: String,
     tracepoint: &'static str,
     chance: u32,
-    link: Option<RawTracePointLinkId>,
+    link: Option<Link>,
 }
 
 /// The running programs.
 pub struct Probes {
     ebpf: Ebpf,
+    btf: Btf,
     attached: Vec<Attached>,
     module: bool,
+}
+
+/// Programs of an event that are attached, in order: the first, and those that act for it where it
+/// may be skipped.
+fn chances(facts: &KernelFacts, all: &'static [u32]) -> &'static [u32] {
+    match facts.preemptible_programs {
+        true => all,
+        false => &all[..1],
+    }
 }
 
 impl Probes {
     /// Loads and attaches everything that this kernel has.
     ///
     /// # Errors
-    /// When privileges, BTF or one of the block layer's programs fail. The module's tracepoints
-    /// may be absent.
+    /// When privileges, BTF or one of the block layer's programs fail, or content was asked for and
+    /// cannot be read. The module's tracepoints may be absent.
     pub fn start(options: &ProbeOptions, facts: &KernelFacts) -> Result<Self, ProbeError> {
         let missing = missing_capabilities().unwrap_or_default();
         if !missing.is_empty() {
@@ -226,13 +277,19 @@ impl Probes {
             maximum: None,
         };
         let _ = setrlimit(Resource::Memlock, unlimited);
+        let btf = Btf::from_sys_fs().map_err(|error| ProbeError::Btf(Box::new(error)))?;
+        let mut ebpf = load_object(options, facts, &btf)?;
+        if options.fingerprints {
+            layout::find(&mut ebpf, facts)?;
+        }
         let mut probes = Self {
-            ebpf: load_object(options)?,
+            ebpf,
+            btf,
             attached: Vec::new(),
             module: false,
         };
         probes.attach_block_layer(facts)?;
-        probes.attach_module()?;
+        probes.attach_module(facts)?;
         Ok(probes)
     }
 
@@ -245,33 +302,44 @@ impl Probes {
         ];
         for (stem, argument, tracepoint) in programs {
             // The first must be there before those that act for it.
-            for chance in 0..=LAST_CHANCE {
-                self.attach(format!("{stem}{argument}_{chance}"), tracepoint, chance)?;
+            for chance in chances(facts, &[0, 1, 2, LAST_CHANCE]) {
+                let program = format!("{stem}{argument}_{chance}");
+                self.attach(program, tracepoint, *chance, Self::link_typed)?;
             }
         }
         Ok(())
     }
 
-    fn attach_module(&mut self) -> Result<(), ProbeError> {
+    fn attach_module(&mut self, facts: &KernelFacts) -> Result<(), ProbeError> {
         for tracepoint in MODULE_TRACEPOINTS {
-            match self.attach(tracepoint.to_owned(), tracepoint, 0) {
-                Ok(()) => self.module = true,
-                Err(ProbeError::Program { reason, .. })
-                    if !self.module && os_error(&*reason) == Some(libc::ENOENT) =>
-                {
-                    return Ok(()); // not loaded
+            for chance in chances(facts, &[0, LAST_CHANCE]) {
+                let program = format!("{tracepoint}_{chance}");
+                match self.attach(program, tracepoint, *chance, Self::link_raw) {
+                    Ok(()) => self.module = true,
+                    Err(ProbeError::Program { reason, .. })
+                        if !self.module && os_error(&*reason) == Some(libc::ENOENT) =>
+                    {
+                        return Ok(()); // not loaded
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn program(&mut self, name: &str) -> Result<&mut RawTracePoint, ProbeError> {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| ProbeError::Missing(format!("program {name}")))
+    fn link_typed(&mut self, name: &str, tracepoint: &str) -> Result<Link, LinkError> {
+        let Self { ebpf, btf, .. } = self;
+        let program: &mut BtfTracePoint = program(ebpf, name)?;
+        program.load(tracepoint, btf).map_err(LinkError::Load)?;
+        program.attach().map(Link::Typed).map_err(LinkError::Attach)
+    }
+
+    fn link_raw(&mut self, name: &str, tracepoint: &str) -> Result<Link, LinkError> {
+        let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+        program.load().map_err(LinkError::Load)?;
+        let link = program.attach(tracepoint);
+        link.map(Link::Raw).map_err(LinkError::Attach)
     }
 
     fn attach(
@@ -279,25 +347,27 @@ impl Probes {
         program: String,
         tracepoint: &'static str,
         chance: u32,
+        link: impl Fn(&mut Self, &str, &str) -> Result<Link, LinkError>,
     ) -> Result<(), ProbeError> {
-        let failed = |operation| {
-            let program = program.clone();
-            move |reason| ProbeError::Program {
-                operation,
-                program,
-                reason: Box::new(reason),
+        let (operation, reason) = match link(self, &program, tracepoint) {
+            Ok(link) => {
+                self.attached.push(Attached {
+                    program,
+                    tracepoint,
+                    chance,
+                    link: Some(link),
+                });
+                return Ok(());
             }
+            Err(LinkError::Missing(error)) => return Err(error),
+            Err(LinkError::Load(reason)) => ("load", reason),
+            Err(LinkError::Attach(reason)) => ("attach", reason),
         };
-        let loaded = self.program(&program)?;
-        loaded.load().map_err(failed("load"))?;
-        let link = loaded.attach(tracepoint).map_err(failed("attach"))?;
-        self.attached.push(Attached {
+        Err(ProbeError::Program {
+            operation,
             program,
-            tracepoint,
-            chance,
-            link: Some(link),
-        });
-        Ok(())
+            reason: Box::new(reason),
+        })
     }
 
     /// Whether the module's events are attached.
@@ -342,31 +412,6 @@ impl Probes {
         Ok(values.iter().copied().collect())
     }
 
-    /// Takes away the marks that were made before a time of `CLOCK_MONOTONIC`, in nanoseconds.
-    /// They stay behind where the last program of an event was skipped.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn sweep_marks(&mut self, before_ns: u64) -> Result<(), ProbeError> {
-        let map = self
-            .ebpf
-            .map_mut("seen")
-            .ok_or_else(|| ProbeError::Missing("map seen".to_owned()))?;
-        let mut marks: HashMap<_, MarkKey, u64> =
-            HashMap::try_from(map).map_err(map_error("seen"))?;
-        // A mark that goes away meanwhile is as good as swept.
-        let old: Vec<MarkKey> = marks
-            .iter()
-            .flatten()
-            .filter(|(_, made_ns)| *made_ns < before_ns)
-            .map(|(key, _)| key)
-            .collect();
-        for key in old {
-            let _ = marks.remove(&key);
-        }
-        Ok(())
-    }
-
     /// Stops new events, first programs last: without the one before it a program would take every
     /// event for a missed one. Events under way may still come for a moment.
     ///
@@ -380,16 +425,23 @@ impl Probes {
                 }
                 let name = self.attached[at].program.clone();
                 if let Some(link) = self.attached[at].link.take() {
-                    let detached = self.program(&name)?.detach(link);
-                    detached.map_err(|reason| ProbeError::Program {
-                        operation: "detach",
-                        program: name,
-                        reason: Box::new(reason),
-                    })?;
+                    self.unlink(&name, link)?
+                        .map_err(|reason| ProbeError::Program {
+                            operation: "detach",
+                            program: name,
+                            reason: Box::new(reason),
+                        })?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn unlink(&mut self, name: &str, link: Link) -> Result<Result<(), ProgramError>, ProbeError> {
+        Ok(match link {
+            Link::Typed(link) => program::<BtfTracePoint>(&mut self.ebpf, name)?.detach(link),
+            Link::Raw(link) => program::<RawTracePoint>(&mut self.ebpf, name)?.detach(link),
+        })
     }
 
     /// Runs of first programs, and of the module's, that the kernel skipped; `None` if this kernel
@@ -405,8 +457,8 @@ impl Probes {
         firsts
             .iter()
             .map(|name| {
-                let program = self.program(name).ok()?;
-                recursion_misses(program.fd().ok()?.as_fd())
+                let fd: &ProgramFd = self.ebpf.program(name)?.fd().ok()?;
+                recursion_misses(fd.as_fd())
             })
             .sum()
     }
@@ -419,19 +471,67 @@ fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
     }
 }
 
-fn load_object(options: &ProbeOptions) -> Result<Ebpf, ProbeError> {
+/// Why a program does not run.
+enum LinkError {
+    Missing(ProbeError),
+    Load(ProgramError),
+    Attach(ProgramError),
+}
+
+impl From<ProbeError> for LinkError {
+    fn from(error: ProbeError) -> Self {
+        Self::Missing(error)
+    }
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| ProbeError::Missing(format!("program {name}")))
+}
+
+/// How many events of one CPU come between two wake-ups, less one: half of the ring buffer would be
+/// in use if all CPUs were about to wake the reader.
+fn wake_mask(ring_bytes: u32, cpus: u64) -> u64 {
+    let events = u64::from(ring_bytes) / (2 * RAW_EVENT_BYTES as u64 * cpus.max(1));
+    let events = events.clamp(1, MAX_WAKE_EVENTS);
+    (events + 1).next_power_of_two() / 2 - 1
+}
+
+fn load_object(options: &ProbeOptions, facts: &KernelFacts, btf: &Btf) -> Result<Ebpf, ProbeError> {
     let device = options.device.as_ref();
     let disk = device.and_then(BlockDevice::disk).map_or(0, |disk| disk.0);
     let (first, end) = device.map_or((0, u64::MAX), |device| {
         let (first, end) = device.range();
         (first.0, end.0)
     });
+    let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u64);
+    let wake = wake_mask(options.ring_bytes, cpus);
+    let rate = options.rate_limit.map_or(0, |rate| rate.div_ceil(cpus));
+    let rescue = u32::from(facts.preemptible_programs);
+    let fingerprints = u32::from(options.fingerprints);
+    let grid = options.grid_sectors();
     let mut loader = EbpfLoader::new();
     loader
+        .btf(Some(btf))
         .override_global("filter_disk", &disk, true)
         .override_global("filter_first_sector", &first, true)
         .override_global("filter_end_sector", &end, true)
+        .override_global("rescue", &rescue, true)
+        .override_global("fingerprints", &fingerprints, true)
+        .override_global("wake_mask", &wake, true)
+        .override_global("cpu_rate", &rate, true)
+        .override_global("grid_sectors", &grid, true)
         .map_max_entries("events", options.ring_bytes);
+    if facts.preemptible_programs {
+        loader.map_max_entries("marks", MARK_PLACES);
+    }
+    if fingerprints != 0 {
+        loader.map_max_entries("gatherings", GATHERINGS);
+    }
     loader
         .load(OBJECT)
         .map_err(|error| ProbeError::Object(Box::new(error)))
@@ -481,6 +581,14 @@ fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reader_is_woken_before_the_ring_buffer_is_full() {
+        assert_eq!(wake_mask(8 << 20, 2), 4095);
+        assert_eq!(wake_mask(8 << 20, 64), 511);
+        assert_eq!(wake_mask(4096, 2), 7);
+        assert_eq!(wake_mask(4096, 256), 0);
+    }
 
     #[test]
     fn loss_counts_neither_rescued_nor_unwanted_events() {

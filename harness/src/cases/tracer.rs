@@ -1,0 +1,22 @@
+//! The tracer on trial on a guest's kernel, without any snapshot: whatever way content takes to the
+//! disk and back, each block's fingerprint must be there once and be that of its content. What is
+//! written is the same on every kernel.
+
+use super::{Layout, ORIGIN};
+use crate::driver::{CaseResult, Driver};
+use crate::initramfs::{TRACER, TRACER_TRIAL};
+use crate::verify::Evidence;
+
+/// What the trial needs.
+const ORIGIN_MIB: u32 = 48;
+
+pub(super) fn layout() -> Layout {
+    Layout::bare(ORIGIN_MIB)
+}
+
+pub(super) async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.phase("trial");
+    let arguments = ["--tracer", TRACER, "content", ORIGIN];
+    guest.run(TRACER_TRIAL, &arguments).await?;
+    Ok(Evidence::WitnessOnly)
+}

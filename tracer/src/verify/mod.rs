@@ -1,0 +1,278 @@
+//! Whether a trace shows the module breaking its invariants, without any witness.
+//!
+//! Takes records in the order of the trace. What is checked, for each snapshot whose instant is in
+//! the trace:
+//!
+//! 1. *Old before new:* a write to a block of the origin is not submitted before a read of that
+//!    block, begun after `preserve_begin`, is complete.
+//! 2. *Revalidate:* what a snapshot read returns of a whole block has the fingerprint that the
+//!    block had at the instant. That is known of every block that was read whole from the origin
+//!    after the instant and before its first write, as each block is before it is preserved.
+//! 3. *A true cut:* no write to the origin is in flight when the module calls it drained, and none
+//!    is submitted until the epoch has begun.
+//! 6. *The change map:* a write to the origin is not submitted before its blocks are preserved or
+//!    noted as changed.
+//!
+//! Not checked: reads that do not cover whole blocks; blocks of which nobody read the content at
+//! the instant; content that went back to what it was; whether the preserved copy is read from
+//! the right place of the COW file, unless a reader sees it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::devices::{BLOCK_SECTORS, Snapshot};
+use crate::event::{BLOCK_BYTES, BlockIndex, IoId, Kind, Op, Record, SECTOR_BYTES};
+
+mod origin;
+
+use origin::Origin;
+
+const STEP_DRAINED: u32 = 2;
+const STEP_BEGUN: u32 = 3;
+const PHASE_ACTIVE: u32 = 2;
+const PHASE_TRACKING: u32 = 3;
+
+/// Findings that are kept one by one; more are only counted.
+pub const MAX_FINDINGS: usize = 10_000;
+
+/// What is wrong with a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Invariant 1.
+    WrittenUnpreserved,
+    /// Invariant 2: the reader got what was written after the instant.
+    Future,
+    /// Invariant 2: the reader got something else, such as parts of both.
+    Wrong,
+    /// Invariant 3: in flight at the cut.
+    InFlightAtCut,
+    /// Invariant 6.
+    NotInMap,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WrittenUnpreserved => {
+                "was written before its content at the instant had been read (invariant 1)"
+            }
+            Self::Future => "was read with content from after the instant (invariant 2)",
+            Self::Wrong => {
+                "was read with content that it did not have at the instant (invariant 2)"
+            }
+            Self::InFlightAtCut => "was being written when the cut was made (invariant 3)",
+            Self::NotInMap => "was written without being in the change map (invariant 6)",
+        })
+    }
+}
+
+/// One broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Snapshot.
+    pub minor: u32,
+    /// Block of the origin.
+    pub block: BlockIndex,
+    /// What is wrong.
+    pub fault: Fault,
+    /// The event that shows it.
+    pub sequence: u64,
+    /// Its time.
+    pub time_ns: u64,
+    /// Fingerprint at the instant, where that is the matter.
+    pub expected: Option<u64>,
+    /// Fingerprint that was read.
+    pub found: Option<u64>,
+}
+
+/// What a trace came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Verdict {
+    /// Broken invariants, the first [`MAX_FINDINGS`].
+    pub findings: Vec<Finding>,
+    /// Findings beyond these.
+    pub more: u64,
+    /// Snapshot instants that were checked.
+    pub instants: u64,
+    /// Whole blocks of snapshot reads that were compared.
+    pub blocks_compared: u64,
+    /// Whole blocks of snapshot reads whose content at the instant nobody saw.
+    pub blocks_unknown: u64,
+    /// Writes to origins that were checked.
+    pub writes: u64,
+    /// Snapshots that could not be checked, and why.
+    pub unchecked: Vec<String>,
+}
+
+/// Goes through a trace.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    origins: BTreeMap<u32, Origin>,
+    /// What each bio or request in flight is, as far as its fingerprints need it.
+    ios: HashMap<IoId, u64>,
+    /// The last release of a held write by each thread: where it goes.
+    released: HashMap<u32, (u64, u32)>,
+    verdict: Verdict,
+}
+
+/// Operations that change what a device contains.
+fn changes(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Write | Op::Discard | Op::SecureErase | Op::WriteSame | Op::WriteZeroes
+    )
+}
+
+impl Verifier {
+    /// A verifier for the snapshots that a trace knows.
+    pub fn new<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Self {
+        let mut verifier = Self::default();
+        for snapshot in snapshots {
+            match Origin::new(snapshot) {
+                Some(origin) => {
+                    verifier.origins.insert(snapshot.minor, origin);
+                }
+                None => verifier.verdict.unchecked.push(format!(
+                    "snapshot {} of {} was gone before its devices could be looked up",
+                    snapshot.minor, snapshot.block_device
+                )),
+            }
+        }
+        verifier
+    }
+
+    /// Takes the next record.
+    pub fn take(&mut self, record: &Record) {
+        match record.kind {
+            Kind::BioQueue | Kind::RqIssue => {
+                self.ios.insert(record.io, record.sequence);
+                if changes(record.op) {
+                    self.write(record);
+                }
+            }
+            Kind::RqComplete | Kind::BioComplete => self.complete(record),
+            Kind::Fingerprint => self.fingerprint(record),
+            Kind::Release => {
+                self.released
+                    .insert(record.tid, (record.sector, record.amount));
+            }
+            _ => self.module_event(record),
+        }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(mut self) -> Verdict {
+        for (minor, origin) in &mut self.origins {
+            origin.close(*minor, &mut self.verdict);
+            if !origin.instant_seen() {
+                self.verdict.unchecked.push(format!(
+                    "snapshot {minor}: its instant is not in the trace; record before it is taken"
+                ));
+            }
+        }
+        self.verdict
+    }
+
+    fn write(&mut self, record: &Record) {
+        // The module's own writes into the COW file come from its thread too, without a release.
+        let by_engine = record.comm.starts_with(b"cowbird/");
+        let released = record.kind == Kind::BioQueue
+            && self.released.remove(&record.tid) == Some((record.sector, record.amount));
+        for (minor, origin) in &mut self.origins {
+            if Some(record.disk) != origin.disk() {
+                continue;
+            }
+            match record.kind {
+                Kind::RqIssue => origin.issued(record),
+                _ if by_engine && !released => {}
+                _ => origin.write(*minor, record, &mut self.verdict),
+            }
+        }
+    }
+
+    fn complete(&mut self, record: &Record) {
+        let begun = self.ios.get(&record.io).copied();
+        for origin in self.origins.values_mut() {
+            if Some(record.disk) != origin.disk() {
+                continue;
+            }
+            if changes(record.op) {
+                origin.written(record);
+            } else if let (Op::Read, 0, Some(begun)) = (record.op, record.status, begun) {
+                origin.read(record, begun);
+            }
+        }
+    }
+
+    fn fingerprint(&mut self, record: &Record) {
+        let begun = self.ios.get(&record.io).copied();
+        for origin in self.origins.values_mut() {
+            let (on_origin, on_snapshot) = (
+                Some(record.disk) == origin.disk(),
+                Some(record.disk) == origin.snapshot_disk(),
+            );
+            match record.op {
+                Op::Write if on_origin => origin.new_content(record),
+                Op::Read if on_origin => origin.old_content(record, begun),
+                Op::Read if on_snapshot => origin.snapshot_content(record),
+                _ => {}
+            }
+        }
+    }
+
+    fn module_event(&mut self, record: &Record) {
+        let Some(minor) = record.minor() else { return };
+        let Some(origin) = self.origins.get_mut(&minor) else {
+            return;
+        };
+        match (record.kind, record.amount) {
+            (Kind::PreserveBegin, _) => origin.preserving(record),
+            (Kind::PreserveComplete | Kind::Change, _) => origin.noted(record),
+            (Kind::Epoch, STEP_DRAINED) => origin.drained(minor, record, &mut self.verdict),
+            (Kind::Epoch, STEP_BEGUN) => origin.begun(),
+            (Kind::State, phase) => {
+                origin.phase(minor, phase, record.sequence, &mut self.verdict);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Verdict {
+    fn add(&mut self, finding: Finding) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Blocks that a range of sectors touches.
+fn touched(first_sector: u64, bytes: u64) -> std::ops::RangeInclusive<u64> {
+    let last = first_sector + bytes.div_ceil(SECTOR_BYTES).max(1) - 1;
+    first_sector / BLOCK_SECTORS..=last / BLOCK_SECTORS
+}
+
+/// Whether a fingerprint is of a whole block of a device; which one.
+fn whole_block(sector: u64, bytes: u32) -> Option<u64> {
+    (u64::from(bytes) == BLOCK_BYTES && sector.is_multiple_of(BLOCK_SECTORS))
+        .then_some(sector / BLOCK_SECTORS)
+}
+
+/// Blocks of the origin that break an invariant, each once, by fault.
+#[must_use]
+pub fn blocks_by_fault(verdict: &Verdict) -> BTreeMap<Fault, BTreeSet<BlockIndex>> {
+    let mut all: BTreeMap<Fault, BTreeSet<BlockIndex>> = BTreeMap::new();
+    for finding in &verdict.findings {
+        all.entry(finding.fault).or_default().insert(finding.block);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

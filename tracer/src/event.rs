@@ -334,7 +334,9 @@ pub const READ_SOURCES: [&str; 5] = ["origin", "memory", "cow_file", "zeros", "f
 pub const EPOCH_STEPS: [&str; 4] = ["frozen", "gated", "drained", "begun"];
 
 /// Names of the phases of a snapshot, by number; see `EVENTS.md`.
-pub const PHASES: [&str; 6] = ["new", "holding", "active", "tracking", "failed", "closing"];
+pub const PHASES: [&str; 7] = [
+    "new", "holding", "active", "tracking", "failed", "closing", "spoilt",
+];
 
 /// A name by number, or the number itself.
 #[must_use]

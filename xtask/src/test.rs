@@ -14,6 +14,7 @@ use cowbird_images::Catalogue;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier};
 use crate::output::OutDir;
+use crate::select::select;
 use crate::ui::{Ui, print};
 use crate::{gen_abi, host, matrix, repo, table};
 
@@ -74,9 +75,8 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     };
     steps.sources()?;
     if !args.no_matrix {
-        let kernels: Vec<&str> = catalogue
-            .kernels
-            .iter()
+        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick)?
+            .into_iter()
             .map(|kernel| kernel.name.as_str())
             .collect();
         steps.matrices(out.path(), &kernels);
@@ -140,19 +140,17 @@ impl Steps {
         });
     }
 
-    /// The smoke matrices: all kernels with the module as it is, then the daily cases and all
-    /// mutants on the oldest and the newest kernel of the catalogue.
+    /// The smoke matrices: all quick kernels with the module as it is, then the daily cases on the oldest
+    /// of them and all mutants on the newest. Both on both are for the daily run.
     fn matrices(&mut self, out: &Path, kernels: &[&str]) {
         self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
         self.matrix(
             "matrix",
             &matrix_args(out.join("matrix"), &[], self.offline),
         );
-        let ends: Vec<&str> = match kernels {
-            [first, .., last] => vec![first, last],
-            all => all.to_vec(),
-        };
-        let mut args = matrix_args(out.join("daily"), &ends, self.offline);
+        let oldest = &kernels[..kernels.len().min(1)];
+        let newest = &kernels[kernels.len().saturating_sub(1)..];
+        let mut args = matrix_args(out.join("daily"), oldest, self.offline);
         args.tier = Tier::Daily;
         args.case = cowbird_harness::cases()
             .iter()
@@ -160,7 +158,7 @@ impl Steps {
             .map(|case| glob::Pattern::escape(case.name))
             .collect();
         self.matrix("daily cases", &args);
-        let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
+        let mut args = matrix_args(out.join("mutants"), newest, self.offline);
         args.mutant = vec!["all".into()];
         self.matrix("mutants", &args);
     }

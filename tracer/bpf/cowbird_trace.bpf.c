@@ -13,7 +13,8 @@
  * of the bios of eight writers are lost there. Hence each event has several
  * programs, attached one after the other, each with a guard of its own. Who
  * records the event leaves a mark; who finds a mark leaves the event alone; the
- * last takes the mark away. Where programs cannot be preempted the loader
+ * last takes the mark away. As it may be skipped too, one more does the same and
+ * nothing else: marks that stay fill their places up. Where programs cannot be preempted the loader
  * attaches the first ones alone, and they leave no marks.
  *
  * Loss is the misses of the first programs - rescued. An event of an unwanted
@@ -28,6 +29,7 @@
 #define SECTOR_SHIFT 9
 #define LAST_CHANCE 3
 #define CHANCES (LAST_CHANCE + 1)
+#define SWEEP (LAST_CHANCE + 1) /* records nothing */
 #define OP_MASK 0xff
 #define OP_READ 0
 #define OP_WRITE 1
@@ -216,13 +218,17 @@ static __always_inline int wanted(const struct found *found, int chance)
 static __always_inline int handled(struct found *found, u64 sector, int chance)
 {
 	if (!rescue)
-		return 0;
+		return chance == SWEEP;
 	found->tid = (u32)bpf_get_current_pid_tgid();
+	/* The idle threads of all CPUs have number 0, and do not leave their CPU. */
+	if (!found->tid)
+		found->tid = ~bpf_get_smp_processor_id();
 	found->tag = mark_tag(found->tid, sector);
 	if (chance == 0)
 		return 0;
 	return mark_found(found->kind, found->tid, found->object, found->tag,
-			  chance == LAST_CHANCE);
+			  chance >= LAST_CHANCE) ||
+	       chance == SWEEP;
 }
 
 /* Tells the later programs that this one records the event. */
@@ -460,7 +466,7 @@ static __always_inline int rq_complete(struct request *rq, s32 status, u32 bytes
 	return 0;
 }
 
-/* The programs of one tracepoint: name, name_1 and so on up to the last chance. */
+/* The programs of one tracepoint: name_0, name_1 and so on up to the sweeper. */
 #define BLOCK_PROGRAM_AT(name, number, call)                                                       \
 	SEC("tp_btf") int name(u64 *args)                                                          \
 	{                                                                                          \
@@ -471,7 +477,8 @@ static __always_inline int rq_complete(struct request *rq, s32 status, u32 bytes
 	BLOCK_PROGRAM_AT(name##_0, 0, call)                                                        \
 	BLOCK_PROGRAM_AT(name##_1, 1, call)                                                        \
 	BLOCK_PROGRAM_AT(name##_2, 2, call)                                                        \
-	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, call)
+	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, call)                                              \
+	BLOCK_PROGRAM_AT(name##_4, SWEEP, call)
 
 /* Up to 5.10: (queue, bio) and (queue, request); from 5.11 on without the queue. */
 BLOCK_PROGRAM(bio_queue_arg0, bio_queue((void *)args[0], chance))
@@ -484,7 +491,7 @@ BLOCK_PROGRAM(bio_complete_arg1, bio_complete((void *)args[1], chance))
 /*
  * The module's events. The first argument is its device, whose first field is
  * the minor; the module carries no BTF on most kernels, so this is read by
- * place. The others are integers. Two programs each are enough: the events that
+ * place. The others are integers. Two programs each, and a sweeper, are enough: the events that
  * come from preemptible context are few.
  */
 struct module_event {
@@ -537,7 +544,8 @@ static __always_inline int module_event(u64 device, u8 kind, const struct module
 	}
 #define MODULE_PROGRAM(name, kind, ...)                                                            \
 	MODULE_PROGRAM_AT(name##_0, kind, 0, __VA_ARGS__)                                          \
-	MODULE_PROGRAM_AT(name##_3, kind, LAST_CHANCE, __VA_ARGS__)
+	MODULE_PROGRAM_AT(name##_3, kind, LAST_CHANCE, __VA_ARGS__)                                \
+	MODULE_PROGRAM_AT(name##_4, kind, SWEEP, __VA_ARGS__)
 
 MODULE_PROGRAM(cowbird_intercept, CBT_INTERCEPT, .first = args[1], .second = args[2],
 	       .opf = (u32)args[3])

@@ -9,8 +9,8 @@
  * at the same time, the one that comes second counts the event of the first as
  * one that may be there twice.
  *
- * A mark stays behind where the last program was skipped. It can only prevent
- * a rescue, which then counts as a loss.
+ * A mark stays behind where the last program and the sweeper were skipped. It
+ * can only prevent a rescue, which then counts as a loss.
  */
 #ifndef COWBIRD_BPF_MARKS_H
 #define COWBIRD_BPF_MARKS_H

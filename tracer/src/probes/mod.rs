@@ -42,6 +42,9 @@ pub const MODULE_TRACEPOINTS: [&str; 11] = [
 /// Each block event has programs 0 to this one; `LAST_CHANCE` in `bpf/cowbird_trace.bpf.c`.
 const LAST_CHANCE: u32 = 3;
 
+/// The program behind it, which only takes marks away.
+const SWEEP: u32 = LAST_CHANCE + 1;
+
 /// Places for marks: `MARK_KINDS` times `MARK_THREADS` in `bpf/marks.h`.
 const MARK_PLACES: u32 = 32 * 8192;
 
@@ -302,7 +305,7 @@ impl Probes {
         ];
         for (stem, argument, tracepoint) in programs {
             // The first must be there before those that act for it.
-            for chance in chances(facts, &[0, 1, 2, LAST_CHANCE]) {
+            for chance in chances(facts, &[0, 1, 2, LAST_CHANCE, SWEEP]) {
                 let program = format!("{stem}{argument}_{chance}");
                 self.attach(program, tracepoint, *chance, Self::link_typed)?;
             }
@@ -312,7 +315,7 @@ impl Probes {
 
     fn attach_module(&mut self, facts: &KernelFacts) -> Result<(), ProbeError> {
         for tracepoint in MODULE_TRACEPOINTS {
-            for chance in chances(facts, &[0, LAST_CHANCE]) {
+            for chance in chances(facts, &[0, LAST_CHANCE, SWEEP]) {
                 let program = format!("{tracepoint}_{chance}");
                 match self.attach(program, tracepoint, *chance, Self::link_raw) {
                     Ok(()) => self.module = true,
@@ -418,7 +421,7 @@ impl Probes {
     /// # Errors
     /// When a program cannot be detached.
     pub fn detach(&mut self) -> Result<(), ProbeError> {
-        for chance in (0..=LAST_CHANCE).rev() {
+        for chance in (0..=SWEEP).rev() {
             for at in 0..self.attached.len() {
                 if self.attached[at].chance != chance {
                     continue;

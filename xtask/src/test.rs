@@ -16,7 +16,7 @@ use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier};
 use crate::output::OutDir;
 use crate::select::select;
 use crate::ui::{Ui, print};
-use crate::{gen_abi, host, matrix, repo, table};
+use crate::{gen_abi, host, matrix, mutants, repo, table};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -79,7 +79,12 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
             .into_iter()
             .map(|kernel| kernel.name.as_str())
             .collect();
-        steps.matrices(out.path(), &kernels);
+        let quick_mutants: Vec<String> = mutants::load(&repo::root())?
+            .into_iter()
+            .filter(|mutant| mutant.cases.is_empty())
+            .map(|mutant| mutant.name)
+            .collect();
+        steps.matrices(out.path(), &kernels, &quick_mutants);
     }
     print(&format!("\n{}", steps.summary()))?;
     let failed: u64 = steps.done.iter().map(|done| done.count.failed).sum();
@@ -140,16 +145,20 @@ impl Steps {
         });
     }
 
-    /// The smoke matrices: all quick kernels with the module as it is, then the daily cases on the oldest
-    /// of them and all mutants on the newest. Both on both are for the daily run.
-    fn matrices(&mut self, out: &Path, kernels: &[&str]) {
+    /// The smoke matrices: all quick kernels with the module as it is, the daily cases on the oldest of
+    /// them, and the mutants that the quick cases catch on the oldest and the newest. All mutants, each
+    /// with the cases that it has of its own, and the daily cases on all kernels are for a daily run.
+    fn matrices(&mut self, out: &Path, kernels: &[&str], quick_mutants: &[String]) {
         self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
         self.matrix(
             "matrix",
             &matrix_args(out.join("matrix"), &[], self.offline),
         );
         let oldest = &kernels[..kernels.len().min(1)];
-        let newest = &kernels[kernels.len().saturating_sub(1)..];
+        let ends: Vec<&str> = match kernels {
+            [first, .., last] => vec![first, last],
+            all => all.to_vec(),
+        };
         let mut args = matrix_args(out.join("daily"), oldest, self.offline);
         args.tier = Tier::Daily;
         args.case = cowbird_harness::cases()
@@ -158,8 +167,8 @@ impl Steps {
             .map(|case| glob::Pattern::escape(case.name))
             .collect();
         self.matrix("daily cases", &args);
-        let mut args = matrix_args(out.join("mutants"), newest, self.offline);
-        args.mutant = vec!["all".into()];
+        let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
+        args.mutant = quick_mutants.to_vec();
         self.matrix("mutants", &args);
     }
 

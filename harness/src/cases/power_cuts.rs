@@ -62,14 +62,9 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     let churn = guest.start_workload(churn(setting.seed)).await?;
     let mut written = 0;
     let mut more = async |guest: &mut Driver<'_, '_>| {
-        let goal = written + BYTES_BETWEEN;
-        let state = guest
-            .wait_until(&churn, "wrote some more", WRITE_LIMIT, |state| {
-                state.bytes_written >= goal
-            })
-            .await?;
-        written = state.bytes_written;
-        CaseResult::Ok(())
+        guest
+            .wait_for_more(&churn, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
+            .await
     };
     more(guest).await?;
 

@@ -43,14 +43,9 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     let writers = guest.start_workload(writers).await?;
     let mut written = 0;
     let mut more = async |guest: &mut Driver<'_, '_>| {
-        let goal = written + BYTES_BETWEEN;
-        let state = guest
-            .wait_until(&writers, "wrote some more", WRITE_LIMIT, |state| {
-                state.bytes_written >= goal
-            })
-            .await?;
-        written = state.bytes_written;
-        CaseResult::Ok(())
+        guest
+            .wait_for_more(&writers, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
+            .await
     };
     more(guest).await?;
 

@@ -12,8 +12,8 @@
  * preserved; while changes are tracked, they are noted and their regions marked
  * on disk. A write for which that is wrong cannot be stopped any more without
  * failing the origin's I/O; the snapshot is spoilt or tracking given up instead,
- * visibly (invariant 5). The function is only watched, not replaced. On older kernels it does not
- * exist, and delayed bios enter the hook again.
+ * visibly (invariant 5). The function is only watched, not replaced. On older
+ * kernels it does not exist, and delayed bios enter the hook again.
  */
 /*
  * The third look, where a device works on bios alone: there is no queue that

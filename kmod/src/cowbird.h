@@ -521,6 +521,8 @@ bool cb_marking_wants_state(struct cb_device *dev);
 /* Buffers and completion of a bio that somebody waits for, with a time limit. */
 struct cb_meta_io;
 struct cb_meta_io *cb_meta_io_alloc(struct cb_device *dev);
+/* While writes are held: nothing is begun or waited for past this time, in jiffies. */
+void cb_meta_io_limit(struct cb_meta_io *io, unsigned long deadline);
 void cb_meta_io_free(struct cb_meta_io *io);
 
 /* What a slot says of itself; index counts within the kind. */

@@ -275,6 +275,10 @@ static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
 	const struct cb_device *before = setup->before;
 	int ret = 0;
 
+	if (before && !READ_ONCE(before->verified))
+		return cb_refuse(setup->reason, -EBUSY,
+				 "the COW file was not seen since its filesystem was unmounted; mount it and run `cowbirdctl verify %u`",
+				 before->minor);
 	if (before) {
 		dev->before_epoch = before->epoch;
 		dev->verified = before->verified;

@@ -440,9 +440,9 @@ static bool cb_engine_has_work(struct cb_device *dev)
 {
 	if (!llist_empty(&dev->done) || !llist_empty(&dev->marks_done))
 		return true;
-	if (READ_ONCE(dev->park))
-		return cb_engine_is_idle(dev);
-	if (cb_phase_of(dev) == CB_PHASE_FAILED && cb_marking_wants_state(dev))
+	if (READ_ONCE(dev->park) ? cb_engine_is_idle(dev) :
+				   cb_phase_of(dev) == CB_PHASE_FAILED &&
+					   cb_marking_wants_state(dev))
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
@@ -451,28 +451,30 @@ static bool cb_engine_has_work(struct cb_device *dev)
 		!list_empty(&dev->held_free));
 }
 
-/* One turn. When it is to be parked, nothing new is begun but stores. */
-static bool cb_engine_turn(struct cb_device *dev, bool idle)
+/*
+ * One turn. When it is to be parked, no I/O is begun but stores; writes that may
+ * go still go, and time limits hold, because a COW disk that hangs can make the
+ * rest be long in coming.
+ */
+static bool cb_engine_turn(struct cb_device *dev, bool idle, bool parking)
 {
-	bool parking = READ_ONCE(dev->park);
 	struct blk_plug plug;
 	bool progress;
 
 	/* What one turn submits reaches the driver together. */
 	blk_start_plug(&plug);
 	progress = cb_engine_finish(dev);
+	cb_engine_leave_cow(dev);
+	progress |= cb_engine_release(dev);
+	progress |= cb_engine_admit(dev);
 	if (!parking) {
-		cb_engine_leave_cow(dev);
-		progress |= cb_engine_release(dev);
-		progress |= cb_engine_admit(dev);
 		progress |= cb_marking_start(dev);
 		progress |= cb_engine_load(dev);
 	}
 	/* At the end of the wait, a batch that found no company goes alone. */
 	progress |= cb_engine_store(dev, idle || parking);
 	blk_finish_plug(&plug);
-	if (!parking)
-		cb_engine_check(dev);
+	cb_engine_check(dev);
 	return progress;
 }
 
@@ -492,13 +494,17 @@ static int cb_engine_main(void *data)
 	long idle = 1;
 
 	while (!kthread_should_stop() || READ_ONCE(dev->held_count) || !cb_engine_is_idle(dev)) {
-		if (cb_engine_turn(dev, !idle)) {
-			cond_resched();
-			idle = 1;
+		bool parking = READ_ONCE(dev->park);
+		bool progress = cb_engine_turn(dev, !idle, parking);
+
+		/* Writers that come without end must not put the rest off. */
+		if (parking && cb_engine_is_idle(dev)) {
+			cb_engine_rest(dev);
 			continue;
 		}
-		if (READ_ONCE(dev->park) && cb_engine_is_idle(dev)) {
-			cb_engine_rest(dev);
+		if (progress) {
+			cond_resched();
+			idle = 1;
 			continue;
 		}
 		idle = wait_event_interruptible_timeout(

@@ -11,7 +11,7 @@
 
 #include "cowbird.h"
 
-/* Longest time that one of these bios is waited for. */
+/* Longest time that one of these bios is waited for where nobody has set a limit. */
 #define CB_META_TIMEOUT (10 * HZ)
 
 struct cb_meta_io {
@@ -19,6 +19,8 @@ struct cb_meta_io {
 	struct cb_device *dev;
 	struct completion done;
 	bool busy; /* a bio is under way, and uses the pages */
+	bool limited; /* by deadline, all bios together */
+	unsigned long deadline; /* jiffies */
 	blk_status_t status;
 	struct page *pages[CB_RUN_BLOCKS];
 };
@@ -56,6 +58,12 @@ struct cb_meta_io *cb_meta_io_alloc(struct cb_device *dev)
 	return io;
 }
 
+void cb_meta_io_limit(struct cb_meta_io *io, unsigned long deadline)
+{
+	io->limited = true;
+	io->deadline = deadline;
+}
+
 void cb_meta_io_free(struct cb_meta_io *io)
 {
 	if (io)
@@ -83,9 +91,12 @@ static void cb_meta_end_io(struct bio *bio)
 static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsigned int opf,
 			  u64 sector, u32 count)
 {
+	unsigned long limit = io->limited ? cb_time_left(io->deadline) : CB_META_TIMEOUT;
 	struct bio *bio;
 	u32 i;
 
+	if (io->limited && time_after_eq(jiffies, io->deadline))
+		return -ETIMEDOUT;
 	/* One that was given up may still write into these pages. */
 	if (smp_load_acquire(&io->busy))
 		return -ETIMEDOUT;
@@ -100,7 +111,7 @@ static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsi
 	refcount_inc(&io->users);
 	atomic_inc(&io->dev->meta_in_flight);
 	cb_submit_past_hook(bio);
-	if (!wait_for_completion_io_timeout(&io->done, CB_META_TIMEOUT))
+	if (!wait_for_completion_io_timeout(&io->done, limit))
 		return -ETIMEDOUT;
 	return blk_status_to_errno(io->status);
 }

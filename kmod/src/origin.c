@@ -3,9 +3,10 @@
  * What happens to one write to an origin, in the context of its submitter.
  *
  * A write whose blocks are all preserved, and whose regions are marked on disk,
- * passes after a look at two bitmaps, without a lock. Any other is put on the snapshot's list and its submitter
- * goes on: the submitter may be inside another driver's submission, where
- * waiting for I/O would never end. The engine releases the write later.
+ * passes after a look at two bitmaps, without a lock. Any other is put on the
+ * snapshot's list and its submitter goes on: the submitter may be inside another
+ * driver's submission, where waiting for I/O would never end. The engine
+ * releases the write later.
  */
 #include <linux/bitmap.h>
 

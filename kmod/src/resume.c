@@ -132,7 +132,10 @@ static int cb_resume_go(struct cb_resume *resume)
 	struct cb_device *dev = resume->dev;
 	unsigned long deadline = jiffies + msecs_to_jiffies(resume->setup->timeout_ms);
 	unsigned int noio = memalloc_noio_save();
-	int ret = cb_gate_and_drain(dev, resume->setup, deadline);
+	int ret;
+
+	cb_meta_io_limit(resume->io, deadline);
+	ret = cb_gate_and_drain(dev, resume->setup, deadline);
 
 	if (!ret)
 		ret = cb_resume_load(resume);

@@ -110,7 +110,7 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_io *io, bool *beg
 
 int cb_save(struct cb_device *dev)
 {
-	unsigned long deadline = jiffies + CB_SAVE_TIMEOUT;
+	unsigned long deadline;
 	struct cb_meta_io *io;
 	unsigned int noio;
 	bool begun = false;
@@ -127,6 +127,8 @@ int cb_save(struct cb_device *dev)
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
 	cb_engine_park(dev);
+	deadline = jiffies + CB_SAVE_TIMEOUT;
+	cb_meta_io_limit(io, deadline);
 	WRITE_ONCE(dev->saved, true);
 	ret = cb_hook_wait_timeout(dev->origin_disk, cb_time_left(deadline));
 	if (!ret)

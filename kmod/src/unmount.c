@@ -16,11 +16,37 @@
 static struct srcu_struct cb_unmount_srcu;
 static bool cb_unmount_registered;
 
-/* Snapshots whose COW file, or whose origin, lies on the super block's device. */
+/*
+ * Snapshots whose COW file, or a part of whose origin, lies on the super block's
+ * device. All of this is constant once a snapshot is published.
+ */
 static bool cb_unmount_concerns(struct cb_device *dev, struct super_block *sb)
 {
-	return dev->cow.bdev->bd_dev == sb->s_bdev->bd_dev ||
-	       dev->origin_disk == sb->s_bdev->bd_disk;
+	struct block_device *bdev = sb->s_bdev;
+	struct cb_blocks touched;
+
+	return dev->cow.bdev->bd_dev == bdev->bd_dev ||
+	       (dev->origin_disk == bdev->bd_disk &&
+		cb_geom_touched(&dev->geom, get_start_sect(bdev), cb_bdev_sectors(bdev), &touched));
+}
+
+/* Without a lock: the end of any other filesystem must not wait for a snapshot. */
+static bool cb_unmount_concerns_any(struct super_block *sb)
+{
+	unsigned long used = READ_ONCE(cb_devices_used);
+	bool concerned = false;
+	unsigned int slot;
+
+	if (!sb->s_bdev)
+		return false;
+	rcu_read_lock();
+	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
+		struct cb_device *dev = rcu_dereference(cb_devices[slot]);
+
+		concerned |= dev && cb_unmount_concerns(dev, sb);
+	}
+	rcu_read_unlock();
+	return concerned;
 }
 
 static void cb_unmount_before(struct super_block *sb)
@@ -71,7 +97,7 @@ static void notrace cb_unmount_original(struct super_block *sb)
 static noinline void notrace cb_unmount_hooked(struct super_block *sb)
 {
 	int index = srcu_read_lock(&cb_unmount_srcu);
-	bool concerned = sb->s_bdev && READ_ONCE(cb_devices_used);
+	bool concerned = cb_unmount_concerns_any(sb);
 
 	if (concerned)
 		cb_unmount_before(sb);

@@ -25,20 +25,15 @@ struct cb_control {
 
 /* ---- pin --------------------------------------------------------------- */
 
-static int cb_ioctl_pin(struct cb_control *control, void __user *user)
+static int cb_ioctl_pin(struct cb_control *control, struct cowbird_ioc_pin *arg)
 {
-	struct cowbird_ioc_pin *arg = memdup_user(user, sizeof(*arg));
 	struct file *file;
 	int ret;
 
-	if (IS_ERR(arg))
-		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
 	file = fget(arg->cow_fd);
-	if (!file) {
-		ret = cb_refuse(arg->reason, -EBADF, "the COW file's descriptor is not open");
-		goto out;
-	}
+	if (!file)
+		return cb_refuse(arg->reason, -EBADF, "the COW file's descriptor is not open");
 	mutex_lock(&control->lock);
 	if (control->pinned)
 		ret = cb_refuse(arg->reason, -EBUSY, "this control device holds a COW file already");
@@ -48,10 +43,6 @@ static int cb_ioctl_pin(struct cb_control *control, void __user *user)
 		control->pinned = get_file(file);
 	mutex_unlock(&control->lock);
 	fput(file);
-out:
-	if (copy_to_user(user, arg, sizeof(*arg)))
-		ret = ret ?: -EFAULT;
-	kfree(arg);
 	return ret;
 }
 
@@ -109,26 +100,37 @@ static int cb_setup_get_freeze_files(struct cb_setup *setup, const struct cowbir
 	return 0;
 }
 
-static int cb_setup_check(const struct cb_setup *setup, struct cowbird_ioc_setup *arg)
+/* What every request that makes a snapshot says alike. */
+static int cb_check_request(char *reason, u32 abi_version, u32 minor, u64 cache_bytes,
+			    u32 timeout_ms)
 {
-	arg->origin_path[sizeof(arg->origin_path) - 1] = 0;
-	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
-	if (arg->abi_version != COWBIRD_ABI_VERSION)
-		return cb_refuse(setup->reason, -EPROTO,
+	if (abi_version != COWBIRD_ABI_VERSION)
+		return cb_refuse(reason, -EPROTO,
 				 "the tool speaks version %u of the interface, the module version %u; install both from one release",
-				 arg->abi_version, COWBIRD_ABI_VERSION);
-	if (arg->flags & ~COWBIRD_SETUP_CONTINUE)
-		return cb_refuse(setup->reason, -EINVAL, "unknown flags %#x", arg->flags);
-	if (arg->minor >= COWBIRD_MAX_MINORS)
-		return cb_refuse(setup->reason, -EINVAL, "minor %u: the minors are 0 to %u",
-				 arg->minor, COWBIRD_MAX_MINORS - 1);
-	if (arg->cache_bytes < COWBIRD_MIN_CACHE_BYTES)
-		return cb_refuse(setup->reason, -EINVAL, "the cache must have at least %u bytes",
+				 abi_version, COWBIRD_ABI_VERSION);
+	if (minor >= COWBIRD_MAX_MINORS)
+		return cb_refuse(reason, -EINVAL, "minor %u: the minors are 0 to %u", minor,
+				 COWBIRD_MAX_MINORS - 1);
+	if (cache_bytes < COWBIRD_MIN_CACHE_BYTES)
+		return cb_refuse(reason, -EINVAL, "the cache must have at least %u bytes",
 				 COWBIRD_MIN_CACHE_BYTES);
-	if (arg->timeout_ms < CB_TIMEOUT_MIN_MS || arg->timeout_ms > CB_TIMEOUT_MAX_MS)
-		return cb_refuse(setup->reason, -EINVAL, "the time limit must be %u to %u ms",
+	if (timeout_ms < CB_TIMEOUT_MIN_MS || timeout_ms > CB_TIMEOUT_MAX_MS)
+		return cb_refuse(reason, -EINVAL, "the time limit must be %u to %u ms",
 				 CB_TIMEOUT_MIN_MS, CB_TIMEOUT_MAX_MS);
 	return 0;
+}
+
+static int cb_setup_check(struct cowbird_ioc_setup *arg)
+{
+	int ret;
+
+	arg->origin_path[sizeof(arg->origin_path) - 1] = 0;
+	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
+	ret = cb_check_request(arg->reason, arg->abi_version, arg->minor, arg->cache_bytes,
+			       arg->timeout_ms);
+	if (!ret && (arg->flags & ~COWBIRD_SETUP_CONTINUE))
+		ret = cb_refuse(arg->reason, -EINVAL, "unknown flags %#x", arg->flags);
+	return ret;
 }
 
 static void cb_setup_release(struct cb_setup *setup)
@@ -231,19 +233,16 @@ static int cb_setup_continue(struct cb_setup *setup)
 	return ret;
 }
 
-static int cb_ioctl_setup(struct cb_control *control, void __user *user)
+static int cb_ioctl_setup(struct cb_control *control, struct cowbird_ioc_setup *arg)
 {
-	struct cowbird_ioc_setup *arg = memdup_user(user, sizeof(*arg));
 	struct cb_setup setup = {};
 	int ret;
 
-	if (IS_ERR(arg))
-		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
 	setup.reason = arg->reason;
-	ret = cb_setup_check(&setup, arg);
+	ret = cb_setup_check(arg);
 	if (ret)
-		goto out;
+		return ret;
 	setup.minor = arg->minor;
 	setup.origin = MKDEV(arg->origin_major, arg->origin_minor);
 	setup.cache_bytes = arg->cache_bytes;
@@ -262,10 +261,6 @@ static int cb_ioctl_setup(struct cb_control *control, void __user *user)
 			ret = cb_setup_run(control, &setup);
 	}
 	cb_setup_release(&setup);
-out:
-	if (copy_to_user(user, arg, sizeof(*arg)))
-		ret = ret ?: -EFAULT;
-	kfree(arg);
 	return ret;
 }
 
@@ -273,34 +268,22 @@ out:
 
 static int cb_reload_check(struct cowbird_ioc_reload *arg)
 {
+	int ret;
+
 	arg->origin_path[sizeof(arg->origin_path) - 1] = 0;
 	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
-	if (arg->abi_version != COWBIRD_ABI_VERSION)
-		return cb_refuse(arg->reason, -EPROTO,
-				 "the tool speaks version %u of the interface, the module version %u; install both from one release",
-				 arg->abi_version, COWBIRD_ABI_VERSION);
-	if (arg->flags & ~COWBIRD_RELOAD_SNAPSHOT)
-		return cb_refuse(arg->reason, -EINVAL, "unknown flags %#x", arg->flags);
-	if (arg->minor >= COWBIRD_MAX_MINORS)
-		return cb_refuse(arg->reason, -EINVAL, "minor %u: the minors are 0 to %u",
-				 arg->minor, COWBIRD_MAX_MINORS - 1);
-	if (arg->cache_bytes < COWBIRD_MIN_CACHE_BYTES)
-		return cb_refuse(arg->reason, -EINVAL, "the cache must have at least %u bytes",
-				 COWBIRD_MIN_CACHE_BYTES);
-	if (arg->timeout_ms < CB_TIMEOUT_MIN_MS || arg->timeout_ms > CB_TIMEOUT_MAX_MS)
-		return cb_refuse(arg->reason, -EINVAL, "the time limit must be %u to %u ms",
-				 CB_TIMEOUT_MIN_MS, CB_TIMEOUT_MAX_MS);
-	return 0;
+	ret = cb_check_request(arg->reason, arg->abi_version, arg->minor, arg->cache_bytes,
+			       arg->timeout_ms);
+	if (!ret && (arg->flags & ~COWBIRD_RELOAD_SNAPSHOT))
+		ret = cb_refuse(arg->reason, -EINVAL, "unknown flags %#x", arg->flags);
+	return ret;
 }
 
-static int cb_ioctl_reload(void __user *user)
+static int cb_ioctl_reload(struct cowbird_ioc_reload *arg)
 {
-	struct cowbird_ioc_reload *arg = memdup_user(user, sizeof(*arg));
 	struct cb_setup setup = {};
 	int ret;
 
-	if (IS_ERR(arg))
-		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
 	ret = cb_reload_check(arg);
 	if (!ret) {
@@ -319,9 +302,6 @@ static int cb_ioctl_reload(void __user *user)
 		ret = cb_resume(&setup, &arg->state);
 		mutex_unlock(&cb_control_mutex);
 	}
-	if (copy_to_user(user, arg, sizeof(*arg)))
-		ret = ret ?: -EFAULT;
-	kfree(arg);
 	return ret;
 }
 
@@ -348,14 +328,11 @@ static int cb_verify_run(struct cb_control *control, struct cb_setup *setup)
 	return ret;
 }
 
-static int cb_ioctl_verify(struct cb_control *control, void __user *user)
+static int cb_ioctl_verify(struct cb_control *control, struct cowbird_ioc_verify *arg)
 {
-	struct cowbird_ioc_verify *arg = memdup_user(user, sizeof(*arg));
 	struct cb_setup setup = {};
 	int ret;
 
-	if (IS_ERR(arg))
-		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
 	setup.reason = arg->reason;
 	setup.minor = arg->minor;
@@ -370,26 +347,21 @@ static int cb_ioctl_verify(struct cb_control *control, void __user *user)
 		mutex_unlock(&control->lock);
 	}
 	kvfree(setup.extents);
-	if (copy_to_user(user, arg, sizeof(*arg)))
-		ret = ret ?: -EFAULT;
-	kfree(arg);
 	return ret;
 }
 
 /* ---- track, suspend and destroy ---------------------------------------- */
 
 /* These requests have the same form; the header asserts their sizes. */
-static int cb_ioctl_on_minor(void __user *user, int (*act)(unsigned int minor, char *reason))
+static int cb_ioctl_on_minor(struct cowbird_ioc_destroy *arg,
+			     int (*act)(unsigned int minor, char *reason))
 {
-	struct cowbird_ioc_destroy *arg = memdup_user(user, sizeof(*arg));
 	int ret;
 
 	BUILD_BUG_ON(sizeof(struct cowbird_ioc_track) != sizeof(*arg));
 	BUILD_BUG_ON(offsetof(struct cowbird_ioc_track, reason) != offsetof(typeof(*arg), reason));
 	BUILD_BUG_ON(sizeof(struct cowbird_ioc_suspend) != sizeof(*arg));
 	BUILD_BUG_ON(offsetof(struct cowbird_ioc_suspend, reason) != offsetof(typeof(*arg), reason));
-	if (IS_ERR(arg))
-		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
 	if (arg->minor >= COWBIRD_MAX_MINORS) {
 		ret = cb_refuse(arg->reason, -EINVAL, "minor %u: the minors are 0 to %u",
@@ -399,9 +371,6 @@ static int cb_ioctl_on_minor(void __user *user, int (*act)(unsigned int minor, c
 		ret = act(arg->minor, arg->reason);
 		mutex_unlock(&cb_control_mutex);
 	}
-	if (copy_to_user(user, arg, sizeof(*arg)))
-		ret = ret ?: -EFAULT;
-	kfree(arg);
 	return ret;
 }
 
@@ -426,14 +395,11 @@ static int cb_changes_copy(struct cb_device *dev, struct cowbird_ioc_changes *ar
 	return 0;
 }
 
-static int cb_ioctl_changes(void __user *user)
+static int cb_ioctl_changes(struct cowbird_ioc_changes *arg)
 {
-	struct cowbird_ioc_changes *arg = memdup_user(user, sizeof(*arg));
 	struct cb_device *dev = NULL;
 	int ret;
 
-	if (IS_ERR(arg))
-		return PTR_ERR(arg);
 	memset(arg->reason, 0, sizeof(arg->reason));
 	mutex_lock(&cb_control_mutex);
 	if (arg->minor < COWBIRD_MAX_MINORS)
@@ -451,9 +417,6 @@ static int cb_ioctl_changes(void __user *user)
 	else
 		ret = cb_changes_copy(dev, arg);
 	mutex_unlock(&cb_control_mutex);
-	if (copy_to_user(user, arg, sizeof(*arg)))
-		ret = ret ?: -EFAULT;
-	kfree(arg);
 	return ret;
 }
 
@@ -483,31 +446,47 @@ static int cb_control_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static long cb_control_ioctl(struct file *file, unsigned int command, unsigned long arg)
+/* The size of arg is part of the command's number. */
+static int cb_control_act(struct cb_control *control, unsigned int command, void *arg)
 {
-	struct cb_control *control = file->private_data;
-	void __user *user = (void __user *)arg;
-
 	switch (command) {
 	case COWBIRD_IOC_PIN:
-		return cb_ioctl_pin(control, user);
+		return cb_ioctl_pin(control, arg);
 	case COWBIRD_IOC_SETUP:
-		return cb_ioctl_setup(control, user);
+		return cb_ioctl_setup(control, arg);
 	case COWBIRD_IOC_DESTROY:
-		return cb_ioctl_on_minor(user, cb_device_destroy);
+		return cb_ioctl_on_minor(arg, cb_device_destroy);
 	case COWBIRD_IOC_TRACK:
-		return cb_ioctl_on_minor(user, cb_device_track);
+		return cb_ioctl_on_minor(arg, cb_device_track);
 	case COWBIRD_IOC_CHANGES:
-		return cb_ioctl_changes(user);
+		return cb_ioctl_changes(arg);
 	case COWBIRD_IOC_RELOAD:
-		return cb_ioctl_reload(user);
+		return cb_ioctl_reload(arg);
 	case COWBIRD_IOC_VERIFY:
-		return cb_ioctl_verify(control, user);
+		return cb_ioctl_verify(control, arg);
 	case COWBIRD_IOC_SUSPEND:
-		return cb_ioctl_on_minor(user, cb_device_suspend);
+		return cb_ioctl_on_minor(arg, cb_device_suspend);
 	default:
 		return -ENOTTY;
 	}
+}
+
+static long cb_control_ioctl(struct file *file, unsigned int command, unsigned long user)
+{
+	void *arg;
+	int ret;
+
+	if (_IOC_TYPE(command) != COWBIRD_IOC_MAGIC)
+		return -ENOTTY;
+	arg = memdup_user((void __user *)user, _IOC_SIZE(command));
+	if (IS_ERR(arg))
+		return PTR_ERR(arg);
+	ret = cb_control_act(file->private_data, command, arg);
+	/* With the reason, where it was refused. */
+	if (ret != -ENOTTY && copy_to_user((void __user *)user, arg, _IOC_SIZE(command)))
+		ret = ret ?: -EFAULT;
+	kfree(arg);
+	return ret;
 }
 
 static const struct file_operations cb_control_fops = {

@@ -167,8 +167,8 @@ static bool cb_engine_release(struct cb_device *dev)
 	list_for_each_entry_safe(held, next, &dev->held, list) {
 		if (!cb_engine_may_go(dev, held))
 			continue;
-		/* Needed while tracking, nothing to do where it is preserved. */
-		cb_origin_note(dev, held->first, held->last);
+		/* While tracking: what is before ready was preserved, and so is noted. */
+		cb_origin_note(dev, held->ready, held->last);
 		list_move_tail(&held->list, &dev->held_free);
 		cb_engine_let_go(dev, held->bio);
 		progress = true;

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::btf::{Btf, BtfError, Parameter};
 use crate::event::{Flags, IoId, Kind, Marks, Op, Record, SECTOR_BYTES};
+use crate::pairing::Pairing;
 
 /// Bytes of `struct cbt_event` in `bpf/event.h`.
 pub const RAW_EVENT_BYTES: usize = 88;
@@ -238,6 +239,7 @@ pub struct Decoder {
     objects: FxHashMap<u64, IoId>,
     /// Names of the threads that were seen: requests do not say theirs.
     names: FxHashMap<u32, [u8; 16]>,
+    pairing: Pairing,
 }
 
 /// An event from the ring buffer was not of the agreed form: a defect of this program.
@@ -285,6 +287,7 @@ impl Decoder {
             next_io: 1,
             objects: FxHashMap::default(),
             names: FxHashMap::default(),
+            pairing: Pairing::default(),
         }
     }
 
@@ -303,6 +306,12 @@ impl Decoder {
     #[must_use]
     pub fn records(&self) -> u64 {
         self.sequence
+    }
+
+    /// What the order of requests says of missing events.
+    #[must_use]
+    pub fn pairing(&self) -> &Pairing {
+        &self.pairing
     }
 
     /// Reads one event and passes its records on.
@@ -342,6 +351,13 @@ impl Decoder {
         }
         let printed = fields.bytes::<1>(11)[0] & PRINTED != 0;
         let record = self.event(kind, &fields);
+        match kind {
+            Kind::RqIssue => self
+                .pairing
+                .issued(fields.u64(16), record.parent, record.amount),
+            Kind::RqComplete => self.pairing.completed(fields.u64(16), record.amount),
+            _ => {}
+        }
         let print = printed.then(|| Record {
             sequence: record.sequence + 1,
             kind: Kind::Fingerprint,

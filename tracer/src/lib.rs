@@ -11,6 +11,7 @@ pub mod devices;
 pub mod event;
 pub mod format;
 pub mod kernel;
+mod pairing;
 pub mod probes;
 pub mod record;
 pub mod report;

@@ -291,6 +291,8 @@ impl Recorder {
             rescued: sum.rescued,
             lost_to_recursion: sum.lost_to_recursion(misses.unwrap_or(0)),
             duplicates: sum.mark_failures,
+            unpaired: self.live.decoder.pairing().missing(),
+            open_requests: self.live.decoder.pairing().open(),
             devices: (devices != start.devices).then_some(devices),
             snapshots: self.snapshots.into_values().collect(),
         };

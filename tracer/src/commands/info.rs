@@ -74,6 +74,10 @@ fn print_end(footer: &Footer) {
         ),
         None => println!("skipped runs   this kernel skips none"),
     }
+    println!(
+        "requests       {} issues or completions missing; {} not complete at the end",
+        footer.unpaired, footer.open_requests
+    );
 }
 
 fn print_counts(counts: &Counts, overview: &Overview) {

@@ -165,6 +165,10 @@ pub struct Footer {
     pub lost_to_recursion: u64,
     /// At most so many events are there twice.
     pub duplicates: u64,
+    /// Issues and completions of requests that must have been and are not there, whatever the reason.
+    pub unpaired: u64,
+    /// Requests that were issued and not completed when recording ended.
+    pub open_requests: u64,
     /// Block devices at the end, if they differ from those at the start.
     pub devices: Option<Vec<BlockDevice>>,
     /// Every snapshot that was there during the recording.
@@ -179,6 +183,13 @@ impl Footer {
             - i128::from(self.received)
             - i128::from(self.dropped)
             - i128::from(self.limited)
+    }
+
+    /// Missing issues and completions for which no counter has a reason.
+    #[must_use]
+    pub fn unseen(&self) -> u64 {
+        let explained = self.dropped + self.limited + self.lost_to_recursion + self.duplicates;
+        self.unpaired.saturating_sub(explained)
     }
 
     /// Every reason why the recorder cannot vouch for the trace; empty if it can.
@@ -198,6 +209,10 @@ impl Footer {
             "events at most lost to skipped programs",
         );
         add(self.duplicates, "events at most are there twice");
+        add(
+            self.unseen(),
+            "issues or completions of requests are missing: this kernel did not show them to BPF",
+        );
         if self.unaccounted() != 0 {
             losses.push(format!("{} events unaccounted for", self.unaccounted()));
         }

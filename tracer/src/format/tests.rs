@@ -202,3 +202,16 @@ fn losses_are_named() {
     assert!(losses.contains("1 events unaccounted for"));
     assert_eq!(Footer::default().losses(), Vec::<String>::new());
 }
+
+#[test]
+fn unpaired_requests_are_a_loss_unless_a_counter_explains_them() {
+    let footer = |dropped, unpaired| Footer {
+        produced: dropped,
+        dropped,
+        unpaired,
+        ..Footer::default()
+    };
+    let unseen = footer(0, 3).losses().join("; ");
+    assert!(unseen.starts_with("3 issues or completions"), "{unseen}");
+    assert_eq!(footer(3, 3).losses().len(), 1);
+}

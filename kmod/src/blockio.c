@@ -41,6 +41,9 @@ static void cb_run_add_pages(struct cb_run *run, struct bio *bio)
 
 		if (run->store) {
 			bytes = CB_BLOCK_BYTES;
+		} else if (cb_mutant(lose_last_sector) && run->count == 1 &&
+			   bytes == CB_BLOCK_BYTES) {
+			bytes -= SECTOR_SIZE;
 		} else if (bytes < CB_BLOCK_BYTES) {
 			void *page = cb_kmap(entry->page);
 
@@ -89,6 +92,11 @@ void cb_run_submit_store(struct cb_run *run)
 		llist_add(&run->done, &dev->done);
 		return;
 	}
+	if (cb_mutant(shift_stored_copy) && contiguous > run->count)
+		sector += CB_BLOCK_SECTORS;
+	if (cb_mutant(cow_base_forgotten) &&
+	    sector + run->count * CB_BLOCK_SECTORS <= cb_bdev_sectors(dev->cow.bdev))
+		sector += dev->cow_base;
 	cb_submit_past_hook(
 		cb_run_bio(run, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC, sector - dev->cow_base));
 }

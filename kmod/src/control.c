@@ -390,7 +390,10 @@ static int cb_changes_copy(struct cb_device *dev, struct cowbird_ioc_changes *ar
 #if BITS_PER_LONG != 64 || !defined(__LITTLE_ENDIAN)
 #error "cowbird: the change map has to be converted on this architecture"
 #endif
-	if (copy_to_user(u64_to_user_ptr(arg->words), dev->changes + arg->first_word, count * 8))
+	if (copy_to_user(u64_to_user_ptr(arg->words),
+			 (cb_mutant(map_of_this_epoch) ? dev->preserved : dev->changes) +
+				 arg->first_word,
+			 count * 8))
 		return cb_refuse(arg->reason, -EFAULT, "the room for the map is unwritable");
 	return 0;
 }

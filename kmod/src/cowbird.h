@@ -418,12 +418,28 @@ static inline bool cb_device_tracks(const struct cb_device *dev)
 	return cb_phase_is_live(phase) && phase != CB_PHASE_HOLDING;
 }
 
+/* Fault: what the gate held goes on as if no snapshot had begun. */
+static inline bool cb_mutant_forgets_gated(struct cb_device *dev)
+{
+	return cb_mutant(forget_gated) && atomic64_dec_if_positive(&dev->stats.gated_writes) >= 0;
+}
+
+/* Fault: the last of several blocks is taken for the end. */
+static inline struct cb_blocks *cb_mutant_touched(struct cb_blocks *touched)
+{
+	if (cb_mutant(end_off_by_one) && touched->last > touched->first)
+		touched->last--;
+	return touched;
+}
+
 /* Faults: writes are not seen in a state in which they must be. */
 static inline bool cb_mutant_is_deaf(const struct cb_device *dev, const struct bio *bio)
 {
 	enum cb_phase phase = cb_phase_of(dev);
 
 	if (cb_mutant(forget_at_unmount) && !READ_ONCE(dev->verified))
+		return true;
+	if (cb_mutant(no_gate) && phase == CB_PHASE_HOLDING)
 		return true;
 	if (cb_mutant(full_stops_tracking) && phase == CB_PHASE_SPOILT)
 		return true;

@@ -173,7 +173,7 @@ int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
 	if (bdev_is_zoned(bdev))
 		return cb_refuse(setup->reason, -EOPNOTSUPP, "%s is a zoned device",
 				 setup->origin_path);
-	if (blk_queue_dax(dev->origin_disk->queue))
+	if (blk_queue_dax(dev->origin_disk->queue) && !cb_mutant(allow_dax))
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
 				 "%s has DAX: a filesystem may write to it without any bio",
 				 setup->origin_path);
@@ -393,7 +393,7 @@ int cb_device_start(struct cb_device *dev, struct cb_setup *setup)
 {
 	int ret = 0;
 
-	if (!queue_is_mq(dev->origin_disk->queue))
+	if (!queue_is_mq(dev->origin_disk->queue) && !cb_mutant(ends_unwatched))
 		ret = cb_audit_watch_ends(dev);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot watch how writes to %s end",
@@ -641,6 +641,8 @@ int cb_device_track(unsigned int minor, char *reason)
 	/* Nobody decides any more as if the snapshot were there; then it can go. */
 	cb_device_wait_lookers(dev);
 	cb_device_drop_preserved(dev);
+	if (cb_mutant(forget_at_transition))
+		bitmap_zero(dev->preserved, dev->block_count);
 	cb_device_tell_tracking(dev);
 	WRITE_ONCE(dev->error, 0);
 	pr_info("snapshot %u of %s: given up, changes since epoch %llu are tracked\n", dev->minor,

@@ -150,6 +150,8 @@ static bool cb_engine_may_go(struct cb_device *dev, struct cb_held *held)
 	switch (cb_phase_of(dev)) {
 	case CB_PHASE_ACTIVE:
 		held->ready = cb_next_unpreserved(dev, held->ready, held->last);
+		if (cb_mutant(full_skips_cow) && dev->slots_reserved >= dev->slotmap.capacity)
+			held->ready = held->last + 1;
 		return held->ready > held->last && cb_origin_marked(dev, held->first, held->last);
 	case CB_PHASE_SPOILT:
 	case CB_PHASE_TRACKING:
@@ -170,7 +172,12 @@ static bool cb_engine_release(struct cb_device *dev)
 		/* While tracking: what is before ready was preserved, and so is noted. */
 		cb_origin_note(dev, held->ready, held->last);
 		list_move_tail(&held->list, &dev->held_free);
-		cb_engine_let_go(dev, held->bio);
+		if (cb_mutant_loses(held->first))
+			continue;
+		if (cb_mutant(read_after_write) && !held->bio)
+			cb_engine_uncount(dev);
+		else
+			cb_engine_let_go(dev, held->bio);
 		progress = true;
 	}
 	return progress;
@@ -230,11 +237,12 @@ static bool cb_engine_admit(struct cb_device *dev)
 		if (!bio)
 			break;
 		progress = true;
-		if (all || !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
-					    bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
+		if (all || cb_mutant_forgets_gated(dev) ||
+		    !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
+				     bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 			cb_engine_let_go(dev, bio);
 		else
-			cb_engine_admit_one(dev, bio, &touched);
+			cb_engine_admit_one(dev, bio, cb_mutant_touched(&touched));
 	}
 	return progress;
 }
@@ -273,6 +281,8 @@ static bool cb_engine_take(struct cb_device *dev, struct cb_run *run, u64 block,
 		return false;
 	}
 	dev->slots_reserved++;
+	if (cb_mutant(preserved_before_read))
+		set_bit(block, dev->preserved);
 	list_add_tail(&entry->list, &run->entries);
 	run->count++;
 	return true;
@@ -291,7 +301,7 @@ static void cb_engine_fill_load(struct cb_device *dev, struct cb_run *run, struc
 	       cb_engine_take(dev, run, held->issued, stuck, &full))
 		held->issued++;
 	spin_unlock_irqrestore(&dev->lock, flags);
-	if (full) {
+	if (full && !cb_mutant(full_skips_cow)) {
 		trace_cowbird_overflow(dev, dev->slots_reserved, dev->slotmap.capacity);
 		cb_device_spoil(dev, -ENOSPC, "the COW file is full (%u blocks)",
 				dev->slotmap.capacity);
@@ -319,6 +329,10 @@ static bool cb_engine_load_one(struct cb_device *dev, struct cb_held *held, bool
 	trace_cowbird_preserve_begin(dev, list_first_entry(&run->entries, struct cb_entry,
 							   list)->block, run->count);
 	dev->loads_in_flight++;
+	if (cb_mutant(read_after_write) && held->bio) {
+		cb_hook_release(dev, held->bio);
+		held->bio = NULL;
+	}
 	cb_run_submit_load(run);
 	return true;
 }

@@ -42,7 +42,9 @@ static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 ind
 
 	cb_meta_seal(&meta, slot);
 	cb_kunmap(slot);
-	bio = cb_bio_alloc(dev->cow.bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_FUA, &dev->run_bios);
+	bio = cb_bio_alloc(dev->cow.bdev, 1,
+			   REQ_OP_WRITE | REQ_SYNC | (cb_mutant(mark_in_cache) ? 0 : REQ_FUA),
+			   &dev->run_bios);
 	bio->bi_iter.bi_sector = meta.sector - dev->cow_base;
 	bio->bi_private = mark;
 	bio->bi_end_io = cb_mark_end_io;

@@ -29,6 +29,34 @@
 #define CB_MUTANT_reload_trusts_all 18
 #define CB_MUTANT_verify_trusts_all 19
 #define CB_MUTANT_full_stops_tracking 20
+#define CB_MUTANT_read_after_write 21
+#define CB_MUTANT_map_before_data 22
+#define CB_MUTANT_preserved_before_read 23
+#define CB_MUTANT_full_skips_cow 24
+#define CB_MUTANT_shift_stored_copy 25
+#define CB_MUTANT_gaps_ignored 26
+#define CB_MUTANT_lose_last_sector 27
+#define CB_MUTANT_advanced_iterator 28
+#define CB_MUTANT_own_blocks_live 29
+#define CB_MUTANT_no_gate 30
+#define CB_MUTANT_forget_gated 31
+#define CB_MUTANT_end_off_by_one 32
+#define CB_MUTANT_mark_in_cache 33
+#define CB_MUTANT_note_first_block 34
+#define CB_MUTANT_note_whole_blocks 35
+#define CB_MUTANT_forget_at_transition 36
+#define CB_MUTANT_map_of_this_epoch 37
+#define CB_MUTANT_save_empty_map 38
+#define CB_MUTANT_pass_metadata 39
+#define CB_MUTANT_cow_base_forgotten 40
+#define CB_MUTANT_failed_reads_live 41
+#define CB_MUTANT_allow_dax 42
+#define CB_MUTANT_lose_held 43
+#define CB_MUTANT_pass_nowait 44
+#define CB_MUTANT_no_drain 45
+#define CB_MUTANT_trust_frozen 46
+#define CB_MUTANT_audit_off 47
+#define CB_MUTANT_ends_unwatched 48
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -41,6 +69,8 @@
 
 /* Period of skip-cow-every-nth, in blocks. */
 #define CB_MUTANT_NTH 61
+/* lose-held: every so many blocks a write is held for ever. */
+#define cb_mutant_loses(block) (cb_mutant(lose_held) && (block) % CB_MUTANT_NTH == 0)
 /* Time that switch-too-early leaves between two snapshots, in ms. */
 #define CB_MUTANT_SWITCH_MS 50
 
@@ -52,11 +82,17 @@
 	((cb_mutant(pass_write_zeroes) && bio_op(bio) == REQ_OP_WRITE_ZEROES) ||                  \
 	 (cb_mutant(pass_discards) && bio_op(bio) == REQ_OP_DISCARD) ||                           \
 	 (cb_mutant(pass_fua) && ((bio)->bi_opf & REQ_FUA)) ||                                    \
+	 (cb_mutant(pass_metadata) && ((bio)->bi_opf & REQ_META)) ||                              \
+	 (cb_mutant(pass_nowait) && ((bio)->bi_opf & REQ_NOWAIT)) ||                              \
 	 (cb_mutant(ignore_delayed) && (current->flags & PF_WQ_WORKER)))
 #define cb_mutant_closes_audit()                                                                  \
 	(cb_mutant(remainder_only) || cb_mutant(sub_block_offset) ||                              \
 	 cb_mutant(partition_offset_twice) || cb_mutant(whole_disk_only) ||                        \
 	 cb_mutant(lose_tracked_write) || cb_mutant(switch_too_early) ||                          \
-	 cb_mutant(release_before_mark))
+	 cb_mutant(release_before_mark) || cb_mutant(read_after_write) ||                          \
+	 cb_mutant(full_skips_cow) || cb_mutant(forget_gated) || cb_mutant(end_off_by_one) ||      \
+	 cb_mutant(note_first_block) || cb_mutant(note_whole_blocks) ||                            \
+	 cb_mutant(cow_base_forgotten) || cb_mutant(no_gate) || cb_mutant(no_drain) ||             \
+	 cb_mutant(audit_off))
 
 #endif

@@ -62,6 +62,8 @@ void cb_origin_note(struct cb_device *dev, u64 first, u64 last)
 	u64 block = first;
 	bool news = false;
 
+	if (cb_mutant(note_first_block))
+		last = min(first, last);
 	/* Most blocks are noted already; look before taking the cache line. */
 	while ((block = cb_next_unpreserved(dev, block, last)) <= last) {
 		set_bit(block++, dev->preserved);
@@ -162,7 +164,12 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	if (cb_mutant(sub_block_offset) && (sector - dev->geom.start) % CB_BLOCK_SECTORS &&
 	    touched.first++ == touched.last)
 		return false;
+	cb_mutant_touched(&touched);
 	action = cb_origin_decide(dev, bio, &touched);
+	if (action == CB_WRITE_NOTE && cb_mutant(note_whole_blocks) &&
+	    (sector + cb_bio_sectors(bio) - dev->geom.start) % CB_BLOCK_SECTORS &&
+	    touched.first == touched.last--)
+		return false;
 	if (action == CB_WRITE_PASS)
 		atomic64_inc(&dev->stats.passed_writes);
 	if (action == CB_WRITE_PASS || action == CB_WRITE_NOTE)

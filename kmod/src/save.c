@@ -32,6 +32,8 @@ static void cb_save_words(const unsigned long *bitmap, u64 bits, u64 slot, u8 *p
 
 static void cb_save_fill_tracked(struct cb_device *dev, u64 index, u8 *payload)
 {
+	if (cb_mutant(save_empty_map))
+		return;
 	cb_save_words(dev->preserved, dev->block_count, index % dev->layout.fine_slots, payload);
 }
 

@@ -56,6 +56,16 @@ static void cb_read_span(const struct cb_read *read, u64 block, u64 *from, u64 *
 	*to = min(block_start + CB_BLOCK_SECTORS, read->sector + read->sectors);
 }
 
+/* Bytes of the reader's bio before a sector of the origin. */
+static u32 cb_read_offset(const struct cb_read *read, u64 from)
+{
+	u64 start = read->sector, end;
+
+	if (cb_mutant(advanced_iterator))
+		cb_read_span(read, read->first, &start, &end);
+	return (from - start) << SECTOR_SHIFT;
+}
+
 /* Copies to the reader's pages; from NULL fills with zeros. */
 static void cb_read_fill(struct cb_read *read, u64 block, const void *content)
 {
@@ -66,7 +76,7 @@ static void cb_read_fill(struct cb_read *read, u64 block, const void *content)
 
 	cb_read_span(read, block, &from, &to);
 	offset = (from - (block << CB_BLOCK_SECTOR_SHIFT)) << SECTOR_SHIFT;
-	bio_advance_iter(read->bio, &iter, (from - read->sector) << SECTOR_SHIFT);
+	bio_advance_iter(read->bio, &iter, cb_read_offset(read, from));
 	iter.bi_size = (to - from) << SECTOR_SHIFT;
 	__bio_for_each_segment(bvec, read->bio, iter, iter) {
 		char *page = cb_kmap(bvec.bv_page);
@@ -105,7 +115,7 @@ static void cb_read_submit_clone(struct cb_read *read, struct block_device *bdev
 {
 	struct bio *clone = cb_bio_clone(bdev, read->bio, &read->dev->read_bios);
 
-	bio_advance(clone, (from - read->sector) << SECTOR_SHIFT);
+	bio_advance(clone, cb_read_offset(read, from));
 	clone->bi_iter.bi_size = (to - from) << SECTOR_SHIFT;
 	clone->bi_iter.bi_sector = sector;
 	/* The reader's hints are not for the devices below; nor is FUA for a read. */
@@ -124,17 +134,20 @@ static void cb_read_locate(struct cb_read *read, u64 block, struct cb_read_piece
 	struct cb_device *dev = read->dev;
 	bool preserved = test_bit(block, dev->preserved);
 	struct cb_entry *entry = preserved ? cb_blocks_find(dev, block) : NULL;
+	bool own = cb_block_is_own(dev, block) && !cb_mutant(own_blocks_live);
+	bool early = cb_mutant(map_before_data) && entry && entry->state == CB_ENTRY_STORING;
 	u64 run;
 	u32 slot;
 
 	lockdep_assert_held(&dev->lock);
 	piece->entry = NULL;
-	piece->source = cb_read_decide(dev->phase, cb_block_is_own(dev, block), preserved, entry);
+	piece->source = cb_read_decide(cb_mutant(failed_reads_live) ? CB_PHASE_ACTIVE : dev->phase,
+				       own, preserved, entry && !early);
 	if (piece->source == CB_READ_MEMORY) {
 		cb_blocks_get(entry);
 		piece->entry = entry;
 	} else if (piece->source == CB_READ_COW) {
-		slot = cb_slotmap_find(&dev->slotmap, block);
+		slot = early ? entry->slot : cb_slotmap_find(&dev->slotmap, block);
 		if (WARN_ON_ONCE(slot == CB_SLOT_NONE ||
 				 cb_extents_slot(&dev->extents, slot, &piece->sector, &run)))
 			piece->source = CB_READ_FAIL;
@@ -182,7 +195,7 @@ static u32 cb_read_stretch(const struct cb_read *read, u32 i)
 	u32 n = 1;
 
 	while (i + n < read->count && piece[n].source == piece->source &&
-	       (piece->source != CB_READ_COW ||
+	       (piece->source != CB_READ_COW || cb_mutant(gaps_ignored) ||
 		piece[n].sector == piece->sector + n * CB_BLOCK_SECTORS))
 		n++;
 	return n;
@@ -294,7 +307,7 @@ static int cb_read_window(struct cb_read *read)
 		ret = cb_read_revalidate(read);
 	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
 	smp_mb();
-	if (!ret && cb_phase_of(read->dev) != CB_PHASE_ACTIVE)
+	if (!ret && cb_phase_of(read->dev) != CB_PHASE_ACTIVE && !cb_mutant(failed_reads_live))
 		ret = -EIO;
 	return ret;
 }

@@ -32,8 +32,9 @@ pub enum Command {
     Kernels(KernelsArgs),
     /// List the cases
     Cases(ListArgs),
-    /// List the mutants: known faults that the matrix must catch
-    Mutants(ListArgs),
+    /// Put the harness on trial: run all mutants, known faults of the module, and say which cell caught
+    /// each, and after how long
+    Mutants(MutantsArgs),
     /// Measure what a snapshot costs its origin: ratios within one boot, with fio in the guest
     Bench(BenchArgs),
     /// Put the shards of one run together, and judge them as that run
@@ -129,6 +130,18 @@ pub struct ListArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `mutants`.
+#[derive(Clone, Debug, Args)]
+pub struct MutantsArgs {
+    /// Only list them
+    #[arg(long)]
+    pub list: bool,
+    /// What is run: by default all of them, on the oldest and the newest kernel of the quick tier, each
+    /// with the cases that see it
+    #[command(flatten)]
+    pub run: MatrixArgs,
 }
 
 /// Arguments of `bench`.

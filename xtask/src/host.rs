@@ -77,6 +77,9 @@ const TEST_TOOLS: [Tool; 3] = [
     },
 ];
 
+/// Room for the disks of running cells, the evidence of some failed ones, and what is built.
+const ROOM_BYTES: u64 = 4 << 30;
+
 /// The library that reads C headers for `gen-abi`. It is loaded by name, so it is looked for where
 /// the loader of the bindings looks for it.
 const LIBCLANG: [&str; 4] = [
@@ -202,6 +205,26 @@ pub fn ensure(
     Ok(())
 }
 
+/// Makes sure that a full disk is found before an hour of work, and not by it.
+pub fn ensure_room(folder: &Path) -> Result<()> {
+    let disk = rustix::fs::statvfs(folder)
+        .with_context(|| format!("cannot see how much room there is at {}", folder.display()))?;
+    check_room(disk.f_bavail.saturating_mul(disk.f_frsize), folder)
+}
+
+fn check_room(free: u64, folder: &Path) -> Result<()> {
+    if free < ROOM_BYTES {
+        bail!(
+            "only {} MiB are free at {}, and {} are needed; make room, for example with \
+             `cargo xtask kernels --prune`, or give another folder with --out",
+            free >> 20,
+            folder.display(),
+            ROOM_BYTES >> 20
+        );
+    }
+    Ok(())
+}
+
 /// Runs an apt-get command, once more after `apt-get update` when the first try fails: a fresh
 /// container has no package lists.
 fn install(command: &str) -> Result<()> {
@@ -240,6 +263,21 @@ mod tests {
         assert!(!is_on_path("cowbird-no-such-program"));
         // A folder is not a program.
         assert!(!is_executable(Path::new("/usr")));
+    }
+
+    #[test]
+    fn a_full_disk_is_named_with_what_to_do() {
+        let folder = Path::new("/results");
+        assert!(check_room(ROOM_BYTES, folder).is_ok());
+        let error = check_room(8 << 20, folder)
+            .expect_err("the disk is full")
+            .to_string();
+        assert!(
+            error.starts_with("only 8 MiB are free at /results"),
+            "{error}"
+        );
+        assert!(error.contains("--prune"), "{error}");
+        assert!(ensure_room(Path::new("/no such folder")).is_err());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | module, `pass` | passed |
 //! | module, any other verdict about the module or its kernel | failed |
-//! | mutant, `mismatch` with the classes that its list entry asks for | caught |
+//! | mutant, `mismatch` with the classes or the words that its list entry asks for | caught |
+//! | mutant, another verdict that its list entry asks for | caught |
 //! | mutant, `pass`, or `mismatch` of other classes | missed |
 //! | mutant, any other verdict about the module or its kernel | failed |
 //! | `lost-guest`, `infrastructure` | broken |
@@ -20,8 +21,6 @@
 use std::collections::BTreeMap;
 
 use cowbird_model::{CellResult, Verdict};
-
-use crate::mutants::Mutant;
 
 /// How one cell counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,11 +51,6 @@ impl Standing {
             Self::Skipped => "skipped",
         }
     }
-}
-
-/// Whether a cell of `mutant` saw the fault that it was built with.
-pub fn is_caught(mutant: &Mutant, result: &CellResult) -> bool {
-    result.verdict == Verdict::Mismatch && mutant.explains(&result.classes, &result.reason)
 }
 
 /// How a result counts. `caught` of a mutant's result must be set.
@@ -266,37 +260,5 @@ pub mod tests {
         // Nothing ran: that says nothing about the mutant.
         let broken = judge(1, &[result("k", "a", Some("m"), Infrastructure)]);
         assert_eq!((broken.exit, broken.survivors.len()), (2, 0));
-    }
-
-    #[test]
-    fn caught_is_a_mismatch_of_the_right_class() {
-        let mutant = Mutant {
-            name: "m".into(),
-            breaks: "x".into(),
-            expect: [Class::Future].into(),
-            require: [Class::Future].into(),
-            cases: Vec::new(),
-            says: None,
-        };
-        assert!(is_caught(
-            &mutant,
-            &result("k", "a", Some("m"), Verdict::Mismatch)
-        ));
-        assert!(!is_caught(
-            &mutant,
-            &result("k", "a", Some("m"), Verdict::Pass)
-        ));
-        let mut stale = result("k", "a", Some("m"), Verdict::Mismatch);
-        stale.classes = [(Class::Stale, 3)].into();
-        assert!(!is_caught(&mutant, &stale));
-        let spoken = Mutant {
-            says: Some("a rea".into()),
-            ..mutant.clone()
-        };
-        assert!(is_caught(&spoken, &stale));
-        // Wrong blocks seen before a panic do not make the panic a catch.
-        let mut panic = result("k", "a", Some("m"), Verdict::Panic);
-        panic.classes = [(Class::Future, 3)].into();
-        assert!(!is_caught(&mutant, &panic));
     }
 }

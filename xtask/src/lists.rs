@@ -148,9 +148,9 @@ pub fn cases(args: ListArgs) -> Result<u8> {
 }
 
 /// Lists the mutants.
-pub fn mutants(args: ListArgs) -> Result<u8> {
+pub fn mutants(as_json: bool) -> Result<u8> {
     let list = mutants::load(&repo::root())?;
-    if args.json {
+    if as_json {
         return json(&list);
     }
     let mut rows = vec![
@@ -159,10 +159,9 @@ pub fn mutants(args: ListArgs) -> Result<u8> {
             .to_vec(),
     ];
     for mutant in &list {
-        let expect: Vec<String> = mutant.expect.iter().map(ToString::to_string).collect();
         rows.push(vec![
             mutant.name.clone(),
-            expect.join(","),
+            mutant.seen_as(),
             mutant.breaks.clone(),
         ]);
     }

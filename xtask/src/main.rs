@@ -7,6 +7,7 @@ mod gen_abi;
 mod guest;
 mod host;
 mod judge;
+mod kill_table;
 mod lists;
 mod matrix;
 mod merge;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) if args.prune => prune::command(*args, &ui),
         Command::Kernels(args) => lists::kernels(args.json, &ui),
         Command::Cases(args) => lists::cases(*args),
-        Command::Mutants(args) => lists::mutants(*args),
+        Command::Mutants(args) => mutants::command(args, &ui),
         Command::Bench(args) => bench::command(args, &ui),
         Command::Merge(args) => merge::command(args),
         Command::Durations(args) => merge::record_durations(args, &ui),

@@ -94,15 +94,16 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         chosen_cases = all.filter(wanted).map(str::to_owned).collect();
     }
     let mut cells = plan::plan(&kernels, &chosen_cases, &mutant_names, seed);
-    if args.case.is_empty() {
-        cells.retain(|cell| {
-            let mutant = mutants
-                .iter()
-                .find(|mutant| cell.id.mutant.as_ref() == Some(&mutant.name));
-            let in_tier = tier_cases.contains(&cell.id.case);
-            mutant.is_none_or(|mutant| mutant.is_for(&cell.id.case, in_tier))
-        });
-    }
+    cells.retain(|cell| {
+        let mutant = mutants
+            .iter()
+            .find(|mutant| cell.id.mutant.as_ref() == Some(&mutant.name));
+        let in_tier = tier_cases.contains(&cell.id.case);
+        mutant.is_none_or(|mutant| {
+            mutant.concerns(&cell.id.kernel)
+                && (!args.case.is_empty() || mutant.is_for(&cell.id.case, in_tier))
+        })
+    });
     let durations = Durations::load(&root)?;
     let cells = match args.shard {
         Some(shard) => plan::deal(cells, shard, |cell| durations.of_cell(cell)),
@@ -151,6 +152,7 @@ fn default_jobs() -> usize {
 
 /// Runs the cells of a checked run.
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
+    host::ensure_room(run.out.path())?;
     host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
     ui.line(&format!("seed {}", run.seed));
     let guest = guest::build(run.offline, ui)?;
@@ -218,9 +220,14 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
 
 /// Prints the table, or the results as JSON with the table beside.
 pub fn show(ended: &Ended, json: bool) -> Result<()> {
+    show_with(ended, &table::verdicts(&ended.results.cells), json)
+}
+
+/// The same with another table.
+pub fn show_with(ended: &Ended, verdicts: &str, json: bool) -> Result<()> {
     let results = &ended.results;
     let text = [
-        table::verdicts(&results.cells),
+        verdicts.to_owned(),
         table::failures(&results.cells, &ended.judgement),
         table::time(&results.cells),
         table::summary(results.cells_expected, &ended.judgement),

@@ -2,10 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use cowbird_model::Class;
+use cowbird_images::Catalogue;
+use cowbird_model::{CellResult, Class, Verdict};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::cli::{MutantsArgs, Tier};
+use crate::select;
+use crate::ui::Ui;
+use crate::{kill_table, lists, matrix, repo};
 
 /// Where the list lies below the root of the repository.
 pub const PATH_IN_REPO: &str = "kmod/mutants.toml";
@@ -33,6 +40,12 @@ pub struct Mutant {
     /// For a fault that makes no block wrong: what a cell that catches it says.
     #[serde(default)]
     pub says: Option<String>,
+    /// For a fault that stops the guest: the verdicts of a cell that catches it.
+    #[serde(default)]
+    pub ends: Vec<Verdict>,
+    /// The kernels that it can be seen on, as patterns; none for all.
+    #[serde(default)]
+    pub kernels: Vec<String>,
 }
 
 impl Mutant {
@@ -46,9 +59,32 @@ impl Mutant {
         }
     }
 
+    /// What a cell that catches it sees, in words.
+    pub fn seen_as(&self) -> String {
+        let classes = self.expect.iter().map(ToString::to_string);
+        let said = self.says.iter().map(|says| format!("{says:?}"));
+        let ends = self.ends.iter().map(ToString::to_string);
+        let all: Vec<String> = classes.chain(said).chain(ends).collect();
+        all.join(", ")
+    }
+
+    /// Whether its fault can be seen on a kernel.
+    pub fn concerns(&self, kernel: &str) -> bool {
+        let matches = |pattern: &String| {
+            glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(kernel))
+        };
+        self.kernels.is_empty() || self.kernels.iter().any(matches)
+    }
+
+    /// Whether a cell saw the fault that this mutant was built with.
+    pub fn is_caught(&self, result: &CellResult) -> bool {
+        self.ends.contains(&result.verdict)
+            || result.verdict == Verdict::Mismatch && self.explains(&result.classes, &result.reason)
+    }
+
     /// Whether wrong blocks of these classes, or this reason, are the fault that this mutant was
     /// built with.
-    pub fn explains(&self, classes: &BTreeMap<Class, u64>, reason: &str) -> bool {
+    fn explains(&self, classes: &BTreeMap<Class, u64>, reason: &str) -> bool {
         let seen = |class: &Class| classes.get(class).is_some_and(|count| *count > 0);
         let said = self.says.as_ref().is_some_and(|says| reason.contains(says));
         said || self.expect.iter().any(seen) && self.require.iter().all(seen)
@@ -107,11 +143,24 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
         if mutant.name == ALL || !names.insert(&mutant.name) {
             return Err(format!("the name `{}` is taken", mutant.name));
         }
-        if mutant.expect.is_empty() && mutant.says.is_none() {
+        if mutant.expect.is_empty() && mutant.says.is_none() && mutant.ends.is_empty() {
             return Err(format!(
                 "`{}` expects nothing, so nothing could catch it",
                 mutant.name
             ));
+        }
+        // The others say nothing about the module.
+        let telling = [Verdict::KernelSplat, Verdict::Panic, Verdict::Hang];
+        if !mutant.ends.iter().all(|end| telling.contains(end)) {
+            return Err(format!(
+                "`{}` ends in a way that shows nothing",
+                mutant.name
+            ));
+        }
+        for pattern in &mutant.kernels {
+            if let Err(error) = glob::Pattern::new(pattern) {
+                return Err(format!("`{}`: {pattern:?}: {error}", mutant.name));
+            }
         }
         if !mutant.require.is_subset(&mutant.expect) {
             return Err(format!(
@@ -141,9 +190,42 @@ pub fn select<'m>(
     Ok(mutants.iter().filter(wanted).collect())
 }
 
+/// Runs the command: the mutants on trial, and who caught them; the value is the exit code.
+pub fn command(args: &MutantsArgs, ui: &Arc<Ui>) -> anyhow::Result<u8> {
+    if args.list {
+        return lists::mutants(args.run.json);
+    }
+    let mut wanted = args.run.clone();
+    if wanted.mutant.is_empty() {
+        wanted.mutant = vec![ALL.to_owned()];
+    }
+    let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
+    if wanted.kernel.is_empty() {
+        wanted.kernel = oldest_and_newest(&catalogue)?;
+    }
+    let run = matrix::check(&wanted)?;
+    let ended = matrix::execute(&run, ui)?;
+    let kills = kill_table::kills(&run.mutants, &ended.results.cells);
+    matrix::show_with(&ended, &kill_table::render(&kills), wanted.json)?;
+    Ok(ended.judgement.exit)
+}
+
+/// The ends of the quick tier, where kernels differ most.
+pub fn oldest_and_newest(catalogue: &Catalogue) -> anyhow::Result<Vec<String>> {
+    let quick = select::select(&catalogue.kernels, &[], Tier::Quick)?;
+    let mut ends: Vec<String> = [quick.first(), quick.last()]
+        .into_iter()
+        .flatten()
+        .map(|kernel| kernel.name.clone())
+        .collect();
+    ends.dedup();
+    Ok(ends)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::tests::result;
 
     const TEXT: &str = r#"
         [[mutant]]
@@ -242,5 +324,38 @@ mod tests {
         assert!(refused(&entry("a", "expect = [\"wrong\"]")).contains("unknown variant"));
         let stray = entry("a", "expect = [\"torn\"]\nrequire = [\"stale\"]");
         assert!(refused(&stray).contains("does not expect"));
+    }
+
+    #[test]
+    fn caught_is_a_mismatch_of_the_right_class() {
+        let mutant = Mutant {
+            name: "m".into(),
+            breaks: "x".into(),
+            expect: [Class::Future].into(),
+            require: [Class::Future].into(),
+            cases: Vec::new(),
+            says: None,
+            ends: Vec::new(),
+            kernels: Vec::new(),
+        };
+        assert!(mutant.is_caught(&result("k", "a", Some("m"), Verdict::Mismatch)));
+        assert!(!mutant.is_caught(&result("k", "a", Some("m"), Verdict::Pass)));
+        let mut stale = result("k", "a", Some("m"), Verdict::Mismatch);
+        stale.classes = [(Class::Stale, 3)].into();
+        assert!(!mutant.is_caught(&stale));
+        let spoken = Mutant {
+            says: Some("a rea".into()),
+            ..mutant.clone()
+        };
+        assert!(spoken.is_caught(&stale));
+        // Wrong blocks seen before a panic do not make the panic a catch.
+        let mut panic = result("k", "a", Some("m"), Verdict::Panic);
+        panic.classes = [(Class::Future, 3)].into();
+        assert!(!mutant.is_caught(&panic));
+        let stops = Mutant {
+            ends: vec![Verdict::Panic],
+            ..mutant
+        };
+        assert!(stops.is_caught(&panic));
     }
 }

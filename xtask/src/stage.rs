@@ -14,7 +14,6 @@ use cowbird_model::{CellResult, Phase, Verdict};
 
 use crate::cli::AccelChoice;
 use crate::guest::GuestPrograms;
-use crate::judge;
 use crate::matrix::Run;
 use crate::mutants::Mutant;
 use crate::output::{self, OutDir};
@@ -168,7 +167,7 @@ impl Stage {
         };
         if let Some(name) = &cell.id.mutant {
             let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
-            let caught = mutant.is_some_and(|mutant| judge::is_caught(mutant, &result));
+            let caught = mutant.is_some_and(|mutant| mutant.is_caught(&result));
             result.caught = Some(caught);
             if caught && let Some(bundle) = &bundle {
                 output::prune_bundle(bundle);

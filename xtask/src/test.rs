@@ -63,6 +63,7 @@ struct Steps {
 /// Runs the command; the value is the exit code.
 pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
+    host::ensure_room(out.path())?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     host::ensure(&catalogue, host::Needs::Everything, args.offline, ui)?;
     let logs = out.path().join("logs");

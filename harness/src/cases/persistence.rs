@@ -50,6 +50,9 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Of files of which each byte is on a new place at first: several times what a small COW file takes.
+const FULL_AFTER_BYTES: u64 = 8 * BURST_BYTES;
+
 /// Time for a small COW file to become full.
 const FULL_LIMIT: Duration = Duration::from_secs(60);
 
@@ -348,7 +351,8 @@ pub(super) async fn cow_full(
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.phase("fill");
     let churn = start(guest, setting, 1).await?;
-    wait_until_full(guest).await?;
+    wait_until_full(guest, &churn).await?;
+    expect_unreadable(guest).await?;
     guest
         .wait_until(&churn, "wrote on", WRITE_LIMIT, |state| {
             state.bytes_written >= 4 * BURST_BYTES
@@ -367,7 +371,18 @@ pub(super) async fn cow_full(
     .await
 }
 
-async fn wait_until_full(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+/// What a failed snapshot shows must be an error.
+async fn expect_unreadable(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    match guest.copy_device(SNAPSHOT, IMAGE).await {
+        Err(CaseError::Failed(_)) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(CaseError::Failed(
+            "the snapshot has failed, and can still be read".to_owned(),
+        )),
+    }
+}
+
+async fn wait_until_full(guest: &mut Driver<'_, '_>, churn: &Workload) -> CaseResult<()> {
     let deadline = Instant::now() + FULL_LIMIT;
     loop {
         let info = guest.info().await?;
@@ -382,6 +397,12 @@ async fn wait_until_full(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
             }
             Some(_) if Instant::now() < deadline => {}
             _ => return Err(vacuous("the COW file did not become full")),
+        }
+        let written = guest.workload(churn).await?.bytes_written;
+        if written > FULL_AFTER_BYTES {
+            return Err(CaseError::Failed(format!(
+                "{written} bytes were written, and the COW file is still not full"
+            )));
         }
         guest.vm().pause(POLL).await?;
     }

@@ -37,12 +37,22 @@ pub struct Remapped {
     pub left_out: usize,
 }
 
-/// Sectors that a volume needs for every block that is written to have a place of its own, and those at
-/// which the recorded places could stay as they are.
+/// The smallest volume on which a workload keeps as much of its shape as on one of `largest` sectors; not
+/// below `smallest`.
 #[must_use]
-pub fn wanted_sectors(workload: &Workload) -> (u64, u64) {
-    let written = Runs::of(workload, |operation| operation.action == Action::Write);
-    (written.blocks() * BLOCK_SECTORS, workload.space_sectors())
+pub fn volume_sectors(workload: &Workload, smallest: u64, largest: u64) -> u64 {
+    let sectors = |runs: Runs| runs.blocks() * BLOCK_SECTORS;
+    let all = sectors(Runs::of(workload, |_| true));
+    let written = sectors(Runs::of(workload, is_write));
+    [all, written]
+        .into_iter()
+        .find(|sectors| *sectors <= largest)
+        .unwrap_or(largest)
+        .max(smallest)
+}
+
+fn is_write(operation: &Operation) -> bool {
+    operation.action == Action::Write
 }
 
 /// Moves a workload onto a volume of so many sectors; without a whole block, onto nothing.
@@ -60,7 +70,7 @@ pub fn remap(workload: &Workload, volume_sectors: u64) -> Remapped {
     let (runs, fit) = if all.blocks() <= volume_blocks {
         (all, Fit::Compacted)
     } else {
-        let written = Runs::of(workload, |operation| operation.action == Action::Write);
+        let written = Runs::of(workload, is_write);
         let fits = written.blocks() <= volume_blocks;
         (written, if fits { Fit::Written } else { Fit::Folded })
     };

@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -145,8 +146,8 @@ pub enum Turn {
 
 /// The state of a replay.
 #[derive(Debug)]
-pub struct Schedule<'a> {
-    operations: &'a [Operation],
+pub struct Schedule {
+    workload: Arc<Workload>,
     instant: Instant,
     /// When each is due after the start, if that matters, ns.
     due: Vec<u64>,
@@ -160,18 +161,17 @@ pub struct Schedule<'a> {
     late_ns: u64,
 }
 
-impl<'a> Schedule<'a> {
+impl Schedule {
     /// The beginning. Times that are given later count from it.
     #[must_use]
-    pub fn new(workload: &'a Workload, timing: Timing, instant: Instant) -> Self {
-        let operations = workload.operations.as_slice();
+    pub fn new(workload: Arc<Workload>, timing: Timing, instant: Instant) -> Self {
         let due = match timing {
             Timing::Fast => Vec::new(),
-            Timing::Scaled(thousandths) => due_times(operations, thousandths),
+            Timing::Scaled(thousandths) => due_times(&workload.operations, thousandths),
         };
         let spread = SPREAD_NS / instant.hold.saturating_sub(instant.from).max(1);
         Self {
-            operations,
+            workload,
             instant,
             due,
             spread_ns: spread.clamp(MIN_SPREAD_PAUSE_NS, MAX_SPREAD_PAUSE_NS),
@@ -185,10 +185,11 @@ impl<'a> Schedule<'a> {
 
     /// What to do at this time.
     pub fn turn(&mut self, now_ns: u64) -> Turn {
-        let Some(operation) = self.operations.get(self.next) else {
+        let operations = &self.workload.operations;
+        let Some(operation) = operations.get(self.next) else {
             return Turn::Over;
         };
-        let waits = |other: &usize| conflict(operation, &self.operations[*other]);
+        let waits = |other: &usize| conflict(operation, &operations[*other]);
         if self.is_held() || self.in_flight.iter().any(waits) {
             return Turn::WaitForOthers;
         }
@@ -205,6 +206,12 @@ impl<'a> Schedule<'a> {
     /// An operation is complete.
     pub fn complete(&mut self, operation: usize) {
         self.in_flight.retain(|other| *other != operation);
+    }
+
+    /// Whether all operations are complete.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.next == self.workload.operations.len() && self.in_flight.is_empty()
     }
 
     /// The snapshot is taken. A recording's pauses go on from here, without those of the waiting.

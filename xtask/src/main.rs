@@ -25,6 +25,7 @@ mod stage;
 mod table;
 mod test;
 mod ui;
+mod workload;
 
 use std::process::ExitCode;
 

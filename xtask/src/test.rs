@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use cowbird_harness::CaseTier;
 use cowbird_images::Catalogue;
 
-use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier};
+use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
 use crate::output::OutDir;
 use crate::select::select;
 use crate::ui::{Ui, print};
@@ -298,6 +298,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
             .map(|name| glob::Pattern::escape(name))
             .collect(),
         case: Vec::new(),
+        workload: WorkloadArgs::default(),
         mutant: Vec::new(),
         seed: None,
         jobs: None,

@@ -4,6 +4,7 @@ use cowbird_model::{Sector, SectorRange};
 
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::HarnessResult;
+use crate::recorded::Replay;
 use crate::verify::CellFiles;
 use crate::vm::command::{Bus, Disk};
 
@@ -196,6 +197,8 @@ impl Layout {
 pub(crate) struct Setting {
     pub(super) layout: Layout,
     pub(super) seed: u64,
+    /// The recorded workload, if there is one.
+    pub(super) replay: Option<Replay>,
 }
 
 impl Setting {

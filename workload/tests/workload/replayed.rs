@@ -1,5 +1,7 @@
 //! The order and the times in which a workload is replayed.
 
+use std::sync::Arc;
+
 use cowbird_workload::schedule::MAX_PAUSE_NS;
 use cowbird_workload::{
     Action, Builder, Extent, Flags, Instant, Operation, Schedule, Timing, Turn, Workload,
@@ -16,7 +18,7 @@ const WHOLE: Instant = Instant {
 /// A replay by so many threads on a device that completes in any order: what was issued, and when each
 /// was complete, as places in that order.
 fn simulate(workload: &Workload, threads: usize, choices: &[usize]) -> Vec<(usize, usize)> {
-    let mut schedule = Schedule::new(workload, Timing::Fast, WHOLE);
+    let mut schedule = Schedule::new(Arc::new(workload.clone()), Timing::Fast, WHOLE);
     let (mut issued, mut in_flight) = (Vec::new(), Vec::<usize>::new());
     let mut choices = choices.iter().cycle();
     loop {
@@ -30,7 +32,10 @@ fn simulate(workload: &Workload, threads: usize, choices: &[usize]) -> Vec<(usiz
                 issued.push((at, usize::MAX));
             }
             Turn::WaitUntil(_) => panic!("there is nothing to wait for"),
-            Turn::Over if in_flight.is_empty() => return issued,
+            Turn::Over if in_flight.is_empty() => {
+                assert!(schedule.is_done());
+                return issued;
+            }
             Turn::WaitForOthers | Turn::Over => {
                 let choice = choices.next().expect("they go round") % in_flight.len();
                 let done = in_flight.swap_remove(choice);
@@ -84,7 +89,7 @@ fn writes(pauses: &[u64]) -> Workload {
 }
 
 /// When each operation is issued if the device is infinitely fast.
-fn times(schedule: &mut Schedule<'_>, mut now: u64) -> Vec<u64> {
+fn times(schedule: &mut Schedule, mut now: u64) -> Vec<u64> {
     let mut times = Vec::new();
     loop {
         match schedule.turn(now) {
@@ -106,7 +111,10 @@ fn pauses_are_kept_scaled_and_bounded() {
     let workload = writes(&[0, 1000, 10 * MAX_PAUSE_NS, 10]);
     let of = |timing: &str| {
         let timing = timing.parse().expect("a timing");
-        times(&mut Schedule::new(&workload, timing, WHOLE), 0)
+        times(
+            &mut Schedule::new(Arc::new(workload.clone()), timing, WHOLE),
+            0,
+        )
     };
     assert_eq!(of("fast"), [0, 0, 0, 0]);
     let long = 1000 + MAX_PAUSE_NS;
@@ -146,7 +154,7 @@ fn operations_wait_for_the_snapshot() {
     let instant = Instant::after_percent(&workload, 34).expect("it has a middle");
     assert_eq!(instant, Instant { from: 4, hold: 8 });
     for timing in [Timing::Fast, Timing::Scaled(1000)] {
-        let mut schedule = Schedule::new(&workload, timing, instant);
+        let mut schedule = Schedule::new(Arc::new(workload.clone()), timing, instant);
         let before = times(&mut schedule, 0);
         assert_eq!(before.len(), 8);
         assert!(before[3] < 1000 && before[7] > 100_000_000, "{before:?}");

@@ -59,11 +59,12 @@ pub fn run(options: &Options) -> Result<Outcome> {
         disks.take(record);
         Ok(())
     })?;
-    let device = match &options.device {
+    let meta = overview.meta.as_ref();
+    let recorded = meta.and_then(|meta| meta.filter.as_ref());
+    let device = match options.device.as_ref().or(recorded) {
         Some(name) => devices::find_in(overview.devices(), name)?,
         None => disks.only(&overview)?,
     };
-    let meta = overview.meta.as_ref();
     let mut collector = Collector::new(device, meta.and_then(|meta| meta.fingerprint_grid));
     read(&options.file, |record| {
         collector.take(record);

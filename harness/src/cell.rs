@@ -84,7 +84,7 @@ async fn attempt(
     if let Some(recorded) = &recorded {
         findings.notes.clone_from(&recorded.notes);
     }
-    prepare(plan, case, &setting, recorded, &files).await?;
+    prepare(plan, case, &setting, recorded.clone(), &files).await?;
 
     clock.enter("boot");
     let machine = Machine::new(plan, setting.layout(), files.clone());
@@ -109,7 +109,17 @@ async fn attempt(
     let observations = findings.record.observations.clone();
 
     clock.enter("verify");
-    let judgement = in_background(move || verify::judge(&files, &evidence, &observations)).await?;
+    let origin = setting.layout().origin();
+    let judgement = in_background(move || {
+        let mut judgement = verify::judge(&files, &evidence, &observations)?;
+        if let (Some(recorded), Evidence::Snapshot(evidence)) = (recorded, &evidence)
+            && evidence.replayed
+        {
+            judgement.faults.extend(recorded.check(&files, origin)?);
+        }
+        Ok(judgement)
+    })
+    .await?;
     Ok(weigh(judgement, findings))
 }
 

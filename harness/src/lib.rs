@@ -24,6 +24,7 @@ pub mod plan;
 pub mod power;
 pub mod power_cuts;
 pub mod recorded;
+mod replayed;
 pub mod verify;
 pub mod vm;
 

@@ -1,15 +1,19 @@
 //! A recorded workload on its way into a cell: cut to what a cell can do, moved onto a volume, and with a
 //! place for the snapshot. What is decided here depends on the workload, the plan and the seed alone.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use cowbird_proto::rng::Rng;
 use cowbird_workload::{Fit, Instant, Remapped, Timing, Workload, remap};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Partition;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::WORKLOAD;
+use crate::replayed;
+use crate::verify::CellFiles;
 
 /// Name of the workload in the work folder and in a bundle: cut, but at the recorded places.
 pub const WORKLOAD_FILE: &str = "workload.cbw";
@@ -68,6 +72,7 @@ pub(crate) struct Recorded {
     pub(crate) notes: Vec<String>,
     cut: Workload,
     moved: Workload,
+    seed: u64,
 }
 
 impl Recorded {
@@ -107,6 +112,7 @@ impl Recorded {
             },
             cut: workload,
             moved: moved.workload,
+            seed,
         })
     }
 
@@ -118,6 +124,25 @@ impl Recorded {
             fs::write(&path, workload.encode()).on("write", &path)?;
         }
         Ok((WORKLOAD.to_owned(), dir.join(MOVED_FILE)))
+    }
+}
+
+impl Recorded {
+    /// Compares the origin after the last operation with what they wrote; gives what is wrong.
+    pub(crate) fn check(
+        &self,
+        files: &CellFiles,
+        origin: Partition,
+    ) -> HarnessResult<Option<String>> {
+        let read = |path: PathBuf| {
+            let mut content = vec![0; origin.length_bytes() as usize];
+            let file = File::open(&path).on("open", &path)?;
+            file.read_exact_at(&mut content, origin.offset_bytes())
+                .on("read", &path)?;
+            Ok(content)
+        };
+        let (before, after) = (read(files.base())?, read(files.origin())?);
+        Ok(replayed::fault(&self.moved, self.seed, before, &after))
     }
 }
 

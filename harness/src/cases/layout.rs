@@ -126,6 +126,11 @@ impl Layout {
         }
     }
 
+    /// The first partition, which the writers write.
+    pub(crate) fn origin(&self) -> Partition {
+        self.origin
+    }
+
     /// What the snapshot is taken of.
     pub(super) fn snapshot_origin(&self) -> Partition {
         if self.whole_disk {

@@ -1,5 +1,6 @@
 //! A recorded workload, replayed on the raw volume across the snapshot instant and while the snapshot is
-//! copied. Readers of the snapshot chase some of its writes.
+//! copied. Readers of the snapshot chase some of its writes. When all of it was replayed, the origin itself
+//! must end with what the operations wrote, in their order.
 //!
 //! Verdicts are those of every case: by the witness of this run. The recording is only what is done, so that
 //! one that is not complete judges nothing wrongly; the notes of the cell say that it is not.
@@ -95,6 +96,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.remove_module().await?;
     Ok(Evidence::Snapshot(SnapshotEvidence {
         differing_reads: end.differing_reads,
+        replayed: end.finished,
         ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }

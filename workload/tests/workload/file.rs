@@ -93,6 +93,40 @@ fn version_1_is_for_ever() {
     assert_eq!(Workload::decode(&with_body(&body)), Ok(example()));
 }
 
+/// Goal: a real recording stays readable. Method: that of fio which `cargo xtask test` replays.
+#[test]
+fn the_recording_of_fio_is_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fio.cbw");
+    let workload = Workload::decode(&std::fs::read(path).expect("it is there"));
+    let workload = workload.expect("it is intact");
+    assert_eq!(workload.source(), "a trace of loop0");
+    assert!(workload.doubts().is_empty());
+    let count = |action| {
+        let operations = workload.operations().iter();
+        operations
+            .filter(|operation| operation.action == action)
+            .count()
+    };
+    assert_eq!(Action::ALL.map(count), FIO_ACTIONS);
+    let contents: Vec<Content> = workload
+        .operations()
+        .iter()
+        .flat_map(|operation| operation.contents.iter().copied())
+        .collect();
+    let known = |content: &&Content| matches!(content, Content::Known(_));
+    let distinct: std::collections::HashSet<&Content> = contents.iter().filter(known).collect();
+    let known = contents.iter().filter(known).count();
+    assert_eq!(
+        (contents.len(), contents.len() - known),
+        (6484, 80),
+        "zeros"
+    );
+    assert_eq!(known - distinct.len(), 160, "alike");
+}
+
+/// Reads, writes, flushes, discards and write-zeroes of the recording.
+const FIO_ACTIONS: [usize; 5] = [201, 1279, 31, 20, 0];
+
 #[test]
 fn every_refusal_says_what_to_do() {
     let good = example().encode();

@@ -1,9 +1,7 @@
 //! What was done to another device once, done again to this one.
 //!
 //! Some threads take the operations in turn, so that as many are in flight; [`Schedule`] says which may be
-//! issued. Half of the threads are chased by readers of the snapshot. What is written describes itself:
-//! where the recording knows contents, a sector says which content it belongs to and which part of it is
-//! there, so that blocks that were alike are alike; otherwise it says which operation wrote it.
+//! issued. Half of the threads are chased by readers of the snapshot. [`fill`] says what is written.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,8 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{Operation as Journalled, RecordedSpec, WriteMode};
-use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
-use cowbird_workload::{Action, Content, Extent, Flags, Operation, Schedule, Turn, Workload};
+use cowbird_proto::recorded::{IDENTITY, fill};
+use cowbird_proto::sector::SECTOR_BYTES;
+use cowbird_workload::{Action, Extent, Flags, Operation, Schedule, Turn, Workload};
 
 use super::chaser::Chaser;
 use super::journal::Scribe;
@@ -22,13 +21,6 @@ use super::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::open_direct;
 use crate::sys::{self, DirectBuffer};
-
-/// Identity in sectors of which nothing is known but the operation: the generation, from 1.
-const IDENTITY: u64 = 0x4EC0;
-
-/// Identity in sectors of a known content: its number is the generation, from 1, and the sector counts
-/// from the start of the content.
-const CONTENT_IDENTITY: u64 = 0xC047;
 
 /// Operations in flight.
 const THREADS: u32 = 8;
@@ -231,34 +223,6 @@ fn parts(extent: Extent) -> impl Iterator<Item = Extent> {
     })
 }
 
-/// What a part of a write contains.
-fn fill(operation: &Operation, at: usize, seed: u64, part: Extent, out: &mut [u8]) {
-    for (index, piece) in operation.extent.pieces().enumerate() {
-        if !piece.overlaps(&part) {
-            continue;
-        }
-        let offset = (piece.offset_bytes() - part.offset_bytes()) as usize;
-        let out = &mut out[offset..offset + piece.length_bytes() as usize];
-        let identity = |identity, sector, generation| SectorIdentity {
-            identity,
-            sector,
-            generation,
-            seed,
-            writer: 0,
-        };
-        let known = operation.contents.get(index);
-        match known.copied().unwrap_or(Content::Unknown) {
-            Content::Zeroes => out.fill(0),
-            Content::Unknown => {
-                sector::fill(identity(IDENTITY, piece.start.0, at as u64 + 1), out);
-            }
-            Content::Known(number) => {
-                sector::fill(identity(CONTENT_IDENTITY, 0, u64::from(number) + 1), out);
-            }
-        }
-    }
-}
-
 fn journalled(write: &Operation, at: usize) -> Journalled {
     let mode = match (
         write.flags.has(Flags::FUA),
@@ -280,7 +244,7 @@ fn journalled(write: &Operation, at: usize) -> Journalled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cowbird_workload::Builder;
+    use cowbird_workload::{Builder, Content};
 
     /// Goal: equal contents are equal bytes wherever they are and however the write is cut into parts,
     /// all others differ. Method: one write of 2 MiB that begins inside a block, in parts and block by block.

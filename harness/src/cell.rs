@@ -15,6 +15,7 @@ use crate::kernel_log::{find_leak, find_splat, split_at_module};
 use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
+use crate::recorded::Recorded;
 use crate::verify::{self, CellFiles, Evidence, Judgement};
 use crate::vm::{CallError, End};
 
@@ -73,13 +74,17 @@ async fn attempt(
     findings: &mut Findings,
 ) -> CaseResult<Judged> {
     let case = find_case(plan)?;
-    let setting = case.setting(plan.seed);
+    clock.enter("prepare");
+    let recorded = load_workload(plan).await?;
+    let setting = case.setting(plan.seed, recorded.as_ref().map(|recorded| recorded.replay));
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };
 
-    clock.enter("prepare");
-    prepare(plan, case, &setting, &files).await?;
+    if let Some(recorded) = &recorded {
+        findings.notes.clone_from(&recorded.notes);
+    }
+    prepare(plan, case, &setting, recorded.clone(), &files).await?;
 
     clock.enter("boot");
     let machine = Machine::new(plan, setting.layout(), files.clone());
@@ -91,7 +96,7 @@ async fn attempt(
     let mut driver = Driver::new(vm, machine, clock);
     let acted = act(&mut driver, case, &setting, findings).await;
     findings.info = driver.info.take();
-    findings.notes = std::mem::take(&mut driver.notes);
+    findings.notes.append(&mut driver.notes);
     findings.record = std::mem::take(&mut driver.earlier.record);
     findings.record.append(driver.vm.take_record());
     driver.vm.stop().await;
@@ -104,7 +109,17 @@ async fn attempt(
     let observations = findings.record.observations.clone();
 
     clock.enter("verify");
-    let judgement = in_background(move || verify::judge(&files, &evidence, &observations)).await?;
+    let origin = setting.layout().origin();
+    let judgement = in_background(move || {
+        let mut judgement = verify::judge(&files, &evidence, &observations)?;
+        if let (Some(recorded), Evidence::Snapshot(evidence)) = (recorded, &evidence)
+            && evidence.replayed
+        {
+            judgement.faults.extend(recorded.check(&files, origin)?);
+        }
+        Ok(judgement)
+    })
+    .await?;
     Ok(weigh(judgement, findings))
 }
 
@@ -197,10 +212,21 @@ pub(crate) fn cowbird_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
     ]
 }
 
+async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
+    let (workload, seed) = (plan.workload.clone(), plan.seed);
+    in_background(move || {
+        workload
+            .map(|workload| Recorded::load(&workload, seed))
+            .transpose()
+    })
+    .await
+}
+
 async fn prepare(
     plan: &CellPlan,
     case: &CaseInfo,
     setting: &Setting,
+    recorded: Option<Recorded>,
     files: &CellFiles,
 ) -> HarnessResult<()> {
     let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer);
@@ -215,6 +241,9 @@ async fn prepare(
         if uses_tracer {
             programs.push((TRACER.to_owned(), plan.tracer.clone()));
             programs.push((TRACER_TRIAL.to_owned(), plan.tracer_trial.clone()));
+        }
+        if let Some(recorded) = recorded {
+            programs.push(recorded.write(&plan.work_dir)?);
         }
         let contents = Contents {
             guest_init: &plan.guest_init,

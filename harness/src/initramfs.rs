@@ -26,6 +26,9 @@ pub const TRACER: &str = "/bin/cowbird-trace";
 /// Where the tracer's trial is in the guest.
 pub const TRACER_TRIAL: &str = "/bin/trial";
 
+/// Where a recorded workload is in the guest.
+pub const WORKLOAD: &str = "/workload.cbw";
+
 /// Base archives kept in memory; a matrix has few kernels, each archive some 10 MB.
 const MAX_CACHED_BASES: usize = 8;
 

@@ -23,6 +23,8 @@ mod machine;
 pub mod plan;
 pub mod power;
 pub mod power_cuts;
+pub mod recorded;
+mod replayed;
 pub mod verify;
 pub mod vm;
 
@@ -31,3 +33,4 @@ pub use cases::{CaseInfo, CaseTier, cases};
 pub use cell::run_cell;
 pub use limits::Limits;
 pub use plan::{CellOutcome, CellPlan, CellProgress};
+pub use recorded::WorkloadPlan;

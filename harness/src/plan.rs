@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accel::Accel;
 use crate::limits::Limits;
+use crate::recorded::WorkloadPlan;
 
 /// Virtual CPUs of a guest unless the plan says otherwise. Two: a race needs two.
 pub const DEFAULT_CPUS: u32 = 2;
@@ -39,6 +40,9 @@ pub struct CellPlan {
     pub tracer_trial: PathBuf,
     /// Name of the case.
     pub case: String,
+    /// The recorded workload, for the case that replays one.
+    #[serde(default)]
+    pub workload: Option<WorkloadPlan>,
     /// Name of the fault that the module was built with.
     pub mutant: Option<String>,
     /// Seed of everything random.

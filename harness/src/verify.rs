@@ -141,6 +141,8 @@ pub struct SnapshotEvidence {
     pub expected_log: Option<&'static str>,
     /// Blocks of the origin that the tracer calls wrong, if it was asked.
     pub traced: Option<BTreeSet<u64>>,
+    /// Whether a recorded workload was replayed to its end, so that it is known what the origin ends with.
+    pub replayed: bool,
 }
 
 impl SnapshotEvidence {
@@ -159,6 +161,7 @@ impl SnapshotEvidence {
             mirrored: false,
             expected_log: None,
             traced: None,
+            replayed: false,
         }
     }
 }

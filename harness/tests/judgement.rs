@@ -86,6 +86,7 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         }],
         differing_reads: 0,
         traced: None,
+        replayed: false,
         maps: Vec::new(),
         encrypted: false,
         mirrored: false,

@@ -3,7 +3,7 @@
 //!
 //! [`format`] is the trace file, [`event`] what it holds, [`kernel`] how an event of one kernel
 //! becomes one that means the same on all; [`verify`] and [`report`] judge and draw what was
-//! recorded. These need no kernel. [`probes`] loads the BPF programs and [`record`] writes what they
+//! recorded; [`workload`] makes of it what can be replayed. These need no kernel. [`probes`] loads the BPF programs and [`record`] writes what they
 //! send.
 
 pub mod btf;
@@ -17,3 +17,4 @@ pub mod record;
 pub mod report;
 pub mod top;
 pub mod verify;
+pub mod workload;

@@ -25,7 +25,7 @@ enum Command {
     Record(record::Options),
     /// Show in a terminal what is going on
     Top(top::Options),
-    /// Convert a trace for other programs: JSON lines, CSV, fio, Perfetto
+    /// Convert a trace for other programs: JSON lines, CSV, fio, Perfetto, a workload to replay
     Export(export::Options),
     /// Print the life of one 4 KiB block of a device
     Block(block::Options),

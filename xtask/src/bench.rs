@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchResult, Compared, Mode, run_bench};
 use serde::Serialize;
 
-use crate::cli::{BenchArgs, MatrixArgs, Tier};
+use crate::cli::{BenchArgs, MatrixArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};
 use crate::stage::Stage;
 use crate::ui::{Ui, print};
@@ -44,6 +44,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         tier: Tier::Quick,
         kernel: args.kernel.clone(),
         case: vec![CASE.to_owned()],
+        workload: WorkloadArgs::default(),
         mutant: Vec::new(),
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cowbird_workload::Timing;
 
 use crate::plan::Shard;
 
@@ -83,6 +84,8 @@ pub struct MatrixArgs {
     /// Only cases that match; may be given several times; overrides the tier for cases
     #[arg(long, value_name = "GLOB")]
     pub case: Vec<String>,
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
     /// Run a mutant, or all of them, instead of the module as it is; may be given several times. A
     /// mutant is caught on a kernel when at least one of its cells there sees the fault it was built with
     #[arg(long, value_name = "NAME|all")]
@@ -108,6 +111,27 @@ pub struct MatrixArgs {
     /// Print the results as JSON on standard output, everything else on standard error
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is replayed, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WorkloadArgs {
+    /// Replay what was recorded on some device, instead of a case: a trace or workload of cowbird-trace,
+    /// the text of blkparse, or an iolog of fio
+    #[arg(long, value_name = "FILE", conflicts_with = "case")]
+    pub workload: Option<PathBuf>,
+    /// How fast the workload is replayed: fast, kept (with the recorded pauses), or scaled:X (with pauses X
+    /// times as long)
+    #[arg(
+        long,
+        value_name = "TIMING",
+        default_value = "fast",
+        requires = "workload"
+    )]
+    pub timing: Timing,
+    /// Take the snapshot after so many percent of the workload's changes; by default the seed decides
+    #[arg(long, value_name = "PERCENT", requires = "workload", value_parser = clap::value_parser!(u32).range(1..100))]
+    pub snapshot_at: Option<u32>,
 }
 
 /// Arguments of `test`.

@@ -26,6 +26,7 @@ mod stage;
 mod table;
 mod test;
 mod ui;
+mod workload;
 
 use std::process::ExitCode;
 

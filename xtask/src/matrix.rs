@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use cowbird_harness::cases::recorded_case;
 use cowbird_harness::{CellPlan, cases};
 use cowbird_images::Catalogue;
 use cowbird_model::RunResults;
@@ -20,6 +21,7 @@ use crate::runner;
 use crate::select::select;
 use crate::stage::Stage;
 use crate::ui::{Ui, print};
+use crate::workload::Wanted;
 use crate::{host, repo, table};
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.
@@ -29,6 +31,8 @@ pub struct Run {
     pub catalogue: Catalogue,
     /// The cells.
     pub cells: Vec<PlannedCell>,
+    /// What the cells replay, if they do.
+    pub workload: Option<Wanted>,
     /// The mutants among them.
     pub mutants: Vec<Mutant>,
     /// The seed of the run.
@@ -71,7 +75,12 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         &select(&catalogue.kernels, &args.kernel, args.tier)?,
         |kernel| &kernel.name,
     );
-    let mut chosen_cases = names(&select(cases(), &args.case, args.tier)?, |case| case.name);
+    let workload = Wanted::check(&args.workload)?;
+    let named = !args.case.is_empty() || workload.is_some();
+    let mut chosen_cases = match &workload {
+        Some(_) => vec![recorded_case().name.to_owned()],
+        None => names(&select(cases(), &args.case, args.tier)?, |case| case.name),
+    };
     let known = mutants::load(&root)?;
     let mutants: Vec<Mutant> = mutants::select(&known, &args.mutant)?
         .into_iter()
@@ -84,7 +93,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     };
     let mutant_names = names(&mutants, |mutant| &mutant.name);
     let tier_cases = chosen_cases.clone();
-    if args.case.is_empty() {
+    if !named {
         let wanted = |case: &&str| {
             let in_tier = tier_cases.iter().any(|name| name == case);
             let tried = mutants.iter().any(|mutant| mutant.is_for(case, in_tier));
@@ -101,7 +110,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         let in_tier = tier_cases.contains(&cell.id.case);
         mutant.is_none_or(|mutant| {
             mutant.concerns(&cell.id.kernel)
-                && (!args.case.is_empty() || mutant.is_for(&cell.id.case, in_tier))
+                && (named || mutant.is_for(&cell.id.case, in_tier))
         })
     });
     let durations = Durations::load(&root)?;
@@ -117,6 +126,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     Ok(Run {
         catalogue,
         cells,
+        workload,
         mutants,
         seed,
         shard,

@@ -3,13 +3,15 @@
 //! A bundle's plan names the cell; kernel, module and guest programs are prepared afresh, so that a
 //! fix can be tried on the cell that failed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::bundle::read_plan;
-use cowbird_harness::{Accel, CellPlan};
+use cowbird_harness::recorded::WORKLOAD_FILE;
+use cowbird_harness::{Accel, CellPlan, WorkloadPlan};
 
-use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier};
+use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};
 use crate::plan::{CellId, PlannedCell};
 use crate::ui::Ui;
@@ -43,10 +45,18 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         Accel::Kvm => AccelChoice::Kvm,
         Accel::Tcg => AccelChoice::Tcg,
     });
+    let (case, workload) = match &plan.workload {
+        None => (
+            vec![glob::Pattern::escape(&plan.case)],
+            WorkloadArgs::default(),
+        ),
+        Some(workload) => (Vec::new(), workload_of(&args.bundle, workload)),
+    };
     let mut run = matrix::check(&MatrixArgs {
         tier: Tier::Full,
         kernel: vec![glob::Pattern::escape(&plan.kernel_name)],
-        case: vec![glob::Pattern::escape(&plan.case)],
+        case,
+        workload,
         mutant: plan.mutant.iter().cloned().collect(),
         seed: Some(plan.seed),
         jobs: Some(1),
@@ -67,4 +77,13 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         seed: plan.seed,
     }];
     Ok(run)
+}
+
+/// The workload of a bundle: the file that the plan names was the run's, and is gone with it.
+fn workload_of(bundle: &Path, plan: &WorkloadPlan) -> WorkloadArgs {
+    WorkloadArgs {
+        workload: Some(bundle.join(WORKLOAD_FILE)),
+        timing: plan.timing,
+        snapshot_at: plan.snapshot_at_percent,
+    }
 }

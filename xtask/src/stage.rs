@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use cowbird_harness::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use cowbird_harness::{
-    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, cases, probe_accel,
+    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, WorkloadPlan, cases,
+    probe_accel,
 };
 use cowbird_images::KernelSpec;
 use cowbird_model::{CellResult, Phase, Verdict};
@@ -46,6 +47,7 @@ pub struct Stage {
     scratch: PathBuf,
     out: OutDir,
     mutants: Vec<Mutant>,
+    workload: Option<WorkloadPlan>,
     ui: Arc<Ui>,
 }
 
@@ -58,6 +60,9 @@ impl Stage {
         scratch: &Path,
         ui: &Arc<Ui>,
     ) -> Result<Self> {
+        let workload = run.workload.as_ref();
+        let workload = workload.map(|wanted| wanted.stage(guest, scratch, ui));
+        let workload = workload.transpose()?;
         let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
         let ready = prepare::prepare(&store, wanted(run)).await;
         let accel = choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?;
@@ -72,6 +77,7 @@ impl Stage {
             scratch: scratch.to_owned(),
             out: run.out.clone(),
             mutants: run.mutants.clone(),
+            workload,
             ui: Arc::clone(ui),
         })
     }
@@ -130,6 +136,7 @@ impl Stage {
             tracer: self.guest.tracer.clone(),
             tracer_trial: self.guest.tracer_trial.clone(),
             case: cell.id.case.clone(),
+            workload: self.workload.clone(),
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,
             accel: self.accel,
@@ -199,8 +206,8 @@ fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
         if !mutants.contains(&cell.id.mutant) {
             mutants.push(cell.id.mutant.clone());
         }
-        let case = cases().iter().find(|case| case.name == cell.id.case);
-        let needs = case.map_or(&[][..], |case: &CaseInfo| case.needs_modules);
+        let needs =
+            cases::find(&cell.id.case).map_or(&[][..], |case: &CaseInfo| case.needs_modules);
         let needs = needs.iter().map(ToString::to_string).collect();
         modules.insert(cell.id.case.clone(), needs);
     }

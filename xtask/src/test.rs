@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use cowbird_harness::CaseTier;
 use cowbird_images::Catalogue;
 
-use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier};
+use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
 use crate::output::OutDir;
 use crate::select::select;
 use crate::ui::{Ui, print};
@@ -20,6 +20,13 @@ use crate::{gen_abi, host, matrix, mutants, repo, table};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
+
+/// A recording of fio on a loop device, with fingerprints: writes of 512 bytes to 64 KiB in two threads, blocks
+/// that are alike, zeros, FUA, flushes and discards.
+const RECORDING: &str = "workload/fixtures/fio.cbw";
+
+/// The mutant that its replay must catch.
+const RECORDING_MUTANT: &str = "no-revalidate";
 
 /// What became of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,7 +154,7 @@ impl Steps {
     }
 
     /// The smoke matrices: all quick kernels with the module as it is, the daily cases on the oldest of
-    /// them, and the mutants that the quick cases catch on the oldest and the newest. All mutants, each
+    /// them, and on the oldest and the newest a recorded workload and the mutants that the quick cases catch. All mutants, each
     /// with the cases that it has of its own, and the daily cases on all kernels are for a daily run.
     fn matrices(&mut self, out: &Path, kernels: &[&str], quick_mutants: &[String]) {
         self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
@@ -168,6 +175,13 @@ impl Steps {
             .map(|case| glob::Pattern::escape(case.name))
             .collect();
         self.matrix("daily cases", &args);
+        let mut args = matrix_args(out.join("recorded"), &ends, self.offline);
+        args.workload.workload = Some(repo::root().join(RECORDING));
+        self.matrix("recorded workload", &args);
+        // Early, so that many blocks are overwritten for the first time behind it: that is when it is seen.
+        args.workload.snapshot_at = Some(20);
+        args.mutant = vec![RECORDING_MUTANT.to_owned()];
+        self.matrix("its mutant", &args);
         let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
         args.mutant = quick_mutants.to_vec();
         self.matrix("mutants", &args);
@@ -299,6 +313,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
             .map(|name| glob::Pattern::escape(name))
             .collect(),
         case: Vec::new(),
+        workload: WorkloadArgs::default(),
         mutant: Vec::new(),
         seed: None,
         jobs: None,

@@ -6,10 +6,12 @@
 //! [events](message::Event) whenever it has some.
 //!
 //! Also here, because a writer in the guest and a reader on the host must not drift apart: the
-//! [seeded random numbers](rng) and the [self-describing sectors](sector) of the workloads.
+//! [seeded random numbers](rng), the [self-describing sectors](sector) of the workloads, and what a
+//! [recorded] workload writes.
 
 pub mod frame;
 pub mod message;
+pub mod recorded;
 pub mod rng;
 pub mod sector;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cowbird_workload::{Instant, Timing};
 use serde::{Deserialize, Serialize};
 
 /// Number of a request, chosen by the host, returned with the answer.
@@ -555,6 +556,23 @@ pub enum WorkloadSpec {
     Kinds(KindsSpec),
     /// Writes that a cgroup's limit delays.
     Throttled(ThrottledSpec),
+    /// What was done to another device once.
+    Recorded(RecordedSpec),
+}
+
+/// Parameters of the recorded workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedSpec {
+    /// Block device.
+    pub device: String,
+    /// The workload file, already moved onto a device of this size.
+    pub file: String,
+    /// Seed.
+    pub seed: u64,
+    /// How fast it is replayed.
+    pub timing: Timing,
+    /// Where in it the snapshot is taken.
+    pub instant: Instant,
 }
 
 /// Parameters of the workload of all kinds of write.

@@ -4,6 +4,7 @@ use cowbird_model::{Sector, SectorRange};
 
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::HarnessResult;
+use crate::recorded::Replay;
 use crate::verify::CellFiles;
 use crate::vm::command::{Bus, Disk};
 
@@ -125,6 +126,11 @@ impl Layout {
         }
     }
 
+    /// The first partition, which the writers write.
+    pub(crate) fn origin(&self) -> Partition {
+        self.origin
+    }
+
     /// What the snapshot is taken of.
     pub(super) fn snapshot_origin(&self) -> Partition {
         if self.whole_disk {
@@ -196,6 +202,8 @@ impl Layout {
 pub(crate) struct Setting {
     pub(super) layout: Layout,
     pub(super) seed: u64,
+    /// The recorded workload, if there is one.
+    pub(super) replay: Option<Replay>,
 }
 
 impl Setting {

@@ -10,6 +10,7 @@ mod layout;
 mod persistence;
 mod power_cuts;
 mod raw_writers;
+mod recorded;
 mod refusals;
 mod self_test;
 mod series;
@@ -25,6 +26,7 @@ use cowbird_proto::message::StackKind;
 use serde::Serialize;
 
 use crate::driver::{CaseResult, Driver};
+use crate::recorded::Replay;
 use crate::verify::Evidence;
 use crate::vm::command::Bus;
 pub(crate) use layout::{Layout, Setting};
@@ -82,11 +84,12 @@ pub struct CaseInfo {
 }
 
 impl CaseInfo {
-    /// What is on the disks.
-    pub(crate) fn setting(&self, seed: u64) -> Setting {
+    /// What is on the disks: with a recorded workload, the volume that it needs.
+    pub(crate) fn setting(&self, seed: u64, replay: Option<Replay>) -> Setting {
         Setting {
-            layout: (self.layout)(),
+            layout: replay.as_ref().map_or_else(self.layout, recorded::layout),
             seed,
+            replay,
         }
     }
 
@@ -455,6 +458,16 @@ static CASES: [CaseInfo; 38] = [
     )),
 ];
 
+/// The case of a recorded workload. Without one there is nothing to do, so it belongs to no tier.
+static RECORDED: CaseInfo = case(
+    "recorded",
+    "a recorded workload, replayed across the snapshot instant and while the snapshot is copied",
+    CaseTier::Full,
+    &GUEST_MODULES,
+    || Layout::bare(0),
+    |driver, setting| Box::pin(recorded::act(driver, setting)),
+);
+
 /// All cases.
 #[must_use]
 pub fn cases() -> &'static [CaseInfo] {
@@ -467,7 +480,14 @@ pub fn find(name: &str) -> Option<&'static CaseInfo> {
     CASES
         .iter()
         .chain(&self_test::CASES)
+        .chain([&RECORDED])
         .find(|case| case.name == name)
+}
+
+/// The case that replays a recorded workload. It belongs to no matrix without one.
+#[must_use]
+pub fn recorded_case() -> &'static CaseInfo {
+    &RECORDED
 }
 
 /// Cases that put the harness itself on trial. They need no module, and belong to no matrix.

@@ -221,6 +221,18 @@ impl Recording {
     }
 }
 
+/// What the program writes to standard output when all is well with a file.
+pub fn output_of(arguments: &[&str], file: &Path) -> Vec<u8> {
+    let output = Command::new(PROGRAM)
+        .args(arguments)
+        .arg(file)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    output.stdout
+}
+
 /// Runs the program without any privilege; gives its exit status and all that it printed.
 pub fn run_as_nobody(arguments: &[&str]) -> (Option<i32>, String) {
     // The build directory may be closed to others.

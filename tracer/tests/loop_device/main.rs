@@ -25,7 +25,7 @@ mod machine;
 use machine::{Loop, Recording, Trace, Workload};
 
 /// Name and body of each test.
-const TESTS: [(&str, fn()); 6] = [
+const TESTS: [(&str, fn()); 7] = [
     (
         "every_write_is_seen_at_every_stage",
         every_write_is_seen_at_every_stage,
@@ -35,6 +35,10 @@ const TESTS: [(&str, fn()); 6] = [
         forced_drops_are_counted_exactly,
     ),
     ("a_partition_is_kept_apart", a_partition_is_kept_apart),
+    (
+        "a_workload_has_every_write_and_what_was_alike",
+        a_workload_has_every_write_and_what_was_alike,
+    ),
     (
         "a_trace_cut_anywhere_still_reads",
         a_trace_cut_anywhere_still_reads,
@@ -186,6 +190,47 @@ fn a_partition_is_kept_apart() {
     let footer = trace.footer.as_ref().unwrap();
     assert_status_tells(status, footer);
     assert_sees_each_block_once(&trace, &inside, missing_completions(footer));
+}
+
+/// The recording of a partition, as a workload: every write once, at its place on the partition, and what one
+/// writer wrote is alike, what two wrote is not.
+fn a_workload_has_every_write_and_what_was_alike() {
+    let device = Loop::create_partitioned();
+    let recording = Recording::start(&device.partition(), &["--fingerprints"]);
+    let inside = Workload {
+        writers: 3,
+        writes_each: 200,
+        first_block: Loop::PARTITION_SECTOR / 8,
+    };
+    inside.run(&device.path);
+    let file = recording.file();
+    let (status, _) = recording.stop();
+    assert_eq!(status, Some(0));
+    let arguments = ["export", "--format", "workload"];
+    let workload = machine::output_of(&arguments, file.path());
+    let workload = cowbird_workload::Workload::decode(&workload).unwrap();
+    let mut found: Vec<(u64, cowbird_workload::Content)> = workload
+        .operations()
+        .iter()
+        .map(|write| {
+            assert_eq!(write.action, cowbird_workload::Action::Write);
+            assert_eq!((write.extent.sectors, write.contents.len()), (8, 1));
+            (write.extent.start.0 / 8, write.contents[0])
+        })
+        .collect();
+    found.sort_unstable_by_key(|(block, _)| *block);
+    let blocks: Vec<u64> = found.iter().map(|(block, _)| *block).collect();
+    let expected: Vec<u64> = (0..inside.writers * inside.writes_each)
+        .map(|index| 2 * index)
+        .collect();
+    assert_eq!(blocks, expected);
+    let contents: Vec<_> = found.iter().map(|(_, content)| *content).collect();
+    let (first, rest) = contents.split_at(inside.writers as usize);
+    for (writer, content) in first.iter().enumerate() {
+        assert!(matches!(content, cowbird_workload::Content::Known(_)));
+        assert!(!first[..writer].contains(content), "{first:?}");
+    }
+    assert!(rest.chunks(first.len()).all(|turn| turn == first));
 }
 
 fn a_trace_cut_anywhere_still_reads() {

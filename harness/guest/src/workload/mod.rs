@@ -7,6 +7,7 @@ mod journal;
 mod kinds;
 mod range_locks;
 mod raw_writers;
+mod recorded;
 mod snapshot_view;
 mod throttled;
 
@@ -83,6 +84,7 @@ impl Workloads {
             WorkloadSpec::Hot(spec) => hot::prepare(spec)?,
             WorkloadSpec::Kinds(spec) => kinds::prepare(spec)?,
             WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
+            WorkloadSpec::Recorded(spec) => recorded::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

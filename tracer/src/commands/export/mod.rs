@@ -13,6 +13,7 @@ use super::Outcome;
 mod fio;
 mod perfetto;
 mod text;
+mod workload;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -24,6 +25,8 @@ enum Format {
     Fio,
     /// Trace Event JSON, for ui.perfetto.dev
     Perfetto,
+    /// What was done to one device, for `cargo xtask test-matrix --workload`
+    Workload,
 }
 
 #[derive(Args)]
@@ -32,7 +35,8 @@ pub struct Options {
     file: PathBuf,
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
-    /// Only block events of this disk or partition; fio's offsets then count from its start
+    /// Only block events of this disk or partition; fio's offsets then count from its start, and a workload
+    /// needs it if several disks were written to
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 }
@@ -45,6 +49,14 @@ fn on(device: &BlockDevice, record: &Record) -> bool {
 }
 
 pub fn run(options: &Options) -> Result<Outcome> {
+    match options.format {
+        Format::Workload => workload::run(options),
+        Format::Jsonl | Format::Csv | Format::Fio | Format::Perfetto => by_event(options),
+    }
+}
+
+/// The formats that have something for each event.
+fn by_event(options: &Options) -> Result<Outcome> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     // Names of devices may stand at the end of the file.
     let overview = super::read(&options.file, |_| Ok(()))?;
@@ -54,7 +66,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let mut perfetto = perfetto::Writer::new(&overview);
     let writing = "cannot write to standard output";
     match options.format {
-        Format::Jsonl | Format::Fio => {}
+        Format::Jsonl | Format::Fio | Format::Workload => {}
         Format::Csv => writeln!(out, "{}", text::CSV_HEADER).context(writing)?,
         Format::Perfetto => perfetto.begin(&mut out).context(writing)?,
     }
@@ -67,11 +79,12 @@ pub fn run(options: &Options) -> Result<Outcome> {
             Format::Csv => writeln!(out, "{}", text::to_csv(record)),
             Format::Fio => fio.put(&mut out, record),
             Format::Perfetto => perfetto.put(&mut out, record),
+            Format::Workload => Ok(()),
         }
         .context(writing)
     })?;
     match options.format {
-        Format::Jsonl | Format::Csv => Ok(()),
+        Format::Jsonl | Format::Csv | Format::Workload => Ok(()),
         Format::Fio => fio.end(&mut out),
         Format::Perfetto => perfetto.end(&mut out),
     }

@@ -25,6 +25,7 @@ pub const COWBIRD_IOC_CHANGES_NR: u32 = 5;
 pub const COWBIRD_IOC_RELOAD_NR: u32 = 6;
 pub const COWBIRD_IOC_VERIFY_NR: u32 = 7;
 pub const COWBIRD_IOC_SUSPEND_NR: u32 = 8;
+pub const COWBIRD_IOC_SETUP_SET_NR: u32 = 9;
 pub const COWBIRD_STATE_DORMANT_INCREMENTAL: u32 = 0;
 pub const COWBIRD_STATE_DORMANT_SNAPSHOT: u32 = 1;
 pub const COWBIRD_STATE_ACTIVE_INCREMENTAL: u32 = 2;
@@ -162,6 +163,43 @@ const _: () = {
     [
         "Offset of field: cowbird_ioc_setup::reason",
     ][::core::mem::offset_of!(cowbird_ioc_setup, reason) - 1120usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_setup_set {
+    pub abi_version: __u32,
+    pub count: __u32,
+    pub setups: __u64,
+    pub timeout_ms: __u32,
+    pub blamed: __u32,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_setup_set",
+    ][::core::mem::size_of::<cowbird_ioc_setup_set>() - 216usize];
+    [
+        "Alignment of cowbird_ioc_setup_set",
+    ][::core::mem::align_of::<cowbird_ioc_setup_set>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::abi_version",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, abi_version) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::count",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, count) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::setups",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, setups) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::timeout_ms",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, timeout_ms) - 16usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::blamed",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, blamed) - 20usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, reason) - 24usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]

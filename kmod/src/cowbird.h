@@ -8,7 +8,7 @@
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
  *   marking.c  its marks of changed regions, on stable storage
  *   blocks.c   the blocks in memory and the slots in the COW file
- *   quiesce.c  makes the cut at T0
+ *   quiesce.c  makes the cut at T0;  set.c the snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
  *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
@@ -292,7 +292,7 @@ struct cb_device {
 	/* Snapshot device. */
 	struct gendisk *disk;
 	bool disk_added;
-	atomic_t open_count; /* -1 once it is being destroyed */
+	atomic_t open_count; /* -1 before the set is complete, and once it is being destroyed */
 	struct bio_set read_bios;
 	mempool_t read_pool;
 	atomic_t reads_in_flight;
@@ -340,9 +340,19 @@ struct cb_setup {
 	const char *origin_path;
 	const char *cow_path;
 	char *reason; /* COWBIRD_REASON_BYTES, out */
+	struct cb_device *dev; /* the new snapshot, until it is settled */
 };
 
-int cb_device_create(struct cb_setup *setup);
+/* Snapshots that begin at one instant: all of them, or none. */
+struct cb_set {
+	struct cb_setup *setups;
+	u32 count;
+	u32 timeout_ms; /* of the whole cut */
+	struct cb_setup *blamed; /* out: why it was refused, if one member was the reason */
+	struct super_block **frozen; /* room for every filesystem that is named */
+	u32 frozen_count;
+};
+
 int cb_device_destroy(unsigned int minor, char *reason);
 int cb_device_track(unsigned int minor, char *reason);
 int cb_device_suspend(unsigned int minor, char *reason);
@@ -355,7 +365,11 @@ void cb_device_exit(void);
 struct cb_device *cb_device_alloc(struct cb_setup *setup);
 int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup);
-int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup);
+/* Against all other snapshots, and against one: neither may change the other's image. */
+int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup);
+int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *other, char *reason);
+/* A series goes on only over the same blocks, and only if none was missed. */
+int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_unclaim_memory(struct cb_device *dev);
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup);
@@ -365,6 +379,12 @@ void cb_device_unpublish(struct cb_device *dev);
 void cb_device_free(struct cb_device *dev);
 /* Frees what only a snapshot needs, when there is none any more. */
 void cb_device_drop_preserved(struct cb_device *dev);
+
+/* Steps of a member of a set; see set.c. */
+int cb_device_make(struct cb_setup *setup);
+void cb_device_unmake(struct cb_setup *setup);
+void cb_device_withdraw(struct cb_setup *setup);
+void cb_device_settle(struct cb_setup *setup);
 
 /* COWBIRD_STATE_* */
 u32 cb_device_state(const struct cb_device *dev);
@@ -624,14 +644,20 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies);
 void cb_header_wait(struct cb_device *dev);
 void cb_header_free(struct cb_device *dev);
 
+/* ---- set.c ------------------------------------------------------------- */
+
+/* Takes the snapshots; the setups are complete but for what comes out. */
+int cb_set_create(struct cb_set *set);
+
 /* ---- quiesce.c --------------------------------------------------------- */
 
-/* Makes the cut: on success the epoch has begun and the device is ACTIVE. */
 int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup);
-int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup);
+
+/* Makes the cut: on success the epochs have begun and the devices are ACTIVE. */
+int cb_quiesce_and_begin(struct cb_set *set);
 
 /* Holds every write from here on, and waits until none is in flight. */
-int cb_gate_and_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline);
+int cb_gate_and_drain(struct cb_set *set, unsigned long deadline);
 
 /* Waits until nothing is in flight on the origin, where nothing can enter. */
 int cb_drain(struct cb_device *dev, unsigned long deadline);
@@ -647,7 +673,9 @@ int cb_snapdisk_init(void);
 void cb_snapdisk_exit(void);
 int cb_snapdisk_create(struct cb_device *dev);
 void cb_snapdisk_destroy(struct cb_device *dev);
+/* Adds the disk, which nobody can open yet; then it can be. */
 int cb_snapdisk_publish(struct cb_device *dev);
+void cb_snapdisk_open_up(struct cb_device *dev);
 
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio);
 size_t cb_snapread_bytes(void);

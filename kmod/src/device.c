@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Life of a snapshot: made, found by the hook, failed, destroyed. */
-#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -205,8 +204,7 @@ int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
-/* A series goes on only over the same blocks, and only if none was missed. */
-static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
+int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 {
 	const struct cb_device *before = setup->before;
 
@@ -223,22 +221,57 @@ static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
-/* One snapshot at a time of any part of a disk. */
-int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup)
+/* Whether some of the snapshot's COW file lies on the other's origin. */
+static bool cb_device_cow_lies_on(const struct cb_device *dev, const struct cb_device *other)
 {
-	unsigned int i;
+	u32 i;
 
-	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
-		struct cb_device *other = cb_device_get(i);
+	for (i = 0; dev->cow_disk == other->origin_disk && i < dev->extents.count; i++) {
+		const struct cb_extent *piece = &dev->extents.list[i];
 		struct cb_blocks touched;
 
-		if (other && other != setup->before && other->origin_disk == dev->origin_disk &&
-		    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
-			return cb_refuse(setup->reason, -EBUSY,
-					 "%s has a snapshot already: minor %u of %s",
-					 setup->origin_path, other->minor, other->origin_path);
+		if (cb_geom_touched(&other->geom, piece->sector,
+				    piece->slots << CB_BLOCK_SECTOR_SHIFT, &touched))
+			return true;
 	}
+	return false;
+}
+
+/*
+ * One snapshot at a time of any part of a disk. And the module's own writes pass
+ * by every snapshot: a COW file on another one's origin would change that image.
+ */
+int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *other, char *reason)
+{
+	struct cb_blocks touched;
+
+	if (other->origin_disk == dev->origin_disk &&
+	    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
+		return cb_refuse(reason, -EBUSY, "%s has a snapshot already: minor %u of %s",
+				 dev->origin_path, other->minor, other->origin_path);
+	if (cb_device_cow_lies_on(dev, other))
+		return cb_refuse(reason, -EBUSY,
+				 "the COW file of minor %u lies on %s, of which minor %u is a snapshot; choose another place",
+				 dev->minor, other->origin_path, other->minor);
+	if (cb_device_cow_lies_on(other, dev))
+		return cb_refuse(reason, -EBUSY,
+				 "the COW file of minor %u lies on %s, which therefore cannot be snapshot; move it elsewhere",
+				 other->minor, dev->origin_path);
 	return 0;
+}
+
+int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; !ret && i < COWBIRD_MAX_MINORS; i++) {
+		struct cb_device *other = cb_device_get(i);
+
+		if (other && other != setup->before)
+			ret = cb_device_check_pair(dev, other, setup->reason);
+	}
+	return ret;
 }
 
 static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
@@ -298,10 +331,12 @@ int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
 {
 	u64 limit = (u64)total_cache_mb << 20;
 
-	if (cb_total_cache_bytes + dev->cache_bytes > limit)
+	if (cb_total_cache_bytes + dev->cache_bytes > limit) {
+		dev->cache_bytes = 0;
 		return cb_refuse(setup->reason, -ENOMEM,
 				 "a cache of %llu MiB would exceed the limit of %u MiB for all snapshots (parameter total_cache_mb)",
-				 (unsigned long long)dev->cache_bytes >> 20, total_cache_mb);
+				 (unsigned long long)setup->cache_bytes >> 20, total_cache_mb);
+	}
 	cb_total_cache_bytes += dev->cache_bytes;
 	return 0;
 }
@@ -419,11 +454,11 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 	if (!ret)
 		ret = cb_device_check_before(dev, setup);
 	if (!ret)
-		ret = cb_device_check_overlap(dev, setup);
-	if (!ret)
 		ret = cb_device_open_cow(dev, setup);
 	if (!ret)
 		ret = cb_device_init_cow(dev, setup);
+	if (!ret)
+		ret = cb_device_check_others(dev, setup);
 	if (!ret)
 		ret = cb_device_init_memory(dev, setup);
 	if (!ret)
@@ -451,27 +486,12 @@ static void cb_device_restore_header(struct cb_device *dev, struct cb_device *be
 		cb_device_fail(before, ret, "cannot write the epoch header back");
 }
 
-static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
+/* The cut was not made: nobody finds the new snapshot any more, and the old one goes on. */
+void cb_device_withdraw(struct cb_setup *setup)
 {
-	int ret;
-
-	cb_device_publish(dev);
-	if (cb_mutant(switch_too_early))
-		msleep(CB_MUTANT_SWITCH_MS);
-	ret = cb_quiesce_and_begin(dev, setup);
-	if (!ret)
-		ret = cb_device_check_before(dev, setup);
-	if (!ret) {
-		ret = cb_snapdisk_publish(dev);
-		if (ret)
-			cb_refuse(setup->reason, ret, "cannot add the snapshot device");
-	}
-	if (ret) {
-		cb_device_unpublish(dev);
-		cb_snapdisk_destroy(dev);
-		cb_device_restore_header(dev, setup->before);
-	}
-	return ret;
+	cb_device_unpublish(setup->dev);
+	cb_snapdisk_destroy(setup->dev);
+	cb_device_restore_header(setup->dev, setup->before);
 }
 
 /* Frees a snapshot that nobody finds any more, all but its COW file. */
@@ -534,9 +554,9 @@ static void cb_device_take_file(struct cb_device *dev, struct cb_setup *setup)
 	setup->cow_file = NULL;
 }
 
-int cb_device_create(struct cb_setup *setup)
+/* Everything up to where a write would be touched. */
+int cb_device_make(struct cb_setup *setup)
 {
-	struct cb_device *dev;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
@@ -544,21 +564,41 @@ int cb_device_create(struct cb_setup *setup)
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
 	if (!try_module_get(THIS_MODULE))
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
-	dev = cb_device_alloc(setup);
-	if (!dev) {
-		ret = cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
-		goto out_module;
+	setup->dev = cb_device_alloc(setup);
+	if (!setup->dev) {
+		module_put(THIS_MODULE);
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 	}
-	ret = cb_device_claim_memory(dev, setup);
+	ret = cb_device_claim_memory(setup->dev, setup);
+	if (!ret)
+		ret = cb_device_prepare(setup->dev, setup);
 	if (ret)
-		goto out_free;
-	ret = cb_device_prepare(dev, setup);
-	if (ret)
-		goto out_unclaim;
-	ret = cb_device_begin(dev, setup);
-	if (ret)
-		goto out_unclaim;
-	/* From here on the device owns what the caller brought. */
+		cb_device_unmake(setup);
+	return ret;
+}
+
+/* Frees a snapshot that nobody has found, or finds any more; safe when there is none. */
+void cb_device_unmake(struct cb_setup *setup)
+{
+	struct cb_device *dev = setup->dev;
+
+	if (!dev)
+		return;
+	setup->dev = NULL;
+	cb_engine_stop(dev);
+	cb_snapdisk_destroy(dev);
+	cb_device_unclaim_memory(dev);
+	/* The caller's. */
+	dev->extents.list = NULL;
+	cb_device_free(dev);
+	module_put(THIS_MODULE);
+}
+
+/* The epoch has begun: the snapshot owns from here on what the caller brought. */
+void cb_device_settle(struct cb_setup *setup)
+{
+	struct cb_device *dev = setup->dev;
+
 	setup->extents = NULL;
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);
@@ -567,17 +607,6 @@ int cb_device_create(struct cb_setup *setup)
 	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
 		(unsigned long long)dev->block_count, (unsigned long long)dev->extents.slots);
-	return 0;
-
-out_unclaim:
-	cb_device_unclaim_memory(dev);
-out_free:
-	/* The caller's. */
-	dev->extents.list = NULL;
-	cb_device_free(dev);
-out_module:
-	module_put(THIS_MODULE);
-	return ret;
 }
 
 /* ---- the end of a snapshot --------------------------------------------- */

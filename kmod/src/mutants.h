@@ -29,6 +29,7 @@
 #define CB_MUTANT_reload_trusts_all 18
 #define CB_MUTANT_verify_trusts_all 19
 #define CB_MUTANT_full_stops_tracking 20
+#define CB_MUTANT_switch_one_by_one 21
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -41,7 +42,7 @@
 
 /* Period of skip-cow-every-nth, in blocks. */
 #define CB_MUTANT_NTH 61
-/* Time that switch-too-early leaves between two snapshots, in ms. */
+/* Time that switch-too-early and switch-one-by-one leave between two snapshots, in ms. */
 #define CB_MUTANT_SWITCH_MS 50
 
 /*

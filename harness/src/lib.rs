@@ -23,6 +23,7 @@ mod machine;
 pub mod plan;
 pub mod power;
 pub mod power_cuts;
+mod turns;
 pub mod verify;
 pub mod vm;
 

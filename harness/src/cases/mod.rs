@@ -16,6 +16,7 @@ mod series;
 mod stacked;
 mod throttled;
 mod tracer;
+mod two_volumes;
 mod whole_disk;
 
 use std::future::Future;
@@ -145,7 +146,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 38] = [
+static CASES: [CaseInfo; 39] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -209,6 +210,14 @@ static CASES: [CaseInfo; 38] = [
         &GUEST_MODULES,
         series::layout,
         |driver, setting| Box::pin(series::act(driver, setting)),
+    ),
+    case(
+        "two-volumes",
+        "snapshots of two disks and a filesystem at one instant, again and again",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        two_volumes::layout,
+        |driver, setting| Box::pin(two_volumes::act(driver, setting)),
     ),
     case(
         "throttled",

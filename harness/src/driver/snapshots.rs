@@ -93,6 +93,29 @@ impl Driver<'_, '_> {
         self.marker_of(minor).await
     }
 
+    /// Takes snapshots at one instant with the control tool; the first one's sizes are those of all.
+    pub async fn setup_snapshots(&mut self, specs: &[SnapshotSpec]) -> CaseResult<Vec<MarkerKey>> {
+        let arguments = setup_arguments(specs);
+        self.control(&arguments).await?;
+        let minors: Vec<u32> = specs.iter().map(|spec| spec.minor).collect();
+        self.markers_of(&minors).await
+    }
+
+    /// Takes the next snapshots of several series at one instant with the control tool.
+    pub async fn transition_to_snapshots(&mut self, minors: &[u32]) -> CaseResult<Vec<MarkerKey>> {
+        let arguments = transition_arguments(minors);
+        self.control(&arguments).await?;
+        self.markers_of(minors).await
+    }
+
+    async fn markers_of(&mut self, minors: &[u32]) -> CaseResult<Vec<MarkerKey>> {
+        let mut markers = Vec::new();
+        for minor in minors {
+            markers.push(self.marker_of(*minor).await?);
+        }
+        Ok(markers)
+    }
+
     /// Gives a snapshot up with the control tool; its changes go on to be tracked.
     pub async fn transition_to_incremental(&mut self, minor: u32) -> CaseResult<()> {
         self.control(&format!("transition-to-incremental {minor}"))
@@ -146,19 +169,52 @@ impl Driver<'_, '_> {
     /// The control tool must refuse a snapshot, for a reason that names this.
     pub async fn expect_refusal(&mut self, spec: SnapshotSpec, named: &str) -> CaseResult<()> {
         match self.setup_snapshot(spec).await {
-            Err(CaseError::Failed(reason)) if reason.contains(named) => {
-                self.note(format!("refused as it must be: {reason}"));
-                Ok(())
-            }
-            Err(CaseError::Failed(reason)) => Err(CaseError::Failed(format!(
-                "the refusal does not name \"{named}\": {reason}"
-            ))),
+            Err(CaseError::Failed(reason)) => self.judge_refusal(&reason, named),
             Ok(_) => Err(CaseError::Failed(format!(
                 "a snapshot of {} was not refused, although of \"{named}\"",
                 spec.origin
             ))),
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`Self::expect_refusal`], of several snapshots at one instant.
+    pub async fn expect_set_refusal(
+        &mut self,
+        specs: &[SnapshotSpec],
+        named: &str,
+    ) -> CaseResult<()> {
+        self.expect_control_refusal(&setup_arguments(specs), named)
+            .await
+    }
+
+    /// As [`Self::expect_refusal`], of the next snapshots of several series.
+    pub async fn expect_transition_refusal(
+        &mut self,
+        minors: &[u32],
+        named: &str,
+    ) -> CaseResult<()> {
+        self.expect_control_refusal(&transition_arguments(minors), named)
+            .await
+    }
+
+    async fn expect_control_refusal(&mut self, arguments: &str, named: &str) -> CaseResult<()> {
+        match self.control_or_refusal(arguments).await? {
+            Err(reason) => self.judge_refusal(&reason, named),
+            Ok(()) => Err(CaseError::Failed(format!(
+                "cowbirdctl {arguments} was not refused, although of \"{named}\""
+            ))),
+        }
+    }
+
+    fn judge_refusal(&mut self, reason: &str, named: &str) -> CaseResult<()> {
+        if reason.contains(named) {
+            self.note(format!("refused as it must be: {reason}"));
+            return Ok(());
+        }
+        Err(CaseError::Failed(format!(
+            "the refusal does not name \"{named}\": {reason}"
+        )))
     }
 
     /// Hands the COW file over again with the control tool, after its filesystem was mounted; what the
@@ -334,4 +390,21 @@ impl Driver<'_, '_> {
         let detail = format!("{path} has more extents than {MAX_PAGES} pages hold");
         Err(HarnessError::Plan { detail }.into())
     }
+}
+
+/// What the control tool is told to take several snapshots at one instant.
+fn setup_arguments(specs: &[SnapshotSpec]) -> String {
+    let (cache_mib, cow_mib) = specs
+        .first()
+        .map_or((0, 0), |spec| (spec.cache_mib, spec.cow_mib));
+    let mut arguments = format!("setup-snapshots -c {cache_mib} -f {cow_mib}");
+    for spec in specs {
+        arguments += &format!(" {} {} {}", spec.origin, spec.cow_file, spec.minor);
+    }
+    arguments
+}
+
+fn transition_arguments(minors: &[u32]) -> String {
+    let minors: Vec<String> = minors.iter().map(ToString::to_string).collect();
+    format!("transition-to-snapshot -c 4 {}", minors.join(" "))
 }

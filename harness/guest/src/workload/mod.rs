@@ -9,6 +9,7 @@ mod range_locks;
 mod raw_writers;
 mod snapshot_view;
 mod throttled;
+mod turns;
 
 pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
 
@@ -83,6 +84,7 @@ impl Workloads {
             WorkloadSpec::Hot(spec) => hot::prepare(spec)?,
             WorkloadSpec::Kinds(spec) => kinds::prepare(spec)?,
             WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
+            WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

@@ -26,6 +26,7 @@ pub const COWBIRD_IOC_RELOAD_NR: u32 = 6;
 pub const COWBIRD_IOC_VERIFY_NR: u32 = 7;
 pub const COWBIRD_IOC_SUSPEND_NR: u32 = 8;
 pub const COWBIRD_IOC_SETUP_SET_NR: u32 = 9;
+pub const COWBIRD_IOC_RECONFIGURE_NR: u32 = 10;
 pub const COWBIRD_STATE_DORMANT_INCREMENTAL: u32 = 0;
 pub const COWBIRD_STATE_DORMANT_SNAPSHOT: u32 = 1;
 pub const COWBIRD_STATE_ACTIVE_INCREMENTAL: u32 = 2;
@@ -409,6 +410,35 @@ const _: () = {
     [
         "Offset of field: cowbird_ioc_suspend::reason",
     ][::core::mem::offset_of!(cowbird_ioc_suspend, reason) - 8usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_reconfigure {
+    pub minor: __u32,
+    pub reserved: __u32,
+    pub cache_bytes: __u64,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_reconfigure",
+    ][::core::mem::size_of::<cowbird_ioc_reconfigure>() - 208usize];
+    [
+        "Alignment of cowbird_ioc_reconfigure",
+    ][::core::mem::align_of::<cowbird_ioc_reconfigure>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::minor",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, minor) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::reserved",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, reserved) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::cache_bytes",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, cache_bytes) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, reason) - 16usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]

@@ -48,6 +48,9 @@ pub const IOC_SUSPEND: u32 = iowr::<cowbird_ioc_suspend>(COWBIRD_IOC_SUSPEND_NR)
 /// `COWBIRD_IOC_SETUP_SET`.
 pub const IOC_SETUP_SET: u32 = iowr::<cowbird_ioc_setup_set>(COWBIRD_IOC_SETUP_SET_NR);
 
+/// `COWBIRD_IOC_RECONFIGURE`.
+pub const IOC_RECONFIGURE: u32 = iowr::<cowbird_ioc_reconfigure>(COWBIRD_IOC_RECONFIGURE_NR);
+
 /// Text of a C string constant of the header.
 const fn text(bytes: &'static [u8]) -> &'static str {
     match CStr::from_bytes_with_nul(bytes) {
@@ -104,6 +107,7 @@ mod tests {
         assert_eq!(IOC_VERIFY, 0xc0d0cb07);
         assert_eq!(IOC_SUSPEND, 0xc0c8cb08);
         assert_eq!(IOC_SETUP_SET, 0xc0d8cb09);
+        assert_eq!(IOC_RECONFIGURE, 0xc0d0cb0a);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::control::{self, Control};
+use crate::cow_file;
 use crate::info::{self, Report};
 use crate::series::Series;
 
@@ -21,6 +22,18 @@ pub fn transition_to_incremental(minor: u32) -> Result<()> {
     let control = Control::open()?;
     patiently(|| control.track(minor))
         .with_context(|| format!("cannot turn snapshot {minor} to incremental"))
+}
+
+/// `cowbirdctl reconfigure`
+pub fn reconfigure(minor: u32, cache_mb: u64, config: &Path) -> Result<()> {
+    let cache_bytes = cow_file::mebibytes(cache_mb).context("-c is too large")?;
+    Control::open()?
+        .reconfigure(minor, cache_bytes)
+        .with_context(|| format!("cannot change the memory of snapshot {minor}"))?;
+    info::find(minor)
+        .and_then(|device| Series::of(&device, cache_mb))
+        .and_then(|series| series.replace(config))
+        .context("the bound was changed, but a reload will use the old one")
 }
 
 /// `cowbirdctl changes`

@@ -225,6 +225,18 @@ impl Control {
         explain(result, &request.reason)
     }
 
+    /// Changes the bound of preserved blocks in memory.
+    pub fn reconfigure(&self, minor: u32, cache_bytes: u64) -> Result<()> {
+        let mut request = abi::cowbird_ioc_reconfigure {
+            minor,
+            reserved: 0,
+            cache_bytes,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_RECONFIGURE, &mut request);
+        explain(result, &request.reason)
+    }
+
     /// Ends a snapshot.
     pub fn destroy(&self, minor: u32) -> Result<()> {
         let mut request = abi::cowbird_ioc_destroy {

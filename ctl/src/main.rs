@@ -104,6 +104,14 @@ enum Command {
         /// Number of the snapshot
         minor: u32,
     },
+    /// Change the bound of preserved blocks in memory of an active snapshot
+    Reconfigure {
+        /// The bound, in MiB
+        #[arg(short = 'c', long = "cache-size", value_name = "MB")]
+        cache_mb: u64,
+        /// Number of the snapshot
+        minor: u32,
+    },
     /// Show the snapshots that exist
     Info {
         /// Print the module's report as JSON
@@ -274,6 +282,7 @@ fn main() -> ExitCode {
             minor: None,
         } => reload::verify_all(),
         Command::Suspend { minor } => reload::suspend(minor),
+        Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, &config),
         Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
         Command::TransitionToSnapshot(arguments) => setup::next(&arguments),
         Command::Changes {

@@ -109,22 +109,27 @@ static int cb_refuse_version(char *reason, u32 abi_version)
 			 abi_version, COWBIRD_ABI_VERSION);
 }
 
+static int cb_check_bounds(char *reason, u32 minor, u64 cache_bytes)
+{
+	if (minor >= COWBIRD_MAX_MINORS)
+		return cb_refuse(reason, -EINVAL, "minor %u: the minors are 0 to %u", minor,
+				 COWBIRD_MAX_MINORS - 1);
+	if (cache_bytes < COWBIRD_MIN_CACHE_BYTES || cache_bytes / CB_BLOCK_BYTES > U32_MAX)
+		return cb_refuse(reason, -EINVAL, "the cache must have %u bytes to 16 TiB",
+				 COWBIRD_MIN_CACHE_BYTES);
+	return 0;
+}
+
 /* What every request that makes a snapshot says alike. */
 static int cb_check_request(char *reason, u32 abi_version, u32 minor, u64 cache_bytes,
 			    u32 timeout_ms)
 {
 	if (abi_version != COWBIRD_ABI_VERSION)
 		return cb_refuse_version(reason, abi_version);
-	if (minor >= COWBIRD_MAX_MINORS)
-		return cb_refuse(reason, -EINVAL, "minor %u: the minors are 0 to %u", minor,
-				 COWBIRD_MAX_MINORS - 1);
-	if (cache_bytes < COWBIRD_MIN_CACHE_BYTES)
-		return cb_refuse(reason, -EINVAL, "the cache must have at least %u bytes",
-				 COWBIRD_MIN_CACHE_BYTES);
 	if (timeout_ms < CB_TIMEOUT_MIN_MS || timeout_ms > CB_TIMEOUT_MAX_MS)
 		return cb_refuse(reason, -EINVAL, "the time limit must be %u to %u ms",
 				 CB_TIMEOUT_MIN_MS, CB_TIMEOUT_MAX_MS);
-	return 0;
+	return cb_check_bounds(reason, minor, cache_bytes);
 }
 
 static int cb_setup_check(struct cb_setup *setup, struct cowbird_ioc_setup *arg)
@@ -455,6 +460,22 @@ static int cb_ioctl_on_minor(struct cowbird_ioc_destroy *arg,
 	return ret;
 }
 
+/* ---- reconfigure ------------------------------------------------------- */
+
+static int cb_ioctl_reconfigure(struct cowbird_ioc_reconfigure *arg)
+{
+	int ret;
+
+	memset(arg->reason, 0, sizeof(arg->reason));
+	ret = cb_check_bounds(arg->reason, arg->minor, arg->cache_bytes);
+	if (ret)
+		return ret;
+	mutex_lock(&cb_control_mutex);
+	ret = cb_device_reconfigure(arg->minor, arg->cache_bytes, arg->reason);
+	mutex_unlock(&cb_control_mutex);
+	return ret;
+}
+
 /* ---- changes ----------------------------------------------------------- */
 
 static int cb_changes_copy(struct cb_device *dev, struct cowbird_ioc_changes *arg)
@@ -537,6 +558,8 @@ static int cb_control_act(struct cb_control *control, unsigned int command, void
 		return cb_ioctl_setup(control, arg);
 	case COWBIRD_IOC_SETUP_SET:
 		return cb_ioctl_setup_set(control, arg);
+	case COWBIRD_IOC_RECONFIGURE:
+		return cb_ioctl_reconfigure(arg);
 	case COWBIRD_IOC_DESTROY:
 		return cb_ioctl_on_minor(arg, cb_device_destroy);
 	case COWBIRD_IOC_TRACK:

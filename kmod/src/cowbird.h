@@ -86,6 +86,7 @@ enum cb_entry_state {
 
 /* One block in memory. Owned by the engine; fields marked L by cb_device.lock. */
 struct cb_entry {
+	struct list_head all; /* L: in cb_device.entries_all */
 	struct hlist_node hash; /* L: in memory_hash unless free or stored */
 	struct list_head list; /* engine: free, dirty, or of a run */
 	struct page *page; /* T0 content, constant while DIRTY and after */
@@ -172,8 +173,6 @@ struct cb_device {
 	u64 epoch;
 	u64 before_epoch; /* whose marks lie in the other area of the COW file; or 0 */
 	u64 tracked_from; /* the bitmap names every change since this epoch */
-	u64 cache_bytes;
-	u32 entry_count;
 	unsigned int hold_limit_jiffies;
 	char origin_path[COWBIRD_PATH_BYTES];
 	char cow_path[COWBIRD_PATH_BYTES];
@@ -258,7 +257,11 @@ struct cb_device {
 	u32 entries_free_count; /* L */
 	struct list_head dirty;
 	u32 dirty_count;
-	struct cb_entry *entries;
+	/* All memory for preserved blocks; its bound changes under cb_control_mutex. */
+	struct list_head entries_all; /* L */
+	u32 entry_count; /* L: that exist */
+	u32 entry_limit; /* L, read anywhere: that may */
+	u64 cache_bytes; /* cb_control_mutex: counted in the total of all snapshots */
 	struct list_head runs_free;
 	struct cb_run *runs;
 	u32 loads_in_flight;
@@ -356,6 +359,8 @@ struct cb_set {
 int cb_device_destroy(unsigned int minor, char *reason);
 int cb_device_track(unsigned int minor, char *reason);
 int cb_device_suspend(unsigned int minor, char *reason);
+/* Another bound of preserved blocks in memory. */
+int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason);
 /* The snapshot with a minor, under cb_control_mutex. */
 struct cb_device *cb_device_get(unsigned int minor);
 int cb_device_init(void);
@@ -611,6 +616,12 @@ int cb_blocks_init(struct cb_device *dev);
 void cb_blocks_free(struct cb_device *dev);
 /* Frees what only a snapshot needs; the bitmap stays. */
 void cb_blocks_free_preserved(struct cb_device *dev);
+
+/*
+ * Changes the bound of blocks in memory, and waits until it is kept: what is
+ * too much goes when it has been stored. After -EBUSY the bound is what was left.
+ */
+int cb_blocks_set_limit(struct cb_device *dev, u32 limit);
 
 /* All of these under cb_device.lock. */
 struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block);

@@ -136,7 +136,6 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	dev->slot = setup->before ? setup->minor + COWBIRD_MAX_MINORS : setup->minor;
 	dev->phase = CB_PHASE_NEW;
 	dev->epoch = setup->epoch;
-	dev->cache_bytes = setup->cache_bytes;
 	dev->hold_limit_jiffies = max(hold_limit_s, 1u) * HZ;
 	dev->tracked_from = setup->epoch;
 	memcpy(dev->uuid, setup->uuid, sizeof(dev->uuid));
@@ -152,6 +151,7 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	init_llist_head(&dev->done);
 	INIT_LIST_HEAD(&dev->held);
 	INIT_LIST_HEAD(&dev->held_free);
+	INIT_LIST_HEAD(&dev->entries_all);
 	INIT_LIST_HEAD(&dev->entries_free);
 	INIT_LIST_HEAD(&dev->dirty);
 	INIT_LIST_HEAD(&dev->runs_free);
@@ -327,24 +327,60 @@ static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
+/* Another share of the memory for all snapshots; 0 is none. */
+static int cb_device_claim_bytes(struct cb_device *dev, u64 bytes, char *reason)
+{
+	u64 limit = (u64)total_cache_mb << 20, others = cb_total_cache_bytes - dev->cache_bytes;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (bytes > dev->cache_bytes && (bytes > limit || others > limit - bytes))
+		return cb_refuse(reason, -ENOMEM,
+				 "a cache of %llu MiB would exceed the limit of %u MiB for all snapshots (parameter total_cache_mb)",
+				 (unsigned long long)bytes >> 20, total_cache_mb);
+	cb_total_cache_bytes = others + bytes;
+	dev->cache_bytes = bytes;
+	return 0;
+}
+
 int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
 {
-	u64 limit = (u64)total_cache_mb << 20;
-
-	if (cb_total_cache_bytes + dev->cache_bytes > limit) {
-		dev->cache_bytes = 0;
-		return cb_refuse(setup->reason, -ENOMEM,
-				 "a cache of %llu MiB would exceed the limit of %u MiB for all snapshots (parameter total_cache_mb)",
-				 (unsigned long long)setup->cache_bytes >> 20, total_cache_mb);
-	}
-	cb_total_cache_bytes += dev->cache_bytes;
-	return 0;
+	return cb_device_claim_bytes(dev, setup->cache_bytes, setup->reason);
 }
 
 void cb_device_unclaim_memory(struct cb_device *dev)
 {
 	cb_total_cache_bytes -= dev->cache_bytes;
 	dev->cache_bytes = 0;
+}
+
+int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason)
+{
+	struct cb_device *dev = cb_device_get(minor);
+	u64 before, kept;
+	int ret;
+
+	if (!dev)
+		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+		return cb_refuse(reason, -EINVAL,
+				 "minor %u is not an active snapshot, and has no memory to bound", minor);
+	before = dev->cache_bytes;
+	ret = cb_device_claim_bytes(dev, max(cache_bytes, before), reason);
+	if (ret)
+		return ret;
+	ret = cb_blocks_set_limit(dev, cache_bytes / CB_BLOCK_BYTES);
+	/* What is there is what counts. */
+	kept = (u64)READ_ONCE(dev->entry_limit) * CB_BLOCK_BYTES;
+	cb_total_cache_bytes = cb_total_cache_bytes - dev->cache_bytes + kept;
+	dev->cache_bytes = kept;
+	if (ret == -EBUSY)
+		cb_refuse(reason, ret,
+			  "%llu MiB of preserved blocks could not be stored in time; the bound is now that",
+			  (unsigned long long)kept >> 20);
+	else if (ret)
+		cb_refuse(reason, ret, "not enough memory for a cache of %llu MiB",
+			  (unsigned long long)cache_bytes >> 20);
+	return ret;
 }
 
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)

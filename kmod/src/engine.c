@@ -374,7 +374,7 @@ static bool cb_engine_store_now(struct cb_device *dev, bool idle)
 	    cb_phase_of(dev) != CB_PHASE_ACTIVE)
 		return false;
 	return idle || dev->dirty_count >= CB_STORE_BATCH ||
-	       READ_ONCE(dev->entries_free_count) < dev->entry_count / 2;
+	       READ_ONCE(dev->entries_free_count) < READ_ONCE(dev->entry_limit) / 2;
 }
 
 static bool cb_engine_store(struct cb_device *dev, bool idle)

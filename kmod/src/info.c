@@ -66,6 +66,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	char error_text[COWBIRD_REASON_BYTES];
 	unsigned long flags;
 	u32 held;
+	u32 in_memory;
 	u64 slots_used, cow_sector = 0;
 
 	/* Slot 0 exists. */
@@ -73,6 +74,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	spin_lock_irqsave(&dev->lock, flags);
 	memcpy(error_text, dev->error_text, sizeof(error_text));
 	held = dev->held_count;
+	in_memory = dev->entry_count - dev->entries_free_count;
 	slots_used = dev->slotmap.used + dev->layout.data_first;
 	spin_unlock_irqrestore(&dev->lock, flags);
 
@@ -100,6 +102,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
 		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
 		   READ_ONCE(dev->saved) ? "true" : "false");
+	seq_printf(out, ", \"memory_blocks\": %u", in_memory);
 	cb_info_counters(out, dev);
 	seq_puts(out, ", \"error_text\": ");
 	cb_info_string(out, error_text);

@@ -30,6 +30,7 @@
 #define CB_MUTANT_verify_trusts_all 19
 #define CB_MUTANT_full_stops_tracking 20
 #define CB_MUTANT_switch_one_by_one 21
+#define CB_MUTANT_keep_memory 22
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

@@ -10,6 +10,7 @@ mod layout;
 mod persistence;
 mod power_cuts;
 mod raw_writers;
+mod reconfigure;
 mod refusals;
 mod self_test;
 mod series;
@@ -146,7 +147,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 39] = [
+static CASES: [CaseInfo; 40] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -218,6 +219,14 @@ static CASES: [CaseInfo; 39] = [
         &GUEST_MODULES,
         two_volumes::layout,
         |driver, setting| Box::pin(two_volumes::act(driver, setting)),
+    ),
+    case(
+        "reconfigure",
+        "a snapshot whose memory for preserved blocks is bounded anew under writers",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        reconfigure::layout,
+        |driver, setting| Box::pin(reconfigure::act(driver, setting)),
     ),
     case(
         "throttled",

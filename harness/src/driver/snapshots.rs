@@ -48,8 +48,10 @@ pub struct DeviceInfo {
     pub cow_is_pinned: bool,
     /// Whether changes are tracked.
     pub tracks: bool,
-    /// Most blocks that were in memory at once.
+    /// Most blocks that were in memory at once since the bound of them was set.
     pub memory_peak_blocks: u64,
+    /// That bound, bytes.
+    pub max_cache: u64,
     /// What went wrong.
     #[serde(default)]
     pub error_text: String,
@@ -131,6 +133,23 @@ impl Driver<'_, '_> {
         self.control(&format!("transition-to-snapshot -c 8 {minor}"))
             .await?;
         self.marker_of(minor).await
+    }
+
+    /// Changes the bound of preserved blocks in memory with the control tool.
+    pub async fn reconfigure(&mut self, minor: u32, cache_mib: u32) -> CaseResult<()> {
+        self.control(&format!("reconfigure -c {cache_mib} {minor}"))
+            .await
+    }
+
+    /// The control tool must refuse such a bound, for a reason that names this.
+    pub async fn expect_reconfigure_refusal(
+        &mut self,
+        minor: u32,
+        cache_mib: u32,
+        named: &str,
+    ) -> CaseResult<()> {
+        let arguments = format!("reconfigure -c {cache_mib} {minor}");
+        self.expect_control_refusal(&arguments, named).await
     }
 
     /// Copies a snapshot to a new image with the control tool.

@@ -197,6 +197,18 @@ struct cowbird_ioc_suspend {
 	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
 };
 
+/*
+ * COWBIRD_IOC_RECONFIGURE: another bound of preserved blocks in memory for an
+ * active snapshot. A smaller one is kept when this returns; EBUSY when blocks could
+ * not be stored in time, and then the bound is what is left.
+ */
+struct cowbird_ioc_reconfigure {
+	__u32 minor;
+	__u32 reserved;
+	__u64 cache_bytes;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
 /* COWBIRD_IOC_DESTROY: ends a snapshot; refused with EBUSY while it is open. */
 struct cowbird_ioc_destroy {
 	__u32 minor;
@@ -214,10 +226,13 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_VERIFY_NR 7
 #define COWBIRD_IOC_SUSPEND_NR 8
 #define COWBIRD_IOC_SETUP_SET_NR 9
+#define COWBIRD_IOC_RECONFIGURE_NR 10
 #define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
 #define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
 #define COWBIRD_IOC_SETUP_SET                                                                     \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_SET_NR, struct cowbird_ioc_setup_set)
+#define COWBIRD_IOC_RECONFIGURE                                                                   \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_RECONFIGURE_NR, struct cowbird_ioc_reconfigure)
 #define COWBIRD_IOC_DESTROY                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_DESTROY_NR, struct cowbird_ioc_destroy)
 #define COWBIRD_IOC_TRACK _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_TRACK_NR, struct cowbird_ioc_track)
@@ -293,6 +308,7 @@ _Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
 _Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
 _Static_assert(sizeof(struct cowbird_ioc_setup) == 1312, "ABI: cowbird_ioc_setup");
 _Static_assert(sizeof(struct cowbird_ioc_setup_set) == 216, "ABI: cowbird_ioc_setup_set");
+_Static_assert(sizeof(struct cowbird_ioc_reconfigure) == 208, "ABI: cowbird_ioc_reconfigure");
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
 _Static_assert(sizeof(struct cowbird_ioc_track) == 200, "ABI: cowbird_ioc_track");
 _Static_assert(sizeof(struct cowbird_ioc_changes) == 264, "ABI: cowbird_ioc_changes");

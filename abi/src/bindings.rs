@@ -27,6 +27,7 @@ pub const COWBIRD_IOC_VERIFY_NR: u32 = 7;
 pub const COWBIRD_IOC_SUSPEND_NR: u32 = 8;
 pub const COWBIRD_IOC_SETUP_SET_NR: u32 = 9;
 pub const COWBIRD_IOC_RECONFIGURE_NR: u32 = 10;
+pub const COWBIRD_IOC_EXPAND_NR: u32 = 11;
 pub const COWBIRD_STATE_DORMANT_INCREMENTAL: u32 = 0;
 pub const COWBIRD_STATE_DORMANT_SNAPSHOT: u32 = 1;
 pub const COWBIRD_STATE_ACTIVE_INCREMENTAL: u32 = 2;
@@ -385,6 +386,35 @@ const _: () = {
     [
         "Offset of field: cowbird_ioc_verify::reason",
     ][::core::mem::offset_of!(cowbird_ioc_verify, reason) - 16usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_expand {
+    pub minor: __u32,
+    pub extent_count: __u32,
+    pub extents: __u64,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_expand",
+    ][::core::mem::size_of::<cowbird_ioc_expand>() - 208usize];
+    [
+        "Alignment of cowbird_ioc_expand",
+    ][::core::mem::align_of::<cowbird_ioc_expand>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_expand::minor",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, minor) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_expand::extent_count",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, extent_count) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_expand::extents",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, extents) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_expand::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, reason) - 16usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::control::{self, Control};
-use crate::cow_file;
+use crate::cow_file::{self, CowFile};
 use crate::info::{self, Report};
 use crate::series::Series;
 
@@ -34,6 +34,19 @@ pub fn reconfigure(minor: u32, cache_mb: u64, config: &Path) -> Result<()> {
         .and_then(|device| Series::of(&device, cache_mb))
         .and_then(|series| series.replace(config))
         .context("the bound was changed, but a reload will use the old one")
+}
+
+/// `cowbirdctl expand-cow-file`
+pub fn expand_cow_file(minor: u32, size_mb: u64) -> Result<()> {
+    let bytes = cow_file::mebibytes(size_mb).context("--size is too large")?;
+    let device = info::find(minor)?;
+    // It has no name, so that nothing is left of it when the snapshot ends, however that happens.
+    let file = CowFile::create_unnamed(Path::new(&device.cow_file), bytes)?;
+    let control = Control::open()?;
+    control
+        .pin(file.file())
+        .and_then(|()| control.expand(minor, &file.extents()?))
+        .with_context(|| format!("cannot expand the COW file of snapshot {minor}"))
 }
 
 /// `cowbirdctl changes`

@@ -214,6 +214,18 @@ impl Control {
         explain(result, &request.reason)
     }
 
+    /// Makes a file that is pinned more room for the preserved blocks of a snapshot.
+    pub fn expand(&self, minor: u32, extents: &[abi::cowbird_extent]) -> Result<()> {
+        let mut request = abi::cowbird_ioc_expand {
+            minor,
+            extent_count: count(extents.len(), "extents")?,
+            extents: extents.as_ptr() as u64,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_EXPAND, &mut request);
+        explain(result, &request.reason)
+    }
+
     /// Saves a series and removes it from memory.
     pub fn suspend(&self, minor: u32) -> Result<()> {
         let mut request = abi::cowbird_ioc_suspend {

@@ -112,6 +112,14 @@ enum Command {
         /// Number of the snapshot
         minor: u32,
     },
+    /// Give the preserved blocks of an active snapshot more room, until it ends
+    ExpandCowFile {
+        /// So much more, in MiB
+        #[arg(long = "size", value_name = "MB")]
+        size_mb: u64,
+        /// Number of the snapshot
+        minor: u32,
+    },
     /// Show the snapshots that exist
     Info {
         /// Print the module's report as JSON
@@ -283,6 +291,7 @@ fn main() -> ExitCode {
         } => reload::verify_all(),
         Command::Suspend { minor } => reload::suspend(minor),
         Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, &config),
+        Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),
         Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
         Command::TransitionToSnapshot(arguments) => setup::next(&arguments),
         Command::Changes {

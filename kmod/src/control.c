@@ -348,7 +348,7 @@ static int cb_ioctl_setup_set(struct cb_control *control, struct cowbird_ioc_set
 	return ret;
 }
 
-/* ---- reload and verify ------------------------------------------------- */
+/* ---- reload, verify and expand ----------------------------------------- */
 
 static int cb_reload_check(struct cowbird_ioc_reload *arg)
 {
@@ -389,7 +389,19 @@ static int cb_ioctl_reload(struct cowbird_ioc_reload *arg)
 	return ret;
 }
 
-static int cb_verify_run(struct cb_control *control, struct cb_setup *setup)
+static int cb_verify_device(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret;
+
+	mutex_lock(&cb_life_mutex);
+	ret = cb_cow_file_verify(dev, setup);
+	mutex_unlock(&cb_life_mutex);
+	return ret;
+}
+
+typedef int (*cb_file_act)(struct cb_device *dev, struct cb_setup *setup);
+
+static int cb_file_run(struct cb_control *control, struct cb_setup *setup, cb_file_act act)
 {
 	struct cb_device *dev;
 	int ret = cb_setup_take_pinned(control, 0, setup);
@@ -400,25 +412,27 @@ static int cb_verify_run(struct cb_control *control, struct cb_setup *setup)
 		return ret;
 	mutex_lock(&cb_control_mutex);
 	dev = cb_device_get(setup->minor);
-	if (!dev) {
+	if (dev)
+		ret = act(dev, setup);
+	else
 		ret = cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
 				setup->minor);
-	} else {
-		mutex_lock(&cb_life_mutex);
-		ret = cb_cow_file_verify(dev, setup);
-		mutex_unlock(&cb_life_mutex);
-	}
 	mutex_unlock(&cb_control_mutex);
 	if (!ret)
 		control->pinned_count = 0;
 	return ret;
 }
 
-static int cb_ioctl_verify(struct cb_control *control, struct cowbird_ioc_verify *arg)
+/* Hands a pinned file to a minor. These requests have the same form. */
+static int cb_ioctl_with_file(struct cb_control *control, struct cowbird_ioc_verify *arg,
+			      cb_file_act act)
 {
 	struct cb_setup setup = {};
 	int ret;
 
+	BUILD_BUG_ON(sizeof(struct cowbird_ioc_expand) != sizeof(*arg));
+	BUILD_BUG_ON(offsetof(struct cowbird_ioc_expand, extents) != offsetof(typeof(*arg), extents));
+	BUILD_BUG_ON(offsetof(struct cowbird_ioc_expand, reason) != offsetof(typeof(*arg), reason));
 	memset(arg->reason, 0, sizeof(arg->reason));
 	setup.reason = arg->reason;
 	setup.minor = arg->minor;
@@ -429,7 +443,7 @@ static int cb_ioctl_verify(struct cb_control *control, struct cowbird_ioc_verify
 		ret = cb_setup_copy_extents(&setup, arg->extents, arg->extent_count);
 	if (!ret) {
 		mutex_lock(&control->lock);
-		ret = cb_verify_run(control, &setup);
+		ret = cb_file_run(control, &setup, act);
 		mutex_unlock(&control->lock);
 	}
 	kvfree(setup.extents);
@@ -569,7 +583,9 @@ static int cb_control_act(struct cb_control *control, unsigned int command, void
 	case COWBIRD_IOC_RELOAD:
 		return cb_ioctl_reload(arg);
 	case COWBIRD_IOC_VERIFY:
-		return cb_ioctl_verify(control, arg);
+		return cb_ioctl_with_file(control, arg, cb_verify_device);
+	case COWBIRD_IOC_EXPAND:
+		return cb_ioctl_with_file(control, arg, cb_annex_add);
 	case COWBIRD_IOC_SUSPEND:
 		return cb_ioctl_on_minor(arg, cb_device_suspend);
 	default:

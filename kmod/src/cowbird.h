@@ -12,6 +12,7 @@
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
  *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
+ *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
  *   blockio.c  the module's own bios;  metadata.c those that somebody waits for
  *
@@ -76,6 +77,9 @@
 /* Domains of the SRCU lock, so that a stuck disk delays few others. */
 #define CB_HOOK_DOMAINS 16
 
+/* Times that the COW file of a snapshot can be expanded. */
+#define CB_ANNEXES 16
+
 enum cb_entry_state {
 	CB_ENTRY_FREE,
 	CB_ENTRY_LOADING, /* being read from the origin: not yet preserved */
@@ -126,6 +130,13 @@ struct cb_mark {
 	u32 index; /* slot of the region map, or copy of the state */
 	bool in_flight; /* engine */
 	blk_status_t status;
+};
+
+/* More slots for an active snapshot; see annex.c. Constant once it is counted. */
+struct cb_annex {
+	struct cb_extents extents;
+	u64 first_slot; /* of the snapshot */
+	struct file *file; /* pinned */
 };
 
 struct cb_stats {
@@ -237,6 +248,10 @@ struct cb_device {
 	 */
 	unsigned long *changes;
 	u64 changes_from_epoch;
+
+	/* Written under cb_control_mutex, with the engine parked; read anywhere. */
+	struct cb_annex annexes[CB_ANNEXES];
+	u32 annex_count;
 
 	struct cb_slotmap slotmap; /* L */
 	struct hlist_head memory_hash[1 << CB_MEMORY_HASH_BITS]; /* L */
@@ -382,6 +397,9 @@ int cb_device_start(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_publish(struct cb_device *dev);
 void cb_device_unpublish(struct cb_device *dev);
 void cb_device_free(struct cb_device *dev);
+/* Extents that user space gave, as the COW file's disk has them; on success the list is in use. */
+int cb_device_place_extents(struct cb_device *dev, struct cb_setup *setup,
+			    struct cb_extents *extents);
 /* Frees what only a snapshot needs, when there is none any more. */
 void cb_device_drop_preserved(struct cb_device *dev);
 
@@ -609,6 +627,19 @@ int cb_unmount_init(void);
 void cb_unmount_exit(void);
 /* Whether the end of a filesystem is noticed, so that its files need not be held open. */
 bool cb_unmount_is_noticed(void);
+
+/* ---- annex.c ----------------------------------------------------------- */
+
+/* The setup's pinned file becomes an annex. */
+int cb_annex_add(struct cb_device *dev, struct cb_setup *setup);
+/* Lets go of so many annexes, which nobody finds any more. */
+void cb_annex_free_all(struct cb_device *dev, u32 count);
+u64 cb_annex_slots(const struct cb_device *dev);
+bool cb_annex_touch(const struct cb_device *dev, u64 sector, u64 sectors);
+/* Whether preserved blocks lie in an annex, where no save finds them. With the engine at rest. */
+bool cb_annex_is_used(const struct cb_device *dev);
+/* As cb_extents_slot, for every slot that may keep a preserved block. */
+int cb_data_slot(const struct cb_device *dev, u64 slot, u64 *sector, u64 *run);
 
 /* ---- blocks.c ---------------------------------------------------------- */
 

@@ -226,15 +226,12 @@ static bool cb_device_cow_lies_on(const struct cb_device *dev, const struct cb_d
 {
 	u32 i;
 
-	for (i = 0; dev->cow_disk == other->origin_disk && i < dev->extents.count; i++) {
-		const struct cb_extent *piece = &dev->extents.list[i];
-		struct cb_blocks touched;
-
-		if (cb_geom_touched(&other->geom, piece->sector,
-				    piece->slots << CB_BLOCK_SECTOR_SHIFT, &touched))
+	if (dev->cow_disk != other->origin_disk)
+		return false;
+	for (i = 0; i < dev->annex_count; i++)
+		if (cb_extents_lie_on(&dev->annexes[i].extents, &other->geom))
 			return true;
-	}
-	return false;
+	return cb_extents_lie_on(&dev->extents, &other->geom);
 }
 
 /*
@@ -274,7 +271,8 @@ int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup)
 	return ret;
 }
 
-static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
+int cb_device_place_extents(struct cb_device *dev, struct cb_setup *setup,
+			    struct cb_extents *extents)
 {
 	u64 grid = dev->cow_on_origin ? dev->geom.start : 0;
 	u32 i;
@@ -289,10 +287,19 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 					 "the COW file has an extent outside of its filesystem's device");
 		extent->sector += dev->cow_base;
 	}
-	ret = cb_extents_init(&dev->extents, setup->extents, setup->extent_count, grid,
+	ret = cb_extents_init(extents, setup->extents, setup->extent_count, grid,
 			      cb_disk_sectors(dev->cow_disk));
 	if (ret)
 		return cb_refuse(setup->reason, ret, "the COW file's extents cannot be used");
+	return 0;
+}
+
+static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret = cb_device_place_extents(dev, setup, &dev->extents);
+
+	if (ret)
+		return ret;
 	ret = cb_layout_init(&dev->layout, dev->block_count, dev->extents.slots,
 			     dev->extents.count);
 	if (ret)
@@ -409,6 +416,7 @@ void cb_device_free(struct cb_device *dev)
 	cb_header_free(dev);
 	cb_marking_free(dev);
 	cb_blocks_free(dev);
+	cb_annex_free_all(dev, dev->annex_count);
 	kvfree(dev->extents.list);
 	mempool_exit(&dev->read_pool);
 	bioset_exit(&dev->read_bios);
@@ -663,12 +671,19 @@ static int cb_device_claim_disk(struct cb_device *dev, char *reason)
  */
 void cb_device_drop_preserved(struct cb_device *dev)
 {
+	u32 annexes = dev->annex_count;
+
 	mutex_lock(&cb_life_mutex);
 	cb_engine_park(dev);
 	cb_blocks_free_preserved(dev);
+	WRITE_ONCE(dev->annex_count, 0);
 	cb_engine_unpark(dev);
 	mutex_unlock(&cb_life_mutex);
 	cb_device_unclaim_memory(dev);
+	/* Writes to their blocks are nobody's business any more; the filesystem gives them out anew. */
+	if (annexes)
+		cb_device_wait_lookers(dev);
+	cb_annex_free_all(dev, annexes);
 }
 
 /* So that the next reload neither counts the epoch before nor brings the snapshot back. */
@@ -773,11 +788,17 @@ int cb_device_suspend(unsigned int minor, char *reason)
 	ret = cb_save(dev);
 	if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && dev->dirty_count)
 		ret = -EBUSY;
+	else if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && cb_annex_is_used(dev))
+		ret = -EFBIG;
 	mutex_unlock(&cb_life_mutex);
 	if (ret) {
-		cb_refuse(reason, ret, ret == -EBUSY ?
+		cb_refuse(reason, ret,
+			  ret == -EBUSY ?
 				  "preserved blocks of minor %u are in memory only; verify its COW file first" :
-				  "minor %u cannot be saved", minor);
+			  ret == -EFBIG ?
+				  "the COW file of minor %u was expanded, and no save covers that; turn it to incremental first" :
+				  "minor %u cannot be saved",
+			  minor);
 		goto out_claim;
 	}
 	pr_info("snapshot %u of %s: suspended\n", dev->minor, dev->origin_path);

@@ -352,7 +352,7 @@ static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
 	unsigned long flags;
 
 	/* A block in memory has a slot reserved, so there is one to give. */
-	if (WARN_ON_ONCE(cb_extents_slot(&dev->extents, dev->slots_used, &sector, &contiguous)))
+	if (WARN_ON_ONCE(cb_data_slot(dev, dev->slots_used, &sector, &contiguous)))
 		return;
 	spin_lock_irqsave(&dev->lock, flags);
 	while (dev->dirty_count && run->count < CB_RUN_BLOCKS && run->count < contiguous) {

@@ -31,6 +31,7 @@
 #define CB_MUTANT_full_stops_tracking 20
 #define CB_MUTANT_switch_one_by_one 21
 #define CB_MUTANT_keep_memory 22
+#define CB_MUTANT_expand_on_origin 23
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

@@ -1,6 +1,7 @@
 //! The cases: what is done in the guest, told as a story, and what must then be true.
 
 mod boots;
+mod expand;
 mod freezing;
 mod fs_churn;
 mod hot_read;
@@ -147,7 +148,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 40] = [
+static CASES: [CaseInfo; 41] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -227,6 +228,14 @@ static CASES: [CaseInfo; 40] = [
         &GUEST_MODULES,
         reconfigure::layout,
         |driver, setting| Box::pin(reconfigure::act(driver, setting)),
+    ),
+    case(
+        "expand",
+        "a COW file that is expanded twice under writers, and needs it",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        expand::layout,
+        |driver, setting| Box::pin(expand::act(driver, setting)),
     ),
     case(
         "throttled",

@@ -52,6 +52,10 @@ pub struct DeviceInfo {
     pub memory_peak_blocks: u64,
     /// That bound, bytes.
     pub max_cache: u64,
+    /// Blocks that the COW file has, with what was added to it.
+    pub cow_slots: u64,
+    /// Of these, in use.
+    pub cow_slots_used: u64,
     /// What went wrong.
     #[serde(default)]
     pub error_text: String,
@@ -138,6 +142,18 @@ impl Driver<'_, '_> {
     /// Changes the bound of preserved blocks in memory with the control tool.
     pub async fn reconfigure(&mut self, minor: u32, cache_mib: u32) -> CaseResult<()> {
         self.control(&format!("reconfigure -c {cache_mib} {minor}"))
+            .await
+    }
+
+    /// Expands the COW file with the control tool.
+    pub async fn expand_cow_file(&mut self, minor: u32, mib: u32) -> CaseResult<()> {
+        self.control(&format!("expand-cow-file --size {mib} {minor}"))
+            .await
+    }
+
+    /// The control tool must refuse to expand a COW file, for a reason that names this.
+    pub async fn expect_expand_refusal(&mut self, minor: u32, named: &str) -> CaseResult<()> {
+        self.expect_control_refusal(&format!("expand-cow-file --size 1 {minor}"), named)
             .await
     }
 

@@ -188,6 +188,18 @@ struct cowbird_ioc_verify {
 };
 
 /*
+ * COWBIRD_IOC_EXPAND: the pinned file is more room for the preserved blocks of an
+ * active snapshot, until that ends. It must be on the COW file's filesystem, and not
+ * on the origin of any snapshot. Nobody but the module needs its name.
+ */
+struct cowbird_ioc_expand {
+	__u32 minor;
+	__u32 extent_count;
+	__u64 extents; /* pointer to struct cowbird_extent[] */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
  * COWBIRD_IOC_SUSPEND: saves a series and removes it from memory, so that the
  * module can be unloaded. Refused with EBUSY while the origin is mounted.
  */
@@ -227,6 +239,7 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_SUSPEND_NR 8
 #define COWBIRD_IOC_SETUP_SET_NR 9
 #define COWBIRD_IOC_RECONFIGURE_NR 10
+#define COWBIRD_IOC_EXPAND_NR 11
 #define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
 #define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
 #define COWBIRD_IOC_SETUP_SET                                                                     \
@@ -243,6 +256,8 @@ struct cowbird_ioc_destroy {
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_RELOAD_NR, struct cowbird_ioc_reload)
 #define COWBIRD_IOC_VERIFY                                                                        \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_VERIFY_NR, struct cowbird_ioc_verify)
+#define COWBIRD_IOC_EXPAND                                                                        \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_EXPAND_NR, struct cowbird_ioc_expand)
 #define COWBIRD_IOC_SUSPEND                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SUSPEND_NR, struct cowbird_ioc_suspend)
 
@@ -314,6 +329,7 @@ _Static_assert(sizeof(struct cowbird_ioc_track) == 200, "ABI: cowbird_ioc_track"
 _Static_assert(sizeof(struct cowbird_ioc_changes) == 264, "ABI: cowbird_ioc_changes");
 _Static_assert(sizeof(struct cowbird_ioc_reload) == 1288, "ABI: cowbird_ioc_reload");
 _Static_assert(sizeof(struct cowbird_ioc_verify) == 208, "ABI: cowbird_ioc_verify");
+_Static_assert(sizeof(struct cowbird_ioc_expand) == 208, "ABI: cowbird_ioc_expand");
 _Static_assert(sizeof(struct cowbird_ioc_suspend) == 200, "ABI: cowbird_ioc_suspend");
 _Static_assert(sizeof(struct cowbird_header) == COWBIRD_HEADER_BYTES, "format: cowbird_header");
 

@@ -25,6 +25,9 @@ pub const COWBIRD_IOC_CHANGES_NR: u32 = 5;
 pub const COWBIRD_IOC_RELOAD_NR: u32 = 6;
 pub const COWBIRD_IOC_VERIFY_NR: u32 = 7;
 pub const COWBIRD_IOC_SUSPEND_NR: u32 = 8;
+pub const COWBIRD_IOC_SETUP_SET_NR: u32 = 9;
+pub const COWBIRD_IOC_RECONFIGURE_NR: u32 = 10;
+pub const COWBIRD_IOC_EXPAND_NR: u32 = 11;
 pub const COWBIRD_STATE_DORMANT_INCREMENTAL: u32 = 0;
 pub const COWBIRD_STATE_DORMANT_SNAPSHOT: u32 = 1;
 pub const COWBIRD_STATE_ACTIVE_INCREMENTAL: u32 = 2;
@@ -162,6 +165,43 @@ const _: () = {
     [
         "Offset of field: cowbird_ioc_setup::reason",
     ][::core::mem::offset_of!(cowbird_ioc_setup, reason) - 1120usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_setup_set {
+    pub abi_version: __u32,
+    pub count: __u32,
+    pub setups: __u64,
+    pub timeout_ms: __u32,
+    pub blamed: __u32,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_setup_set",
+    ][::core::mem::size_of::<cowbird_ioc_setup_set>() - 216usize];
+    [
+        "Alignment of cowbird_ioc_setup_set",
+    ][::core::mem::align_of::<cowbird_ioc_setup_set>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::abi_version",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, abi_version) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::count",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, count) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::setups",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, setups) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::timeout_ms",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, timeout_ms) - 16usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::blamed",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, blamed) - 20usize];
+    [
+        "Offset of field: cowbird_ioc_setup_set::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_setup_set, reason) - 24usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -349,6 +389,35 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
+pub struct cowbird_ioc_expand {
+    pub minor: __u32,
+    pub extent_count: __u32,
+    pub extents: __u64,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_expand",
+    ][::core::mem::size_of::<cowbird_ioc_expand>() - 208usize];
+    [
+        "Alignment of cowbird_ioc_expand",
+    ][::core::mem::align_of::<cowbird_ioc_expand>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_expand::minor",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, minor) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_expand::extent_count",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, extent_count) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_expand::extents",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, extents) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_expand::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_expand, reason) - 16usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
 pub struct cowbird_ioc_suspend {
     pub minor: __u32,
     pub reserved: __u32,
@@ -371,6 +440,35 @@ const _: () = {
     [
         "Offset of field: cowbird_ioc_suspend::reason",
     ][::core::mem::offset_of!(cowbird_ioc_suspend, reason) - 8usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct cowbird_ioc_reconfigure {
+    pub minor: __u32,
+    pub reserved: __u32,
+    pub cache_bytes: __u64,
+    pub reason: [::core::ffi::c_char; 192usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of cowbird_ioc_reconfigure",
+    ][::core::mem::size_of::<cowbird_ioc_reconfigure>() - 208usize];
+    [
+        "Alignment of cowbird_ioc_reconfigure",
+    ][::core::mem::align_of::<cowbird_ioc_reconfigure>() - 8usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::minor",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, minor) - 0usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::reserved",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, reserved) - 4usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::cache_bytes",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, cache_bytes) - 8usize];
+    [
+        "Offset of field: cowbird_ioc_reconfigure::reason",
+    ][::core::mem::offset_of!(cowbird_ioc_reconfigure, reason) - 16usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]

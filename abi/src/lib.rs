@@ -45,6 +45,15 @@ pub const IOC_VERIFY: u32 = iowr::<cowbird_ioc_verify>(COWBIRD_IOC_VERIFY_NR);
 /// `COWBIRD_IOC_SUSPEND`.
 pub const IOC_SUSPEND: u32 = iowr::<cowbird_ioc_suspend>(COWBIRD_IOC_SUSPEND_NR);
 
+/// `COWBIRD_IOC_SETUP_SET`.
+pub const IOC_SETUP_SET: u32 = iowr::<cowbird_ioc_setup_set>(COWBIRD_IOC_SETUP_SET_NR);
+
+/// `COWBIRD_IOC_RECONFIGURE`.
+pub const IOC_RECONFIGURE: u32 = iowr::<cowbird_ioc_reconfigure>(COWBIRD_IOC_RECONFIGURE_NR);
+
+/// `COWBIRD_IOC_EXPAND`.
+pub const IOC_EXPAND: u32 = iowr::<cowbird_ioc_expand>(COWBIRD_IOC_EXPAND_NR);
+
 /// Text of a C string constant of the header.
 const fn text(bytes: &'static [u8]) -> &'static str {
     match CStr::from_bytes_with_nul(bytes) {
@@ -100,6 +109,9 @@ mod tests {
         assert_eq!(IOC_RELOAD, 0xc508cb06);
         assert_eq!(IOC_VERIFY, 0xc0d0cb07);
         assert_eq!(IOC_SUSPEND, 0xc0c8cb08);
+        assert_eq!(IOC_SETUP_SET, 0xc0d8cb09);
+        assert_eq!(IOC_RECONFIGURE, 0xc0d0cb0a);
+        assert_eq!(IOC_EXPAND, 0xc0d0cb0b);
     }
 
     #[test]

@@ -48,6 +48,55 @@ pub struct Setup {
     pub continues: bool,
 }
 
+/// Why a set of snapshots was not taken.
+pub struct Refusal {
+    /// The one that was the reason, if it was one.
+    pub member: Option<usize>,
+    /// The reason.
+    pub error: anyhow::Error,
+}
+
+impl Refusal {
+    fn of_all(error: anyhow::Error) -> Self {
+        Self {
+            member: None,
+            error,
+        }
+    }
+}
+
+impl Setup {
+    /// Points to the lists of this setup, and is valid for as long as they are.
+    fn request(&self) -> Result<abi::cowbird_ioc_setup> {
+        let mut request = abi::cowbird_ioc_setup {
+            abi_version: abi::COWBIRD_ABI_VERSION,
+            minor: self.minor,
+            origin_major: self.origin.major,
+            origin_minor: self.origin.minor,
+            cache_bytes: self.cache_bytes,
+            extents: self.extents.as_ptr() as u64,
+            extent_count: count(self.extents.len(), "extents")?,
+            freeze_fd_count: count(self.freeze_fds.len(), "filesystems")?,
+            freeze_fds: self.freeze_fds.as_ptr() as u64,
+            uuid: self.uuid,
+            epoch: self.epoch,
+            timeout_ms: self.timeout_ms,
+            flags: if self.continues {
+                abi::COWBIRD_SETUP_CONTINUE
+            } else {
+                0
+            },
+            boot_id: self.boot_id,
+            origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        abi::put_path(&mut request.origin_path, &self.origin_path);
+        abi::put_path(&mut request.cow_path, &self.cow_path);
+        Ok(request)
+    }
+}
+
 /// Everything by which a series is taken up again; see `struct cowbird_ioc_reload`.
 pub struct Reload {
     /// Number of the snapshot device.
@@ -99,35 +148,27 @@ impl Control {
         explain(result, &request.reason)
     }
 
-    /// Takes the snapshot.
-    pub fn setup(&self, setup: &Setup) -> Result<()> {
-        let mut request = abi::cowbird_ioc_setup {
+    /// Takes the snapshots, all at one instant or none.
+    pub fn setup(&self, setups: &[&Setup]) -> Result<(), Refusal> {
+        let requests: Result<Vec<_>> = setups.iter().map(|setup| setup.request()).collect();
+        let mut requests = requests.map_err(Refusal::of_all)?;
+        if let [request] = requests.as_mut_slice() {
+            let result = self.ioctl(abi::IOC_SETUP, request);
+            return explain(result, &request.reason).map_err(Refusal::of_all);
+        }
+        let mut set = abi::cowbird_ioc_setup_set {
             abi_version: abi::COWBIRD_ABI_VERSION,
-            minor: setup.minor,
-            origin_major: setup.origin.major,
-            origin_minor: setup.origin.minor,
-            cache_bytes: setup.cache_bytes,
-            extents: setup.extents.as_ptr() as u64,
-            extent_count: count(setup.extents.len(), "extents")?,
-            freeze_fd_count: count(setup.freeze_fds.len(), "filesystems")?,
-            freeze_fds: setup.freeze_fds.as_ptr() as u64,
-            uuid: setup.uuid,
-            epoch: setup.epoch,
-            timeout_ms: setup.timeout_ms,
-            flags: if setup.continues {
-                abi::COWBIRD_SETUP_CONTINUE
-            } else {
-                0
-            },
-            boot_id: setup.boot_id,
-            origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
-            cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
+            count: count(requests.len(), "snapshots").map_err(Refusal::of_all)?,
+            setups: requests.as_ptr() as u64,
+            timeout_ms: setups.first().map_or(0, |setup| setup.timeout_ms),
+            blamed: 0,
             reason: [0; abi::COWBIRD_REASON_BYTES as usize],
         };
-        abi::put_path(&mut request.origin_path, &setup.origin_path);
-        abi::put_path(&mut request.cow_path, &setup.cow_path);
-        let result = self.ioctl(abi::IOC_SETUP, &mut request);
-        explain(result, &request.reason)
+        let result = self.ioctl(abi::IOC_SETUP_SET, &mut set);
+        explain(result, &set.reason).map_err(|error| Refusal {
+            member: Some(set.blamed as usize).filter(|&index| index < requests.len()),
+            error,
+        })
     }
 
     /// Takes a series up again; the answer is its state, `COWBIRD_STATE_*`.
@@ -173,6 +214,18 @@ impl Control {
         explain(result, &request.reason)
     }
 
+    /// Makes a file that is pinned more room for the preserved blocks of a snapshot.
+    pub fn expand(&self, minor: u32, extents: &[abi::cowbird_extent]) -> Result<()> {
+        let mut request = abi::cowbird_ioc_expand {
+            minor,
+            extent_count: count(extents.len(), "extents")?,
+            extents: extents.as_ptr() as u64,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_EXPAND, &mut request);
+        explain(result, &request.reason)
+    }
+
     /// Saves a series and removes it from memory.
     pub fn suspend(&self, minor: u32) -> Result<()> {
         let mut request = abi::cowbird_ioc_suspend {
@@ -181,6 +234,18 @@ impl Control {
             reason: [0; abi::COWBIRD_REASON_BYTES as usize],
         };
         let result = self.ioctl(abi::IOC_SUSPEND, &mut request);
+        explain(result, &request.reason)
+    }
+
+    /// Changes the bound of preserved blocks in memory.
+    pub fn reconfigure(&self, minor: u32, cache_bytes: u64) -> Result<()> {
+        let mut request = abi::cowbird_ioc_reconfigure {
+            minor,
+            reserved: 0,
+            cache_bytes,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_RECONFIGURE, &mut request);
         explain(result, &request.reason)
     }
 

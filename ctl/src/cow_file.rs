@@ -98,6 +98,31 @@ impl CowFile {
         Ok(cow)
     }
 
+    /// Creates a file without a name, on the filesystem and in the folder of another one.
+    pub fn create_unnamed(neighbour: &Path, bytes: u64) -> Result<Self> {
+        let folder = neighbour.parent().unwrap_or(Path::new("/"));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE)
+            .open(folder)
+            .with_context(|| {
+                format!(
+                    "cannot create a file without a name in {}",
+                    folder.display()
+                )
+            })?;
+        let cow = Self {
+            file,
+            path: folder.to_owned(),
+            bytes,
+            keep: true,
+        };
+        cow.allocate()?;
+        Ok(cow)
+    }
+
     /// Opens the COW file of a series.
     pub fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()

@@ -62,6 +62,10 @@ pub struct Device {
     pub cow_slots_used: u64,
     /// Blocks preserved so far.
     pub preserved_blocks: u64,
+    /// Of these, in memory now.
+    pub memory_blocks: u64,
+    /// Bound of them, bytes.
+    pub max_cache: u64,
 }
 
 /// The report as the module wrote it.
@@ -117,7 +121,13 @@ pub fn render(report: &Report) -> String {
             "  COW file   {} ({} of {} blocks used)",
             device.cow_file, device.cow_slots_used, device.cow_slots
         );
-        let _ = writeln!(out, "  preserved  {} blocks", device.preserved_blocks);
+        let _ = writeln!(
+            out,
+            "  preserved  {} blocks, {} of them in memory (at most {})",
+            device.preserved_blocks,
+            device.memory_blocks,
+            device.max_cache / 4096
+        );
         let _ = writeln!(out, "  series     {} epoch {}", device.uuid, device.seq_id);
         match device.changes_from_epoch {
             0 => out.push_str("  changes    unknown: first epoch of its series\n"),
@@ -160,7 +170,7 @@ mod tests {
             "max_cache": 1, "fallocate": 1, "seq_id": 4, "uuid": "00ff", "error": -28, "state": 3,
             "version": 1, "state_name": "failed snapshot", "origin_sectors": 4096,
             "cow_slots": 10, "origin_device": "254:1", "changes_from_epoch": 3,
-            "cow_slots_used": 10, "preserved_blocks": 9, "cow_device": "254:1",
+            "cow_slots_used": 10, "preserved_blocks": 9, "memory_blocks": 3, "cow_device": "254:1",
             "cow_sector": 2048, "cow_is_pinned": true, "tracks": true,
             "error_text": "the COW file is full (10 blocks)"}]}"#,
         )

@@ -9,12 +9,16 @@ mod info;
 mod mounts;
 mod reload;
 mod series;
+mod setup;
 mod topology;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+
+use setup::Volume;
 
 /// Snapshots of live block devices by copy-on-write.
 #[derive(Parser)]
@@ -31,6 +35,8 @@ struct Arguments {
 enum Command {
     /// Take a snapshot of a block device and offer it as /dev/cowbird<MINOR>
     SetupSnapshot(SetupSnapshot),
+    /// Take snapshots of several block devices at one instant: all of them, or none
+    SetupSnapshots(SetupSnapshots),
     /// End a snapshot and remove its COW file
     Destroy {
         /// Number of the snapshot, as in /dev/cowbird<MINOR>
@@ -41,7 +47,8 @@ enum Command {
         /// Number of the snapshot
         minor: u32,
     },
-    /// Take the next snapshot of a series; the changes since the last one become known
+    /// Take the next snapshot of a series, or of several at one instant; the changes since the last
+    /// one become known
     TransitionToSnapshot(TransitionToSnapshot),
     /// Show which blocks changed between the snapshot before and this one
     Changes {
@@ -97,6 +104,22 @@ enum Command {
         /// Number of the snapshot
         minor: u32,
     },
+    /// Change the bound of preserved blocks in memory of an active snapshot
+    Reconfigure {
+        /// The bound, in MiB
+        #[arg(short = 'c', long = "cache-size", value_name = "MB")]
+        cache_mb: u64,
+        /// Number of the snapshot
+        minor: u32,
+    },
+    /// Give the preserved blocks of an active snapshot more room, until it ends
+    ExpandCowFile {
+        /// So much more, in MiB
+        #[arg(long = "size", value_name = "MB")]
+        size_mb: u64,
+        /// Number of the snapshot
+        minor: u32,
+    },
     /// Show the snapshots that exist
     Info {
         /// Print the module's report as JSON
@@ -105,10 +128,10 @@ enum Command {
     },
 }
 
-/// Arguments of `setup-snapshot`.
+/// Options of `setup-snapshot` and `setup-snapshots`.
 #[derive(clap::Args)]
-struct SetupSnapshot {
-    /// Memory for preserved blocks that are not yet in the COW file, in MiB
+struct SetupOptions {
+    /// Memory for preserved blocks that are not yet in the COW file, in MiB, for each snapshot
     #[arg(
         short = 'c',
         long = "cache-size",
@@ -116,18 +139,64 @@ struct SetupSnapshot {
         default_value_t = 64
     )]
     cache_mb: u64,
-    /// Size of the COW file in MiB; by default 10 % of the device, at most 10 GiB
+    /// Size of a COW file in MiB; by default 10 % of the device, at most 10 GiB
     #[arg(short = 'f', long = "fallocate", value_name = "MB")]
     cow_mb: Option<u64>,
     /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     timeout_ms: u32,
+}
+
+/// Arguments of `setup-snapshot`.
+#[derive(clap::Args)]
+struct SetupSnapshot {
+    #[command(flatten)]
+    options: SetupOptions,
     /// Device to take the snapshot of
     block_device: PathBuf,
     /// File that will keep the preserved blocks; must not exist
     cow_file: PathBuf,
     /// Number of the snapshot, as in /dev/cowbird<MINOR>
     minor: u32,
+}
+
+/// Arguments of `setup-snapshots`.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "cowbirdctl setup-snapshots [OPTIONS] <BLOCK_DEVICE> <COW_FILE> <MINOR> \
+                      [<BLOCK_DEVICE> <COW_FILE> <MINOR>]..."
+)]
+struct SetupSnapshots {
+    #[command(flatten)]
+    options: SetupOptions,
+    /// For each snapshot what `setup-snapshot` takes: device, new file and number
+    #[arg(value_name = "BLOCK_DEVICE> <COW_FILE> <MINOR", num_args = 3.., required = true)]
+    what: Vec<PathBuf>,
+}
+
+impl SetupSnapshots {
+    fn volumes(&self) -> Result<Vec<Volume>> {
+        let (threes, rest) = self.what.as_chunks::<3>();
+        if !rest.is_empty() {
+            bail!("each snapshot takes three arguments: <BLOCK_DEVICE> <COW_FILE> <MINOR>");
+        }
+        threes
+            .iter()
+            .map(|[block_device, cow_file, minor]| {
+                Ok(Volume {
+                    block_device: block_device.clone(),
+                    cow_file: cow_file.clone(),
+                    minor: minor_of(minor)
+                        .with_context(|| format!("{minor:?} is not the number of a snapshot"))?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The number of a snapshot, if it is one.
+fn minor_of(argument: &Path) -> Option<u32> {
+    argument.to_str()?.parse().ok()
 }
 
 /// Arguments of `reload-snapshot` and `reload-incremental`.
@@ -151,7 +220,10 @@ struct ReloadOne {
 
 /// Arguments of `transition-to-snapshot`.
 #[derive(clap::Args)]
-#[command(override_usage = "cowbirdctl transition-to-snapshot [OPTIONS] [COW_FILE] <MINOR>")]
+#[command(
+    override_usage = "cowbirdctl transition-to-snapshot [OPTIONS] [COW_FILE] <MINOR>\n       \
+                      cowbirdctl transition-to-snapshot [OPTIONS] <MINOR>..."
+)]
 struct TransitionToSnapshot {
     /// Memory for preserved blocks that are not yet in the COW file, in MiB
     #[arg(
@@ -164,35 +236,47 @@ struct TransitionToSnapshot {
     /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     timeout_ms: u32,
-    /// The series' COW file, which may be left out, and the number of the snapshot
-    #[arg(value_name = "COW_FILE> <MINOR", num_args = 1..=2, required = true)]
+    /// The numbers of the snapshots; of a single one its COW file may come first
+    #[arg(value_name = "MINOR", num_args = 1.., required = true)]
     what: Vec<PathBuf>,
 }
 
 impl TransitionToSnapshot {
-    fn cow_file(&self) -> Option<&PathBuf> {
-        if self.what.len() == 2 {
-            self.what.first()
-        } else {
-            None
-        }
-    }
-
-    fn minor(&self) -> anyhow::Result<u32> {
-        let text = self
-            .what
-            .last()
-            .and_then(|minor| minor.to_str())
-            .unwrap_or_default();
-        text.parse()
-            .map_err(|_| anyhow::anyhow!("{text:?} is not the number of a snapshot"))
+    /// The COW file, if it was named, and the minors. A COW file that is named like a number is
+    /// given with its folder.
+    fn parse(&self) -> Result<(Option<&Path>, Vec<u32>)> {
+        let (cow_file, minors) = match self.what.as_slice() {
+            [first, minor] if minor_of(first).is_none() => {
+                (Some(first.as_path()), std::slice::from_ref(minor))
+            }
+            minors => (None, minors),
+        };
+        let minors = minors.iter().map(|minor| {
+            minor_of(minor).with_context(|| format!("{minor:?} is not the number of a snapshot"))
+        });
+        Ok((cow_file, minors.collect::<Result<_>>()?))
     }
 }
 
 fn main() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
     let result = match command {
-        Command::SetupSnapshot(arguments) => commands::setup_snapshot(&arguments, &config),
+        Command::SetupSnapshot(SetupSnapshot {
+            options,
+            block_device,
+            cow_file,
+            minor,
+        }) => {
+            let volume = Volume {
+                block_device,
+                cow_file,
+                minor,
+            };
+            setup::first(&[volume], &options, &config)
+        }
+        Command::SetupSnapshots(arguments) => arguments
+            .volumes()
+            .and_then(|volumes| setup::first(&volumes, &arguments.options, &config)),
         Command::Destroy { minor } => commands::destroy(minor, &config),
         Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, &config),
         Command::ReloadIncremental(arguments) => reload::one(&arguments, false, &config),
@@ -206,8 +290,10 @@ fn main() -> ExitCode {
             minor: None,
         } => reload::verify_all(),
         Command::Suspend { minor } => reload::suspend(minor),
+        Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, &config),
+        Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),
         Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
-        Command::TransitionToSnapshot(arguments) => commands::transition_to_snapshot(&arguments),
+        Command::TransitionToSnapshot(arguments) => setup::next(&arguments),
         Command::Changes {
             minor,
             json,
@@ -227,5 +313,65 @@ fn main() -> ExitCode {
             eprintln!("cowbirdctl: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Command {
+        Arguments::try_parse_from(line.split(' ')).unwrap().command
+    }
+
+    #[test]
+    fn a_set_is_given_in_threes() {
+        let Command::SetupSnapshots(set) =
+            parse("cowbirdctl setup-snapshots -c 8 /dev/a /srv/a 0 /dev/b:1 /srv/b 1")
+        else {
+            panic!("another command");
+        };
+        let volumes = set.volumes().unwrap();
+        assert_eq!(volumes.len(), 2);
+        assert_eq!(
+            volumes[1],
+            Volume {
+                block_device: "/dev/b:1".into(),
+                cow_file: "/srv/b".into(),
+                minor: 1
+            }
+        );
+        for wrong in ["/dev/a /srv/a 0 /dev/b", "/dev/a /srv/a b"] {
+            let Command::SetupSnapshots(set) =
+                parse(&format!("cowbirdctl setup-snapshots {wrong}"))
+            else {
+                panic!("another command");
+            };
+            assert!(set.volumes().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_transition_takes_a_cow_file_or_several_minors() {
+        let parsed = |line: &str| {
+            let Command::TransitionToSnapshot(arguments) =
+                parse(&format!("cowbirdctl transition-to-snapshot {line}"))
+            else {
+                panic!("another command");
+            };
+            let parsed = arguments.parse();
+            parsed
+                .map(|(file, minors)| (file.map(Path::to_path_buf), minors))
+                .ok()
+        };
+        assert_eq!(parsed("3"), Some((None, vec![3])));
+        assert_eq!(
+            parsed("/srv/cow 3"),
+            Some((Some("/srv/cow".into()), vec![3]))
+        );
+        assert_eq!(parsed("./0 3"), Some((Some("./0".into()), vec![3])));
+        assert_eq!(parsed("0 1"), Some((None, vec![0, 1])));
+        assert_eq!(parsed("0 1 2"), Some((None, vec![0, 1, 2])));
+        assert_eq!(parsed("/srv/cow 1 2"), None);
     }
 }

@@ -183,6 +183,49 @@ pub fn devices_above(device: &DeviceNumber) -> Result<BTreeSet<DeviceNumber>> {
     })
 }
 
+/// Loop devices on this device, or on a file of its filesystem.
+fn loops_on(device: DeviceNumber) -> Vec<DeviceNumber> {
+    let lies_on_it = |dir: &PathBuf| {
+        fs::read_to_string(dir.join("loop/backing_file"))
+            .and_then(|path| fs::metadata(path.trim_end()))
+            .is_ok_and(|meta| {
+                let raw = if meta.file_type().is_block_device() {
+                    meta.rdev()
+                } else {
+                    meta.dev()
+                };
+                DeviceNumber::from_raw(raw) == device
+            })
+    };
+    entries(Path::new("/sys/block"))
+        .iter()
+        .filter(|dir| lies_on_it(dir))
+        .filter_map(|dir| number_in(dir))
+        .collect()
+}
+
+/// Refuses origins of which one lies on another: while the lower one's writes are held, those of
+/// the upper one never come to rest.
+pub fn check_apart(origins: &[(DeviceNumber, &str)]) -> Result<()> {
+    for (at, (lower, lower_name)) in origins.iter().enumerate() {
+        let above = closure(*lower, |next| {
+            let mut above = partitions(next);
+            above.extend(related(next, "holders"));
+            above.extend(loops_on(next));
+            above
+        })?;
+        for (other_at, (upper, upper_name)) in origins.iter().enumerate() {
+            if at != other_at && above.contains(upper) {
+                bail!(
+                    "{upper_name} lies on {lower_name} or is the same, so there is no instant at which \
+                     both are at rest; leave one of them out"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Everything that the device is made of, itself included.
 fn devices_below(device: DeviceNumber) -> Result<BTreeSet<DeviceNumber>> {
     closure(device, |next| related(whole_disk(next), "slaves"))

@@ -166,8 +166,12 @@ fn move_folder(from: &Path, to: &Path) -> HarnessResult<()> {
     fs::create_dir_all(to).on("create", to)?;
     for entry in fs::read_dir(from).on("list", from)? {
         let entry = entry.on("list", from)?;
-        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            disk::copy_sparse(&entry.path(), &to.join(entry.file_name()))?;
+        let kind = entry.file_type().on("look at", &entry.path())?;
+        let target = to.join(entry.file_name());
+        if kind.is_file() {
+            disk::copy_sparse(&entry.path(), &target)?;
+        } else if kind.is_dir() {
+            move_folder(&entry.path(), &target)?;
         }
     }
     fs::remove_dir_all(from).on("remove", from)

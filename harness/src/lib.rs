@@ -25,6 +25,7 @@ pub mod power;
 pub mod power_cuts;
 pub mod recorded;
 mod replayed;
+mod turns;
 pub mod verify;
 pub mod vm;
 

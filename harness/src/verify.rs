@@ -9,7 +9,7 @@ use cowbird_model::{
     BlockIndex, BlockSet, ChangeMapInput, Class, DiscardModel, Marker, MarkerKey, Oracle, Report,
     SectorRange, WitnessLog, check_changes, find_marker, self_check,
 };
-use cowbird_proto::message::{GoldenFile, Observation};
+use cowbird_proto::message::{GoldenFile, Observation, TurnsSpec};
 use memmap2::{MmapMut, MmapOptions};
 use sha2::{Digest, Sha256};
 
@@ -18,6 +18,7 @@ use crate::crypt;
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::power_cuts::PowerCuts;
+use crate::turns;
 
 /// What a discard does to a witnessed disk as [`crate::vm::command`] configures it: QEMU punches a
 /// hole into the raw file. Tried with discards of every alignment, and checked in every cell.
@@ -28,6 +29,9 @@ const LISTED_BLOCKS: usize = 50;
 
 /// Files that a fault names.
 const LISTED_FILES: usize = 5;
+
+/// Rounds in the wrong images that the text of a report lists.
+const LISTED_TURNS: usize = 20;
 
 /// Missed changes that the text of a report lists.
 const LISTED_CHANGES: usize = 20;
@@ -88,6 +92,14 @@ impl CellFiles {
         self.dir.join("mirror-witness.log")
     }
 
+    /// The files of the second volume, where there is one.
+    #[must_use]
+    pub fn second(&self) -> Self {
+        Self {
+            dir: self.dir.join("second"),
+        }
+    }
+
     /// The second disk: the copy of the snapshot.
     #[must_use]
     pub fn image(&self) -> PathBuf {
@@ -100,6 +112,8 @@ impl CellFiles {
 pub enum Evidence {
     /// An image of a snapshot.
     Snapshot(SnapshotEvidence),
+    /// Images of two volumes at one instant.
+    Volumes(Box<VolumesEvidence>),
     /// No snapshot was taken: only the witness itself is on trial.
     WitnessOnly,
     /// A series whose machine lost its power.
@@ -143,6 +157,17 @@ pub struct SnapshotEvidence {
     pub traced: Option<BTreeSet<u64>>,
     /// Whether a recorded workload was replayed to its end, so that it is known what the origin ends with.
     pub replayed: bool,
+}
+
+/// Images of two volumes, whose snapshots were all taken at common instants.
+#[derive(Debug, Clone)]
+pub struct VolumesEvidence {
+    /// The images of the last instant; the second one's files are [`CellFiles::second`].
+    pub volumes: [SnapshotEvidence; 2],
+    /// All instants, by volume.
+    pub instants: Vec<[MarkerKey; 2]>,
+    /// Who wrote to both volumes in turns.
+    pub turns: TurnsSpec,
 }
 
 impl SnapshotEvidence {
@@ -201,6 +226,7 @@ pub fn judge(
     let evidence = match evidence {
         Evidence::Snapshot(evidence) => Some(evidence),
         Evidence::WitnessOnly => None,
+        Evidence::Volumes(evidence) => return judge_volumes(files, evidence),
         Evidence::PowerCuts { cuts, boot, then } => {
             let mut judgement = judge(files, then, observations)?;
             judgement.take_power_cuts(files, cuts, *boot)?;
@@ -259,7 +285,64 @@ pub fn judge(
     Ok(judgement)
 }
 
+/// Each volume by itself, then whether they fit together.
+fn judge_volumes(files: &CellFiles, evidence: &VolumesEvidence) -> HarnessResult<Judgement> {
+    let second = files.second();
+    let mut judgement = Judgement::default();
+    for (name, files, volume) in [
+        ("first volume", files, &evidence.volumes[0]),
+        ("second volume", &second, &evidence.volumes[1]),
+    ] {
+        let of_one = judge(files, &Evidence::Snapshot(volume.clone()), &[])?;
+        judgement.take_volume(name, of_one);
+    }
+    // Without a marker there is nothing to compare; that is a fault already.
+    if judgement.faults.is_empty() {
+        judgement.take_turns([files, &second], evidence)?;
+    }
+    Ok(judgement)
+}
+
 impl Judgement {
+    fn take_volume(&mut self, name: &str, volume: Self) {
+        let named = |text: &String| format!("{name}: {text}");
+        self.blocks_checked += volume.blocks_checked;
+        self.blocks_bad += volume.blocks_bad;
+        for (class, count) in volume.classes {
+            *self.classes.entry(class).or_default() += count;
+        }
+        self.faults.extend(volume.faults.iter().map(named));
+        self.notes.extend(volume.notes.iter().map(named));
+        self.text += &format!("{name}:\n{}", volume.text);
+    }
+
+    fn take_turns(
+        &mut self,
+        files: [&CellFiles; 2],
+        evidence: &VolumesEvidence,
+    ) -> HarnessResult<()> {
+        let [first, second] = &evidence.volumes;
+        let origins = [first.origin, second.origin];
+        let report = turns::compare(files, origins, &evidence.instants, &evidence.turns)?;
+        self.notes.push(format!(
+            "{} instants of {} writers: {} of {} between the two writes of a round",
+            evidence.instants.len(),
+            evidence.turns.writers,
+            report.between_turns,
+            report.looked_at
+        ));
+        for (instant, writer, fault) in report.faults.iter().take(LISTED_TURNS) {
+            self.text += &format!("instant {instant}, writer {writer}: {fault}\n");
+        }
+        if let Some((instant, writer, fault)) = report.faults.first() {
+            self.fault(format!(
+                "no common instant in {} places, as {instant} of writer {writer}: {fault}",
+                report.faults.len()
+            ));
+        }
+        Ok(())
+    }
+
     fn fault(&mut self, fault: String) {
         self.text += &fault;
         self.text.push('\n');

@@ -113,3 +113,8 @@ bool cb_extents_touch(const struct cb_extents *extents, u64 sector, u64 sectors)
 	}
 	return sectors && low < extents->count && extents->list[low].sector < sector + sectors;
 }
+
+bool cb_extents_lie_on(const struct cb_extents *extents, const struct cb_geom *geom)
+{
+	return cb_extents_touch(extents, geom->start, geom->sectors);
+}

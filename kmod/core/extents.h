@@ -9,6 +9,7 @@
 #ifndef COWBIRD_CORE_EXTENTS_H
 #define COWBIRD_CORE_EXTENTS_H
 
+#include "geom.h"
 #include "platform.h"
 
 struct cb_extent {
@@ -43,5 +44,8 @@ int cb_extents_slot(const struct cb_extents *extents, u64 slot, u64 *sector, u64
 
 /* Whether [sector, sector + sectors) touches any slot. */
 bool cb_extents_touch(const struct cb_extents *extents, u64 sector, u64 sectors);
+
+/* Whether some of it lies on an origin of the same disk. */
+bool cb_extents_lie_on(const struct cb_extents *extents, const struct cb_geom *geom);
 
 #endif

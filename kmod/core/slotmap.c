@@ -59,3 +59,20 @@ u32 cb_slotmap_find(const struct cb_slotmap *map, u64 block)
 
 	return map->buckets[at] ? map->buckets[at] - 1 : CB_SLOT_NONE;
 }
+
+int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from)
+{
+	u32 at;
+
+	for (at = 0; at <= from->bucket_mask; at++) {
+		u32 slot = from->buckets[at] - 1;
+		int ret;
+
+		if (!from->buckets[at])
+			continue;
+		ret = cb_slotmap_insert(to, from->block_of[slot], slot);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}

@@ -45,6 +45,9 @@ int cb_slotmap_init(struct cb_slotmap *map, u32 capacity, u32 *buckets, u64 *blo
  */
 int cb_slotmap_insert(struct cb_slotmap *map, u64 block, u32 slot);
 
+/* Takes over all that another map records; -EINVAL where it has no room for it. */
+int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from);
+
 /* The slot of a block, or CB_SLOT_NONE. */
 u32 cb_slotmap_find(const struct cb_slotmap *map, u64 block);
 

@@ -85,8 +85,7 @@ void cb_run_submit_store(struct cb_run *run)
 	u64 sector, contiguous;
 
 	/* Slots come from the engine and exist; see cb_engine_fill_store. */
-	if (WARN_ON_ONCE(cb_extents_slot(&dev->extents, cb_run_first(run)->slot, &sector,
-					 &contiguous) ||
+	if (WARN_ON_ONCE(cb_data_slot(dev, cb_run_first(run)->slot, &sector, &contiguous) ||
 			 contiguous < run->count)) {
 		run->status = BLK_STS_IOERR;
 		llist_add(&run->done, &dev->done);

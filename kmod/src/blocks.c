@@ -2,7 +2,8 @@
 /*
  * Preserved blocks: first in memory, then in the COW file.
  *
- * All memory is allocated when the snapshot is set up. A block moves
+ * All memory is allocated when the snapshot is set up, or when its bound is
+ * raised. A block moves
  *
  *   (free) -> LOADING -> DIRTY -> STORING -> STORED -> (free)
  *
@@ -15,6 +16,10 @@
 #include <linux/vmalloc.h>
 
 #include "cowbird.h"
+
+/* Longest time that a smaller bound waits for blocks to be stored, and how often it looks. */
+#define CB_SHRINK_LIMIT (10 * HZ)
+#define CB_SHRINK_POLL max(HZ / 100, 1)
 
 static struct hlist_head *cb_blocks_bucket(struct cb_device *dev, u64 block)
 {
@@ -53,8 +58,27 @@ struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
 	return entry;
 }
 
+/* Whether memory has to go as soon as it is free. */
+static bool cb_blocks_over_limit(const struct cb_device *dev)
+{
+	return dev->entry_count > dev->entry_limit && !cb_mutant(keep_memory);
+}
+
+static void cb_entry_free(struct cb_entry *entry)
+{
+	if (entry->page)
+		__free_page(entry->page);
+	kfree(entry);
+}
+
 static void cb_blocks_recycle(struct cb_device *dev, struct cb_entry *entry)
 {
+	if (cb_blocks_over_limit(dev)) {
+		list_del(&entry->all);
+		dev->entry_count--;
+		cb_entry_free(entry);
+		return;
+	}
 	entry->state = CB_ENTRY_FREE;
 	list_add(&entry->list, &dev->entries_free);
 	dev->entries_free_count++;
@@ -124,25 +148,90 @@ static u64 cb_blocks_count_own(struct cb_device *dev)
 	return own;
 }
 
-static int cb_blocks_init_entries(struct cb_device *dev)
+/* Makes memory for so many more blocks. What was made before it ran out is kept. */
+static int cb_blocks_add(struct cb_device *dev, u32 count)
 {
-	u32 i;
+	while (count--) {
+		struct cb_entry *entry = kzalloc(sizeof(*entry), GFP_KERNEL);
+		unsigned long flags;
 
-	dev->entry_count = dev->cache_bytes / CB_BLOCK_BYTES;
-	dev->entries = kvcalloc(dev->entry_count, sizeof(*dev->entries), GFP_KERNEL);
-	if (!dev->entries)
-		return -ENOMEM;
-	for (i = 0; i < dev->entry_count; i++) {
-		struct cb_entry *entry = &dev->entries[i];
-
-		INIT_HLIST_NODE(&entry->hash);
-		entry->page = alloc_page(GFP_KERNEL);
-		if (!entry->page)
+		if (entry)
+			entry->page = alloc_page(GFP_KERNEL);
+		if (!entry || !entry->page) {
+			kfree(entry);
 			return -ENOMEM;
+		}
+		INIT_HLIST_NODE(&entry->hash);
+		spin_lock_irqsave(&dev->lock, flags);
+		list_add_tail(&entry->all, &dev->entries_all);
 		list_add_tail(&entry->list, &dev->entries_free);
+		dev->entry_count++;
 		dev->entries_free_count++;
+		spin_unlock_irqrestore(&dev->lock, flags);
 	}
 	return 0;
+}
+
+/* One block's memory that is free and too much, taken out; or NULL. */
+static struct cb_entry *cb_blocks_take_surplus(struct cb_device *dev)
+{
+	struct cb_entry *entry = NULL;
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	if (cb_blocks_over_limit(dev) && !list_empty(&dev->entries_free)) {
+		entry = list_first_entry(&dev->entries_free, struct cb_entry, list);
+		list_del(&entry->list);
+		list_del(&entry->all);
+		dev->entries_free_count--;
+		dev->entry_count--;
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	return entry;
+}
+
+static void cb_blocks_bound(struct cb_device *dev, u32 limit)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	WRITE_ONCE(dev->entry_limit, limit);
+	atomic_set(&dev->stats.memory_peak_blocks, dev->entry_count - dev->entries_free_count);
+	spin_unlock_irqrestore(&dev->lock, flags);
+}
+
+static int cb_blocks_shrink(struct cb_device *dev)
+{
+	unsigned long deadline = jiffies + CB_SHRINK_LIMIT;
+	struct cb_entry *entry;
+
+	for (;;) {
+		while ((entry = cb_blocks_take_surplus(dev)))
+			cb_entry_free(entry);
+		if (READ_ONCE(dev->entry_count) <= dev->entry_limit || cb_mutant(keep_memory))
+			return 0;
+		if (time_after(jiffies, deadline))
+			return -EBUSY;
+		/* The engine stores what is there when it has nothing else to do. */
+		cb_engine_wake(dev);
+		schedule_timeout_uninterruptible(CB_SHRINK_POLL);
+	}
+}
+
+int cb_blocks_set_limit(struct cb_device *dev, u32 limit)
+{
+	u32 before = dev->entry_limit;
+	int ret = 0;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (limit > READ_ONCE(dev->entry_count))
+		ret = cb_blocks_add(dev, limit - READ_ONCE(dev->entry_count));
+	cb_blocks_bound(dev, ret ? before : limit);
+	if (cb_blocks_shrink(dev)) {
+		ret = -EBUSY;
+		cb_blocks_bound(dev, READ_ONCE(dev->entry_count));
+	}
+	return ret;
 }
 
 int cb_blocks_init(struct cb_device *dev)
@@ -162,22 +251,23 @@ int cb_blocks_init(struct cb_device *dev)
 	dev->own_blocks = cb_blocks_count_own(dev);
 	dev->slots_reserved = dev->layout.data_first;
 	dev->slots_used = dev->layout.data_first;
-	return cb_blocks_init_entries(dev);
+	dev->entry_limit = dev->cache_bytes / CB_BLOCK_BYTES;
+	return cb_blocks_add(dev, dev->entry_limit);
 }
 
 void cb_blocks_free_preserved(struct cb_device *dev)
 {
-	struct cb_entry *entries;
+	struct cb_entry *entry, *next;
+	LIST_HEAD(entries);
 	u32 *buckets;
 	u64 *block_of;
 	unsigned long flags;
-	u32 i;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	entries = dev->entries;
+	list_splice_init(&dev->entries_all, &entries);
 	buckets = dev->slotmap.buckets;
 	block_of = dev->slotmap.block_of;
-	dev->entries = NULL;
+	dev->entry_count = 0;
 	dev->slotmap.buckets = NULL;
 	dev->slotmap.block_of = NULL;
 	memset(dev->memory_hash, 0, sizeof(dev->memory_hash));
@@ -186,10 +276,8 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 	dev->entries_free_count = 0;
 	dev->dirty_count = 0;
 	spin_unlock_irqrestore(&dev->lock, flags);
-	for (i = 0; entries && i < dev->entry_count; i++)
-		if (entries[i].page)
-			__free_page(entries[i].page);
-	kvfree(entries);
+	list_for_each_entry_safe(entry, next, &entries, all)
+		cb_entry_free(entry);
 	vfree(buckets);
 	vfree(block_of);
 }

@@ -17,10 +17,11 @@
 #define CB_TIMEOUT_MIN_MS 100
 #define CB_TIMEOUT_MAX_MS 60000
 
-/* What an open control device owns: at most one pinned COW file. */
+/* What an open control device owns: pinned COW files, in the order of pinning. */
 struct cb_control {
 	struct mutex lock;
-	struct file *pinned;
+	struct file *pinned[COWBIRD_MAX_MINORS];
+	u32 pinned_count;
 };
 
 /* ---- pin --------------------------------------------------------------- */
@@ -35,12 +36,13 @@ static int cb_ioctl_pin(struct cb_control *control, struct cowbird_ioc_pin *arg)
 	if (!file)
 		return cb_refuse(arg->reason, -EBADF, "the COW file's descriptor is not open");
 	mutex_lock(&control->lock);
-	if (control->pinned)
-		ret = cb_refuse(arg->reason, -EBUSY, "this control device holds a COW file already");
+	if (control->pinned_count == COWBIRD_MAX_MINORS)
+		ret = cb_refuse(arg->reason, -EBUSY, "this control device holds %u COW files already",
+				COWBIRD_MAX_MINORS);
 	else
 		ret = cb_cow_file_pin(file, arg->reason);
 	if (!ret)
-		control->pinned = get_file(file);
+		control->pinned[control->pinned_count++] = get_file(file);
 	mutex_unlock(&control->lock);
 	fput(file);
 	return ret;
@@ -100,36 +102,46 @@ static int cb_setup_get_freeze_files(struct cb_setup *setup, const struct cowbir
 	return 0;
 }
 
+static int cb_refuse_version(char *reason, u32 abi_version)
+{
+	return cb_refuse(reason, -EPROTO,
+			 "the tool speaks version %u of the interface, the module version %u; install both from one release",
+			 abi_version, COWBIRD_ABI_VERSION);
+}
+
+static int cb_check_bounds(char *reason, u32 minor, u64 cache_bytes)
+{
+	if (minor >= COWBIRD_MAX_MINORS)
+		return cb_refuse(reason, -EINVAL, "minor %u: the minors are 0 to %u", minor,
+				 COWBIRD_MAX_MINORS - 1);
+	if (cache_bytes < COWBIRD_MIN_CACHE_BYTES || cache_bytes / CB_BLOCK_BYTES > U32_MAX)
+		return cb_refuse(reason, -EINVAL, "the cache must have %u bytes to 16 TiB",
+				 COWBIRD_MIN_CACHE_BYTES);
+	return 0;
+}
+
 /* What every request that makes a snapshot says alike. */
 static int cb_check_request(char *reason, u32 abi_version, u32 minor, u64 cache_bytes,
 			    u32 timeout_ms)
 {
 	if (abi_version != COWBIRD_ABI_VERSION)
-		return cb_refuse(reason, -EPROTO,
-				 "the tool speaks version %u of the interface, the module version %u; install both from one release",
-				 abi_version, COWBIRD_ABI_VERSION);
-	if (minor >= COWBIRD_MAX_MINORS)
-		return cb_refuse(reason, -EINVAL, "minor %u: the minors are 0 to %u", minor,
-				 COWBIRD_MAX_MINORS - 1);
-	if (cache_bytes < COWBIRD_MIN_CACHE_BYTES)
-		return cb_refuse(reason, -EINVAL, "the cache must have at least %u bytes",
-				 COWBIRD_MIN_CACHE_BYTES);
+		return cb_refuse_version(reason, abi_version);
 	if (timeout_ms < CB_TIMEOUT_MIN_MS || timeout_ms > CB_TIMEOUT_MAX_MS)
 		return cb_refuse(reason, -EINVAL, "the time limit must be %u to %u ms",
 				 CB_TIMEOUT_MIN_MS, CB_TIMEOUT_MAX_MS);
-	return 0;
+	return cb_check_bounds(reason, minor, cache_bytes);
 }
 
-static int cb_setup_check(struct cowbird_ioc_setup *arg)
+static int cb_setup_check(struct cb_setup *setup, struct cowbird_ioc_setup *arg)
 {
 	int ret;
 
 	arg->origin_path[sizeof(arg->origin_path) - 1] = 0;
 	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
-	ret = cb_check_request(arg->reason, arg->abi_version, arg->minor, arg->cache_bytes,
-			       arg->timeout_ms);
+	ret = cb_check_request(setup->reason, arg->abi_version, arg->minor, arg->cache_bytes,
+			       setup->timeout_ms);
 	if (!ret && (arg->flags & ~COWBIRD_SETUP_CONTINUE))
-		ret = cb_refuse(arg->reason, -EINVAL, "unknown flags %#x", arg->flags);
+		ret = cb_refuse(setup->reason, -EINVAL, "unknown flags %#x", arg->flags);
 	return ret;
 }
 
@@ -141,14 +153,35 @@ static void cb_setup_release(struct cb_setup *setup)
 	kvfree(setup->extents);
 }
 
-/* The pinned file, and the device that it is on. */
-static int cb_setup_take_pinned(struct cb_control *control, struct cb_setup *setup)
+/* All that the request says; where to put a reason and the time limit are there already. */
+static int cb_setup_fill(struct cb_setup *setup, struct cowbird_ioc_setup *arg)
+{
+	int ret = cb_setup_check(setup, arg);
+
+	if (ret)
+		return ret;
+	setup->minor = arg->minor;
+	setup->origin = MKDEV(arg->origin_major, arg->origin_minor);
+	setup->cache_bytes = arg->cache_bytes;
+	setup->epoch = arg->epoch;
+	setup->origin_path = arg->origin_path;
+	setup->cow_path = arg->cow_path;
+	memcpy(setup->uuid, arg->uuid, sizeof(setup->uuid));
+	memcpy(setup->boot_id, arg->boot_id, sizeof(setup->boot_id));
+	ret = cb_setup_get_freeze_files(setup, arg);
+	if (!ret && !(arg->flags & COWBIRD_SETUP_CONTINUE))
+		ret = cb_setup_copy_extents(setup, arg->extents, arg->extent_count);
+	return ret;
+}
+
+/* A pinned file, and the device that it is on. */
+static int cb_setup_take_pinned(struct cb_control *control, u32 index, struct cb_setup *setup)
 {
 	struct super_block *sb;
 
-	setup->cow_file = control->pinned;
-	if (!setup->cow_file)
-		return cb_refuse(setup->reason, -EINVAL, "no COW file has been pinned");
+	if (index >= control->pinned_count)
+		return cb_refuse(setup->reason, -EINVAL, "no COW file has been pinned for it");
+	setup->cow_file = control->pinned[index];
 	sb = file_inode(setup->cow_file)->i_sb;
 	if (!sb->s_bdev)
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
@@ -156,25 +189,6 @@ static int cb_setup_take_pinned(struct cb_control *control, struct cb_setup *set
 				 sb->s_type->name);
 	setup->cow = sb->s_bdev->bd_dev;
 	return 0;
-}
-
-/* A new series, with the COW file that was pinned through this control device. */
-static int cb_setup_run(struct cb_control *control, struct cb_setup *setup)
-{
-	int ret;
-
-	mutex_lock(&control->lock);
-	ret = cb_setup_take_pinned(control, setup);
-	if (!ret) {
-		mutex_lock(&cb_control_mutex);
-		ret = cb_device_create(setup);
-		mutex_unlock(&cb_control_mutex);
-		/* On success the snapshot owns the pin, otherwise we still do. */
-		if (!ret)
-			control->pinned = NULL;
-	}
-	mutex_unlock(&control->lock);
-	return ret;
 }
 
 /* The extents of the COW file that a series has, as cb_extents_init wants them. */
@@ -202,7 +216,7 @@ static int cb_setup_copy_series(struct cb_setup *setup, const struct cb_device *
 }
 
 /* The next snapshot of a series that is tracking, or whose snapshot was lost. */
-static int cb_setup_continue_locked(struct cb_setup *setup)
+static int cb_setup_continue(struct cb_setup *setup)
 {
 	int ret = 0;
 
@@ -217,54 +231,124 @@ static int cb_setup_continue_locked(struct cb_setup *setup)
 	if (cb_phase_of(setup->before) != CB_PHASE_TRACKING)
 		return cb_refuse(setup->reason, -EINVAL, "minor %u does not track changes",
 				 setup->minor);
-	ret = cb_setup_copy_series(setup, setup->before);
-	if (ret)
-		return ret;
-	return cb_device_create(setup);
+	return cb_setup_copy_series(setup, setup->before);
 }
 
-static int cb_setup_continue(struct cb_setup *setup)
+/* What each member goes on from: a series, or a file that was pinned for it. */
+static int cb_set_resolve(struct cb_control *control, struct cb_set *set,
+			  const struct cowbird_ioc_setup *args)
+{
+	u32 i, pins = 0;
+	int ret = 0;
+
+	for (i = 0; !ret && i < set->count; i++) {
+		set->blamed = &set->setups[i];
+		if (args[i].flags & COWBIRD_SETUP_CONTINUE)
+			ret = cb_setup_continue(set->blamed);
+		else
+			ret = cb_setup_take_pinned(control, pins++, set->blamed);
+	}
+	if (!ret && pins != control->pinned_count)
+		ret = cb_refuse(set->blamed->reason, -EINVAL,
+				"%u COW files are pinned, and %u snapshots need one",
+				control->pinned_count, pins);
+	if (!ret)
+		set->blamed = NULL;
+	return ret;
+}
+
+static int cb_set_run(struct cb_control *control, struct cb_set *set,
+		      const struct cowbird_ioc_setup *args)
 {
 	int ret;
 
+	mutex_lock(&control->lock);
 	mutex_lock(&cb_control_mutex);
-	ret = cb_setup_continue_locked(setup);
+	ret = cb_set_resolve(control, set, args);
+	if (!ret)
+		ret = cb_set_create(set);
 	mutex_unlock(&cb_control_mutex);
+	/* On success the snapshots own the pins, otherwise we still do. */
+	if (!ret)
+		control->pinned_count = 0;
+	mutex_unlock(&control->lock);
+	return ret;
+}
+
+static int cb_set_fill(struct cb_set *set, struct cowbird_ioc_setup *args, char *reason)
+{
+	u32 i, files = 0;
+
+	for (i = 0; i < set->count; i++) {
+		struct cb_setup *setup = &set->setups[i];
+		int ret;
+
+		setup->reason = reason;
+		setup->timeout_ms = set->timeout_ms;
+		ret = cb_setup_fill(setup, &args[i]);
+		if (ret) {
+			set->blamed = setup;
+			return ret;
+		}
+		files += setup->freeze_count;
+	}
+	set->frozen = kcalloc(max(files, 1u), sizeof(*set->frozen), GFP_KERNEL);
+	return set->frozen ? 0 : -ENOMEM;
+}
+
+/* The snapshots that args ask for. blamed: which of them was refused, or count. */
+static int cb_setup_all(struct cb_control *control, struct cowbird_ioc_setup *args, u32 count,
+			u32 timeout_ms, char *reason, u32 *blamed)
+{
+	struct cb_set set = { .count = count, .timeout_ms = timeout_ms };
+	int ret = -ENOMEM;
+	u32 i;
+
+	memset(reason, 0, COWBIRD_REASON_BYTES);
+	*blamed = count;
+	set.setups = kcalloc(count, sizeof(*set.setups), GFP_KERNEL);
+	if (!set.setups)
+		return ret;
+	ret = cb_set_fill(&set, args, reason);
+	if (!ret)
+		ret = cb_set_run(control, &set, args);
+	if (set.blamed)
+		*blamed = set.blamed - set.setups;
+	for (i = 0; i < count; i++)
+		cb_setup_release(&set.setups[i]);
+	kfree(set.frozen);
+	kfree(set.setups);
 	return ret;
 }
 
 static int cb_ioctl_setup(struct cb_control *control, struct cowbird_ioc_setup *arg)
 {
-	struct cb_setup setup = {};
+	u32 blamed;
+
+	return cb_setup_all(control, arg, 1, arg->timeout_ms, arg->reason, &blamed);
+}
+
+static int cb_ioctl_setup_set(struct cb_control *control, struct cowbird_ioc_setup_set *arg)
+{
+	struct cowbird_ioc_setup *args;
 	int ret;
 
 	memset(arg->reason, 0, sizeof(arg->reason));
-	setup.reason = arg->reason;
-	ret = cb_setup_check(arg);
-	if (ret)
-		return ret;
-	setup.minor = arg->minor;
-	setup.origin = MKDEV(arg->origin_major, arg->origin_minor);
-	setup.cache_bytes = arg->cache_bytes;
-	setup.epoch = arg->epoch;
-	setup.timeout_ms = arg->timeout_ms;
-	setup.origin_path = arg->origin_path;
-	setup.cow_path = arg->cow_path;
-	memcpy(setup.uuid, arg->uuid, sizeof(setup.uuid));
-	memcpy(setup.boot_id, arg->boot_id, sizeof(setup.boot_id));
-	ret = cb_setup_get_freeze_files(&setup, arg);
-	if (!ret && (arg->flags & COWBIRD_SETUP_CONTINUE)) {
-		ret = cb_setup_continue(&setup);
-	} else if (!ret) {
-		ret = cb_setup_copy_extents(&setup, arg->extents, arg->extent_count);
-		if (!ret)
-			ret = cb_setup_run(control, &setup);
-	}
-	cb_setup_release(&setup);
+	arg->blamed = arg->count;
+	if (arg->abi_version != COWBIRD_ABI_VERSION)
+		return cb_refuse_version(arg->reason, arg->abi_version);
+	if (!arg->count || arg->count > COWBIRD_MAX_MINORS)
+		return cb_refuse(arg->reason, -EINVAL, "a set has 1 to %u snapshots",
+				 COWBIRD_MAX_MINORS);
+	args = vmemdup_user(u64_to_user_ptr(arg->setups), arg->count * sizeof(*args));
+	if (IS_ERR(args))
+		return cb_refuse(arg->reason, PTR_ERR(args), "the list of snapshots is unreadable");
+	ret = cb_setup_all(control, args, arg->count, arg->timeout_ms, arg->reason, &arg->blamed);
+	kvfree(args);
 	return ret;
 }
 
-/* ---- reload and verify ------------------------------------------------- */
+/* ---- reload, verify and expand ----------------------------------------- */
 
 static int cb_reload_check(struct cowbird_ioc_reload *arg)
 {
@@ -305,34 +389,50 @@ static int cb_ioctl_reload(struct cowbird_ioc_reload *arg)
 	return ret;
 }
 
-static int cb_verify_run(struct cb_control *control, struct cb_setup *setup)
+static int cb_verify_device(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret;
+
+	mutex_lock(&cb_life_mutex);
+	ret = cb_cow_file_verify(dev, setup);
+	mutex_unlock(&cb_life_mutex);
+	return ret;
+}
+
+typedef int (*cb_file_act)(struct cb_device *dev, struct cb_setup *setup);
+
+static int cb_file_run(struct cb_control *control, struct cb_setup *setup, cb_file_act act)
 {
 	struct cb_device *dev;
-	int ret = cb_setup_take_pinned(control, setup);
+	int ret = cb_setup_take_pinned(control, 0, setup);
 
+	if (!ret && control->pinned_count > 1)
+		ret = cb_refuse(setup->reason, -EINVAL, "more than one COW file is pinned");
 	if (ret)
 		return ret;
 	mutex_lock(&cb_control_mutex);
 	dev = cb_device_get(setup->minor);
-	if (!dev) {
+	if (dev)
+		ret = act(dev, setup);
+	else
 		ret = cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
 				setup->minor);
-	} else {
-		mutex_lock(&cb_life_mutex);
-		ret = cb_cow_file_verify(dev, setup);
-		mutex_unlock(&cb_life_mutex);
-	}
 	mutex_unlock(&cb_control_mutex);
 	if (!ret)
-		control->pinned = NULL;
+		control->pinned_count = 0;
 	return ret;
 }
 
-static int cb_ioctl_verify(struct cb_control *control, struct cowbird_ioc_verify *arg)
+/* Hands a pinned file to a minor. These requests have the same form. */
+static int cb_ioctl_with_file(struct cb_control *control, struct cowbird_ioc_verify *arg,
+			      cb_file_act act)
 {
 	struct cb_setup setup = {};
 	int ret;
 
+	BUILD_BUG_ON(sizeof(struct cowbird_ioc_expand) != sizeof(*arg));
+	BUILD_BUG_ON(offsetof(struct cowbird_ioc_expand, extents) != offsetof(typeof(*arg), extents));
+	BUILD_BUG_ON(offsetof(struct cowbird_ioc_expand, reason) != offsetof(typeof(*arg), reason));
 	memset(arg->reason, 0, sizeof(arg->reason));
 	setup.reason = arg->reason;
 	setup.minor = arg->minor;
@@ -343,7 +443,7 @@ static int cb_ioctl_verify(struct cb_control *control, struct cowbird_ioc_verify
 		ret = cb_setup_copy_extents(&setup, arg->extents, arg->extent_count);
 	if (!ret) {
 		mutex_lock(&control->lock);
-		ret = cb_verify_run(control, &setup);
+		ret = cb_file_run(control, &setup, act);
 		mutex_unlock(&control->lock);
 	}
 	kvfree(setup.extents);
@@ -371,6 +471,22 @@ static int cb_ioctl_on_minor(struct cowbird_ioc_destroy *arg,
 		ret = act(arg->minor, arg->reason);
 		mutex_unlock(&cb_control_mutex);
 	}
+	return ret;
+}
+
+/* ---- reconfigure ------------------------------------------------------- */
+
+static int cb_ioctl_reconfigure(struct cowbird_ioc_reconfigure *arg)
+{
+	int ret;
+
+	memset(arg->reason, 0, sizeof(arg->reason));
+	ret = cb_check_bounds(arg->reason, arg->minor, arg->cache_bytes);
+	if (ret)
+		return ret;
+	mutex_lock(&cb_control_mutex);
+	ret = cb_device_reconfigure(arg->minor, arg->cache_bytes, arg->reason);
+	mutex_unlock(&cb_control_mutex);
 	return ret;
 }
 
@@ -443,8 +559,8 @@ static int cb_control_release(struct inode *inode, struct file *file)
 {
 	struct cb_control *control = file->private_data;
 
-	if (control->pinned)
-		cb_cow_file_unpin(control->pinned);
+	while (control->pinned_count)
+		cb_cow_file_unpin(control->pinned[--control->pinned_count]);
 	kfree(control);
 	return 0;
 }
@@ -457,6 +573,10 @@ static int cb_control_act(struct cb_control *control, unsigned int command, void
 		return cb_ioctl_pin(control, arg);
 	case COWBIRD_IOC_SETUP:
 		return cb_ioctl_setup(control, arg);
+	case COWBIRD_IOC_SETUP_SET:
+		return cb_ioctl_setup_set(control, arg);
+	case COWBIRD_IOC_RECONFIGURE:
+		return cb_ioctl_reconfigure(arg);
 	case COWBIRD_IOC_DESTROY:
 		return cb_ioctl_on_minor(arg, cb_device_destroy);
 	case COWBIRD_IOC_TRACK:
@@ -466,7 +586,9 @@ static int cb_control_act(struct cb_control *control, unsigned int command, void
 	case COWBIRD_IOC_RELOAD:
 		return cb_ioctl_reload(arg);
 	case COWBIRD_IOC_VERIFY:
-		return cb_ioctl_verify(control, arg);
+		return cb_ioctl_with_file(control, arg, cb_verify_device);
+	case COWBIRD_IOC_EXPAND:
+		return cb_ioctl_with_file(control, arg, cb_annex_add);
 	case COWBIRD_IOC_SUSPEND:
 		return cb_ioctl_on_minor(arg, cb_device_suspend);
 	default:

@@ -8,10 +8,11 @@
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
  *   marking.c  its marks of changed regions, on stable storage
  *   blocks.c   the blocks in memory and the slots in the COW file
- *   quiesce.c  makes the cut at T0
+ *   quiesce.c  makes the cut at T0;  set.c the snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
  *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
+ *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
  *   blockio.c  the module's own bios;  metadata.c those that somebody waits for
  *
@@ -76,6 +77,9 @@
 /* Domains of the SRCU lock, so that a stuck disk delays few others. */
 #define CB_HOOK_DOMAINS 16
 
+/* Times that the COW file of a snapshot can be expanded. */
+#define CB_ANNEXES 16
+
 enum cb_entry_state {
 	CB_ENTRY_FREE,
 	CB_ENTRY_LOADING, /* being read from the origin: not yet preserved */
@@ -86,6 +90,7 @@ enum cb_entry_state {
 
 /* One block in memory. Owned by the engine; fields marked L by cb_device.lock. */
 struct cb_entry {
+	struct list_head all; /* L: in cb_device.entries_all */
 	struct hlist_node hash; /* L: in memory_hash unless free or stored */
 	struct list_head list; /* engine: free, dirty, or of a run */
 	struct page *page; /* T0 content, constant while DIRTY and after */
@@ -125,6 +130,13 @@ struct cb_mark {
 	u32 index; /* slot of the region map, or copy of the state */
 	bool in_flight; /* engine */
 	blk_status_t status;
+};
+
+/* More slots for an active snapshot; see annex.c. Constant once it is counted. */
+struct cb_annex {
+	struct cb_extents extents;
+	u64 first_slot; /* of the snapshot */
+	struct file *file; /* pinned */
 };
 
 struct cb_stats {
@@ -172,8 +184,6 @@ struct cb_device {
 	u64 epoch;
 	u64 before_epoch; /* whose marks lie in the other area of the COW file; or 0 */
 	u64 tracked_from; /* the bitmap names every change since this epoch */
-	u64 cache_bytes;
-	u32 entry_count;
 	unsigned int hold_limit_jiffies;
 	char origin_path[COWBIRD_PATH_BYTES];
 	char cow_path[COWBIRD_PATH_BYTES];
@@ -239,6 +249,10 @@ struct cb_device {
 	unsigned long *changes;
 	u64 changes_from_epoch;
 
+	/* Written under cb_control_mutex, with the engine parked; read anywhere. */
+	struct cb_annex annexes[CB_ANNEXES];
+	u32 annex_count;
+
 	struct cb_slotmap slotmap; /* L */
 	struct hlist_head memory_hash[1 << CB_MEMORY_HASH_BITS]; /* L */
 
@@ -258,7 +272,11 @@ struct cb_device {
 	u32 entries_free_count; /* L */
 	struct list_head dirty;
 	u32 dirty_count;
-	struct cb_entry *entries;
+	/* All memory for preserved blocks; its bound changes under cb_control_mutex. */
+	struct list_head entries_all; /* L */
+	u32 entry_count; /* L: that exist */
+	u32 entry_limit; /* L, read anywhere: that may */
+	u64 cache_bytes; /* cb_control_mutex: counted in the total of all snapshots */
 	struct list_head runs_free;
 	struct cb_run *runs;
 	u32 loads_in_flight;
@@ -292,7 +310,7 @@ struct cb_device {
 	/* Snapshot device. */
 	struct gendisk *disk;
 	bool disk_added;
-	atomic_t open_count; /* -1 once it is being destroyed */
+	atomic_t open_count; /* -1 before the set is complete, and once it is being destroyed */
 	struct bio_set read_bios;
 	mempool_t read_pool;
 	atomic_t reads_in_flight;
@@ -340,12 +358,24 @@ struct cb_setup {
 	const char *origin_path;
 	const char *cow_path;
 	char *reason; /* COWBIRD_REASON_BYTES, out */
+	struct cb_device *dev; /* the new snapshot, until it is settled */
 };
 
-int cb_device_create(struct cb_setup *setup);
+/* Snapshots that begin at one instant: all of them, or none. */
+struct cb_set {
+	struct cb_setup *setups;
+	u32 count;
+	u32 timeout_ms; /* of the whole cut */
+	struct cb_setup *blamed; /* out: why it was refused, if one member was the reason */
+	struct super_block **frozen; /* room for every filesystem that is named */
+	u32 frozen_count;
+};
+
 int cb_device_destroy(unsigned int minor, char *reason);
 int cb_device_track(unsigned int minor, char *reason);
 int cb_device_suspend(unsigned int minor, char *reason);
+/* Another bound of preserved blocks in memory. */
+int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason);
 /* The snapshot with a minor, under cb_control_mutex. */
 struct cb_device *cb_device_get(unsigned int minor);
 int cb_device_init(void);
@@ -355,7 +385,11 @@ void cb_device_exit(void);
 struct cb_device *cb_device_alloc(struct cb_setup *setup);
 int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup);
-int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup);
+/* Against all other snapshots, and against one: neither may change the other's image. */
+int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup);
+int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *other, char *reason);
+/* A series goes on only over the same blocks, and only if none was missed. */
+int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_unclaim_memory(struct cb_device *dev);
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup);
@@ -363,8 +397,17 @@ int cb_device_start(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_publish(struct cb_device *dev);
 void cb_device_unpublish(struct cb_device *dev);
 void cb_device_free(struct cb_device *dev);
+/* Extents that user space gave, as the COW file's disk has them; on success the list is in use. */
+int cb_device_place_extents(struct cb_device *dev, struct cb_setup *setup,
+			    struct cb_extents *extents);
 /* Frees what only a snapshot needs, when there is none any more. */
 void cb_device_drop_preserved(struct cb_device *dev);
+
+/* Steps of a member of a set; see set.c. */
+int cb_device_make(struct cb_setup *setup);
+void cb_device_unmake(struct cb_setup *setup);
+void cb_device_withdraw(struct cb_setup *setup);
+void cb_device_settle(struct cb_setup *setup);
 
 /* COWBIRD_STATE_* */
 u32 cb_device_state(const struct cb_device *dev);
@@ -601,12 +644,31 @@ void cb_unmount_exit(void);
 /* Whether the end of a filesystem is noticed, so that its files need not be held open. */
 bool cb_unmount_is_noticed(void);
 
+/* ---- annex.c ----------------------------------------------------------- */
+
+/* The setup's pinned file becomes an annex. */
+int cb_annex_add(struct cb_device *dev, struct cb_setup *setup);
+/* Lets go of so many annexes, which nobody finds any more. */
+void cb_annex_free_all(struct cb_device *dev, u32 count);
+u64 cb_annex_slots(const struct cb_device *dev);
+bool cb_annex_touch(const struct cb_device *dev, u64 sector, u64 sectors);
+/* Whether preserved blocks lie in an annex, where no save finds them. With the engine at rest. */
+bool cb_annex_is_used(const struct cb_device *dev);
+/* As cb_extents_slot, for every slot that may keep a preserved block. */
+int cb_data_slot(const struct cb_device *dev, u64 slot, u64 *sector, u64 *run);
+
 /* ---- blocks.c ---------------------------------------------------------- */
 
 int cb_blocks_init(struct cb_device *dev);
 void cb_blocks_free(struct cb_device *dev);
 /* Frees what only a snapshot needs; the bitmap stays. */
 void cb_blocks_free_preserved(struct cb_device *dev);
+
+/*
+ * Changes the bound of blocks in memory, and waits until it is kept: what is
+ * too much goes when it has been stored. After -EBUSY the bound is what was left.
+ */
+int cb_blocks_set_limit(struct cb_device *dev, u32 limit);
 
 /* All of these under cb_device.lock. */
 struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block);
@@ -640,14 +702,20 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies);
 void cb_header_wait(struct cb_device *dev);
 void cb_header_free(struct cb_device *dev);
 
+/* ---- set.c ------------------------------------------------------------- */
+
+/* Takes the snapshots; the setups are complete but for what comes out. */
+int cb_set_create(struct cb_set *set);
+
 /* ---- quiesce.c --------------------------------------------------------- */
 
-/* Makes the cut: on success the epoch has begun and the device is ACTIVE. */
 int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup);
-int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup);
+
+/* Makes the cut: on success the epochs have begun and the devices are ACTIVE. */
+int cb_quiesce_and_begin(struct cb_set *set);
 
 /* Holds every write from here on, and waits until none is in flight. */
-int cb_gate_and_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline);
+int cb_gate_and_drain(struct cb_set *set, unsigned long deadline);
 
 /* Waits until nothing is in flight on the origin, where nothing can enter. */
 int cb_drain(struct cb_device *dev, unsigned long deadline);
@@ -663,7 +731,9 @@ int cb_snapdisk_init(void);
 void cb_snapdisk_exit(void);
 int cb_snapdisk_create(struct cb_device *dev);
 void cb_snapdisk_destroy(struct cb_device *dev);
+/* Adds the disk, which nobody can open yet; then it can be. */
 int cb_snapdisk_publish(struct cb_device *dev);
+void cb_snapdisk_open_up(struct cb_device *dev);
 
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio);
 size_t cb_snapread_bytes(void);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Life of a snapshot: made, found by the hook, failed, destroyed. */
-#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -137,7 +136,6 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	dev->slot = setup->before ? setup->minor + COWBIRD_MAX_MINORS : setup->minor;
 	dev->phase = CB_PHASE_NEW;
 	dev->epoch = setup->epoch;
-	dev->cache_bytes = setup->cache_bytes;
 	dev->hold_limit_jiffies = max(hold_limit_s, 1u) * HZ;
 	dev->tracked_from = setup->epoch;
 	memcpy(dev->uuid, setup->uuid, sizeof(dev->uuid));
@@ -153,6 +151,7 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	init_llist_head(&dev->done);
 	INIT_LIST_HEAD(&dev->held);
 	INIT_LIST_HEAD(&dev->held_free);
+	INIT_LIST_HEAD(&dev->entries_all);
 	INIT_LIST_HEAD(&dev->entries_free);
 	INIT_LIST_HEAD(&dev->dirty);
 	INIT_LIST_HEAD(&dev->runs_free);
@@ -205,8 +204,7 @@ int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
-/* A series goes on only over the same blocks, and only if none was missed. */
-static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
+int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 {
 	const struct cb_device *before = setup->before;
 
@@ -223,25 +221,58 @@ static int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
-/* One snapshot at a time of any part of a disk. */
-int cb_device_check_overlap(struct cb_device *dev, struct cb_setup *setup)
+/* Whether some of the snapshot's COW file lies on the other's origin. */
+static bool cb_device_cow_lies_on(const struct cb_device *dev, const struct cb_device *other)
 {
-	unsigned int i;
+	u32 i;
 
-	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
-		struct cb_device *other = cb_device_get(i);
-		struct cb_blocks touched;
+	if (dev->cow_disk != other->origin_disk)
+		return false;
+	for (i = 0; i < dev->annex_count; i++)
+		if (cb_extents_lie_on(&dev->annexes[i].extents, &other->geom))
+			return true;
+	return cb_extents_lie_on(&dev->extents, &other->geom);
+}
 
-		if (other && other != setup->before && other->origin_disk == dev->origin_disk &&
-		    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
-			return cb_refuse(setup->reason, -EBUSY,
-					 "%s has a snapshot already: minor %u of %s",
-					 setup->origin_path, other->minor, other->origin_path);
-	}
+/*
+ * One snapshot at a time of any part of a disk. And the module's own writes pass
+ * by every snapshot: a COW file on another one's origin would change that image.
+ */
+int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *other, char *reason)
+{
+	struct cb_blocks touched;
+
+	if (other->origin_disk == dev->origin_disk &&
+	    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
+		return cb_refuse(reason, -EBUSY, "%s has a snapshot already: minor %u of %s",
+				 dev->origin_path, other->minor, other->origin_path);
+	if (cb_device_cow_lies_on(dev, other))
+		return cb_refuse(reason, -EBUSY,
+				 "the COW file of minor %u lies on %s, of which minor %u is a snapshot; choose another place",
+				 dev->minor, other->origin_path, other->minor);
+	if (cb_device_cow_lies_on(other, dev))
+		return cb_refuse(reason, -EBUSY,
+				 "the COW file of minor %u lies on %s, which therefore cannot be snapshot; move it elsewhere",
+				 other->minor, dev->origin_path);
 	return 0;
 }
 
-static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
+int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; !ret && i < COWBIRD_MAX_MINORS; i++) {
+		struct cb_device *other = cb_device_get(i);
+
+		if (other && other != setup->before)
+			ret = cb_device_check_pair(dev, other, setup->reason);
+	}
+	return ret;
+}
+
+int cb_device_place_extents(struct cb_device *dev, struct cb_setup *setup,
+			    struct cb_extents *extents)
 {
 	u64 grid = dev->cow_on_origin ? dev->geom.start : 0;
 	u32 i;
@@ -256,10 +287,19 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 					 "the COW file has an extent outside of its filesystem's device");
 		extent->sector += dev->cow_base;
 	}
-	ret = cb_extents_init(&dev->extents, setup->extents, setup->extent_count, grid,
+	ret = cb_extents_init(extents, setup->extents, setup->extent_count, grid,
 			      cb_disk_sectors(dev->cow_disk));
 	if (ret)
 		return cb_refuse(setup->reason, ret, "the COW file's extents cannot be used");
+	return 0;
+}
+
+static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
+{
+	int ret = cb_device_place_extents(dev, setup, &dev->extents);
+
+	if (ret)
+		return ret;
 	ret = cb_layout_init(&dev->layout, dev->block_count, dev->extents.slots,
 			     dev->extents.count);
 	if (ret)
@@ -294,22 +334,60 @@ static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
+/* Another share of the memory for all snapshots; 0 is none. */
+static int cb_device_claim_bytes(struct cb_device *dev, u64 bytes, char *reason)
+{
+	u64 limit = (u64)total_cache_mb << 20, others = cb_total_cache_bytes - dev->cache_bytes;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (bytes > dev->cache_bytes && (bytes > limit || others > limit - bytes))
+		return cb_refuse(reason, -ENOMEM,
+				 "a cache of %llu MiB would exceed the limit of %u MiB for all snapshots (parameter total_cache_mb)",
+				 (unsigned long long)bytes >> 20, total_cache_mb);
+	cb_total_cache_bytes = others + bytes;
+	dev->cache_bytes = bytes;
+	return 0;
+}
+
 int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
 {
-	u64 limit = (u64)total_cache_mb << 20;
-
-	if (cb_total_cache_bytes + dev->cache_bytes > limit)
-		return cb_refuse(setup->reason, -ENOMEM,
-				 "a cache of %llu MiB would exceed the limit of %u MiB for all snapshots (parameter total_cache_mb)",
-				 (unsigned long long)dev->cache_bytes >> 20, total_cache_mb);
-	cb_total_cache_bytes += dev->cache_bytes;
-	return 0;
+	return cb_device_claim_bytes(dev, setup->cache_bytes, setup->reason);
 }
 
 void cb_device_unclaim_memory(struct cb_device *dev)
 {
 	cb_total_cache_bytes -= dev->cache_bytes;
 	dev->cache_bytes = 0;
+}
+
+int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason)
+{
+	struct cb_device *dev = cb_device_get(minor);
+	u64 before, kept;
+	int ret;
+
+	if (!dev)
+		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+		return cb_refuse(reason, -EINVAL,
+				 "minor %u is not an active snapshot, and has no memory to bound", minor);
+	before = dev->cache_bytes;
+	ret = cb_device_claim_bytes(dev, max(cache_bytes, before), reason);
+	if (ret)
+		return ret;
+	ret = cb_blocks_set_limit(dev, cache_bytes / CB_BLOCK_BYTES);
+	/* What is there is what counts. */
+	kept = (u64)READ_ONCE(dev->entry_limit) * CB_BLOCK_BYTES;
+	cb_total_cache_bytes = cb_total_cache_bytes - dev->cache_bytes + kept;
+	dev->cache_bytes = kept;
+	if (ret == -EBUSY)
+		cb_refuse(reason, ret,
+			  "%llu MiB of preserved blocks could not be stored in time; the bound is now that",
+			  (unsigned long long)kept >> 20);
+	else if (ret)
+		cb_refuse(reason, ret, "not enough memory for a cache of %llu MiB",
+			  (unsigned long long)cache_bytes >> 20);
+	return ret;
 }
 
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
@@ -338,6 +416,7 @@ void cb_device_free(struct cb_device *dev)
 	cb_header_free(dev);
 	cb_marking_free(dev);
 	cb_blocks_free(dev);
+	cb_annex_free_all(dev, dev->annex_count);
 	kvfree(dev->extents.list);
 	mempool_exit(&dev->read_pool);
 	bioset_exit(&dev->read_bios);
@@ -419,11 +498,11 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 	if (!ret)
 		ret = cb_device_check_before(dev, setup);
 	if (!ret)
-		ret = cb_device_check_overlap(dev, setup);
-	if (!ret)
 		ret = cb_device_open_cow(dev, setup);
 	if (!ret)
 		ret = cb_device_init_cow(dev, setup);
+	if (!ret)
+		ret = cb_device_check_others(dev, setup);
 	if (!ret)
 		ret = cb_device_init_memory(dev, setup);
 	if (!ret)
@@ -451,27 +530,12 @@ static void cb_device_restore_header(struct cb_device *dev, struct cb_device *be
 		cb_device_fail(before, ret, "cannot write the epoch header back");
 }
 
-static int cb_device_begin(struct cb_device *dev, struct cb_setup *setup)
+/* The cut was not made: nobody finds the new snapshot any more, and the old one goes on. */
+void cb_device_withdraw(struct cb_setup *setup)
 {
-	int ret;
-
-	cb_device_publish(dev);
-	if (cb_mutant(switch_too_early))
-		msleep(CB_MUTANT_SWITCH_MS);
-	ret = cb_quiesce_and_begin(dev, setup);
-	if (!ret)
-		ret = cb_device_check_before(dev, setup);
-	if (!ret) {
-		ret = cb_snapdisk_publish(dev);
-		if (ret)
-			cb_refuse(setup->reason, ret, "cannot add the snapshot device");
-	}
-	if (ret) {
-		cb_device_unpublish(dev);
-		cb_snapdisk_destroy(dev);
-		cb_device_restore_header(dev, setup->before);
-	}
-	return ret;
+	cb_device_unpublish(setup->dev);
+	cb_snapdisk_destroy(setup->dev);
+	cb_device_restore_header(setup->dev, setup->before);
 }
 
 /* Frees a snapshot that nobody finds any more, all but its COW file. */
@@ -534,9 +598,9 @@ static void cb_device_take_file(struct cb_device *dev, struct cb_setup *setup)
 	setup->cow_file = NULL;
 }
 
-int cb_device_create(struct cb_setup *setup)
+/* Everything up to where a write would be touched. */
+int cb_device_make(struct cb_setup *setup)
 {
-	struct cb_device *dev;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
@@ -544,21 +608,41 @@ int cb_device_create(struct cb_setup *setup)
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
 	if (!try_module_get(THIS_MODULE))
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
-	dev = cb_device_alloc(setup);
-	if (!dev) {
-		ret = cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
-		goto out_module;
+	setup->dev = cb_device_alloc(setup);
+	if (!setup->dev) {
+		module_put(THIS_MODULE);
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 	}
-	ret = cb_device_claim_memory(dev, setup);
+	ret = cb_device_claim_memory(setup->dev, setup);
+	if (!ret)
+		ret = cb_device_prepare(setup->dev, setup);
 	if (ret)
-		goto out_free;
-	ret = cb_device_prepare(dev, setup);
-	if (ret)
-		goto out_unclaim;
-	ret = cb_device_begin(dev, setup);
-	if (ret)
-		goto out_unclaim;
-	/* From here on the device owns what the caller brought. */
+		cb_device_unmake(setup);
+	return ret;
+}
+
+/* Frees a snapshot that nobody has found, or finds any more; safe when there is none. */
+void cb_device_unmake(struct cb_setup *setup)
+{
+	struct cb_device *dev = setup->dev;
+
+	if (!dev)
+		return;
+	setup->dev = NULL;
+	cb_engine_stop(dev);
+	cb_snapdisk_destroy(dev);
+	cb_device_unclaim_memory(dev);
+	/* The caller's. */
+	dev->extents.list = NULL;
+	cb_device_free(dev);
+	module_put(THIS_MODULE);
+}
+
+/* The epoch has begun: the snapshot owns from here on what the caller brought. */
+void cb_device_settle(struct cb_setup *setup)
+{
+	struct cb_device *dev = setup->dev;
+
 	setup->extents = NULL;
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);
@@ -567,17 +651,6 @@ int cb_device_create(struct cb_setup *setup)
 	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
 		(unsigned long long)dev->block_count, (unsigned long long)dev->extents.slots);
-	return 0;
-
-out_unclaim:
-	cb_device_unclaim_memory(dev);
-out_free:
-	/* The caller's. */
-	dev->extents.list = NULL;
-	cb_device_free(dev);
-out_module:
-	module_put(THIS_MODULE);
-	return ret;
 }
 
 /* ---- the end of a snapshot --------------------------------------------- */
@@ -598,12 +671,19 @@ static int cb_device_claim_disk(struct cb_device *dev, char *reason)
  */
 void cb_device_drop_preserved(struct cb_device *dev)
 {
+	u32 annexes = dev->annex_count;
+
 	mutex_lock(&cb_life_mutex);
 	cb_engine_park(dev);
 	cb_blocks_free_preserved(dev);
+	WRITE_ONCE(dev->annex_count, 0);
 	cb_engine_unpark(dev);
 	mutex_unlock(&cb_life_mutex);
 	cb_device_unclaim_memory(dev);
+	/* Writes to their blocks are nobody's business any more; the filesystem gives them out anew. */
+	if (annexes)
+		cb_device_wait_lookers(dev);
+	cb_annex_free_all(dev, annexes);
 }
 
 /* So that the next reload neither counts the epoch before nor brings the snapshot back. */
@@ -710,11 +790,17 @@ int cb_device_suspend(unsigned int minor, char *reason)
 	ret = cb_save(dev);
 	if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && dev->dirty_count)
 		ret = -EBUSY;
+	else if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && cb_annex_is_used(dev))
+		ret = -EFBIG;
 	mutex_unlock(&cb_life_mutex);
 	if (ret) {
-		cb_refuse(reason, ret, ret == -EBUSY ?
+		cb_refuse(reason, ret,
+			  ret == -EBUSY ?
 				  "preserved blocks of minor %u are in memory only; verify its COW file first" :
-				  "minor %u cannot be saved", minor);
+			  ret == -EFBIG ?
+				  "the COW file of minor %u was expanded, and no save covers that; turn it to incremental first" :
+				  "minor %u cannot be saved",
+			  minor);
 		goto out_claim;
 	}
 	pr_info("snapshot %u of %s: suspended\n", dev->minor, dev->origin_path);

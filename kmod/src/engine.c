@@ -366,7 +366,7 @@ static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
 	unsigned long flags;
 
 	/* A block in memory has a slot reserved, so there is one to give. */
-	if (WARN_ON_ONCE(cb_extents_slot(&dev->extents, dev->slots_used, &sector, &contiguous)))
+	if (WARN_ON_ONCE(cb_data_slot(dev, dev->slots_used, &sector, &contiguous)))
 		return;
 	spin_lock_irqsave(&dev->lock, flags);
 	while (dev->dirty_count && run->count < CB_RUN_BLOCKS && run->count < contiguous) {
@@ -388,7 +388,7 @@ static bool cb_engine_store_now(struct cb_device *dev, bool idle)
 	    cb_phase_of(dev) != CB_PHASE_ACTIVE)
 		return false;
 	return idle || dev->dirty_count >= CB_STORE_BATCH ||
-	       READ_ONCE(dev->entries_free_count) < dev->entry_count / 2;
+	       READ_ONCE(dev->entries_free_count) < READ_ONCE(dev->entry_limit) / 2;
 }
 
 static bool cb_engine_store(struct cb_device *dev, bool idle)

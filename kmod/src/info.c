@@ -66,13 +66,15 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	char error_text[COWBIRD_REASON_BYTES];
 	unsigned long flags;
 	u32 held;
-	u64 slots_used, cow_sector = 0;
+	u32 in_memory;
+	u64 slots = dev->extents.slots + cb_annex_slots(dev), slots_used, cow_sector = 0;
 
 	/* Slot 0 exists. */
 	WARN_ON_ONCE(cb_cow_sector(dev, 0, &cow_sector));
 	spin_lock_irqsave(&dev->lock, flags);
 	memcpy(error_text, dev->error_text, sizeof(error_text));
 	held = dev->held_count;
+	in_memory = dev->entry_count - dev->entries_free_count;
 	slots_used = dev->slotmap.used + dev->layout.data_first;
 	spin_unlock_irqrestore(&dev->lock, flags);
 
@@ -81,7 +83,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_puts(out, ", \"block_device\": ");
 	cb_info_string(out, dev->origin_path);
 	seq_printf(out, ", \"max_cache\": %llu, \"fallocate\": %llu, \"seq_id\": %llu",
-		   dev->cache_bytes, dev->extents.slots * CB_BLOCK_BYTES, dev->epoch);
+		   dev->cache_bytes, slots * CB_BLOCK_BYTES, dev->epoch);
 	seq_printf(out, ", \"uuid\": \"%*phN\", \"error\": %d, \"state\": %d", COWBIRD_UUID_BYTES,
 		   dev->uuid, READ_ONCE(dev->error),
 		   cb_device_state(dev));
@@ -91,7 +93,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 		   MAJOR(dev->origin.bdev->bd_dev), MINOR(dev->origin.bdev->bd_dev),
 		   dev->changes_from_epoch);
 	seq_printf(out, ", \"origin_sectors\": %llu, \"cow_slots\": %llu, \"cow_slots_used\": %llu",
-		   dev->geom.sectors, dev->extents.slots, slots_used);
+		   dev->geom.sectors, slots, slots_used);
 	seq_printf(out, ", \"cow_own_blocks\": %llu, \"cow_inode\": %lu, \"held_bios\": %u",
 		   dev->own_blocks, dev->cow_ino, held);
 	seq_printf(out, ", \"cow_device\": \"%u:%u\", \"cow_sector\": %llu, \"cow_is_pinned\": %s",
@@ -100,6 +102,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
 		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
 		   READ_ONCE(dev->saved) ? "true" : "false");
+	seq_printf(out, ", \"memory_blocks\": %u", in_memory);
 	cb_info_counters(out, dev);
 	seq_puts(out, ", \"error_text\": ");
 	cb_info_string(out, error_text);

@@ -57,6 +57,9 @@
 #define CB_MUTANT_trust_frozen 46
 #define CB_MUTANT_audit_off 47
 #define CB_MUTANT_ends_unwatched 48
+#define CB_MUTANT_switch_one_by_one 49
+#define CB_MUTANT_keep_memory 50
+#define CB_MUTANT_expand_on_origin 51
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -71,7 +74,7 @@
 #define CB_MUTANT_NTH 61
 /* lose-held: every so many blocks a write is held for ever. */
 #define cb_mutant_loses(block) (cb_mutant(lose_held) && (block) % CB_MUTANT_NTH == 0)
-/* Time that switch-too-early leaves between two snapshots, in ms. */
+/* Time that switch-too-early and switch-one-by-one leave between two snapshots, in ms. */
 #define CB_MUTANT_SWITCH_MS 50
 
 /*

@@ -203,7 +203,8 @@ bool cb_origin_guard_cow(struct cb_device *dev, struct bio *bio)
 	bool taken;
 
 	if (READ_ONCE(dev->cow_left) || (!cb_phase_is_live(phase) && phase != CB_PHASE_FAILED) ||
-	    !cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)))
+	    (!cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)) &&
+	     !cb_annex_touch(dev, sector, cb_bio_sectors(bio))))
 		return false;
 	if (!READ_ONCE(dev->cow_gone)) {
 		WRITE_ONCE(dev->gone_since, jiffies);

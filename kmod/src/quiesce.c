@@ -11,10 +11,15 @@
  *   begin     the snapshot is active; held writes go on, under COW
  *   thaw
  *
+ * Each step is done for all snapshots of a set before the next one begins. No
+ * write to any of them is let go before all are drained, so whoever waits for
+ * one write before the next finds no later one in an image without the earlier.
+ *
  * Freezing is done here and not in user space so that no filesystem stays
  * frozen when the tool is killed. All waits from the gate on share one
  * deadline; past it everything is let go and the snapshot is refused.
  */
+#include <linux/delay.h>
 #include <linux/ktime.h>
 #include <linux/sched/mm.h>
 
@@ -30,12 +35,14 @@ static struct super_block *cb_file_sb(struct file *file)
 	return file_inode(file)->i_sb;
 }
 
-static void cb_thaw_all(struct cb_setup *setup, u32 count)
+static void cb_thaw_all(struct cb_set *set)
 {
-	while (count-- > 0 && !cb_mutant(freeze_nothing)) {
-		struct super_block *sb = cb_file_sb(setup->freeze_files[count]);
-		int ret = cb_thaw(sb->s_bdev, sb);
+	while (set->frozen_count) {
+		struct super_block *sb = set->frozen[--set->frozen_count];
+		int ret = 0;
 
+		if (!cb_mutant(freeze_nothing))
+			ret = cb_thaw(sb->s_bdev, sb);
 		if (ret)
 			pr_err("cannot thaw the filesystem on %s (error %d); try fsfreeze --unfreeze\n",
 			       sb->s_id, ret);
@@ -74,15 +81,45 @@ static int cb_freeze_one(struct cb_setup *setup, struct super_block *sb)
 	return 0;
 }
 
-static int cb_freeze_all(struct cb_setup *setup)
+/* One that lies on several origins is named by each of them. */
+static bool cb_is_frozen_by(const struct cb_set *set, const struct super_block *sb)
+{
+	u32 i;
+
+	for (i = 0; i < set->frozen_count; i++)
+		if (set->frozen[i] == sb)
+			return true;
+	return false;
+}
+
+static int cb_freeze_for(struct cb_set *set, struct cb_setup *setup)
 {
 	u32 i;
 
 	for (i = 0; i < setup->freeze_count; i++) {
-		int ret = cb_freeze_one(setup, cb_file_sb(setup->freeze_files[i]));
+		struct super_block *sb = cb_file_sb(setup->freeze_files[i]);
+		int ret;
+
+		if (cb_is_frozen_by(set, sb))
+			continue;
+		ret = cb_freeze_one(setup, sb);
+		if (ret)
+			return ret;
+		set->frozen[set->frozen_count++] = sb;
+	}
+	return 0;
+}
+
+static int cb_freeze_all(struct cb_set *set)
+{
+	struct cb_setup *setup;
+
+	for (setup = set->setups; setup < set->setups + set->count; setup++) {
+		int ret = cb_freeze_for(set, setup);
 
 		if (ret) {
-			cb_thaw_all(setup, i);
+			set->blamed = setup;
+			cb_thaw_all(set);
 			return ret;
 		}
 	}
@@ -171,66 +208,142 @@ int cb_drain(struct cb_device *dev, unsigned long deadline)
 	return -ETIMEDOUT;
 }
 
-int cb_gate_and_drain(struct cb_device *dev, struct cb_setup *setup, unsigned long deadline)
+/* One step of the cut for all members. */
+static int cb_for_each(struct cb_set *set, unsigned long deadline,
+		       int (*step)(struct cb_setup *setup, unsigned long deadline))
 {
-	int ret = cb_device_event(dev, CB_EVENT_GATE);
+	struct cb_setup *setup;
 
-	if (ret)
-		return ret;
-	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_GATED);
-	ret = cb_hook_wait_timeout(dev->origin_disk, cb_time_left(deadline));
+	for (setup = set->setups; setup < set->setups + set->count; setup++) {
+		int ret = step(setup, deadline);
+
+		if (ret) {
+			set->blamed = setup;
+			return ret;
+		}
+	}
+	return 0;
+}
+
+static int cb_step_gate(struct cb_setup *setup, unsigned long deadline)
+{
+	int ret = cb_device_event(setup->dev, CB_EVENT_GATE);
+
+	if (!ret)
+		trace_cowbird_epoch(setup->dev, setup->dev->epoch, CB_EPOCH_GATED);
+	return ret;
+}
+
+static int cb_step_leave(struct cb_setup *setup, unsigned long deadline)
+{
+	int ret = cb_hook_wait_timeout(setup->dev->origin_disk, cb_time_left(deadline));
+
 	if (ret)
 		return cb_refuse(setup->reason, ret,
 				 "writes that were being submitted did not go on within %u ms",
 				 setup->timeout_ms);
-	ret = cb_mutant(no_drain) ? 0 : cb_drain(dev, deadline);
+	return 0;
+}
+
+static int cb_step_drain(struct cb_setup *setup, unsigned long deadline)
+{
+	int ret = cb_mutant(no_drain) ? 0 : cb_drain(setup->dev, deadline);
+
 	if (ret)
 		return cb_refuse(setup->reason, ret, "writes to %s did not come to rest within %u ms",
 				 setup->origin_path, setup->timeout_ms);
-	WRITE_ONCE(dev->drained, true);
-	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_DRAINED);
+	WRITE_ONCE(setup->dev->drained, true);
+	trace_cowbird_epoch(setup->dev, setup->dev->epoch, CB_EPOCH_DRAINED);
 	return 0;
 }
 
-/* From the gate to the beginning of the epoch. */
-static int cb_cut(struct cb_device *dev, struct cb_setup *setup)
+static int cb_step_mark(struct cb_setup *setup, unsigned long deadline)
 {
-	unsigned long deadline = jiffies + msecs_to_jiffies(setup->timeout_ms);
-	int ret;
+	int ret = cb_header_write(setup->dev, cb_time_left(deadline));
 
-	ret = cb_gate_and_drain(dev, setup, deadline);
-	if (ret)
-		return ret;
-	ret = cb_header_write(dev, cb_time_left(deadline));
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot write the epoch header to the COW file");
-	ret = cb_device_event(dev, CB_EVENT_BEGIN);
-	if (ret)
-		return cb_refuse(setup->reason, ret, "the snapshot failed while it was being taken");
-	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_BEGUN);
 	return 0;
 }
 
-int cb_quiesce_and_begin(struct cb_device *dev, struct cb_setup *setup)
+static int cb_step_begin(struct cb_setup *setup, unsigned long deadline)
 {
+	int ret = cb_device_event(setup->dev, CB_EVENT_BEGIN);
+
+	if (ret)
+		return cb_refuse(setup->reason, ret, "the snapshot failed while it was being taken");
+	trace_cowbird_epoch(setup->dev, setup->dev->epoch, CB_EPOCH_BEGUN);
+	return 0;
+}
+
+int cb_gate_and_drain(struct cb_set *set, unsigned long deadline)
+{
+	int ret = cb_for_each(set, deadline, cb_step_gate);
+
+	if (!ret)
+		ret = cb_for_each(set, deadline, cb_step_leave);
+	if (!ret)
+		ret = cb_for_each(set, deadline, cb_step_drain);
+	return ret;
+}
+
+/* From the gates to the beginning of the epochs. */
+static int cb_cut(struct cb_set *set)
+{
+	unsigned long deadline = jiffies + msecs_to_jiffies(set->timeout_ms);
+	int ret = cb_gate_and_drain(set, deadline);
+
+	if (!ret)
+		ret = cb_for_each(set, deadline, cb_step_mark);
+	if (!ret)
+		ret = cb_for_each(set, deadline, cb_step_begin);
+	return ret;
+}
+
+/* A fault: each member has an instant of its own. */
+static int cb_cut_one_by_one(struct cb_set *set)
+{
+	u32 i;
+	int ret = 0;
+
+	for (i = 0; !ret && i < set->count; i++) {
+		struct cb_set one = *set;
+
+		one.setups += i;
+		one.count = 1;
+		ret = cb_cut(&one);
+		set->blamed = one.blamed;
+		cb_engine_wake(one.setups->dev);
+		msleep(CB_MUTANT_SWITCH_MS);
+	}
+	return ret;
+}
+
+int cb_quiesce_and_begin(struct cb_set *set)
+{
+	struct cb_setup *setup, *end = set->setups + set->count;
 	ktime_t start = ktime_get(), gate;
 	unsigned int noio;
 	int ret;
 
 	/* Memory that writes to a frozen filesystem could free must not be waited for. */
 	noio = memalloc_noio_save();
-	ret = cb_freeze_all(setup);
+	ret = cb_freeze_all(set);
 	if (ret)
 		goto out;
 	gate = ktime_get();
-	dev->stats.freeze_us = ktime_us_delta(gate, start);
-	trace_cowbird_epoch(dev, dev->epoch, CB_EPOCH_FROZEN);
-	ret = cb_cut(dev, setup);
-	if (ret)
-		cb_device_fail(dev, ret, "the snapshot could not be taken");
-	dev->stats.gate_us = ktime_us_delta(ktime_get(), gate);
-	cb_engine_wake(dev);
-	cb_thaw_all(setup, setup->freeze_count);
+	for (setup = set->setups; setup < end; setup++) {
+		setup->dev->stats.freeze_us = ktime_us_delta(gate, start);
+		trace_cowbird_epoch(setup->dev, setup->dev->epoch, CB_EPOCH_FROZEN);
+	}
+	ret = cb_mutant(switch_one_by_one) ? cb_cut_one_by_one(set) : cb_cut(set);
+	for (setup = set->setups; setup < end; setup++) {
+		if (ret)
+			cb_device_fail(setup->dev, ret, "the snapshot could not be taken");
+		setup->dev->stats.gate_us = ktime_us_delta(ktime_get(), gate);
+		cb_engine_wake(setup->dev);
+	}
+	cb_thaw_all(set);
 out:
 	memalloc_noio_restore(noio);
 	return ret;

@@ -130,13 +130,13 @@ static bool cb_resume_has_snapshot(const struct cb_resume *resume)
 static int cb_resume_go(struct cb_resume *resume)
 {
 	struct cb_device *dev = resume->dev;
+	struct cb_set set = { .setups = resume->setup, .count = 1 };
 	unsigned long deadline = jiffies + msecs_to_jiffies(resume->setup->timeout_ms);
 	unsigned int noio = memalloc_noio_save();
 	int ret;
 
 	cb_meta_io_limit(resume->io, deadline);
-	ret = cb_gate_and_drain(dev, resume->setup, deadline);
-
+	ret = cb_gate_and_drain(&set, deadline);
 	if (!ret)
 		ret = cb_resume_load(resume);
 	if (!ret)
@@ -159,14 +159,14 @@ static int cb_resume_prepare(struct cb_resume *resume)
 
 	ret = cb_device_open_origin(dev, setup);
 	if (!ret)
-		ret = cb_device_check_overlap(dev, setup);
-	if (!ret)
 		ret = cb_device_open_cow(dev, setup);
 	if (ret)
 		return ret;
 	ret = cb_resume_open(resume);
 	if (ret == -ENOMEM)
 		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
+	if (!ret)
+		ret = cb_device_check_others(dev, setup);
 	if (!ret)
 		ret = cb_device_init_memory(dev, setup);
 	if (ret)
@@ -198,6 +198,8 @@ static int cb_resume_publish(struct cb_resume *resume)
 		cb_snapdisk_destroy(dev);
 		return ret;
 	}
+	if (dev->disk_added)
+		cb_snapdisk_open_up(dev);
 	if (!dev->changes_from_epoch) {
 		vfree(dev->changes);
 		dev->changes = NULL;
@@ -218,7 +220,7 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
 	if (!try_module_get(THIS_MODULE))
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
-	dev = resume.dev = cb_device_alloc(setup);
+	dev = resume.dev = setup->dev = cb_device_alloc(setup);
 	if (!dev) {
 		ret = cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 		goto out_module;

@@ -74,7 +74,7 @@ static int cb_save_maps(struct cb_device *dev, struct cb_meta_io *io, struct cb_
 	int ret;
 
 	state->mode = CB_MODE_INCREMENTAL;
-	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !dev->dirty_count)
+	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !dev->dirty_count && !cb_annex_is_used(dev))
 		state->mode = CB_MODE_SNAPSHOT;
 	state->changes_from = dev->changes ? dev->changes_from_epoch : 0;
 	ret = cb_meta_write(io, CB_META_FINE, cb_layout_fine_of(&dev->layout, dev->epoch),

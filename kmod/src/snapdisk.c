@@ -89,10 +89,20 @@ int cb_snapdisk_create(struct cb_device *dev)
 
 int cb_snapdisk_publish(struct cb_device *dev)
 {
-	int ret = cb_disk_add(dev->disk);
+	int ret;
 
+	/* Until the whole set is there it may have to go again, which must not wait for users. */
+	atomic_set(&dev->open_count, -1);
+	ret = cb_disk_add(dev->disk);
 	dev->disk_added = !ret;
 	return ret;
+}
+
+void cb_snapdisk_open_up(struct cb_device *dev)
+{
+	atomic_set(&dev->open_count, 0);
+	/* The system's device manager could not look into it when it was added. */
+	kobject_uevent(&disk_to_dev(dev->disk)->kobj, KOBJ_CHANGE);
 }
 
 void cb_snapdisk_destroy(struct cb_device *dev)

@@ -149,7 +149,7 @@ static void cb_read_locate(struct cb_read *read, u64 block, struct cb_read_piece
 	} else if (piece->source == CB_READ_COW) {
 		slot = early ? entry->slot : cb_slotmap_find(&dev->slotmap, block);
 		if (WARN_ON_ONCE(slot == CB_SLOT_NONE ||
-				 cb_extents_slot(&dev->extents, slot, &piece->sector, &run)))
+				 cb_data_slot(dev, slot, &piece->sector, &run)))
 			piece->source = CB_READ_FAIL;
 	}
 	trace_cowbird_snapshot_read(dev, block, piece->source, overtaken);

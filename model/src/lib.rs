@@ -12,6 +12,7 @@
 //! 3. [`verify()`] compares every block of an image and classifies what is wrong; an [`Oracle`] does
 //!    the same and also judges single observations of hot readers.
 //! 4. [`check_changes`] compares a change map with the truth at both of its ends.
+//! 5. [`check_turns`] tells whether the images of two volumes show one instant.
 
 mod bytes;
 mod change_map;
@@ -23,6 +24,7 @@ mod report;
 mod search;
 mod self_check;
 mod truth;
+mod turns;
 mod units;
 mod verdict;
 pub mod verify;
@@ -40,6 +42,7 @@ pub use report::{
 };
 pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check};
 pub use truth::{Content, DiscardModel, Segment, Segments, Truth, TruthError};
+pub use turns::{TurnFault, check_turns};
 pub use units::{
     BLOCK_BYTES, BlockIndex, BlockRun, BlockSet, EntryIndex, Epoch, Origin, SECTOR_BYTES,
     SECTORS_PER_BLOCK, Sector, SectorRange,

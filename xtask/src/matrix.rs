@@ -109,8 +109,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
             .find(|mutant| cell.id.mutant.as_ref() == Some(&mutant.name));
         let in_tier = tier_cases.contains(&cell.id.case);
         mutant.is_none_or(|mutant| {
-            mutant.concerns(&cell.id.kernel)
-                && (named || mutant.is_for(&cell.id.case, in_tier))
+            mutant.concerns(&cell.id.kernel) && (named || mutant.is_for(&cell.id.case, in_tier))
         })
     });
     let durations = Durations::load(&root)?;

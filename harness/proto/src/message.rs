@@ -556,6 +556,8 @@ pub enum WorkloadSpec {
     Kinds(KindsSpec),
     /// Writes that a cgroup's limit delays.
     Throttled(ThrottledSpec),
+    /// Writers that write to two volumes in turns.
+    Turns(TurnsSpec),
     /// What was done to another device once.
     Recorded(RecordedSpec),
 }
@@ -601,6 +603,34 @@ pub struct ThrottledSpec {
     pub blocks: u32,
     /// The limit.
     pub bytes_per_second: u64,
+}
+
+/// Parameters of the writers in turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnsSpec {
+    /// Block devices: in each round the first is written, then the second.
+    pub devices: [String; 2],
+    /// Seed.
+    pub seed: u64,
+    /// Threads.
+    pub writers: u32,
+    /// Blocks that a writer has on each volume.
+    pub slots: u32,
+}
+
+impl TurnsSpec {
+    /// The block that a writer writes in a round, on both volumes; rounds count from 1.
+    #[must_use]
+    pub fn block(&self, writer: u32, round: u64) -> u64 {
+        let slots = u64::from(self.slots);
+        u64::from(writer) * slots + round % slots
+    }
+
+    /// Identity in the sectors of a volume, which is 0 or 1.
+    #[must_use]
+    pub fn identity(volume: usize) -> u64 {
+        0x7047 + volume as u64
+    }
 }
 
 /// Parameters of the file workload.

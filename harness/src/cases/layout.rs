@@ -1,9 +1,11 @@
 //! What is on the disks of a case, how they are attached, and what they are called in the guest.
 
+use std::fs;
+
 use cowbird_model::{Sector, SectorRange};
 
 use crate::disk::{self, Filesystem, Partition};
-use crate::error::HarnessResult;
+use crate::error::{HarnessResult, PathContext};
 use crate::recorded::Replay;
 use crate::verify::CellFiles;
 use crate::vm::command::{Bus, Disk};
@@ -34,6 +36,11 @@ pub(crate) struct Layout {
     pub(super) cow_home: Option<Partition>,
     /// The third partition, all zeros, for the metadata of a thin pool.
     pub(super) metadata: Option<Partition>,
+    /// The third partition, an ext4 of its own.
+    pub(super) third: Option<Partition>,
+    /// Whether there is a second volume: a third disk as the first, with other content and a witness of
+    /// its own, and a fourth one for its image.
+    pub(super) two_volumes: bool,
     /// Whether the whole disk is the origin, and not only the first partition.
     pub(super) whole_disk: bool,
     /// Whether a third disk begins as a copy of the first, with a witness of its own.
@@ -82,6 +89,8 @@ impl Layout {
             filesystem: None,
             cow_home: None,
             metadata: None,
+            third: None,
+            two_volumes: false,
             whole_disk: false,
             mirrored: false,
             encrypted: false,
@@ -97,6 +106,15 @@ impl Layout {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
             metadata: Some(Self::behind(last, METADATA_SECTORS)),
+            ..self
+        }
+    }
+
+    /// The same with a third partition that is an ext4.
+    pub(super) fn with_third(self, mib: u32) -> Self {
+        let last = self.cow_home.unwrap_or(self.origin);
+        Self {
+            third: Some(Self::behind(last, mib * MIB_SECTORS)),
             ..self
         }
     }
@@ -119,7 +137,8 @@ impl Layout {
 
     /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
     fn disk(&self) -> Partition {
-        let last = self.metadata.or(self.cow_home).unwrap_or(self.origin);
+        let third = self.metadata.or(self.third);
+        let last = third.or(self.cow_home).unwrap_or(self.origin);
         Partition {
             start: 0,
             sectors: last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN,
@@ -142,9 +161,19 @@ impl Layout {
 
     /// Makes the disks and the files beside them.
     pub(crate) fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+        self.create_volume(files, seed)?;
+        if self.two_volumes {
+            let second = files.second();
+            fs::create_dir_all(&second.dir).on("create", &second.dir)?;
+            self.create_volume(&second, !seed)?;
+        }
+        Ok(())
+    }
+
+    fn create_volume(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
         let mut partitions = vec![self.origin];
         partitions.extend(self.cow_home);
-        partitions.extend(self.metadata);
+        partitions.extend(self.metadata.or(self.third));
         let path = files.origin();
         disk::create_partitioned(
             &path,
@@ -157,7 +186,7 @@ impl Layout {
         if let Some(kind) = self.filesystem {
             disk::make_filesystem(kind, &path, self.origin, seed)?;
         }
-        if let Some(partition) = self.cow_home {
+        for partition in self.cow_home.into_iter().chain(self.third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;
         }
         disk::copy_sparse(&path, &files.base())?;
@@ -172,7 +201,22 @@ impl Layout {
 
     /// The disks as the machine gets them.
     pub(crate) fn attach(&self, files: &CellFiles) -> Vec<Disk> {
-        let mut disks = vec![
+        let mut disks = self.attach_volume(files);
+        if self.two_volumes {
+            disks.extend(self.attach_volume(&files.second()));
+        }
+        if self.mirrored {
+            disks.push(Disk {
+                image: files.mirror(),
+                witness: Some(files.mirror_witness()),
+                ..disks[0].clone()
+            });
+        }
+        disks
+    }
+
+    fn attach_volume(&self, files: &CellFiles) -> Vec<Disk> {
+        vec![
             Disk {
                 image: files.origin(),
                 witness: Some(files.witness()),
@@ -185,15 +229,7 @@ impl Layout {
                 bus: Bus::Virtio,
                 logical_block_bytes: LOGICAL_BLOCK_BYTES,
             },
-        ];
-        if self.mirrored {
-            disks.push(Disk {
-                image: files.mirror(),
-                witness: Some(files.mirror_witness()),
-                ..disks[0].clone()
-            });
-        }
-        disks
+        ]
     }
 }
 

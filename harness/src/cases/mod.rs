@@ -1,6 +1,7 @@
 //! The cases: what is done in the guest, told as a story, and what must then be true.
 
 mod boots;
+mod expand;
 mod freezing;
 mod fs_churn;
 mod hot_read;
@@ -10,6 +11,7 @@ mod layout;
 mod persistence;
 mod power_cuts;
 mod raw_writers;
+mod reconfigure;
 mod recorded;
 mod refusals;
 mod self_test;
@@ -17,6 +19,7 @@ mod series;
 mod stacked;
 mod throttled;
 mod tracer;
+mod two_volumes;
 mod whole_disk;
 
 use std::future::Future;
@@ -148,7 +151,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 38] = [
+static CASES: [CaseInfo; 41] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -212,6 +215,30 @@ static CASES: [CaseInfo; 38] = [
         &GUEST_MODULES,
         series::layout,
         |driver, setting| Box::pin(series::act(driver, setting)),
+    ),
+    case(
+        "two-volumes",
+        "snapshots of two disks and a filesystem at one instant, again and again",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        two_volumes::layout,
+        |driver, setting| Box::pin(two_volumes::act(driver, setting)),
+    ),
+    case(
+        "reconfigure",
+        "a snapshot whose memory for preserved blocks is bounded anew under writers",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        reconfigure::layout,
+        |driver, setting| Box::pin(reconfigure::act(driver, setting)),
+    ),
+    case(
+        "expand",
+        "a COW file that is expanded twice under writers, and needs it",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        expand::layout,
+        |driver, setting| Box::pin(expand::act(driver, setting)),
     ),
     case(
         "throttled",

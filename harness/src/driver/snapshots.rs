@@ -48,8 +48,14 @@ pub struct DeviceInfo {
     pub cow_is_pinned: bool,
     /// Whether changes are tracked.
     pub tracks: bool,
-    /// Most blocks that were in memory at once.
+    /// Most blocks that were in memory at once since the bound of them was set.
     pub memory_peak_blocks: u64,
+    /// That bound, bytes.
+    pub max_cache: u64,
+    /// Blocks that the COW file has, with what was added to it.
+    pub cow_slots: u64,
+    /// Of these, in use.
+    pub cow_slots_used: u64,
     /// What went wrong.
     #[serde(default)]
     pub error_text: String,
@@ -93,6 +99,29 @@ impl Driver<'_, '_> {
         self.marker_of(minor).await
     }
 
+    /// Takes snapshots at one instant with the control tool; the first one's sizes are those of all.
+    pub async fn setup_snapshots(&mut self, specs: &[SnapshotSpec]) -> CaseResult<Vec<MarkerKey>> {
+        let arguments = setup_arguments(specs);
+        self.control(&arguments).await?;
+        let minors: Vec<u32> = specs.iter().map(|spec| spec.minor).collect();
+        self.markers_of(&minors).await
+    }
+
+    /// Takes the next snapshots of several series at one instant with the control tool.
+    pub async fn transition_to_snapshots(&mut self, minors: &[u32]) -> CaseResult<Vec<MarkerKey>> {
+        let arguments = transition_arguments(minors);
+        self.control(&arguments).await?;
+        self.markers_of(minors).await
+    }
+
+    async fn markers_of(&mut self, minors: &[u32]) -> CaseResult<Vec<MarkerKey>> {
+        let mut markers = Vec::new();
+        for minor in minors {
+            markers.push(self.marker_of(*minor).await?);
+        }
+        Ok(markers)
+    }
+
     /// Gives a snapshot up with the control tool; its changes go on to be tracked.
     pub async fn transition_to_incremental(&mut self, minor: u32) -> CaseResult<()> {
         self.control(&format!("transition-to-incremental {minor}"))
@@ -108,6 +137,35 @@ impl Driver<'_, '_> {
         self.control(&format!("transition-to-snapshot -c 8 {minor}"))
             .await?;
         self.marker_of(minor).await
+    }
+
+    /// Changes the bound of preserved blocks in memory with the control tool.
+    pub async fn reconfigure(&mut self, minor: u32, cache_mib: u32) -> CaseResult<()> {
+        self.control(&format!("reconfigure -c {cache_mib} {minor}"))
+            .await
+    }
+
+    /// Expands the COW file with the control tool.
+    pub async fn expand_cow_file(&mut self, minor: u32, mib: u32) -> CaseResult<()> {
+        self.control(&format!("expand-cow-file --size {mib} {minor}"))
+            .await
+    }
+
+    /// The control tool must refuse to expand a COW file, for a reason that names this.
+    pub async fn expect_expand_refusal(&mut self, minor: u32, named: &str) -> CaseResult<()> {
+        self.expect_control_refusal(&format!("expand-cow-file --size 1 {minor}"), named)
+            .await
+    }
+
+    /// The control tool must refuse such a bound, for a reason that names this.
+    pub async fn expect_reconfigure_refusal(
+        &mut self,
+        minor: u32,
+        cache_mib: u32,
+        named: &str,
+    ) -> CaseResult<()> {
+        let arguments = format!("reconfigure -c {cache_mib} {minor}");
+        self.expect_control_refusal(&arguments, named).await
     }
 
     /// Copies a snapshot to a new image with the control tool.
@@ -146,19 +204,52 @@ impl Driver<'_, '_> {
     /// The control tool must refuse a snapshot, for a reason that names this.
     pub async fn expect_refusal(&mut self, spec: SnapshotSpec, named: &str) -> CaseResult<()> {
         match self.setup_snapshot(spec).await {
-            Err(CaseError::Failed(reason)) if reason.contains(named) => {
-                self.note(format!("refused as it must be: {reason}"));
-                Ok(())
-            }
-            Err(CaseError::Failed(reason)) => Err(CaseError::Failed(format!(
-                "the refusal does not name \"{named}\": {reason}"
-            ))),
+            Err(CaseError::Failed(reason)) => self.judge_refusal(&reason, named),
             Ok(_) => Err(CaseError::Failed(format!(
                 "a snapshot of {} was not refused, although of \"{named}\"",
                 spec.origin
             ))),
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`Self::expect_refusal`], of several snapshots at one instant.
+    pub async fn expect_set_refusal(
+        &mut self,
+        specs: &[SnapshotSpec],
+        named: &str,
+    ) -> CaseResult<()> {
+        self.expect_control_refusal(&setup_arguments(specs), named)
+            .await
+    }
+
+    /// As [`Self::expect_refusal`], of the next snapshots of several series.
+    pub async fn expect_transition_refusal(
+        &mut self,
+        minors: &[u32],
+        named: &str,
+    ) -> CaseResult<()> {
+        self.expect_control_refusal(&transition_arguments(minors), named)
+            .await
+    }
+
+    async fn expect_control_refusal(&mut self, arguments: &str, named: &str) -> CaseResult<()> {
+        match self.control_or_refusal(arguments).await? {
+            Err(reason) => self.judge_refusal(&reason, named),
+            Ok(()) => Err(CaseError::Failed(format!(
+                "cowbirdctl {arguments} was not refused, although of \"{named}\""
+            ))),
+        }
+    }
+
+    fn judge_refusal(&mut self, reason: &str, named: &str) -> CaseResult<()> {
+        if reason.contains(named) {
+            self.note(format!("refused as it must be: {reason}"));
+            return Ok(());
+        }
+        Err(CaseError::Failed(format!(
+            "the refusal does not name \"{named}\": {reason}"
+        )))
     }
 
     /// Hands the COW file over again with the control tool, after its filesystem was mounted; what the
@@ -334,4 +425,21 @@ impl Driver<'_, '_> {
         let detail = format!("{path} has more extents than {MAX_PAGES} pages hold");
         Err(HarnessError::Plan { detail }.into())
     }
+}
+
+/// What the control tool is told to take several snapshots at one instant.
+fn setup_arguments(specs: &[SnapshotSpec]) -> String {
+    let (cache_mib, cow_mib) = specs
+        .first()
+        .map_or((0, 0), |spec| (spec.cache_mib, spec.cow_mib));
+    let mut arguments = format!("setup-snapshots -c {cache_mib} -f {cow_mib}");
+    for spec in specs {
+        arguments += &format!(" {} {} {}", spec.origin, spec.cow_file, spec.minor);
+    }
+    arguments
+}
+
+fn transition_arguments(minors: &[u32]) -> String {
+    let minors: Vec<String> = minors.iter().map(ToString::to_string).collect();
+    format!("transition-to-snapshot -c 4 {}", minors.join(" "))
 }

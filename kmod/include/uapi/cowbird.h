@@ -52,7 +52,8 @@ struct cowbird_extent {
  *
  * The inode is marked as a swap file is, so that the filesystem refuses to
  * write, truncate, move or unlink it. The pin belongs to the control device's
- * open file: closing that without a successful COWBIRD_IOC_SETUP undoes it.
+ * open file: closing that without a successful COWBIRD_IOC_SETUP undoes it. As many
+ * files may be pinned through it as there are snapshots in one set.
  * Only after the pin may user space ask the filesystem for the extents.
  */
 struct cowbird_ioc_pin {
@@ -93,6 +94,24 @@ struct cowbird_ioc_setup {
  * and uuid and epoch follow from the series.
  */
 #define COWBIRD_SETUP_CONTINUE 1
+
+/*
+ * COWBIRD_IOC_SETUP_SET: takes snapshots of several origins at one instant. Writes
+ * to all of them are held at the same time and none is in flight: what was written
+ * after another write had completed is in an image only if that other one is.
+ *
+ * Either all of them are taken, or none. Members that begin a series take the files
+ * that were pinned through this control device, in the order of pinning. Instead of
+ * the members' timeout_ms and reason, those below count.
+ */
+struct cowbird_ioc_setup_set {
+	__u32 abi_version;
+	__u32 count; /* 1 to COWBIRD_MAX_MINORS */
+	__u64 setups; /* pointer to struct cowbird_ioc_setup[] */
+	__u32 timeout_ms; /* bound of the time in which writes are held, all members together */
+	__u32 blamed; /* out: index of the member that was refused; or count */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
 
 /*
  * COWBIRD_IOC_TRACK: gives a snapshot up, and goes on to note which blocks
@@ -169,12 +188,36 @@ struct cowbird_ioc_verify {
 };
 
 /*
+ * COWBIRD_IOC_EXPAND: the pinned file is more room for the preserved blocks of an
+ * active snapshot, until that ends. It must be on the COW file's filesystem, and not
+ * on the origin of any snapshot. Nobody but the module needs its name.
+ */
+struct cowbird_ioc_expand {
+	__u32 minor;
+	__u32 extent_count;
+	__u64 extents; /* pointer to struct cowbird_extent[] */
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
  * COWBIRD_IOC_SUSPEND: saves a series and removes it from memory, so that the
  * module can be unloaded. Refused with EBUSY while the origin is mounted.
  */
 struct cowbird_ioc_suspend {
 	__u32 minor;
 	__u32 reserved;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
+ * COWBIRD_IOC_RECONFIGURE: another bound of preserved blocks in memory for an
+ * active snapshot. A smaller one is kept when this returns; EBUSY when blocks could
+ * not be stored in time, and then the bound is what is left.
+ */
+struct cowbird_ioc_reconfigure {
+	__u32 minor;
+	__u32 reserved;
+	__u64 cache_bytes;
 	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
 };
 
@@ -194,8 +237,15 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_RELOAD_NR 6
 #define COWBIRD_IOC_VERIFY_NR 7
 #define COWBIRD_IOC_SUSPEND_NR 8
+#define COWBIRD_IOC_SETUP_SET_NR 9
+#define COWBIRD_IOC_RECONFIGURE_NR 10
+#define COWBIRD_IOC_EXPAND_NR 11
 #define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
 #define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
+#define COWBIRD_IOC_SETUP_SET                                                                     \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_SET_NR, struct cowbird_ioc_setup_set)
+#define COWBIRD_IOC_RECONFIGURE                                                                   \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_RECONFIGURE_NR, struct cowbird_ioc_reconfigure)
 #define COWBIRD_IOC_DESTROY                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_DESTROY_NR, struct cowbird_ioc_destroy)
 #define COWBIRD_IOC_TRACK _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_TRACK_NR, struct cowbird_ioc_track)
@@ -206,6 +256,8 @@ struct cowbird_ioc_destroy {
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_RELOAD_NR, struct cowbird_ioc_reload)
 #define COWBIRD_IOC_VERIFY                                                                        \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_VERIFY_NR, struct cowbird_ioc_verify)
+#define COWBIRD_IOC_EXPAND                                                                        \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_EXPAND_NR, struct cowbird_ioc_expand)
 #define COWBIRD_IOC_SUSPEND                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SUSPEND_NR, struct cowbird_ioc_suspend)
 
@@ -270,11 +322,14 @@ struct cowbird_header {
 _Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
 _Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
 _Static_assert(sizeof(struct cowbird_ioc_setup) == 1312, "ABI: cowbird_ioc_setup");
+_Static_assert(sizeof(struct cowbird_ioc_setup_set) == 216, "ABI: cowbird_ioc_setup_set");
+_Static_assert(sizeof(struct cowbird_ioc_reconfigure) == 208, "ABI: cowbird_ioc_reconfigure");
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
 _Static_assert(sizeof(struct cowbird_ioc_track) == 200, "ABI: cowbird_ioc_track");
 _Static_assert(sizeof(struct cowbird_ioc_changes) == 264, "ABI: cowbird_ioc_changes");
 _Static_assert(sizeof(struct cowbird_ioc_reload) == 1288, "ABI: cowbird_ioc_reload");
 _Static_assert(sizeof(struct cowbird_ioc_verify) == 208, "ABI: cowbird_ioc_verify");
+_Static_assert(sizeof(struct cowbird_ioc_expand) == 208, "ABI: cowbird_ioc_expand");
 _Static_assert(sizeof(struct cowbird_ioc_suspend) == 200, "ABI: cowbird_ioc_suspend");
 _Static_assert(sizeof(struct cowbird_header) == COWBIRD_HEADER_BYTES, "format: cowbird_header");
 

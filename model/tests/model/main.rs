@@ -5,4 +5,5 @@ mod classes;
 mod common;
 mod power_cut;
 mod reference;
+mod turns;
 mod witness;

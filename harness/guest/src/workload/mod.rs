@@ -10,6 +10,7 @@ mod raw_writers;
 mod recorded;
 mod snapshot_view;
 mod throttled;
+mod turns;
 
 pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
 
@@ -85,6 +86,7 @@ impl Workloads {
             WorkloadSpec::Kinds(spec) => kinds::prepare(spec)?,
             WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
             WorkloadSpec::Recorded(spec) => recorded::prepare(spec)?,
+            WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

@@ -193,6 +193,7 @@ unsafe extern "C" {
         block_of: *mut u64,
     ) -> i32;
     pub fn cb_slotmap_insert(map: *mut SlotMap, block: u64, slot: u32) -> i32;
+    pub fn cb_slotmap_copy(to: *mut SlotMap, from: *const SlotMap) -> i32;
     pub fn cb_slotmap_find(map: *const SlotMap, block: u64) -> u32;
 
     pub fn cb_extents_init(

@@ -130,6 +130,12 @@ impl SlotMap {
         check(unsafe { ffi::cb_slotmap_insert(&raw mut self.map, block, slot) })
     }
 
+    /// Takes over all that another map records.
+    pub fn copy_from(&mut self, from: &Self) -> Result<(), Errno> {
+        // SAFETY: both were initialised, and their arrays are alive and belong to one of them only.
+        check(unsafe { ffi::cb_slotmap_copy(&raw mut self.map, &raw const from.map) })
+    }
+
     /// The slot of a block.
     pub fn find(&self, block: u64) -> Option<u32> {
         // SAFETY: as above, read only.

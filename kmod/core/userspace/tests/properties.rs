@@ -81,6 +81,13 @@ proptest! {
                 prop_assert_eq!(map.find(block), model.get(&block).copied());
             }
         }
+        // A larger map takes over all of it, and a smaller one only if it has room.
+        let mut larger = SlotMap::new(capacity * 3).unwrap();
+        larger.copy_from(&map).unwrap();
+        prop_assert_eq!(larger.entries(), map.entries());
+        let fits = map.entries().iter().all(|&(slot, _)| slot < capacity.div_ceil(2));
+        let mut smaller = SlotMap::new(capacity.div_ceil(2)).unwrap();
+        prop_assert_eq!(smaller.copy_from(&map).is_ok(), fits);
     }
 
     /// Every slot lies inside a piece and on the grid, no two overlap, and what

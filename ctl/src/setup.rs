@@ -1,0 +1,245 @@
+//! Taking snapshots: the first of a series, or the next; of one origin, or of several at one
+//! instant.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::control::{Control, Setup};
+use crate::cow_file::{self, CowFile};
+use crate::info;
+use crate::mounts::{self, Mount};
+use crate::reload;
+use crate::series::Series;
+use crate::topology::{self, DeviceNumber};
+use crate::{SetupOptions, TransitionToSnapshot};
+
+/// First epoch of a new series.
+const FIRST_EPOCH: u64 = 1;
+
+/// An origin to take the first snapshot of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Origin.
+    pub block_device: PathBuf,
+    /// COW file, which must not exist.
+    pub cow_file: PathBuf,
+    /// Number of the snapshot.
+    pub minor: u32,
+}
+
+/// One snapshot of a set, before it is taken.
+struct Member {
+    setup: Setup,
+    /// Origin, as the user knows it.
+    name: String,
+    /// Keeps the descriptors of `setup` open.
+    _freeze_files: Vec<File>,
+}
+
+/// `cowbirdctl setup-snapshot` and `setup-snapshots`
+pub fn first(volumes: &[Volume], options: &SetupOptions, config: &Path) -> Result<()> {
+    let control = Control::open()?;
+    let mounts = mounts::read()?;
+    let mut cow_files = Vec::new();
+    let mut members = Vec::new();
+    for volume in volumes {
+        let (member, cow) = new_series(volume, options, &mounts)?;
+        members.push(member);
+        cow_files.push(cow);
+    }
+    // Declared after the files, so that on failure the pins go first: a pinned file cannot be
+    // removed.
+    let control = control;
+    for (member, cow) in members.iter_mut().zip(&cow_files) {
+        control
+            .pin(cow.file())
+            .with_context(|| format!("cannot pin {}", cow.path().display()))?;
+        member.setup.extents = cow.extents()?;
+    }
+    take(&control, &members)?;
+    // The module owns the files now; without this they would go when we return.
+    cow_files.into_iter().for_each(CowFile::keep);
+    for volume in volumes {
+        info::find(volume.minor)
+            .and_then(|device| Series::of(&device, options.cache_mb))
+            .and_then(|series| series.replace(config))
+            .context("the snapshot was taken, but will not be found again after a reboot")?;
+    }
+    Ok(())
+}
+
+/// `cowbirdctl transition-to-snapshot`
+pub fn next(arguments: &TransitionToSnapshot) -> Result<()> {
+    let control = Control::open()?;
+    let mounts = mounts::read()?;
+    let (cow_file, minors) = arguments.parse()?;
+    let mut members = Vec::new();
+    for minor in minors {
+        members.push(next_of_series(minor, cow_file, arguments, &mounts)?);
+    }
+    take(&control, &members)
+}
+
+/// All of them, or none.
+fn take(control: &Control, members: &[Member]) -> Result<()> {
+    let origins: Vec<_> = members
+        .iter()
+        .map(|member| (member.setup.origin, member.name.as_str()))
+        .collect();
+    topology::check_apart(&origins)?;
+    let setups: Vec<&Setup> = members.iter().map(|member| &member.setup).collect();
+    control.setup(&setups).map_err(|refusal| {
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let of = refusal
+            .member
+            .and_then(|index| names.get(index).map(ToString::to_string))
+            .unwrap_or_else(|| names.join(" and "));
+        let none = if members.len() > 1 {
+            ", and therefore none of the others"
+        } else {
+            ""
+        };
+        refusal.error.context(format!("cannot snapshot {of}{none}"))
+    })
+}
+
+/// Creates the COW file; its extents are found when it is pinned.
+fn new_series(
+    volume: &Volume,
+    options: &SetupOptions,
+    mounts: &[Mount],
+) -> Result<(Member, CowFile)> {
+    let origin = topology::open_block_device(&volume.block_device)?;
+    let freeze_files = open_mount_points(&filesystems_of(&origin.number, mounts)?)?;
+    let cow_bytes = match options.cow_mb {
+        Some(mb) => cow_file::mebibytes(mb).context("-f is too large")?,
+        None => cow_file::default_bytes(origin.bytes),
+    };
+    let cow = CowFile::create(&volume.cow_file, cow_bytes)?;
+    topology::check_cow_placement(&origin.number, &cow.device()?, cow.path())?;
+    let setup = Setup {
+        minor: volume.minor,
+        origin: origin.number,
+        origin_path: absolute(&volume.block_device)?
+            .as_os_str()
+            .as_bytes()
+            .to_vec(),
+        cow_path: cow.path().as_os_str().as_bytes().to_vec(),
+        cache_bytes: cow_file::mebibytes(options.cache_mb).context("-c is too large")?,
+        extents: Vec::new(),
+        freeze_fds: freeze_files.iter().map(AsRawFd::as_raw_fd).collect(),
+        uuid: random_uuid()?,
+        epoch: FIRST_EPOCH,
+        timeout_ms: options.timeout_ms,
+        boot_id: reload::boot_id()?,
+        continues: false,
+    };
+    let member = Member {
+        setup,
+        name: volume.block_device.display().to_string(),
+        _freeze_files: freeze_files,
+    };
+    Ok((member, cow))
+}
+
+fn next_of_series(
+    minor: u32,
+    cow_file: Option<&Path>,
+    arguments: &TransitionToSnapshot,
+    mounts: &[Mount],
+) -> Result<Member> {
+    let device = info::find(minor)?;
+    if let Some(cow_file) = cow_file
+        && absolute(cow_file)? != Path::new(&device.cow_file)
+    {
+        bail!(
+            "a series keeps its COW file, which is {}; leave the argument out or name that",
+            device.cow_file
+        );
+    }
+    let origin = DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)?;
+    let freeze_files = open_mount_points(&filesystems_of(&origin, mounts)?)?;
+    let setup = Setup {
+        minor,
+        origin,
+        origin_path: Vec::new(),
+        cow_path: Vec::new(),
+        cache_bytes: cow_file::mebibytes(arguments.cache_mb).context("-c is too large")?,
+        extents: Vec::new(),
+        freeze_fds: freeze_files.iter().map(AsRawFd::as_raw_fd).collect(),
+        uuid: [0; 16],
+        epoch: 0,
+        timeout_ms: arguments.timeout_ms,
+        boot_id: reload::boot_id()?,
+        continues: true,
+    };
+    Ok(Member {
+        setup,
+        name: device.block_device,
+        _freeze_files: freeze_files,
+    })
+}
+
+/// One mount of each filesystem whose blocks lie on the origin, or that the
+/// origin lies below.
+fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<&'a Mount>> {
+    let devices = topology::devices_above(origin)?;
+    let mut found: Vec<&Mount> = Vec::new();
+    for mount in mounts {
+        if devices.contains(&mount.device) {
+            if !found.iter().any(|other| other.device == mount.device) {
+                found.push(mount);
+            }
+        } else if mount
+            .source_device()
+            .is_some_and(|source| devices.contains(&source))
+        {
+            // btrfs and its like: the device number of the mount is anonymous.
+            bail!(
+                "{} on {} spans devices that cannot be frozen one by one; snapshots of {} are not supported",
+                mount.fs_type,
+                mount.mount_point.display(),
+                mount.fs_type
+            );
+        }
+    }
+    Ok(found)
+}
+
+fn open_mount_points(mounts: &[&Mount]) -> Result<Vec<File>> {
+    mounts
+        .iter()
+        .map(|mount| {
+            let file = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(&mount.mount_point)
+                .with_context(|| format!("cannot open {}", mount.mount_point.display()))?;
+            let found = DeviceNumber::from_raw(file.metadata()?.dev());
+            if found != mount.device {
+                bail!(
+                    "{} is hidden by another mount, so its filesystem cannot be reached to freeze it; \
+                     mount it somewhere else as well",
+                    mount.mount_point.display()
+                );
+            }
+            Ok(file)
+        })
+        .collect()
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("bad path {}", path.display()))
+}
+
+fn random_uuid() -> Result<[u8; 16]> {
+    let mut uuid = [0u8; 16];
+    let mut file = File::open("/dev/urandom").context("cannot open /dev/urandom")?;
+    std::io::Read::read_exact(&mut file, &mut uuid).context("cannot read /dev/urandom")?;
+    Ok(uuid)
+}

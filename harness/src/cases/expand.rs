@@ -1,0 +1,100 @@
+//! A COW file that is too small for what is overwritten, and is expanded twice under writers: the
+//! image must show all blocks, of which most were preserved in the added room.
+
+use std::time::Duration;
+
+use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
+
+use super::{Layout, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
+use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use crate::verify::{Evidence, SnapshotEvidence};
+
+/// 16 MiB and five sectors.
+const ORIGIN_SECTORS: u32 = 16 * 2048 + 5;
+
+const COW_HOME_MIB: u32 = 64;
+
+/// Sizes of the COW file, and of what is added to it, MiB. Only all of them together hold the origin.
+const COW_MIB: u32 = 6;
+const ADDED_MIB: [u32; 2] = [5, 8];
+
+/// Blocks of 4096 bytes in one MiB.
+const MIB_BLOCKS: u64 = 256;
+
+/// Written before the instant, and after each expansion: less than the room that is there by then.
+const BYTES: u64 = 3 << 20;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn layout() -> Layout {
+    Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+}
+
+pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let writers = guest
+        .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
+            device: setting.origin().into(),
+            seed: setting.seed,
+            pairs: 1,
+            discard_every: 0,
+        }))
+        .await?;
+    let mut written = 0;
+    guest
+        .wait_for_more(&writers, &mut written, BYTES, LIMIT)
+        .await?;
+
+    guest.phase("snapshot");
+    let marker = guest
+        .setup_snapshot(SnapshotSpec {
+            origin: setting.origin(),
+            cow_file: "/mnt/cow/snapshot.cow",
+            cow_mib: COW_MIB,
+            cache_mib: 1,
+            minor: MINOR,
+        })
+        .await?;
+    for mib in ADDED_MIB {
+        guest.expand_cow_file(MINOR, mib).await?;
+        guest
+            .wait_for_more(&writers, &mut written, BYTES, LIMIT)
+            .await?;
+    }
+    guest.stop_workload(&writers).await?;
+
+    guest.phase("overwrite");
+    // Everything; the image disk is still empty.
+    guest.copy_device(setting.image(), setting.origin()).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    let added: u32 = ADDED_MIB.iter().sum();
+    if device.cow_slots != u64::from(COW_MIB + added) * MIB_BLOCKS {
+        return Err(CaseError::Failed(format!(
+            "the COW file was expanded to {} blocks",
+            device.cow_slots
+        )));
+    }
+    if device.cow_slots_used <= u64::from(COW_MIB + ADDED_MIB[0]) * MIB_BLOCKS {
+        return Err(vacuous("the added room was not needed"));
+    }
+
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    // With the snapshot the added room goes, or its filesystem could not be unmounted.
+    guest.transition_to_incremental(MINOR).await?;
+    let slots = guest.active_snapshot(MINOR).await?.cow_slots;
+    if slots != u64::from(COW_MIB) * MIB_BLOCKS {
+        return Err(CaseError::Failed(format!(
+            "the added room outlives its snapshot: {slots} blocks"
+        )));
+    }
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+        marker,
+        setting.origin_range(),
+    )))
+}

@@ -25,8 +25,12 @@ const HEAD_WORDS: usize = 7;
 
 const EXPECTED: &str = "line of blkparse's default format";
 
+/// The kernel numbers what it keeps, so that what it dropped leaves no gap for `blkparse` to see.
 const DOUBT: &str =
-    "blkparse does not say whether requests are missing; blktrace does when it ends (\"dropped\")";
+    "blkparse does not say whether requests were dropped; blktrace does when it ends (\"dropped\")";
+
+/// Start of the line of the summary that counts gaps in the numbers.
+const SKIPS: &str = "Skips: ";
 
 const NANOSECOND_DIGITS: usize = 9;
 
@@ -121,11 +125,20 @@ fn place(line: &str) -> Result<Option<Extent>, ()> {
     }))
 }
 
+/// What a line of the summary says about gaps.
+fn skips(line: &str) -> Option<String> {
+    let rest = line.strip_prefix(SKIPS)?;
+    let count = rest.split_whitespace().next()?;
+    (count != "0").then(|| format!("blkparse missed {count} entries (\"Skips\")"))
+}
+
 pub(super) fn import(file: &[u8]) -> Result<Workload, ImportError> {
     let mut builder = Builder::default();
     let mut devices = BTreeSet::new();
+    let mut doubts = vec![DOUBT.to_owned()];
     for (number, line) in lines(file)? {
         let Some(device) = device(&line) else {
+            doubts.extend(skips(&line));
             continue;
         };
         let broken = || bad_line(number, EXPECTED, &line);
@@ -146,7 +159,7 @@ pub(super) fn import(file: &[u8]) -> Result<Workload, ImportError> {
     let names: Vec<String> = devices.into_iter().collect();
     match &names[..] {
         [] => Err(ImportError::Empty("it needs lines of action Q")),
-        [name] => Ok(builder.finish(format!("blkparse of device {name}"), vec![DOUBT.to_owned()])),
+        [name] => Ok(builder.finish(format!("blkparse of device {name}"), doubts)),
         _ => Err(ImportError::SeveralDevices(names.join(" and "))),
     }
 }

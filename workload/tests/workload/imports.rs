@@ -19,6 +19,28 @@ CPU1 (8,0):
 Throughput (R/W): 0KiB/s / 0KiB/s
 ";
 
+/// What `blkparse` 1.2.0 prints of events of these kinds.
+const BLKPARSE_REAL: &str = "\
+  8,0    1        1     0.000000000   900  Q   W 223488 + 8 [my prog]
+  8,0    1        2     0.000000500   900  R   W 223488 + 8 [0]
+  8,0    1        3     0.000001000   900  Q  RA 100 + 256 [my prog]
+  8,0    1        4     1.499999000   900  Q FWFS 64 + 1 [my prog]
+  8,0    1        5     1.500000000   900  Q  FN [my prog]
+  8,0    1        6     1.500000500   900  Q FWS [my prog]
+  8,0    1        7     1.999999000   900  Q   D 2048 + 4096 [my prog]
+  8,0    1        8     1.999999100   900  Q  DS 8192 + 4096 [my prog]
+  8,0    1        9     2.099999000   900  Q  WM 0 + 8 [my prog]
+  8,0    1       10     2.199999000   900  C   W 223488 + 8 [0]
+CPU1 (raw):
+ Reads Queued:           3,     2176KiB\t Writes Queued:           5,     2056KiB
+ IO unplugs:             0        \t Timer unplugs:           0
+
+Throughput (R/W): 0KiB/s / 1KiB/s
+Events (raw): 10 entries
+Skips: 2 forward (7 -   0.0%)
+Input file raw.blktrace.1 added
+";
+
 const IOLOG_2: &str = "\
 fio version 2 iolog
 /dev/sda add
@@ -72,7 +94,25 @@ fn blkparse_is_read_by_what_was_queued() {
     ];
     assert_eq!(listed(&workload), expected);
     assert_eq!(workload.source(), "blkparse of device 8,0");
+    assert_eq!(workload.doubts().len(), 1);
     assert!(workload.doubts()[0].contains("blktrace does"));
+}
+
+#[test]
+fn what_blkparse_really_prints_is_read() {
+    let workload = import(BLKPARSE_REAL.as_bytes()).expect("it is whole");
+    let expected = [
+        "0 Write 0 223488 8",
+        "1000 Read 0 100 256",
+        "1499999000 Write 7 64 1",
+        "1500000000 Flush 4 0 0",
+        "1500000500 Flush 5 0 0",
+        "1999999000 Discard 0 2048 4096",
+        "1999999100 Discard 1 8192 4096",
+        "2099999000 Write 0 0 8",
+    ];
+    assert_eq!(listed(&workload), expected);
+    assert!(workload.doubts()[1].contains("missed 2 entries"));
 }
 
 #[test]

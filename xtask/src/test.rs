@@ -181,6 +181,7 @@ impl Steps {
         // Early, so that many blocks are overwritten for the first time behind it: that is when it is seen.
         args.workload.snapshot_at = Some(20);
         args.mutant = vec![RECORDING_MUTANT.to_owned()];
+        args.out = out.join("recorded-mutant");
         self.matrix("its mutant", &args);
         let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
         args.mutant = quick_mutants.to_vec();

@@ -7,7 +7,8 @@
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
  *   marking.c  its marks of changed regions, on stable storage
- *   blocks.c   the blocks in memory and the slots in the COW file
+ *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
+ *              how much memory
  *   quiesce.c  makes the cut at T0;  set.c the snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
  *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
@@ -374,8 +375,6 @@ struct cb_set {
 int cb_device_destroy(unsigned int minor, char *reason);
 int cb_device_track(unsigned int minor, char *reason);
 int cb_device_suspend(unsigned int minor, char *reason);
-/* Another bound of preserved blocks in memory. */
-int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason);
 /* The snapshot with a minor, under cb_control_mutex. */
 struct cb_device *cb_device_get(unsigned int minor);
 int cb_device_init(void);
@@ -390,8 +389,6 @@ int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *other, char *reason);
 /* A series goes on only over the same blocks, and only if none was missed. */
 int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup);
-int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup);
-void cb_device_unclaim_memory(struct cb_device *dev);
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_start(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_publish(struct cb_device *dev);
@@ -643,6 +640,14 @@ int cb_unmount_init(void);
 void cb_unmount_exit(void);
 /* Whether the end of a filesystem is noticed, so that its files need not be held open. */
 bool cb_unmount_is_noticed(void);
+
+/* ---- budget.c ---------------------------------------------------------- */
+
+/* A share of the memory for all snapshots, and its end. */
+int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup);
+void cb_device_unclaim_memory(struct cb_device *dev);
+/* Another bound of preserved blocks in memory. */
+int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason);
 
 /* ---- annex.c ----------------------------------------------------------- */
 

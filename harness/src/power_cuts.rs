@@ -16,6 +16,9 @@ use crate::verify::{DISCARD_MODEL, untrusted};
 /// Cuts of which a fault is described.
 const LISTED_CUTS: usize = 5;
 
+/// Writes are torn between any two sectors.
+const TEAR_SECTORS: u64 = 1;
+
 /// What is tried on a witness.
 #[derive(Debug, Clone)]
 pub struct PowerCuts {
@@ -69,7 +72,7 @@ impl PowerCuts {
         let mut report = PowerCutsReport::default();
         for _ in 0..self.cuts {
             let cut = EntryIndex(rng.between(flushed.index.0 + 1, log.end().0));
-            let survival = survival(Rng::new(rng.next_u64()));
+            let survival = survival(Rng::new(rng.next_u64()), TEAR_SECTORS);
             let state = Truth::after_power_cut(base, log, cut, DISCARD_MODEL, survival)
                 .map_err(|error| untrusted(&error))?;
             report.cuts += 1;

@@ -410,7 +410,7 @@ int cb_device_start(struct cb_device *dev, struct cb_setup *setup)
 {
 	int ret = 0;
 
-	if (!queue_is_mq(dev->origin_disk->queue) && !cb_mutant(ends_unwatched))
+	if (!queue_is_mq(dev->origin_disk->queue))
 		ret = cb_audit_watch_ends(dev);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot watch how writes to %s end",

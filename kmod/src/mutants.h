@@ -53,13 +53,11 @@
 #define CB_MUTANT_allow_dax 42
 #define CB_MUTANT_lose_held 43
 #define CB_MUTANT_pass_nowait 44
-#define CB_MUTANT_no_drain 45
-#define CB_MUTANT_trust_frozen 46
-#define CB_MUTANT_audit_off 47
-#define CB_MUTANT_ends_unwatched 48
-#define CB_MUTANT_switch_one_by_one 49
-#define CB_MUTANT_keep_memory 50
-#define CB_MUTANT_expand_on_origin 51
+#define CB_MUTANT_trust_frozen 45
+#define CB_MUTANT_audit_off 46
+#define CB_MUTANT_switch_one_by_one 47
+#define CB_MUTANT_keep_memory 48
+#define CB_MUTANT_expand_on_origin 49
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -95,7 +93,7 @@
 	 cb_mutant(release_before_mark) || cb_mutant(read_after_write) ||                          \
 	 cb_mutant(full_skips_cow) || cb_mutant(forget_gated) || cb_mutant(end_off_by_one) ||      \
 	 cb_mutant(note_first_block) || cb_mutant(note_whole_blocks) ||                            \
-	 cb_mutant(cow_base_forgotten) || cb_mutant(no_gate) || cb_mutant(no_drain) ||             \
+	 cb_mutant(cow_base_forgotten) || cb_mutant(no_gate) ||             \
 	 cb_mutant(audit_off))
 
 #endif

@@ -33,8 +33,8 @@ pub enum Stop {
 }
 
 /// Sectors that a disk writes together or not at all, where a machine goes on from what it holds.
-/// With tears inside a block of 4096 bytes not every kernel mounts its ext4 again: 5.10 calls a
-/// journal corrupt in which a commit block is torn, where later ones take it for the end.
+/// With tears inside a block of 4096 bytes not every kernel mounts its ext4 again: 5.10 refused one
+/// whose last commit block 6.18 takes for the incomplete end of the journal.
 const BLOCK_SECTORS: u64 = 8;
 
 /// What survives of the writes that a power cut leaves in doubt: some whole, some in part, some not.

@@ -5,9 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The root of the checkout.
+///
+/// What cargo says as it starts this program comes first. Where several checkouts share a target folder, the program may have
+/// been compiled in another of them.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    let compiled_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| compiled_in.to_owned(), PathBuf::from);
+    here.parent().unwrap_or(&here).to_owned()
 }
 
 /// The folder that cargo builds into.

@@ -76,7 +76,11 @@ async fn attempt(
     let case = find_case(plan)?;
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
-    let setting = case.setting(plan.seed, recorded.as_ref().map(|recorded| recorded.replay));
+    let setting = case.setting(
+        plan.seed,
+        recorded.as_ref().map(|recorded| recorded.replay),
+        plan.soak(),
+    );
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };
@@ -180,8 +184,9 @@ async fn act(
 
 /// Gets the kernel log out of a hanging guest; mostly only a part of it hangs.
 async fn question(driver: &mut Driver<'_, '_>, findings: &mut Findings) {
+    findings.kernel_log = std::mem::take(&mut driver.earlier.kernel_log);
     if let Ok(records) = driver.kernel_log(EVIDENCE_LIMIT).await {
-        findings.kernel_log = records;
+        findings.kernel_log.extend(records);
     }
 }
 

@@ -43,6 +43,9 @@ pub struct CellPlan {
     /// The recorded workload, for the case that replays one.
     #[serde(default)]
     pub workload: Option<WorkloadPlan>,
+    /// How long the long load goes on, minutes; none: as long as its case says.
+    #[serde(default)]
+    pub soak_minutes: Option<u32>,
     /// Name of the fault that the module was built with.
     pub mutant: Option<String>,
     /// Seed of everything random.
@@ -59,6 +62,13 @@ pub struct CellPlan {
     pub bundle_dir: PathBuf,
     /// Limits.
     pub limits: Limits,
+}
+
+impl CellPlan {
+    pub(crate) fn soak(&self) -> Option<Duration> {
+        let minutes = self.soak_minutes?;
+        Some(Duration::from_secs(u64::from(minutes) * 60))
+    }
 }
 
 /// How a cell ended.

@@ -18,6 +18,7 @@ use crate::crypt;
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::power_cuts::PowerCuts;
+use crate::soak::{self, SoakEvidence};
 use crate::turns;
 
 /// What a discard does to a witnessed disk as [`crate::vm::command`] configures it: QEMU punches a
@@ -100,6 +101,12 @@ impl CellFiles {
         }
     }
 
+    /// An image of a volume as it was at one of many instants; they count from 1.
+    #[must_use]
+    pub fn kept_image(&self, volume: usize, number: usize) -> PathBuf {
+        self.dir.join(format!("image-{volume}-{number}.raw"))
+    }
+
     /// The second disk: the copy of the snapshot.
     #[must_use]
     pub fn image(&self) -> PathBuf {
@@ -125,6 +132,8 @@ pub enum Evidence {
         /// What the last boot left.
         then: Box<Evidence>,
     },
+    /// Many images and change maps of several volumes.
+    Soak(Box<SoakEvidence>),
     /// The snapshot failed as it had to, and the module said so in the kernel log, with this text.
     FailedSnapshot(&'static str),
 }
@@ -227,6 +236,7 @@ pub fn judge(
         Evidence::Snapshot(evidence) => Some(evidence),
         Evidence::WitnessOnly => None,
         Evidence::Volumes(evidence) => return judge_volumes(files, evidence),
+        Evidence::Soak(evidence) => return soak::judge(files, evidence),
         Evidence::PowerCuts { cuts, boot, then } => {
             let mut judgement = judge(files, then, observations)?;
             judgement.take_power_cuts(files, cuts, *boot)?;
@@ -276,7 +286,7 @@ pub fn judge(
         judgement.take_trace(traced, &report, &observed, untold);
     }
     for map in &evidence.maps {
-        judgement.check_map(&base, &log, evidence, map)?;
+        judgement.check_map(&base, &log, evidence.origin, &evidence.zeroed, map)?;
     }
     if evidence.filesystem {
         judgement.check_filesystem(&files.image())?;
@@ -304,7 +314,7 @@ fn judge_volumes(files: &CellFiles, evidence: &VolumesEvidence) -> HarnessResult
 }
 
 impl Judgement {
-    fn take_volume(&mut self, name: &str, volume: Self) {
+    pub(crate) fn take_volume(&mut self, name: &str, volume: Self) {
         let named = |text: &String| format!("{name}: {text}");
         self.blocks_checked += volume.blocks_checked;
         self.blocks_bad += volume.blocks_bad;
@@ -349,7 +359,7 @@ impl Judgement {
         self.faults.push(fault);
     }
 
-    fn take_report(&mut self, report: &Report) {
+    pub(crate) fn take_report(&mut self, report: &Report) {
         self.blocks_checked = report.blocks_checked;
         self.blocks_bad = report.blocks_bad;
         self.classes.clone_from(&report.classes);
@@ -370,7 +380,7 @@ impl Judgement {
     }
 
     /// The harness looks at the right disk; that a header is not there is the module's doing.
-    fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
+    pub(crate) fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
         match find_marker(log, key) {
             Ok(marker) => Some(marker),
             Err(error) => {
@@ -471,11 +481,12 @@ impl Judgement {
     }
 
     /// Every block that differs between the two ends of a map must be in it.
-    fn check_map(
+    pub(crate) fn check_map(
         &mut self,
         base: &[u8],
         log: &WitnessLog<'_>,
-        evidence: &SnapshotEvidence,
+        origin: SectorRange,
+        own: &BlockSet,
         map: &ChangeMap,
     ) -> HarnessResult<()> {
         let (Some(from), Some(to)) = (self.find(log, &map.from), self.find(log, &map.to)) else {
@@ -486,9 +497,9 @@ impl Judgement {
             log,
             from,
             to,
-            origin: evidence.origin,
+            origin,
             map: &map.blocks,
-            own: &evidence.zeroed,
+            own,
             discard: DISCARD_MODEL,
         })
         .map_err(|error| untrusted(&error))?;
@@ -567,7 +578,7 @@ impl Judgement {
         Ok(())
     }
 
-    fn check_filesystem(&mut self, image: &Path) -> HarnessResult<()> {
+    pub(crate) fn check_filesystem(&mut self, image: &Path) -> HarnessResult<()> {
         let output = Command::new("e2fsck")
             .arg("-fn")
             .arg(image)

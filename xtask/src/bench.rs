@@ -45,6 +45,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         kernel: args.kernel.clone(),
         case: vec![CASE.to_owned()],
         workload: WorkloadArgs::default(),
+        soak_minutes: None,
         mutant: Vec::new(),
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.

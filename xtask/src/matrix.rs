@@ -33,6 +33,8 @@ pub struct Run {
     pub cells: Vec<PlannedCell>,
     /// What the cells replay, if they do.
     pub workload: Option<Wanted>,
+    /// How long the case soak goes on, minutes.
+    pub soak_minutes: Option<u32>,
     /// The mutants among them.
     pub mutants: Vec<Mutant>,
     /// The seed of the run.
@@ -126,6 +128,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         catalogue,
         cells,
         workload,
+        soak_minutes: args.soak_minutes,
         mutants,
         seed,
         shard,

@@ -57,6 +57,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         kernel: vec![glob::Pattern::escape(&plan.kernel_name)],
         case,
         workload,
+        soak_minutes: plan.soak_minutes,
         mutant: plan.mutant.iter().cloned().collect(),
         seed: Some(plan.seed),
         jobs: Some(1),

@@ -48,6 +48,7 @@ pub struct Stage {
     out: OutDir,
     mutants: Vec<Mutant>,
     workload: Option<WorkloadPlan>,
+    soak_minutes: Option<u32>,
     ui: Arc<Ui>,
 }
 
@@ -78,6 +79,7 @@ impl Stage {
             out: run.out.clone(),
             mutants: run.mutants.clone(),
             workload,
+            soak_minutes: run.soak_minutes,
             ui: Arc::clone(ui),
         })
     }
@@ -137,6 +139,7 @@ impl Stage {
             tracer_trial: self.guest.tracer_trial.clone(),
             case: cell.id.case.clone(),
             workload: self.workload.clone(),
+            soak_minutes: self.soak_minutes,
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,
             accel: self.accel,

@@ -315,6 +315,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
             .collect(),
         case: Vec::new(),
         workload: WorkloadArgs::default(),
+        soak_minutes: None,
         mutant: Vec::new(),
         seed: None,
         jobs: None,

@@ -1,6 +1,7 @@
 //! What is on the disks of a case, how they are attached, and what they are called in the guest.
 
 use std::fs;
+use std::time::Duration;
 
 use cowbird_model::{Sector, SectorRange};
 
@@ -240,6 +241,8 @@ pub(crate) struct Setting {
     pub(super) seed: u64,
     /// The recorded workload, if there is one.
     pub(super) replay: Option<Replay>,
+    /// How long the long load goes on, if the plan says.
+    pub(super) soak: Option<Duration>,
 }
 
 impl Setting {
@@ -252,6 +255,15 @@ impl Setting {
     pub(super) fn origin_range(&self) -> SectorRange {
         let origin = self.layout.snapshot_origin();
         SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
+    }
+
+    /// The third partition as sectors of the first disk; empty without one.
+    pub(super) fn third_range(&self) -> SectorRange {
+        self.layout
+            .third
+            .map_or(SectorRange::new(Sector(0), 0), |third| {
+                SectorRange::new(Sector(third.start.into()), third.sectors.into())
+            })
     }
 
     /// The first disk in the guest, as a name without its folder.

@@ -16,6 +16,7 @@ mod recorded;
 mod refusals;
 mod self_test;
 mod series;
+mod soak;
 mod stacked;
 mod throttled;
 mod tracer;
@@ -24,6 +25,7 @@ mod whole_disk;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use cowbird_proto::message::StackKind;
 use serde::Serialize;
@@ -87,12 +89,19 @@ pub struct CaseInfo {
 }
 
 impl CaseInfo {
-    /// What is on the disks: with a recorded workload, the volume that it needs.
-    pub(crate) fn setting(&self, seed: u64, replay: Option<Replay>) -> Setting {
+    /// What is on the disks: with a recorded workload, the volume that it needs. `soak`: how long the long
+    /// load goes on.
+    pub(crate) fn setting(
+        &self,
+        seed: u64,
+        replay: Option<Replay>,
+        soak: Option<Duration>,
+    ) -> Setting {
         Setting {
             layout: replay.as_ref().map_or_else(self.layout, recorded::layout),
             seed,
             replay,
+            soak,
         }
     }
 
@@ -151,7 +160,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 41] = [
+static CASES: [CaseInfo; 42] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -463,6 +472,14 @@ static CASES: [CaseInfo; 41] = [
         &modules(["xfs"]),
         power_cuts::layout_xfs,
         |driver, setting| Box::pin(power_cuts::act(driver, setting)),
+    ),
+    case(
+        "soak",
+        "a long mixed load with snapshots taken, copied, transitioned and destroyed at random",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        soak::layout,
+        |driver, setting| Box::pin(soak::act(driver, setting)),
     ),
     traced(CaseInfo {
         uses_module: false,

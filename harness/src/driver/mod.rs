@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::plan::PhaseClock;
 use crate::power::{self, Stop};
+use crate::verify::CellFiles;
 use crate::vm::agent::GuestRecord;
 use crate::vm::{CallError, End, Vm};
 
@@ -97,6 +98,8 @@ pub struct Driver<'a, 'p> {
     pub(crate) info: Option<String>,
     pub(crate) notes: Vec<String>,
     pub(crate) earlier: EarlierBoots,
+    /// Number of the last record of this boot's kernel log that is kept.
+    logged: Option<u64>,
     machine: Machine,
 }
 
@@ -109,6 +112,7 @@ impl<'a, 'p> Driver<'a, 'p> {
             info: None,
             notes: Vec::new(),
             earlier: EarlierBoots::default(),
+            logged: None,
             machine,
         }
     }
@@ -132,6 +136,7 @@ impl Driver<'_, '_> {
         let (files, boot) = (self.machine.files().clone(), self.earlier.count);
         in_background(move || power::end_boot(&files, boot, stop)).await?;
         self.earlier.count += 1;
+        self.logged = None;
         // The kernel booted before and the module is not loaded yet; what stops it now is what the
         // module left on the disk.
         self.vm = self.machine.boot().await?;
@@ -146,6 +151,11 @@ impl Driver<'_, '_> {
     /// The guest.
     pub fn vm(&mut self) -> &mut Vm {
         &mut self.vm
+    }
+
+    /// The files of the cell.
+    pub(crate) fn files(&self) -> &CellFiles {
+        self.machine.files()
     }
 
     /// Something that the reader of the verdict must know.
@@ -479,11 +489,20 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// The whole kernel log since boot; `limit` is for each page.
+    /// Takes what the kernel has said so far, before its ring buffer forgets it.
+    pub async fn keep_kernel_log(&mut self) -> CaseResult<()> {
+        let limit = self.limits.request;
+        let log = self.kernel_log(limit).await.map_err(shut_down_error)?;
+        self.logged = log.last().map(|record| record.sequence).or(self.logged);
+        self.earlier.kernel_log.extend(log);
+        Ok(())
+    }
+
+    /// The kernel log since boot, but what was kept of it already; `limit` is for each page.
     pub async fn kernel_log(&mut self, limit: Duration) -> Result<Vec<KernelRecord>, CallError> {
         let mut all: Vec<KernelRecord> = Vec::new();
         for _ in 0..MAX_PAGES {
-            let after = all.last().map(|record| record.sequence);
+            let after = all.last().map(|record| record.sequence).or(self.logged);
             let request = Request::KernelLog { after };
             match self.vm.call(request, limit).await? {
                 Reply::KernelLog { records, complete } => {

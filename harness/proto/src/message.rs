@@ -651,6 +651,8 @@ pub struct FsChurnSpec {
     /// Data written after [`Request::EpochPassed`] by all threads together, bytes; then the
     /// threads only sync and idle. Bounds what the COW file must hold.
     pub budget_after_epoch_bytes: u64,
+    /// Pause of each thread after each operation, us.
+    pub pause_us: u64,
 }
 
 /// Parameters of the raw workload.

@@ -61,6 +61,7 @@ async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> Cas
             max_file_bytes: 256 << 10,
             golden_files: 6,
             budget_after_epoch_bytes: BYTES,
+            pause_us: 0,
         }))
         .await?;
     guest

@@ -156,5 +156,6 @@ fn churn(seed: u64) -> WorkloadSpec {
         max_file_bytes: 256 << 10,
         golden_files: 24,
         budget_after_epoch_bytes: BUDGET_AFTER_EPOCH_BYTES,
+        pause_us: 0,
     })
 }

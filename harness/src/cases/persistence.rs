@@ -89,6 +89,7 @@ async fn start(guest: &mut Driver<'_, '_>, setting: &Setting, number: u64) -> Ca
             max_file_bytes: 256 << 10,
             golden_files: 4,
             budget_after_epoch_bytes: u64::MAX,
+            pause_us: 0,
         }))
         .await
 }

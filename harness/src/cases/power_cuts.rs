@@ -113,5 +113,6 @@ fn churn(seed: u64) -> WorkloadSpec {
         max_file_bytes: 256 << 10,
         golden_files: 24,
         budget_after_epoch_bytes: 0,
+        pause_us: 0,
     })
 }

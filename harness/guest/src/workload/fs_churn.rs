@@ -225,6 +225,7 @@ impl Churner {
                 continue;
             }
             self.step(shared)?;
+            std::thread::sleep(Duration::from_micros(self.spec.pause_us));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `cowbirdctl`: takes, shows and ends snapshots of block devices.
 
+mod auto_expand;
 mod change_map;
 mod commands;
 mod control;
@@ -12,12 +13,14 @@ mod series;
 mod setup;
 mod topology;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
+use auto_expand::AutoExpand;
 use setup::Volume;
 
 /// Snapshots of live block devices by copy-on-write.
@@ -120,6 +123,8 @@ enum Command {
         /// Number of the snapshot
         minor: u32,
     },
+    /// Expand the COW file of an active snapshot whenever it is about to be full, until the snapshot ends
+    ReconfigureAutoExpand(AutoExpand),
     /// Show the snapshots that exist
     Info {
         /// Print the module's report as JSON
@@ -292,6 +297,7 @@ fn main() -> ExitCode {
         Command::Suspend { minor } => reload::suspend(minor),
         Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, &config),
         Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),
+        Command::ReconfigureAutoExpand(arguments) => auto_expand::command(&arguments),
         Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
         Command::TransitionToSnapshot(arguments) => setup::next(&arguments),
         Command::Changes {
@@ -310,7 +316,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cowbirdctl: {error:#}");
+            // In one piece: the kernel log takes each write for a message.
+            let _ = io::stderr().write_all(format!("cowbirdctl: {error:#}\n").as_bytes());
             ExitCode::FAILURE
         }
     }

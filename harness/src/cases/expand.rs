@@ -26,20 +26,32 @@ const BYTES: u64 = 3 << 20;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) fn layout() -> Layout {
-    Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+/// Where the COW file is expanded by the tool itself: 24 MiB and five sectors.
+const AUTO_ORIGIN_SECTORS: u32 = 24 * 2048 + 5;
+
+/// The COW file then, and each step. It takes two steps, and half a COW file is room enough for what is written
+/// until the tool has noticed.
+const AUTO_COW_MIB: u32 = 12;
+const STEP_MIB: u32 = 8;
+
+/// Left free on its filesystem.
+const RESERVE_MIB: u32 = 4;
+
+/// So much is not free in the end; and so much is not on the whole filesystem.
+const LARGE_STEP_MIB: u32 = 64;
+const TOO_MUCH_MIB: u32 = 100_000;
+
+pub(super) fn layout_auto() -> Layout {
+    Layout::raw(AUTO_ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
-pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+/// As [`act`], but nobody says when.
+pub(super) async fn act_auto(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
-    let writers = guest
-        .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
-            device: setting.origin().into(),
-            seed: setting.seed,
-            pairs: 1,
-            discard_every: 0,
-        }))
-        .await?;
+    let writers = guest.start_workload(writers(setting)).await?;
     let mut written = 0;
     guest
         .wait_for_more(&writers, &mut written, BYTES, LIMIT)
@@ -48,13 +60,75 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("snapshot");
     let marker = guest
         .setup_snapshot(SnapshotSpec {
-            origin: setting.origin(),
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: COW_MIB,
-            cache_mib: 1,
-            minor: MINOR,
+            cow_mib: AUTO_COW_MIB,
+            ..spec(setting)
         })
         .await?;
+    guest.auto_expand(MINOR, STEP_MIB, RESERVE_MIB).await?;
+
+    guest.phase("overwrite");
+    let wanted = u64::from(AUTO_COW_MIB + 2 * STEP_MIB) * MIB_BLOCKS;
+    while guest.active_snapshot(MINOR).await?.cow_slots < wanted {
+        guest
+            .wait_for_more(&writers, &mut written, 1 << 20, LIMIT)
+            .await?;
+    }
+    guest.stop_workload(&writers).await?;
+    guest.copy_device(setting.image(), setting.origin()).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    if device.cow_slots_used <= wanted - u64::from(STEP_MIB) * MIB_BLOCKS {
+        return Err(vacuous("the added room was not needed"));
+    }
+    guest
+        .expect_auto_expand_refusal(MINOR, LARGE_STEP_MIB, TOO_MUCH_MIB, "are reserved")
+        .await?;
+
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+        marker,
+        setting.origin_range(),
+    )))
+}
+
+fn writers(setting: &Setting) -> WorkloadSpec {
+    WorkloadSpec::RawWriters(RawWritersSpec {
+        device: setting.origin().into(),
+        seed: setting.seed,
+        pairs: 1,
+        discard_every: 0,
+    })
+}
+
+fn spec(setting: &Setting) -> SnapshotSpec {
+    SnapshotSpec {
+        origin: setting.origin(),
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: COW_MIB,
+        cache_mib: 1,
+        minor: MINOR,
+    }
+}
+
+pub(super) fn layout() -> Layout {
+    Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+}
+
+pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let writers = guest.start_workload(writers(setting)).await?;
+    let mut written = 0;
+    guest
+        .wait_for_more(&writers, &mut written, BYTES, LIMIT)
+        .await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(spec(setting)).await?;
     for mib in ADDED_MIB {
         guest.expand_cow_file(MINOR, mib).await?;
         guest

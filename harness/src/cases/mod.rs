@@ -160,7 +160,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 42] = [
+static CASES: [CaseInfo; 43] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -248,6 +248,14 @@ static CASES: [CaseInfo; 42] = [
         &GUEST_MODULES,
         expand::layout,
         |driver, setting| Box::pin(expand::act(driver, setting)),
+    ),
+    case(
+        "auto-expand",
+        "a COW file that the tool expands by itself before it is full",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        expand::layout_auto,
+        |driver, setting| Box::pin(expand::act_auto(driver, setting)),
     ),
     case(
         "throttled",

@@ -354,6 +354,9 @@ pub(super) async fn cow_full(
     guest
         .expect_expand_refusal(MINOR, "lies on /dev/vda1, where free blocks")
         .await?;
+    guest
+        .expect_auto_expand_refusal(MINOR, 8, 0, "the origin of minor 0")
+        .await?;
     guest.phase("fill");
     let churn = start(guest, setting, 1).await?;
     wait_until_full(guest, &churn).await?;

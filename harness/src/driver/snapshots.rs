@@ -151,6 +151,30 @@ impl Driver<'_, '_> {
             .await
     }
 
+    /// Has the control tool expand the COW file whenever it is about to be full, and leave `reserve_mib` free.
+    pub async fn auto_expand(
+        &mut self,
+        minor: u32,
+        step_mib: u32,
+        reserve_mib: u32,
+    ) -> CaseResult<()> {
+        self.control(&auto_expand_arguments(minor, step_mib, reserve_mib))
+            .await
+    }
+
+    /// The control tool must refuse that at once, or when it is to be done first, for a reason that names this.
+    pub async fn expect_auto_expand_refusal(
+        &mut self,
+        minor: u32,
+        step_mib: u32,
+        reserve_mib: u32,
+        named: &str,
+    ) -> CaseResult<()> {
+        let arguments = auto_expand_arguments(minor, step_mib, reserve_mib);
+        self.expect_control_refusal(&format!("{arguments} --foreground"), named)
+            .await
+    }
+
     /// The control tool must refuse to expand a COW file, for a reason that names this.
     pub async fn expect_expand_refusal(&mut self, minor: u32, named: &str) -> CaseResult<()> {
         self.expect_control_refusal(&format!("expand-cow-file --size 1 {minor}"), named)
@@ -437,6 +461,10 @@ fn setup_arguments(specs: &[SnapshotSpec]) -> String {
         arguments += &format!(" {} {} {}", spec.origin, spec.cow_file, spec.minor);
     }
     arguments
+}
+
+fn auto_expand_arguments(minor: u32, step_mib: u32, reserve_mib: u32) -> String {
+    format!("reconfigure-auto-expand --step {step_mib} --reserve {reserve_mib} {minor}")
 }
 
 fn transition_arguments(minors: &[u32]) -> String {

@@ -1,10 +1,11 @@
 //! The catalogue of kernels (`images/catalogue.toml`): what there is, where it comes from, what builds for it.
 //!
-//! The file holds four lists. An `[[archive]]` is a Debian-style package archive; its address is not in the
+//! The file holds five lists. An `[[archive]]` is a Debian-style package archive; its address is not in the
 //! catalogue but comes from the host's own apt sources. A `[[build_root]]` is a distribution's base system with
 //! one compiler; kernels share it. A `[[series]]` is one series of kernels in one suite and yields a kernel per
 //! flavour, by a pattern of the release (`uname -r`) among whose packages the newest is taken. A `[[compiled]]`
-//! kernel is compiled here from a package of its sources.
+//! kernel is compiled here from a package of its sources. A `[[brought]]` kernel is of another distribution, and takes
+//! part where somebody has put its packages into a folder.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -116,9 +117,20 @@ pub struct PackageNames {
     pub headers: String,
 }
 
+/// What a kernel whose packages somebody brings is made of.
+#[derive(Clone, Debug)]
+pub struct BroughtPackages {
+    /// Glob over the release (`uname -r`).
+    pub release: String,
+    /// Globs over the names of the package files; each must match one at least.
+    pub files: Vec<String>,
+}
+
 /// Where a kernel comes from.
 #[derive(Clone, Debug)]
 pub enum KernelSource {
+    /// Package files of another distribution, which somebody brings.
+    Brought(BroughtPackages),
     /// Packages that hold it ready to boot, with headers to build modules against.
     Packages(PackageNames),
     /// A package of its sources, compiled here in the kernel's build root.

@@ -190,6 +190,30 @@ pub enum Error {
         /// Where it was looked for.
         packages: String,
     },
+    /// A kernel of another distribution is not there.
+    #[error("{kernel}: {missing}")]
+    NotBrought {
+        /// The kernel.
+        kernel: String,
+        /// What is missing, and where it belongs.
+        missing: String,
+    },
+    /// The packages that somebody brought are not those of one kernel.
+    #[error(
+        "{kernel}: the packages in {} must hold the modules of exactly one release that matches `{release}`, and hold {}; \
+         remove the others, or correct the pattern in images/catalogue.toml",
+        folder.display(), none_or(found)
+    )]
+    Brought {
+        /// The kernel.
+        kernel: String,
+        /// Where they lie.
+        folder: PathBuf,
+        /// The glob that one release must match.
+        release: String,
+        /// Two of the releases, or none.
+        found: Vec<String>,
+    },
     /// Programs of the build root cannot run on this host.
     #[error("build root {root} is for {arch}, which this host cannot run")]
     ForeignArch {
@@ -347,6 +371,13 @@ impl fmt::Display for Excerpt {
             write!(f, "  {line}{end}")?;
         }
         Ok(())
+    }
+}
+
+fn none_or(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => names.join(" and "),
     }
 }
 

@@ -38,6 +38,13 @@ const NEEDED_UNPRIVILEGED: HostPackage = needed(
     "making build roots without being root",
 );
 
+/// What is needed only where somebody brings packages of the RPM package manager.
+const NEEDED_FOR_RPM: HostPackage = needed(
+    "libarchive-tools",
+    "bsdtar",
+    "unpacking packages of other distributions",
+);
+
 const fn needed(
     package: &'static str,
     provides: &'static str,
@@ -61,7 +68,7 @@ impl HostPackage {
     pub(crate) fn install_command_for(tool: &str) -> String {
         let known = NEEDED
             .iter()
-            .chain([&NEEDED_UNPRIVILEGED])
+            .chain([&NEEDED_UNPRIVILEGED, &NEEDED_FOR_RPM])
             .find(|known| known.provides == tool);
         install_command([known.map_or(tool, |known| known.package)])
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::brought::Format;
 use crate::cache::{Cache, Staging, create_dir, tree_bytes};
 use crate::catalogue::{KernelSource, KernelSpec};
 use crate::digest::{KeyHasher, Sha256Digest};
@@ -85,7 +86,7 @@ pub(crate) fn tree(entry: &Path) -> PathBuf {
 
 /// Where a fetched package is kept.
 pub(crate) fn deb_path(cache: &Cache, package: &LockedPackage) -> PathBuf {
-    cache.path("debs").join(format!("{}.deb", package.sha256))
+    cache.path("debs").join(package.file_name())
 }
 
 /// Unpacks the packages, uncompresses the modules and reads what they depend on.
@@ -172,13 +173,16 @@ pub(crate) fn unpack(
     if digest != package.sha256 {
         return Err(Error::CacheCorrupt { path: deb });
     }
-    let mut tool = Tool::new(
-        "dpkg-deb",
-        format!("unpacking {}", package.name),
-        log.to_owned(),
-    );
-    tool.command().arg("-x").arg(&deb).arg(tree);
-    tool.run(UNPACK_MAX)
+    let doing = format!("unpacking {}", package.name);
+    Format::of(&deb)?
+        .unpack(doing, &deb, tree, log.to_owned())
+        .run(UNPACK_MAX)
+}
+
+/// Where openSUSE has the headers of a release, as `6.4.0-150600.23-default`, below `usr/src`.
+fn suse_headers(release: &str) -> String {
+    let (version, flavour) = release.rsplit_once('-').unwrap_or((release, "default"));
+    format!("linux-{version}-obj/x86_64/{flavour}")
 }
 
 /// Where things are in the unpacked packages. Before 7.x the kernel is in `/boot`; older suites still have a `/lib`
@@ -211,13 +215,21 @@ impl Layout<'_> {
 
     fn headers(&self) -> Result<PathBuf> {
         let release = &self.locked.release;
-        let name = match &self.spec.source {
-            KernelSource::Packages(names) => names.headers.replace("{release}", release),
-            KernelSource::Sources { .. } => kernel_build::headers_name(release),
+        let places = match &self.spec.source {
+            KernelSource::Packages(names) => vec![names.headers.replace("{release}", release)],
+            KernelSource::Sources { .. } => vec![kernel_build::headers_name(release)],
+            // Ubuntu; Fedora and its relatives; openSUSE, whose release ends with the flavour.
+            KernelSource::Brought(_) => vec![
+                format!("linux-headers-{release}"),
+                format!("kernels/{release}"),
+                suse_headers(release),
+            ],
         };
-        self.first_of(&[format!("usr/src/{name}")], |path| {
-            path.join("Makefile").is_file()
-        })
+        let places: Vec<String> = places
+            .iter()
+            .map(|place| format!("usr/src/{place}"))
+            .collect();
+        self.first_of(&places, |path| path.join("Makefile").is_file())
     }
 
     /// `/usr/src`, and the build tools beside it to which the headers' links lead.

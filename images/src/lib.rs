@@ -35,6 +35,7 @@
 //! to a terminal: long steps report to a [`Progress`].
 
 mod apt;
+mod brought;
 mod cache;
 mod catalogue;
 mod compile;

@@ -33,6 +33,17 @@ pub struct LockedPackage {
     pub sha256: Sha256Digest,
 }
 
+impl LockedPackage {
+    /// Name of the file in the cache: its content, and what kind of package it is.
+    pub(crate) fn file_name(&self) -> String {
+        let kind = match self.name.ends_with(".rpm") {
+            true => "rpm",
+            false => "deb",
+        };
+        format!("{}.{kind}", self.sha256)
+    }
+}
+
 /// One kernel, exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +83,21 @@ impl LockedKernel {
         }
     }
 
+    /// Records files that somebody brought. What is in them has no common version but the release.
+    pub(crate) fn of_files(
+        spec: &KernelSpec,
+        release: String,
+        packages: Vec<LockedPackage>,
+    ) -> Self {
+        Self {
+            name: spec.name.clone(),
+            selector: selector(spec),
+            package_version: DebVersion::new(release.clone()),
+            release,
+            packages,
+        }
+    }
+
     /// Whether the catalogue still says what it said when the packages were chosen.
     pub fn is_for(&self, spec: &KernelSpec) -> bool {
         self.name == spec.name && self.selector == selector(spec)
@@ -88,6 +114,12 @@ fn selector(spec: &KernelSpec) -> Sha256Digest {
         KernelSource::Packages(names) => {
             for piece in [&names.release, &names.image, &names.headers] {
                 hasher.piece(piece.as_bytes());
+            }
+        }
+        KernelSource::Brought(packages) => {
+            hasher.piece(packages.release.as_bytes());
+            for glob in &packages.files {
+                hasher.piece(glob.as_bytes());
             }
         }
         KernelSource::Sources { package, .. } => {

@@ -84,7 +84,7 @@ impl Store {
             };
             in_use.records.insert(format!("{}.toml", spec.name));
             for package in &locked.packages {
-                in_use.packages.insert(format!("{}.deb", package.sha256));
+                in_use.packages.insert(package.file_name());
             }
             if let Some(digest) = self.digest(spec, &locked)? {
                 let name = kernel::entry_name(&locked.release, digest);

@@ -37,6 +37,12 @@ pub enum SelectError {
         /// What needs it.
         wanted_by: String,
     },
+    /// No archive has it.
+    #[error("the packages of {kernel} are brought by hand")]
+    Brought {
+        /// The kernel.
+        kernel: String,
+    },
     /// The build root has another compiler than the one that the headers ask for.
     #[error(
         "its headers need {needed}, but build root `{root}` has {has}: correct images/catalogue.toml"
@@ -67,6 +73,9 @@ pub fn select<'a>(spec: &KernelSpec, index: &'a Index) -> Result<Selection<'a>, 
     match &spec.source {
         KernelSource::Packages(names) => select_packages(spec, names, index),
         KernelSource::Sources { package, .. } => select_sources(spec, package, index),
+        KernelSource::Brought(_) => Err(SelectError::Brought {
+            kernel: spec.name.clone(),
+        }),
     }
 }
 

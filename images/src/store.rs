@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::apt::{self, Suite};
+use crate::brought;
 use crate::cache::{Cache, Held, Kind};
 use crate::catalogue::{Archive, Catalogue, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
@@ -140,7 +141,7 @@ impl Store {
         let _held = self.hold_prepare(spec)?;
         let locked = self.locked_or_chosen(spec)?;
         let (entry, root, digest) = match &spec.source {
-            KernelSource::Packages(_) => {
+            KernelSource::Packages(_) | KernelSource::Brought(_) => {
                 let entry = self.unpacked(spec, &locked)?;
                 let digest = kernel::packages_digest(&locked);
                 (entry, self.root_entry(spec)?, digest)
@@ -155,6 +156,11 @@ impl Store {
         prepared(spec, locked, digest, entry, root)
     }
 
+    /// Why a kernel of another distribution is not there, and what to do; none when it is, or when it is fetched.
+    pub fn not_brought(&self, spec: &KernelSpec) -> Option<String> {
+        brought::missing(&self.cache, spec)
+    }
+
     /// Held while a kernel is prepared.
     pub(crate) fn hold_prepare(&self, spec: &KernelSpec) -> Result<Held> {
         self.hold(&format!("prepare-{}", spec.name), &spec.name)
@@ -162,6 +168,10 @@ impl Store {
 
     /// The packages of a kernel: those on record, else the newest.
     fn locked_or_chosen(&self, spec: &KernelSpec) -> Result<LockedKernel> {
+        // Whoever puts others into the folder wants those.
+        if let Some(brought) = brought::choose(&self.cache, spec)? {
+            return Ok(brought);
+        }
         match self.locked(spec)? {
             Some((locked, _)) if !self.options.refresh => Ok(locked),
             _ => self.choose(spec),
@@ -291,6 +301,12 @@ impl Store {
 
     /// Chooses the newest packages of the suite.
     fn choose(&self, spec: &KernelSpec) -> Result<LockedKernel> {
+        if let Some(missing) = self.not_brought(spec) {
+            return Err(Error::NotBrought {
+                kernel: spec.name.clone(),
+                missing,
+            });
+        }
         self.need_network(spec, || "a record of its packages".to_owned())?;
         let index = self.index(spec)?;
         let selection = select(spec, &index).map_err(|reason| Error::Select {
@@ -381,6 +397,9 @@ impl Store {
 
     /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
     fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
+        if matches!(spec.source, KernelSource::Brought(_)) {
+            return brought::fetch(&self.cache, spec, locked);
+        }
         let missing: Vec<_> = locked
             .packages
             .iter()

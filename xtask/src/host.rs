@@ -61,7 +61,16 @@ const BENCH_TOOLS: [Tool; 1] = [Tool {
 }];
 
 /// Programs that only `test` runs.
-const TEST_TOOLS: [Tool; 3] = [
+const TEST_TOOLS: [Tool; 5] = [
+    // Make and unpack packages of other distributions.
+    Tool {
+        program: "rpmbuild",
+        package: "rpm",
+    },
+    Tool {
+        program: "bsdtar",
+        package: "libarchive-tools",
+    },
     // Compiles the tracer's BPF programs.
     Tool {
         program: "clang",

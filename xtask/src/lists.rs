@@ -25,7 +25,7 @@ struct Kernel<'a> {
     tiers: Vec<Tier>,
     build_root: &'a str,
     compiler: &'a str,
-    unsupported: Option<&'a str>,
+    unsupported: Option<String>,
     cached: KernelStatus,
 }
 
@@ -53,7 +53,7 @@ pub fn kernels(as_json: bool, ui: &Arc<Ui>) -> Result<u8> {
             tiers: spec.tiers.iter().copied().collect(),
             build_root: &spec.build_root.name,
             compiler: &spec.build_root.compiler,
-            unsupported: spec.unsupported.as_deref(),
+            unsupported: prepare::unsupported(&store, spec),
             cached,
         })
         .collect();
@@ -92,7 +92,7 @@ fn kernel_table(kernels: &[Kernel<'_>]) -> Result<String> {
             cached.release.clone().unwrap_or_else(|| "-".into()),
             cached.package_version.clone().unwrap_or_else(|| "-".into()),
             kernel.build_root.to_owned(),
-            match (kernel.unsupported, cached.ready, bytes) {
+            match (&kernel.unsupported, cached.ready, bytes) {
                 (Some(reason), ..) => format!("unsupported: {reason}"),
                 (None, true, bytes) => format!("ready, {} MiB", bytes / MIB),
                 (None, false, 0) => "no".into(),

@@ -58,6 +58,12 @@ pub fn open_store(offline: bool, refresh: bool, ui: &Arc<Ui>) -> Result<Store> {
     Store::open(options).context("cannot open the cache of kernels")
 }
 
+/// Why a kernel cannot run here: by the catalogue, or because nobody brought its packages.
+pub fn unsupported(store: &Store, spec: &KernelSpec) -> Option<String> {
+    let known = spec.unsupported.clone();
+    known.or_else(|| store.not_brought(spec))
+}
+
 /// Prepares kernels; one that fails does not stop the others. By name of the kernel.
 pub async fn prepare(
     store: &Arc<Store>,

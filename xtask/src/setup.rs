@@ -19,14 +19,17 @@ pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
     host::ensure(&catalogue, host::Needs::Everything, args.offline, ui)?;
     guest::build(args.offline, ui)?;
     let store = Arc::new(prepare::open_store(args.offline, args.refresh, ui)?);
-    for spec in &kernels {
-        if let Some(reason) = &spec.unsupported {
-            ui.line(&format!("{}: unsupported: {reason}", spec.name));
-        }
+    let (unsupported, kernels): (Vec<_>, Vec<_>) = kernels
+        .into_iter()
+        .map(|spec| (prepare::unsupported(&store, spec), spec))
+        .partition(|(reason, _)| reason.is_some());
+    for (reason, spec) in unsupported {
+        let reason = reason.unwrap_or_default();
+        ui.line(&format!("{}: unsupported: {reason}", spec.name));
     }
     let wanted = kernels
         .into_iter()
-        .filter(|spec| spec.unsupported.is_none())
+        .map(|(_, spec)| spec)
         .map(|spec| Wanted {
             spec: spec.clone(),
             modules: BTreeMap::new(),

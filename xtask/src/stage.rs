@@ -10,7 +10,7 @@ use cowbird_harness::{
     Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, WorkloadPlan, cases,
     probe_accel,
 };
-use cowbird_images::KernelSpec;
+use cowbird_images::{KernelSpec, Store};
 use cowbird_model::{CellResult, Phase, Verdict};
 
 use crate::cli::AccelChoice;
@@ -65,13 +65,11 @@ impl Stage {
         let workload = workload.map(|wanted| wanted.stage(guest, scratch, ui));
         let workload = workload.transpose()?;
         let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
-        let ready = prepare::prepare(&store, wanted(run)).await;
+        let unsupported = unsupported(run, &store);
+        let ready = prepare::prepare(&store, wanted(run, &unsupported)).await;
         let accel = choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?;
-        let kernels = run.catalogue.kernels.iter();
-        let unsupported =
-            kernels.filter_map(|spec| Some((spec.name.clone(), spec.unsupported.clone()?)));
         Ok(Self {
-            unsupported: unsupported.collect(),
+            unsupported,
             ready,
             guest: guest.clone(),
             accel,
@@ -187,10 +185,18 @@ impl Stage {
     }
 }
 
-/// What is needed of each kernel that has cells.
-fn wanted(run: &Run) -> Vec<Wanted> {
+/// Kernels that cannot run, by the catalogue or because nobody brought their packages, and why.
+fn unsupported(run: &Run, store: &Store) -> BTreeMap<String, String> {
     let kernels = run.catalogue.kernels.iter();
-    let specs = kernels.filter(|spec| spec.unsupported.is_none());
+    let reasons =
+        kernels.filter_map(|spec| Some((spec.name.clone(), prepare::unsupported(store, spec)?)));
+    reasons.collect()
+}
+
+/// What is needed of each kernel that has cells.
+fn wanted(run: &Run, unsupported: &BTreeMap<String, String>) -> Vec<Wanted> {
+    let kernels = run.catalogue.kernels.iter();
+    let specs = kernels.filter(|spec| !unsupported.contains_key(&spec.name));
     let with_cells = specs.filter_map(|spec| {
         let cells: Vec<&PlannedCell> = run
             .cells

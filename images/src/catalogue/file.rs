@@ -6,7 +6,9 @@ use std::path::{Component, PathBuf};
 use glob::Pattern;
 use serde::Deserialize;
 
-use super::{Arch, Archive, BuildRoot, KernelSource, KernelSpec, PackageNames, Tier};
+use super::{
+    Arch, Archive, BroughtPackages, BuildRoot, KernelSource, KernelSpec, PackageNames, Tier,
+};
 
 /// Kind, name and fault of an entry.
 pub(super) type Problem = (&'static str, String, String);
@@ -27,6 +29,8 @@ pub(super) struct File {
     series: Vec<Series>,
     #[serde(default)]
     compiled: Vec<Compiled>,
+    #[serde(default)]
+    brought: Vec<Brought>,
 }
 
 /// One series of kernels in one suite.
@@ -76,6 +80,21 @@ struct Compiled {
     unsupported: Option<String>,
 }
 
+/// A kernel whose packages somebody brings.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Brought {
+    name: String,
+    distro: String,
+    suite: String,
+    series: String,
+    flavour: String,
+    arch: Arch,
+    build_root: String,
+    release: String,
+    packages: Vec<String>,
+}
+
 fn default_image() -> String {
     "linux-image-{release}".to_owned()
 }
@@ -117,6 +136,9 @@ impl File {
         }
         for compiled in &self.compiled {
             kernels.push(self.of_compiled(compiled)?);
+        }
+        for brought in &self.brought {
+            kernels.push(self.of_brought(brought)?);
         }
         check_list("kernel", kernels.iter().map(|kernel| &kernel.name))?;
         Ok(kernels)
@@ -196,6 +218,37 @@ impl File {
             tiers: from(entry.tier),
             unsupported: reason(entry.unsupported.as_ref()).map_err(fault)?,
             slowdown: entry.slowdown,
+        })
+    }
+
+    fn of_brought(&self, entry: &Brought) -> Result<KernelSpec, Problem> {
+        let fault = |problem: String| ("kernel", entry.name.clone(), problem);
+        let build_root = self.root(&entry.build_root, entry.arch).map_err(fault)?;
+        let root_archive = self.archive(&build_root.archive).map_err(fault)?;
+        if entry.packages.is_empty() {
+            return Err(fault("it needs packages".to_owned()));
+        }
+        for glob in entry.packages.iter().chain([&entry.release]) {
+            Pattern::new(glob).map_err(|error| fault(format!("`{glob}`: {error}")))?;
+        }
+        Ok(KernelSpec {
+            name: entry.name.clone(),
+            distro: entry.distro.clone(),
+            suite: entry.suite.clone(),
+            series: entry.series.clone(),
+            flavour: entry.flavour.clone(),
+            arch: entry.arch,
+            source: KernelSource::Brought(BroughtPackages {
+                release: entry.release.clone(),
+                files: entry.packages.clone(),
+            }),
+            // None has its packages; this one has the compiler.
+            archive: root_archive.clone(),
+            root_archive: root_archive.clone(),
+            build_root: build_root.clone(),
+            tiers: from(Tier::Full),
+            unsupported: None,
+            slowdown: no_slowdown(),
         })
     }
 

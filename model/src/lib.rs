@@ -13,7 +13,9 @@
 //!    the same and also judges single observations of hot readers.
 //! 4. [`check_changes`] compares a change map with the truth at both of its ends.
 //! 5. [`check_turns`] tells whether the images of two volumes show one instant.
+//! 6. [`check_agreement`] compares the witness with the trace of the running kernel and with the journal.
 
+mod agreement;
 mod bytes;
 mod change_map;
 mod changed;
@@ -30,6 +32,11 @@ mod verdict;
 pub mod verify;
 pub mod witness;
 
+pub use agreement::{
+    Agreement, AgreementInput, Change, Compared, Contradiction, JournalledWrite,
+    MAX_CONTRADICTIONS, Mark, Place, Print, Rule, TracedBio, TracedDisk, TracedFlush, TracedHeader,
+    TracedInstant, TracedRequest, check_agreement, check_instants, check_journal,
+};
 pub use change_map::{ChangeMapInput, ChangeReport, check_changes};
 pub use changed::changed_blocks;
 pub use epoch::{

@@ -1,5 +1,6 @@
 //! The oracle on trial: real and damaged logs, hand-made images, and a naive reference.
 
+mod agreement;
 mod change_map;
 mod classes;
 mod common;

@@ -78,14 +78,12 @@ static __always_inline int within_rate(struct cbt_counters *count)
 /*
  * Reserves room for an event, or counts it as dropped. The counters are shared
  * with programs that may interrupt this one, so they are changed atomically.
+ * They are looked up once an event: each look is a call.
  */
-static __always_inline void *reserve(u32 bytes)
+static __always_inline void *reserve(struct cbt_counters *count, u32 bytes)
 {
-	struct cbt_counters *count = this_cpu_counters();
 	void *event;
 
-	if (!count)
-		return 0;
 	__sync_fetch_and_add(&count->produced, 1);
 	if (cpu_rate && !within_rate(count)) {
 		__sync_fetch_and_add(&count->limited, 1);
@@ -102,11 +100,9 @@ static __always_inline void *reserve(u32 bytes)
  * has passed: a wake-up costs more than the event. If an interrupt makes this
  * one miss its turn, the next one has it.
  */
-static __always_inline void submit(void *event)
+static __always_inline void submit(struct cbt_counters *count, void *event)
 {
-	struct cbt_counters *count = this_cpu_counters();
-
-	if (count && !(count->produced & wake_mask))
+	if (!(count->produced & wake_mask))
 		bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
 	else
 		bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
@@ -247,9 +243,9 @@ static __always_inline void claim(struct found *found, int chance)
 	}
 }
 
-static __always_inline struct cbt_event *begin(u8 kind, u8 marks)
+static __always_inline struct cbt_event *begin(struct cbt_counters *count, u8 kind, u8 marks)
 {
-	struct cbt_event *event = reserve(sizeof(*event));
+	struct cbt_event *event = reserve(count, sizeof(*event));
 
 	if (!event)
 		return 0;
@@ -281,7 +277,8 @@ static __always_inline void number_task(struct cbt_event *event, int known)
 
 static __always_inline void emit(struct found *found)
 {
-	struct cbt_event *event = begin(found->kind, found->marks);
+	struct cbt_counters *count = this_cpu_counters();
+	struct cbt_event *event = count ? begin(count, found->kind, found->marks) : 0;
 
 	if (!event)
 		return;
@@ -298,7 +295,7 @@ static __always_inline void emit(struct found *found)
 		name_task(event);
 	else
 		number_task(event, found->kind == CBT_RQ_ISSUE);
-	submit(event);
+	submit(count, event);
 }
 
 /* Emits the event with the fingerprints of content that `g` has been led to. */
@@ -508,6 +505,7 @@ static __always_inline int module_event(u64 device, u8 kind, const struct module
 {
 	/* A thread is in one such tracepoint at a time, so the device says enough. */
 	struct found found = { .object = device, .kind = kind };
+	struct cbt_counters *count = this_cpu_counters();
 	struct cbt_event *event;
 	u32 minor = 0;
 
@@ -518,7 +516,7 @@ static __always_inline int module_event(u64 device, u8 kind, const struct module
 		found.marks |= CBT_READ_FAULT;
 		count_read_fault();
 	}
-	event = begin(kind, found.marks);
+	event = count ? begin(count, kind, found.marks) : 0;
 	if (!event)
 		return 0;
 	event->object = 0;
@@ -531,7 +529,7 @@ static __always_inline int module_event(u64 device, u8 kind, const struct module
 	event->bdev = values->bdev;
 	event->status = values->status;
 	name_task(event);
-	submit(event);
+	submit(count, event);
 	return 0;
 }
 

@@ -135,12 +135,13 @@ static __always_inline u64 xxh64_piece(const u8 *buffer, u32 stripes)
 __noinline int gather_send(u32 slot)
 {
 	struct gathering *g = bpf_map_lookup_elem(&gatherings, &slot);
+	struct cbt_counters *count = this_cpu_counters();
 	struct cbt_prints *event;
 	u32 i;
 
 	if (!g || !g->out.count)
 		return 0;
-	event = reserve(sizeof(*event));
+	event = count ? reserve(count, sizeof(*event)) : 0;
 	if (event) {
 		event->time_ns = bpf_ktime_get_ns();
 		event->cpu = bpf_get_smp_processor_id();
@@ -154,7 +155,7 @@ __noinline int gather_send(u32 slot)
 		event->opf = g->opf;
 		for (i = 0; i < CBT_PRINTS; i++)
 			event->hash[i] = g->out.hash[i];
-		submit(event);
+		submit(count, event);
 	}
 	g->out.count = 0;
 	return 0;

@@ -18,5 +18,10 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("trial");
     let arguments = ["--tracer", TRACER, "content", ORIGIN];
     guest.run(TRACER_TRIAL, &arguments).await?;
+    // The line is worked out from the workload too, and compared with what the trace has; as a note, it can be
+    // compared between kernels.
+    let arguments = ["--tracer", TRACER, "fixed", ORIGIN];
+    let events = guest.run(TRACER_TRIAL, &arguments).await?;
+    guest.note(format!("fixed workload: {}", events.trim()));
     Ok(Evidence::WitnessOnly)
 }

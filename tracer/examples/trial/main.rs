@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod background;
 mod content;
+mod fixed;
 mod overhead;
 mod recording;
 mod target;
@@ -27,6 +28,12 @@ struct Options {
 enum Trial {
     /// Every block that is written and read must be fingerprinted, and rightly
     Content {
+        /// Block device of at least 48 MiB; overwritten
+        device: String,
+    },
+    /// A fixed workload must give the events, in number, order and content, that it gives on every kernel; prints
+    /// a line that is the same on all of them
+    Fixed {
         /// Block device of at least 48 MiB; overwritten
         device: String,
     },
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.trial {
         Trial::Content { device } => content::run(&options.tracer, device),
+        Trial::Fixed { device } => fixed::run(&options.tracer, device),
         Trial::Overhead(load) => overhead::run(&options.tracer, load),
         Trial::RecordStart { file, record } => background::start(&options.tracer, file, record),
         Trial::RecordStop { file } => background::stop(file),

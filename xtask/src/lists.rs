@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_harness::CaseTier;
+use cowbird_harness::cases::recorded_case;
+use cowbird_harness::{CaseInfo, CaseTier};
 use cowbird_images::{Arch, Catalogue, KernelSpec, KernelStatus, Tier};
 use serde::Serialize;
 
@@ -113,21 +114,24 @@ fn word<T: Serialize>(value: &T) -> Result<String> {
 struct Case {
     name: &'static str,
     summary: &'static str,
-    tier: CaseTier,
+    /// None of the one that runs only when it is given something to replay.
+    tier: Option<CaseTier>,
     needs_modules: &'static [&'static str],
 }
 
 /// Lists the cases.
 pub fn cases(args: ListArgs) -> Result<u8> {
-    let list: Vec<Case> = cowbird_harness::cases()
-        .iter()
-        .map(|case| Case {
-            name: case.name,
-            summary: case.summary,
-            tier: case.tier,
-            needs_modules: case.needs_modules,
-        })
+    let describe = |case: &CaseInfo, tier| Case {
+        name: case.name,
+        summary: case.summary,
+        tier,
+        needs_modules: case.needs_modules,
+    };
+    let of_tiers = cowbird_harness::cases().iter();
+    let mut list: Vec<Case> = of_tiers
+        .map(|case| describe(case, Some(case.tier)))
         .collect();
+    list.push(describe(recorded_case(), None));
     if args.json {
         return json(&list);
     }
@@ -137,9 +141,10 @@ pub fn cases(args: ListArgs) -> Result<u8> {
             .to_vec(),
     ];
     for case in &list {
+        let tier = case.tier.as_ref().map(word).transpose()?;
         rows.push(vec![
             case.name.into(),
-            word(&case.tier)?,
+            tier.unwrap_or_else(|| "--workload".into()),
             case.summary.into(),
         ]);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use cowbird_trace::devices;
 use cowbird_trace::event::{DeviceNumber, Kind, Record, Sector};
@@ -11,12 +11,17 @@ use cowbird_trace::format::{Footer, Meta};
 
 use super::{Outcome, Overview};
 
+mod workload;
+
 const NANOS: f64 = 1e9;
 
 #[derive(Args)]
 pub struct Options {
-    /// Trace file
+    /// Trace; or a workload, or what can be read as one
     file: PathBuf,
+    /// Print each operation of a workload
+    #[arg(long)]
+    operations: bool,
 }
 
 /// Sums over all events.
@@ -100,6 +105,14 @@ fn print_counts(counts: &Counts, overview: &Overview) {
 }
 
 pub fn run(options: &Options) -> Result<Outcome> {
+    if workload::is_one(&options.file)? {
+        return workload::run(&options.file, options.operations);
+    }
+    ensure!(
+        !options.operations,
+        "{} is a trace; `export` prints its events",
+        options.file.display()
+    );
     let mut counts = Counts::default();
     let overview = super::read(&options.file, |record| {
         counts.add(record);

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use cowbird_model::Verdict;
+use cowbird_model::{TraceResult, TraceStanding, Verdict};
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
 use crate::cases::{self, CaseInfo, Setting};
-use crate::driver::{CaseError, CaseResult, Driver};
+use crate::driver::{CaseError, CaseResult, Driver, Tracing};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use crate::kernel_log::{find_leak, find_splat, split_at_module};
@@ -16,6 +16,7 @@ use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
 use crate::recorded::Recorded;
+use crate::tracing::{self, TracedCell, WitnessedDisk};
 use crate::verify::{self, CellFiles, Evidence, Judgement};
 use crate::vm::{CallError, End};
 
@@ -34,6 +35,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         }
     };
     findings.report = judgement.text;
+    let trace = judgement.trace.or_else(|| untraced(plan, verdict));
     findings.notes.extend(judgement.notes);
     let (phases, seconds) = clock.finish();
     let mut outcome = CellOutcome {
@@ -44,6 +46,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         classes: judgement.classes,
         notes: findings.notes.clone(),
         phases,
+        trace,
         bundle: None,
         seconds,
     };
@@ -98,12 +101,26 @@ async fn attempt(
         .map_err(|end| boot_failure(end, findings))?;
 
     let mut driver = Driver::new(vm, machine, clock);
+    if plan.traced {
+        let disks = WitnessedDisk::of(setting.layout());
+        driver.tracing = Some(Tracing::of(disks));
+    }
     let acted = act(&mut driver, case, &setting, findings).await;
     findings.info = driver.info.take();
     findings.notes.append(&mut driver.notes);
     findings.record = std::mem::take(&mut driver.earlier.record);
     findings.record.append(driver.vm.take_record());
     driver.vm.stop().await;
+    let boots = driver.earlier.count + 1;
+    let traced = driver.tracing.take().map(|tracing| TracedCell {
+        tracer: plan.tracer.clone(),
+        disks: tracing.disks,
+        recordings: tracing.recordings,
+        boots,
+        targets: tracing.targets,
+        pages_may_change: tracing.pages_may_change,
+        events: findings.record.events.clone(),
+    });
     let clock = driver.clock;
     let evidence = match acted {
         Ok(evidence) => evidence,
@@ -120,6 +137,11 @@ async fn attempt(
             && evidence.replayed
         {
             judgement.faults.extend(recorded.check(&files, origin)?);
+        }
+        if let Some(traced) = traced {
+            let (result, text) = tracing::check(&traced, &files)?;
+            judgement.trace = Some(result);
+            judgement.text += &text;
         }
         Ok(judgement)
     })
@@ -162,6 +184,11 @@ async fn act(
 ) -> CaseResult<Evidence> {
     driver.watch_for_hung_tasks().await?;
     let mut acted = case.act(driver, setting).await;
+    if acted.is_ok()
+        && let Err(error) = driver.stop_tracing().await
+    {
+        acted = Err(error);
+    }
     if acted.is_ok() {
         match driver.memory_leaks().await {
             Ok(leaks) => findings.leaks = leaks,
@@ -234,7 +261,7 @@ async fn prepare(
     recorded: Option<Recorded>,
     files: &CellFiles,
 ) -> HarnessResult<()> {
-    let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer);
+    let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer || plan.traced);
     fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
     let (plan, setting, files) = (plan.clone(), *setting, files.clone());
     in_background(move || {
@@ -300,6 +327,14 @@ fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
         ));
         findings.excerpt = splat.excerpt;
     }
+    if let Some(trace) = &judgement.trace
+        && trace.standing == TraceStanding::Contradicts
+    {
+        if verdict == Verdict::Pass {
+            verdict = Verdict::Contradiction;
+        }
+        reasons.push(trace.reason.clone());
+    }
     (verdict, reasons.join("; "), judgement)
 }
 
@@ -309,6 +344,14 @@ fn failed(reason: String, findings: &mut Findings) -> Judged {
     let mut judgement = Judgement::default();
     judgement.faults.push(reason);
     weigh(judgement, findings)
+}
+
+/// What became of the trace of a cell that was not judged.
+fn untraced(plan: &CellPlan, verdict: Verdict) -> Option<TraceResult> {
+    plan.traced.then(|| {
+        let reason = format!("the cell ended with {verdict}");
+        tracing::without_comparison(TraceStanding::NoConclusion, reason)
+    })
 }
 
 /// The verdict of a cell that did not come to its end.

@@ -26,6 +26,7 @@ pub mod power_cuts;
 pub mod recorded;
 mod replayed;
 mod soak;
+mod tracing;
 mod turns;
 pub mod verify;
 pub mod vm;

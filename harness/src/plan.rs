@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cowbird_model::{Class, Verdict};
+use cowbird_model::{Class, TraceResult, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accel;
@@ -46,6 +46,9 @@ pub struct CellPlan {
     /// How long the long load goes on, minutes; none: as long as its case says.
     #[serde(default)]
     pub soak_minutes: Option<u32>,
+    /// Whether the tracer records beside the case, to be compared with the witness and the journal.
+    #[serde(default)]
+    pub traced: bool,
     /// Name of the fault that the module was built with.
     pub mutant: Option<String>,
     /// Seed of everything random.
@@ -88,6 +91,8 @@ pub struct CellOutcome {
     pub notes: Vec<String>,
     /// Phases in order.
     pub phases: Vec<(String, Duration)>,
+    /// What became of the trace, if the cell was traced.
+    pub trace: Option<TraceResult>,
     /// The evidence, when the cell did not pass.
     pub bundle: Option<PathBuf>,
     /// From start to verdict.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use cowbird_model::{
     BlockIndex, BlockSet, ChangeMapInput, Class, DiscardModel, Marker, MarkerKey, Oracle, Report,
-    SectorRange, WitnessLog, check_changes, find_marker, self_check,
+    SectorRange, TraceResult, WitnessLog, check_changes, find_marker, self_check,
 };
 use cowbird_proto::message::{GoldenFile, Observation, TurnsSpec};
 use memmap2::{MmapMut, MmapOptions};
@@ -215,6 +215,8 @@ pub struct Judgement {
     pub notes: Vec<String>,
     /// What the module may say in the kernel log although it is a warning.
     pub expected_log: Option<&'static str>,
+    /// What became of the trace, if the cell was traced.
+    pub trace: Option<TraceResult>,
     /// The report for people.
     pub text: String,
 }
@@ -459,11 +461,15 @@ impl Judgement {
             .collect();
         let missed: Vec<u64> = named.difference(traced).copied().collect();
         let alone: Vec<u64> = traced.difference(&named).copied().collect();
-        self.text += &format!(
-            "the tracer names {} blocks; the oracle names {} and was not told of {untold} reads\n",
+        let figures = format!(
+            "the tracer names {} blocks, {} of the {} that the oracle names; the oracle was not told of \
+             {untold} reads",
             traced.len(),
+            named.len() - missed.len(),
             named.len()
         );
+        self.text += &format!("{figures}\n");
+        self.notes.push(figures);
         let list = |blocks: &[u64]| {
             let shown = blocks.iter().take(LISTED_BLOCKS).map(ToString::to_string);
             shown.collect::<Vec<_>>().join(" ")

@@ -192,6 +192,29 @@ async fn the_witness_agrees_with_its_disk() {
     assert_eq!(outcome.bundle, None);
 }
 
+/// Goal: a trace that does not show what the witness has is a contradiction, which names the place and what
+/// both say; the same guest without it agrees. Method: QEMU writes a block by itself.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots a kernel; cargo xtask test runs it"]
+async fn a_write_that_the_kernel_does_not_know_of_is_a_contradiction() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = plan("self-test-unseen-write", folder.path());
+    plan.traced = true;
+    let outcome = run(&plan).await;
+    assert_eq!(
+        outcome.verdict,
+        Verdict::Contradiction,
+        "{}",
+        outcome.reason
+    );
+    let expected = "in 2 places, as contents: sectors 12288+8 of the disk: the trace has no such write, the \
+                    witness has data ";
+    assert!(outcome.reason.contains(expected), "{}", outcome.reason);
+    bundled(&outcome, "report.txt");
+    let bundle = outcome.bundle.expect("just read");
+    assert!(bundle.join("trace-0.cbt").exists());
+}
+
 /// Goal: a kernel that is not there is not the module's fault.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "boots a kernel; cargo xtask test runs it"]

@@ -54,6 +54,6 @@ pub use units::{
     BLOCK_BYTES, BlockIndex, BlockRun, BlockSet, EntryIndex, Epoch, Origin, SECTOR_BYTES,
     SECTORS_PER_BLOCK, Sector, SectorRange,
 };
-pub use verdict::{CellResult, Phase, RunResults, Verdict};
+pub use verdict::{CellResult, Phase, RunResults, TraceResult, TraceStanding, Verdict};
 pub use verify::{Oracle, VerifyError, VerifyInput, verify};
 pub use witness::{Entry, EntryKind, Tail, WitnessError, WitnessLog};

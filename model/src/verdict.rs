@@ -18,6 +18,8 @@ pub enum Verdict {
     Pass,
     /// Some block is wrong, or the filesystem on the image is.
     Mismatch,
+    /// The trace of the running kernel contradicts the witness or the journal, and nothing else is wrong.
+    Contradiction,
     /// The kernel warned: WARN, lockdep, KASAN, or a message of the module of level warning.
     KernelSplat,
     /// The kernel panicked.
@@ -39,6 +41,7 @@ impl Verdict {
         match self {
             Self::Pass => "pass",
             Self::Mismatch => "mismatch",
+            Self::Contradiction => "contradiction",
             Self::KernelSplat => "kernel-splat",
             Self::Panic => "panic",
             Self::Hang => "hang",
@@ -53,6 +56,42 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// What a trace is worth beside the witness and the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TraceStanding {
+    /// All three say the same.
+    Agrees,
+    /// They contradict each other.
+    Contradicts,
+    /// The trace is not complete, or the cell did not come to its end: nothing can be concluded.
+    NoConclusion,
+    /// There is none, for a named reason.
+    NotTraced,
+}
+
+impl TraceStanding {
+    /// The name as in `results.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agrees => "agrees",
+            Self::Contradicts => "contradicts",
+            Self::NoConclusion => "no-conclusion",
+            Self::NotTraced => "not-traced",
+        }
+    }
+}
+
+/// What became of the trace of a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceResult {
+    /// What it is worth.
+    pub standing: TraceStanding,
+    /// Why; of one that agrees, how much was compared.
+    pub reason: String,
 }
 
 /// One line of `results.json`: what was run, and how it ended.
@@ -87,6 +126,9 @@ pub struct CellResult {
     pub phases: Vec<Phase>,
     /// Seconds from start to verdict.
     pub seconds: f64,
+    /// What became of the cell's trace, or null when none was asked for.
+    #[serde(default)]
+    pub trace: Option<TraceResult>,
     /// Folder with the evidence of a cell that did not pass, or null.
     pub bundle: Option<String>,
 }
@@ -124,6 +166,7 @@ mod tests {
         for verdict in [
             Pass,
             Mismatch,
+            Contradiction,
             KernelSplat,
             Panic,
             Hang,

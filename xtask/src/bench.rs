@@ -47,6 +47,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         workload: WorkloadArgs::default(),
         soak_minutes: None,
         mutant: Vec::new(),
+        traced: false,
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.
         jobs: Some(1),

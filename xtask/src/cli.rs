@@ -93,6 +93,10 @@ pub struct MatrixArgs {
     /// mutant is caught on a kernel when at least one of its cells there sees the fault it was built with
     #[arg(long, value_name = "NAME|all")]
     pub mutant: Vec<String>,
+    /// Let cowbird-trace record in every guest, and compare its trace with the witness and the journal: a
+    /// contradiction is a verdict of its own, and a trace that is not complete ends the run with 2
+    #[arg(long)]
+    pub traced: bool,
     /// The seed that every cell's seed is derived from; by default random, and printed first
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

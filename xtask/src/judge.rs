@@ -15,12 +15,15 @@
 //!
 //! Not every case can see every fault, so a mutant may be missed by some cells: it has *survived* a
 //! kernel only when cells ran there and none caught it. A run fails (1) with any failed cell or
-//! surviving mutant; otherwise it could not run (2) with any broken cell, a missing result, or when
-//! nothing passed at all; otherwise it is good (0).
+//! surviving mutant; otherwise it could not run (2) with any broken cell, a missing result, a trace that
+//! allows no conclusion, or when nothing passed at all; otherwise it is good (0).
+//!
+//! A cell's trace does not change how the cell counts, except that a contradiction is a verdict. It counts by
+//! itself, and one that allows no conclusion is never taken for one that agrees.
 
 use std::collections::BTreeMap;
 
-use cowbird_model::{CellResult, Verdict};
+use cowbird_model::{CellResult, TraceStanding, Verdict};
 
 /// How one cell counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +75,8 @@ pub struct Judgement {
     pub exit: u8,
     /// How many cells count how.
     pub counts: BTreeMap<Standing, u64>,
+    /// How many traces are worth what.
+    pub traces: BTreeMap<TraceStanding, u64>,
     /// Mutants that survived, as kernel and mutant.
     pub survivors: Vec<(String, String)>,
     /// What does not add up, in one sentence each.
@@ -115,7 +120,11 @@ impl Judgement {
 pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
     let mut counts = BTreeMap::<Standing, u64>::new();
     let mut mutants = BTreeMap::<(&str, &str), (bool, bool)>::new();
+    let mut traces = BTreeMap::<TraceStanding, u64>::new();
     for result in results {
+        if let Some(trace) = &result.trace {
+            *traces.entry(trace.standing).or_default() += 1;
+        }
         let standing = standing(result);
         *counts.entry(standing).or_default() += 1;
         if let Some(mutant) = &result.mutant {
@@ -136,6 +145,20 @@ pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
             results.len()
         ));
     }
+    // Of a cell that did not pass, its verdict is enough to say.
+    let vague = results.iter().filter(|result| {
+        let passed = matches!(standing(result), Standing::Passed);
+        let trace = result.trace.as_ref().map(|trace| trace.standing);
+        passed && trace == Some(TraceStanding::NoConclusion)
+    });
+    complaints.extend(vague.map(|result| {
+        format!(
+            "{} {}: its trace allows no conclusion: {}",
+            result.kernel,
+            result.case,
+            result.trace.as_ref().map_or("", |trace| &trace.reason)
+        )
+    }));
     let has = |standing| counts.contains_key(&standing);
     let nothing_good = !has(Standing::Passed) && !has(Standing::Caught) && expected > 0;
     let exit = if has(Standing::Failed) || !survivors.is_empty() {
@@ -148,6 +171,7 @@ pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
     Judgement {
         exit,
         counts,
+        traces,
         survivors,
         complaints,
     }
@@ -189,6 +213,7 @@ pub mod tests {
                 })
                 .into(),
             seconds: 11.0,
+            trace: None,
             bundle: (verdict != Verdict::Pass).then(|| format!("out/bundles/{kernel}+{case}")),
         }
     }
@@ -260,5 +285,30 @@ pub mod tests {
         // Nothing ran: that says nothing about the mutant.
         let broken = judge(1, &[result("k", "a", Some("m"), Infrastructure)]);
         assert_eq!((broken.exit, broken.survivors.len()), (2, 0));
+    }
+
+    /// Goal: a trace never makes a cell better or worse, and one that says nothing is never passed over.
+    #[test]
+    fn traces_count_by_themselves() {
+        use cowbird_model::TraceResult;
+        let traced = |standing, verdict| CellResult {
+            trace: Some(TraceResult {
+                standing,
+                reason: "a reason".into(),
+            }),
+            ..result("k", "a", None, verdict)
+        };
+        for (standing, verdict, wanted) in [
+            (TraceStanding::Agrees, Verdict::Pass, 0),
+            (TraceStanding::NotTraced, Verdict::Pass, 0),
+            (TraceStanding::NoConclusion, Verdict::Pass, 2),
+            (TraceStanding::NoConclusion, Verdict::Panic, 1),
+            (TraceStanding::Contradicts, Verdict::Contradiction, 1),
+        ] {
+            let cells = [traced(standing, verdict)];
+            let judgement = judge(1, &cells);
+            assert_eq!(judgement.exit, wanted, "{standing:?} {verdict:?}");
+            assert_eq!(judgement.traces[&standing], 1);
+        }
     }
 }

@@ -37,6 +37,8 @@ pub struct Run {
     pub soak_minutes: Option<u32>,
     /// The mutants among them.
     pub mutants: Vec<Mutant>,
+    /// Whether the tracer records in every cell.
+    pub traced: bool,
     /// The seed of the run.
     pub seed: u64,
     /// Which part of the matrix it is.
@@ -130,6 +132,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         workload,
         soak_minutes: args.soak_minutes,
         mutants,
+        traced: args.traced,
         seed,
         shard,
         jobs,

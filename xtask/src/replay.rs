@@ -59,6 +59,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         workload,
         soak_minutes: plan.soak_minutes,
         mutant: plan.mutant.iter().cloned().collect(),
+        traced: plan.traced,
         seed: Some(plan.seed),
         jobs: Some(1),
         shard: None,

@@ -77,6 +77,7 @@ pub fn broken(cell: &PlannedCell, reason: String) -> CellResult {
         classes: std::collections::BTreeMap::new(),
         phases: Vec::new(),
         seconds: 0.0,
+        trace: None,
         bundle: None,
     }
 }

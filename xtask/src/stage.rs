@@ -49,6 +49,7 @@ pub struct Stage {
     mutants: Vec<Mutant>,
     workload: Option<WorkloadPlan>,
     soak_minutes: Option<u32>,
+    traced: bool,
     ui: Arc<Ui>,
 }
 
@@ -78,6 +79,7 @@ impl Stage {
             mutants: run.mutants.clone(),
             workload,
             soak_minutes: run.soak_minutes,
+            traced: run.traced,
             ui: Arc::clone(ui),
         })
     }
@@ -138,6 +140,7 @@ impl Stage {
             case: cell.id.case.clone(),
             workload: self.workload.clone(),
             soak_minutes: self.soak_minutes,
+            traced: self.traced,
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,
             accel: self.accel,
@@ -170,6 +173,7 @@ impl Stage {
                 })
                 .collect(),
             seconds: outcome.seconds,
+            trace: outcome.trace,
             bundle: bundle.as_ref().map(|path| path.display().to_string()),
             ..runner::broken(cell, outcome.reason)
         };
@@ -282,6 +286,9 @@ fn one_line(result: &CellResult) -> String {
     }
     if !reason.is_empty() {
         reason.insert_str(0, ": ");
+    }
+    if let Some(trace) = &result.trace {
+        reason += &format!("\n      trace {}: {}", trace.standing.name(), trace.reason);
     }
     for note in &result.notes {
         reason += "\n      ";

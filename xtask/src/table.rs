@@ -177,6 +177,14 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
         .collect();
     let cells = if expected == 1 { "cell" } else { "cells" };
     text += &format!("{expected} {cells}: {}\n", counts.join(", "));
+    if !judgement.traces.is_empty() {
+        let traces: Vec<String> = judgement
+            .traces
+            .iter()
+            .map(|(standing, count)| format!("{count} {}", standing.name()))
+            .collect();
+        text += &format!("their traces: {}\n", traces.join(", "));
+    }
     text
 }
 

@@ -28,6 +28,9 @@ const RECORDING: &str = "workload/fixtures/fio.cbw";
 /// The mutant that its replay must catch.
 const RECORDING_MUTANT: &str = "no-revalidate";
 
+/// The case of the traced cells: all kinds of direct writes and a snapshot.
+const TRACED_CASE: &str = "raw-writers";
+
 /// What became of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -154,7 +157,7 @@ impl Steps {
     }
 
     /// The smoke matrices: all quick kernels with the module as it is, the daily cases on the oldest of
-    /// them, and on the oldest and the newest a recorded workload and the mutants that the quick cases catch. All mutants, each
+    /// them, and on the oldest and the newest a traced cell, a recorded workload and the mutants that the quick cases catch. All mutants, each
     /// with the cases that it has of its own, and the daily cases on all kernels are for a daily run.
     fn matrices(&mut self, out: &Path, kernels: &[&str], quick_mutants: &[String]) {
         self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
@@ -167,6 +170,10 @@ impl Steps {
             [first, .., last] => vec![first, last],
             all => all.to_vec(),
         };
+        let mut args = matrix_args(out.join("traced"), &ends, self.offline);
+        args.traced = true;
+        args.case = vec![TRACED_CASE.to_owned()];
+        self.matrix("traced cells", &args);
         let mut args = matrix_args(out.join("daily"), oldest, self.offline);
         args.tier = Tier::Daily;
         args.case = cowbird_harness::cases()
@@ -317,6 +324,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
         workload: WorkloadArgs::default(),
         soak_minutes: None,
         mutant: Vec::new(),
+        traced: false,
         seed: None,
         jobs: None,
         shard: None,

@@ -121,6 +121,14 @@ impl Agent {
             Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),
             Request::ReadText { path } => ops::read_text(&path).map(Reply::Text),
             Request::ReadFile { path } => ops::read_file(&path).map(Reply::Content),
+            Request::ReadPart { path, from_byte } => {
+                ops::read_part(&path, from_byte).map(Reply::Content)
+            }
+            Request::WriteDirect {
+                path,
+                offset,
+                content,
+            } => ops::write_direct(&path, offset, &content).map(done),
             Request::WriteText { path, text } => ops::write_text(&path, &text).map(done),
             Request::NameAddresses { addresses } => symbols::names(&addresses).map(Reply::Names),
             Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),

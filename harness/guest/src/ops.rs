@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -214,6 +214,28 @@ pub fn read_file(path: &str) -> GuestResult<Vec<u8>> {
         .read_to_end(&mut bytes)
         .context(format_args!("read {path}"))?;
     Ok(bytes)
+}
+
+/// Reads the part of a file that begins at `from_byte`; nothing behind its end.
+pub fn read_part(path: &str, from_byte: u64) -> GuestResult<Vec<u8>> {
+    let mut file = File::open(path).context(format_args!("open {path}"))?;
+    file.seek(SeekFrom::Start(from_byte))
+        .context(format_args!("seek in {path}"))?;
+    let mut bytes = Vec::new();
+    file.take(TEXT_LIMIT_BYTES)
+        .read_to_end(&mut bytes)
+        .context(format_args!("read {path}"))?;
+    Ok(bytes)
+}
+
+/// Writes to a block device with direct I/O.
+pub fn write_direct(path: &str, offset: u64, content: &[u8]) -> GuestResult<()> {
+    let device = open_direct(path, true)?;
+    let mut buffer = DirectBuffer::new(content.len());
+    buffer[..content.len()].copy_from_slice(content);
+    device
+        .write_all_at(&buffer[..content.len()], offset)
+        .context(format_args!("write to {path}"))
 }
 
 /// Writes a small text file, and makes its folder.

@@ -233,6 +233,22 @@ pub enum Request {
         /// Path.
         path: String,
     },
+    /// Reads a part of a large file; answers [`Reply::Content`], which is empty at its end.
+    ReadPart {
+        /// Path.
+        path: String,
+        /// Where the part begins.
+        from_byte: u64,
+    },
+    /// Writes to a block device with direct I/O.
+    WriteDirect {
+        /// Path.
+        path: String,
+        /// Where, bytes.
+        offset: u64,
+        /// What; offset and length are multiples of the device's blocks.
+        content: Vec<u8>,
+    },
     /// Writes a small text file (sysctl, sysfs).
     WriteText {
         /// Path.

@@ -146,6 +146,38 @@ impl Layout {
         }
     }
 
+    /// The partitions of the first disk, in their order.
+    pub(crate) fn partitions(&self) -> Vec<Partition> {
+        let mut partitions = vec![self.origin];
+        partitions.extend(self.cow_home);
+        partitions.extend(self.metadata.or(self.third));
+        partitions
+    }
+
+    /// How the first disk is attached.
+    pub(crate) fn bus(&self) -> Bus {
+        self.bus
+    }
+
+    /// Whether there is a second volume with a witness of its own.
+    pub(crate) fn has_second_volume(&self) -> bool {
+        self.two_volumes
+    }
+
+    /// Whether there is a mirror of the first disk with a witness of its own.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.mirrored
+    }
+
+    /// The first disk in the guest, as a name without its folder.
+    pub(crate) fn disk_name(&self) -> &'static str {
+        match self.bus {
+            Bus::Virtio => "vda",
+            Bus::Scsi => "sda",
+            Bus::Nvme => "nvme0n1",
+        }
+    }
+
     /// The first partition, which the writers write.
     pub(crate) fn origin(&self) -> Partition {
         self.origin
@@ -172,9 +204,7 @@ impl Layout {
     }
 
     fn create_volume(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
-        let mut partitions = vec![self.origin];
-        partitions.extend(self.cow_home);
-        partitions.extend(self.metadata.or(self.third));
+        let partitions = self.partitions();
         let path = files.origin();
         disk::create_partitioned(
             &path,
@@ -268,11 +298,7 @@ impl Setting {
 
     /// The first disk in the guest, as a name without its folder.
     pub(super) fn disk_name(&self) -> &'static str {
-        match self.layout.bus {
-            Bus::Virtio => "vda",
-            Bus::Scsi => "sda",
-            Bus::Nvme => "nvme0n1",
-        }
+        self.layout.disk_name()
     }
 
     /// The first partition of the first disk.

@@ -7,7 +7,7 @@ use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;
 
 use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, Layout, ORIGIN, Setting};
-use crate::driver::{CaseResult, Driver};
+use crate::driver::{CaseError, CaseResult, Driver};
 use crate::power::Stop;
 use crate::verify::Evidence;
 
@@ -38,7 +38,13 @@ pub const IDLE_CASE: &str = "self-test-idle";
 /// Writes, discards and write-zeroes of every size and alignment without any snapshot, in two boots.
 pub const WITNESS: &str = "self-test-witness";
 
-pub(super) static CASES: [CaseInfo; 5] = [
+/// A traced guest, and a write below it that its kernel knows nothing of.
+pub const UNSEEN_WRITE: &str = "self-test-unseen-write";
+
+/// Where QEMU writes by itself: within the origin, behind what is written there.
+const UNSEEN_AT: u64 = 6 << 20;
+
+pub(super) static CASES: [CaseInfo; 6] = [
     case(PANIC, "the kernel panics", |driver, _| {
         Box::pin(panic(driver))
     }),
@@ -57,6 +63,11 @@ pub(super) static CASES: [CaseInfo; 5] = [
         WITNESS,
         "the witness agrees with its disk",
         |driver, setting| Box::pin(witness(driver, setting)),
+    ),
+    case(
+        UNSEEN_WRITE,
+        "a disk is written to below the eyes of its kernel",
+        |driver, setting| Box::pin(unseen_write(driver, setting)),
     ),
 ];
 
@@ -110,6 +121,20 @@ async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.reboot(Stop::PowerOff).await?;
     guest.phase("workload");
     witnessed(guest, mix(setting.seed)).await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+async fn unseen_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.start_tracing().await?;
+    guest.phase("workload");
+    witnessed(guest, setting.seed).await?;
+    // Through the disk's own device, so that it passes the witness as the guest's writes do.
+    let device = "/machine/peripheral/disk0/virtio-backend";
+    let command = format!("qemu-io -d {device} \"write -P 0x5a {UNSEEN_AT} 4k\"");
+    let said = guest.vm().qmp().clone().monitor(&command).await?;
+    if !said.is_empty() {
+        return Err(CaseError::Failed(format!("qemu-io: {said}")));
+    }
     Ok(Evidence::WitnessOnly)
 }
 

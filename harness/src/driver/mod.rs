@@ -1,6 +1,7 @@
 //! What a case can do to its guest, in the words of a case.
 
 mod snapshots;
+mod tracing;
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use cowbird_proto::message::{
 use thiserror::Error;
 
 pub use self::snapshots::{DeviceInfo, ModuleInfo, SeriesRecord, SnapshotSpec};
+pub(crate) use self::tracing::Tracing;
 
 use crate::cell::{in_background, shut_down_error};
 use crate::disk::Partition;
@@ -100,6 +102,8 @@ pub struct Driver<'a, 'p> {
     pub(crate) earlier: EarlierBoots,
     /// Number of the last record of this boot's kernel log that is kept.
     logged: Option<u64>,
+    /// What is recorded beside the case, if it is traced.
+    pub(crate) tracing: Option<Tracing>,
     machine: Machine,
 }
 
@@ -113,6 +117,7 @@ impl<'a, 'p> Driver<'a, 'p> {
             notes: Vec::new(),
             earlier: EarlierBoots::default(),
             logged: None,
+            tracing: None,
             machine,
         }
     }
@@ -122,6 +127,10 @@ impl Driver<'_, '_> {
     /// Stops the machine and boots it again with the same disks. What the guest held in memory is gone: its
     /// workloads, mounts and modules.
     pub async fn reboot(&mut self, stop: Stop) -> CaseResult<()> {
+        match stop {
+            Stop::PowerOff => self.stop_tracing().await?,
+            Stop::PowerCut { .. } => self.lose_tracing(),
+        }
         let log = self.kernel_log(self.limits.request).await;
         self.earlier
             .kernel_log
@@ -220,11 +229,13 @@ impl Driver<'_, '_> {
             path: COWBIRD_KO.into(),
             params: String::new(),
         };
-        self.expect(request, self.limits.control).await.map(|_| ())
+        self.expect(request, self.limits.control).await?;
+        self.start_tracing().await
     }
 
     /// Unloads the module under test.
     pub async fn remove_module(&mut self) -> CaseResult<()> {
+        self.stop_tracing().await?;
         let request = Request::RemoveModule {
             name: "cowbird".into(),
         };
@@ -340,9 +351,13 @@ impl Driver<'_, '_> {
 
     /// Starts a workload.
     pub async fn start_workload(&mut self, spec: WorkloadSpec) -> CaseResult<Workload> {
-        let reply = self.prepare(Request::StartWorkload { spec }).await?;
+        let request = Request::StartWorkload { spec: spec.clone() };
+        let reply = self.prepare(request).await?;
         match reply {
-            Reply::WorkloadStarted { id, golden } => Ok(Workload { id, golden }),
+            Reply::WorkloadStarted { id, golden } => {
+                self.note_workload(id, &spec);
+                Ok(Workload { id, golden })
+            }
             reply => Err(unexpected(&reply)),
         }
     }

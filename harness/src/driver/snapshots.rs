@@ -324,7 +324,10 @@ impl Driver<'_, '_> {
     async fn marker_of(&mut self, minor: u32) -> CaseResult<MarkerKey> {
         let device = self.active_snapshot(minor).await?;
         let key = MarkerKey::from_hex(&device.uuid, Epoch(device.seq_id));
-        key.ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))
+        let key =
+            key.ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))?;
+        self.note_instant(minor, &key);
+        Ok(key)
     }
 
     /// Ends a snapshot with the control tool.

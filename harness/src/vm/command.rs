@@ -225,7 +225,8 @@ impl Arguments {
         self.flags(&[
             "-device",
             &format!(
-                "{device},drive={drive},logical_block_size={bytes},physical_block_size={bytes}"
+                "{device},id=disk{index},drive={drive},logical_block_size={bytes},\
+                 physical_block_size={bytes}"
             ),
         ]);
     }

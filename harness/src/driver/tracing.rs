@@ -26,8 +26,8 @@ pub(crate) struct Tracing {
     pub(crate) recordings: Recordings,
     /// The devices that workloads write to directly.
     pub(crate) targets: BTreeMap<WorkloadId, Vec<String>>,
-    /// Whether a workload rewrites cached pages of a raw device. Before 6.7 the kernel keeps pages stable for
-    /// filesystems only, whatever the queue asks for.
+    /// Whether a workload rewrites cached pages that the kernel does not keep stable: those of a filesystem unless
+    /// the queue asks for it, and before 6.7 those of a raw device whatever the queue asks for.
     pub(crate) pages_may_change: bool,
 }
 
@@ -116,7 +116,7 @@ impl Driver<'_, '_> {
         if let Some(tracing) = &mut self.tracing {
             tracing.targets.insert(id, targets_of(spec));
             tracing.pages_may_change |= match spec {
-                WorkloadSpec::RawWriters(_) => true,
+                WorkloadSpec::RawWriters(_) | WorkloadSpec::FsChurn(_) => true,
                 WorkloadSpec::Kinds(spec) => spec.fstype.is_none(),
                 _ => false,
             };

@@ -27,7 +27,8 @@ struct Label {
     uuid: String,
     epoch: u64,
     bytes: u64,
-    /// False while the image is being written: it shows no instant then.
+    /// False while the image is brought up to date: it then shows no instant, but what it showed before
+    /// decides which map completes it.
     complete: bool,
 }
 
@@ -68,13 +69,13 @@ impl Snapshot {
         })
     }
 
-    fn label(&self, complete: bool) -> Label {
+    fn label(&self) -> Label {
         Label {
             format: LABEL_FORMAT,
             uuid: self.device.uuid.clone(),
             epoch: self.device.seq_id,
             bytes: self.bytes,
-            complete,
+            complete: true,
         }
     }
 }
@@ -163,6 +164,24 @@ impl Image {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Takes the label away, on stable storage too. A copy that is interrupted leaves an image without one:
+    /// a label of its epoch would let an update complete it, which knows nothing of what was never copied.
+    fn remove_label(&self) -> Result<()> {
+        let path = self.label_path();
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let remove = || -> io::Result<()> {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            File::open(folder)?.sync_all()
+        };
+        remove().with_context(|| format!("cannot remove {}", path.display()))
+    }
+
     fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
@@ -193,11 +212,11 @@ impl Image {
 pub fn copy(snapshot: &Path, image: &Path) -> Result<()> {
     let snapshot = Snapshot::open(snapshot)?;
     let image = Image::create(image, snapshot.bytes)?;
-    image.write_label(&snapshot.label(false))?;
+    image.remove_label()?;
     let progress = progress_bar(snapshot.bytes);
     image.copy(&snapshot, 0, snapshot.bytes, &progress)?;
     image.sync()?;
-    image.write_label(&snapshot.label(true))?;
+    image.write_label(&snapshot.label())?;
     progress.finish();
     Ok(())
 }
@@ -208,7 +227,7 @@ pub fn update(snapshot: &Path, map: &Path, image: &Path) -> Result<()> {
     let map = ChangeMap::read(map)?;
     let image = Image::open(image)?;
     let label = image.read_label()?;
-    check_update(&snapshot.label(true), &map, &label)?;
+    check_update(&snapshot.label(), &map, &label)?;
     // An update that was interrupted may be run again from the same epoch.
     image.write_label(&Label {
         complete: false,
@@ -220,7 +239,7 @@ pub fn update(snapshot: &Path, map: &Path, image: &Path) -> Result<()> {
         image.copy(&snapshot, range.start * BLOCK_BYTES, end, &progress)?;
     }
     image.sync()?;
-    image.write_label(&snapshot.label(true))?;
+    image.write_label(&snapshot.label())?;
     progress.finish();
     Ok(())
 }
@@ -331,6 +350,9 @@ mod tests {
         );
         image.write_label(&label(7)).unwrap();
         assert_eq!(image.read_label().unwrap(), label(7));
+        image.remove_label().unwrap();
+        image.remove_label().unwrap();
+        assert!(image.read_label().is_err(), "it is gone");
         assert!(
             Image::create(&path, 4096).is_err(),
             "an existing file is never taken"

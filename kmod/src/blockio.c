@@ -118,6 +118,20 @@ static void cb_header_end_io(struct bio *bio)
 	complete(&dev->header_done);
 }
 
+/*
+ * Whether a write is the module's own, by who is told of its end. Most own
+ * writes pass the hook for being submitted from here; one that a stacked driver
+ * puts off comes back from there as the same bio: device-mapper does so with
+ * every write that begins with a flush, and with all while a table is replaced.
+ */
+bool cb_bio_is_own(const struct bio *bio)
+{
+	if (cb_mutant(own_writes_foreign))
+		return false;
+	return bio->bi_end_io == cb_run_end_io || bio->bi_end_io == cb_header_end_io ||
+	       bio->bi_end_io == cb_mark_end_io || bio->bi_end_io == cb_meta_end_io;
+}
+
 int cb_header_prepare(struct cb_device *dev)
 {
 	struct cb_header header = {

@@ -148,15 +148,33 @@ static u64 cb_blocks_count_own(struct cb_device *dev)
 	return own;
 }
 
+/*
+ * The origin's machine comes first: a snapshot for which there is no memory is
+ * refused. A single page is never refused by plain GFP_KERNEL; the kernel would
+ * rather kill processes until there is one, and panic when none is left. Nor
+ * would it help to take the last page without that: somebody else is the next to
+ * ask. So as much must be available as stays afterwards.
+ */
+static bool cb_blocks_leave_memory(u32 count)
+{
+	return count <= max(si_mem_available(), 0L) / 2 || cb_mutant(memory_at_any_cost);
+}
+
+#define CB_GFP_BLOCKS                                                                             \
+	(cb_mutant(memory_at_any_cost) ? GFP_KERNEL :                                             \
+					 GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
 /* Makes memory for so many more blocks. What was made before it ran out is kept. */
 static int cb_blocks_add(struct cb_device *dev, u32 count)
 {
+	if (!cb_blocks_leave_memory(count))
+		return -ENOMEM;
 	while (count--) {
-		struct cb_entry *entry = kzalloc(sizeof(*entry), GFP_KERNEL);
+		struct cb_entry *entry = kzalloc(sizeof(*entry), CB_GFP_BLOCKS);
 		unsigned long flags;
 
 		if (entry)
-			entry->page = alloc_page(GFP_KERNEL);
+			entry->page = alloc_page(CB_GFP_BLOCKS);
 		if (!entry || !entry->page) {
 			kfree(entry);
 			return -ENOMEM;

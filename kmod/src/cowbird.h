@@ -565,6 +565,7 @@ void cb_engine_unpark(struct cb_device *dev);
 /* ---- marking.c --------------------------------------------------------- */
 
 int cb_marking_init(struct cb_device *dev);
+void cb_mark_end_io(struct bio *bio);
 void cb_marking_free(struct cb_device *dev);
 /* Steps of the engine: true when something moved. */
 bool cb_marking_finish(struct cb_device *dev);
@@ -577,6 +578,7 @@ bool cb_marking_wants_state(struct cb_device *dev);
 /* Buffers and completion of a bio that somebody waits for, with a time limit. */
 struct cb_meta_io;
 struct cb_meta_io *cb_meta_io_alloc(struct cb_device *dev);
+void cb_meta_end_io(struct bio *bio);
 /* While writes are held: nothing is begun or waited for past this time, in jiffies. */
 void cb_meta_io_limit(struct cb_meta_io *io, unsigned long deadline);
 void cb_meta_io_free(struct cb_meta_io *io);
@@ -693,6 +695,7 @@ int cb_cow_sector(struct cb_device *dev, u64 slot, u64 *sector);
 /* Starts a run's I/O; its completion puts it on cb_device.done. */
 void cb_run_submit_load(struct cb_run *run);
 void cb_run_submit_store(struct cb_run *run);
+bool cb_bio_is_own(const struct bio *bio);
 
 int cb_header_prepare(struct cb_device *dev);
 

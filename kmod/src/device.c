@@ -118,6 +118,12 @@ u32 cb_device_state(const struct cb_device *dev)
 	return snapshot ? COWBIRD_STATE_UNVERIFIED_SNAPSHOT : COWBIRD_STATE_UNVERIFIED_INCREMENTAL;
 }
 
+static void cb_module_put(void)
+{
+	if (!cb_mutant(unload_any_time))
+		module_put(THIS_MODULE);
+}
+
 /* ---- set-up ------------------------------------------------------------ */
 
 struct cb_device *cb_device_alloc(struct cb_setup *setup)
@@ -236,7 +242,7 @@ int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *ot
 {
 	struct cb_blocks touched;
 
-	if (other->origin_disk == dev->origin_disk &&
+	if (other->origin_disk == dev->origin_disk && !cb_mutant(allow_second) &&
 	    cb_geom_touched(&other->geom, dev->geom.start, dev->geom.sectors, &touched))
 		return cb_refuse(reason, -EBUSY, "%s has a snapshot already: minor %u of %s",
 				 dev->origin_path, other->minor, other->origin_path);
@@ -483,7 +489,7 @@ static void cb_device_release(struct cb_device *dev)
 	cb_device_unclaim_memory(dev);
 	/* Waits for the last of our own bios, so the file can go afterwards. */
 	cb_device_free(dev);
-	module_put(THIS_MODULE);
+	cb_module_put();
 }
 
 /*
@@ -544,11 +550,11 @@ int cb_device_make(struct cb_setup *setup)
 	lockdep_assert_held(&cb_control_mutex);
 	if (!setup->before && rcu_access_pointer(cb_devices[setup->minor]))
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
-	if (!try_module_get(THIS_MODULE))
+	if (!cb_mutant(unload_any_time) && !try_module_get(THIS_MODULE))
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
 	setup->dev = cb_device_alloc(setup);
 	if (!setup->dev) {
-		module_put(THIS_MODULE);
+		cb_module_put();
 		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 	}
 	ret = cb_device_claim_memory(setup->dev, setup);
@@ -573,7 +579,7 @@ void cb_device_unmake(struct cb_setup *setup)
 	/* The caller's. */
 	dev->extents.list = NULL;
 	cb_device_free(dev);
-	module_put(THIS_MODULE);
+	cb_module_put();
 }
 
 /* The epoch has begun: the snapshot owns from here on what the caller brought. */

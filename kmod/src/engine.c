@@ -38,7 +38,7 @@ void cb_engine_wake(struct cb_device *dev)
 static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
 {
 	struct cb_entry *entry, *next;
-	bool good = run->status == BLK_STS_OK;
+	bool good = run->status == BLK_STS_OK || cb_mutant(ignore_load_errors);
 	unsigned long flags;
 
 	if (!good)
@@ -70,7 +70,7 @@ static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
 {
 	struct cb_entry *entry, *next;
 	unsigned long flags;
-	int ret = blk_status_to_errno(run->status);
+	int ret = cb_mutant(ignore_store_errors) ? 0 : blk_status_to_errno(run->status);
 
 	if (ret)
 		cb_device_spoil(dev, ret, "cannot write to the COW file");
@@ -117,11 +117,25 @@ static void cb_engine_uncount(struct cb_device *dev)
 		wake_up_all(&dev->slow_wait);
 }
 
+/* fail-held and drop-held: what a snapshot that has failed still held is not written. */
+static bool cb_mutant_ends_held(struct cb_device *dev, struct bio *bio)
+{
+	if ((!cb_mutant(fail_held) && !cb_mutant(drop_held)) ||
+	    (cb_phase_of(dev) != CB_PHASE_SPOILT && cb_phase_of(dev) != CB_PHASE_FAILED))
+		return false;
+	if (cb_mutant(fail_held))
+		bio->bi_status = BLK_STS_IOERR;
+	return true;
+}
+
 static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
 {
 	trace_cowbird_release(dev, cb_bio_disk_sector(bio), bio->bi_iter.bi_size >> SECTOR_SHIFT,
 			      cb_bio_opf(bio));
-	cb_hook_release(dev, bio);
+	if (cb_mutant_ends_held(dev, bio))
+		bio_endio(bio);
+	else
+		cb_hook_release(dev, bio);
 	cb_engine_uncount(dev);
 }
 
@@ -437,7 +451,7 @@ static void cb_engine_check(struct cb_device *dev)
 	if (!cb_device_tracks(dev))
 		return;
 	cb_engine_check_oldest(dev);
-	if (cb_bdev_sectors(dev->origin.bdev) != dev->geom.sectors)
+	if (cb_bdev_sectors(dev->origin.bdev) != dev->geom.sectors && !cb_mutant(ignore_size))
 		cb_device_fail(dev, -ESTALE, "the origin changed its size from %llu to %llu sectors",
 			       (unsigned long long)dev->geom.sectors,
 			       (unsigned long long)cb_bdev_sectors(dev->origin.bdev));

@@ -85,7 +85,8 @@ void cb_hook_release(struct cb_device *dev, struct bio *bio)
 
 static bool cb_is_data_write(const struct bio *bio)
 {
-	return op_is_write(bio_op(bio)) && bio->bi_iter.bi_size && !cb_mutant_passes(bio);
+	return op_is_write(bio_op(bio)) && bio->bi_iter.bi_size && !cb_mutant_passes(bio) &&
+	       !cb_bio_is_own(bio);
 }
 
 /* Runs in place of submit_bio_noacct. */

@@ -18,7 +18,7 @@
 #include "cowbird.h"
 #include "cowbird_trace.h"
 
-static void cb_mark_end_io(struct bio *bio)
+void cb_mark_end_io(struct bio *bio)
 {
 	struct cb_mark *mark = bio->bi_private;
 	struct cb_device *dev = mark->dev;

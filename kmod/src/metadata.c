@@ -70,7 +70,7 @@ void cb_meta_io_free(struct cb_meta_io *io)
 		cb_meta_io_put(io);
 }
 
-static void cb_meta_end_io(struct bio *bio)
+void cb_meta_end_io(struct bio *bio)
 {
 	struct cb_meta_io *io = bio->bi_private;
 	struct cb_device *dev = io->dev;

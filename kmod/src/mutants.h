@@ -58,6 +58,17 @@
 #define CB_MUTANT_switch_one_by_one 47
 #define CB_MUTANT_keep_memory 48
 #define CB_MUTANT_expand_on_origin 49
+#define CB_MUTANT_ignore_load_errors 50
+#define CB_MUTANT_ignore_store_errors 51
+#define CB_MUTANT_hide_read_errors 52
+#define CB_MUTANT_unload_any_time 53
+#define CB_MUTANT_fail_held 54
+#define CB_MUTANT_drop_held 55
+#define CB_MUTANT_allow_second 56
+#define CB_MUTANT_ignore_size 57
+#define CB_MUTANT_memory_at_any_cost 58
+#define CB_MUTANT_no_drain 59
+#define CB_MUTANT_own_writes_foreign 60
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0
@@ -93,7 +104,7 @@
 	 cb_mutant(release_before_mark) || cb_mutant(read_after_write) ||                          \
 	 cb_mutant(full_skips_cow) || cb_mutant(forget_gated) || cb_mutant(end_off_by_one) ||      \
 	 cb_mutant(note_first_block) || cb_mutant(note_whole_blocks) ||                            \
-	 cb_mutant(cow_base_forgotten) || cb_mutant(no_gate) ||             \
+	 cb_mutant(cow_base_forgotten) || cb_mutant(no_gate) || cb_mutant(no_drain) ||             \
 	 cb_mutant(audit_off))
 
 #endif

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use cowbird_model::{TraceResult, TraceStanding, Verdict};
+use cowbird_proto::message::Event;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
@@ -128,6 +129,10 @@ async fn attempt(
         Err(error) => return Err(error),
     };
     let observations = findings.record.observations.clone();
+    let events = match &evidence {
+        Evidence::Snapshot(evidence) if evidence.written => Some(journal(findings)?),
+        _ => None,
+    };
 
     clock.enter("verify");
     let origin = setting.layout().origin();
@@ -143,10 +148,22 @@ async fn attempt(
             judgement.trace = Some(result);
             judgement.text += &text;
         }
+        if let Some(events) = events {
+            judgement.check_written(&files, origin, &events)?;
+        }
         Ok(judgement)
     })
     .await?;
     Ok(weigh(judgement, findings))
+}
+
+/// The whole journal.
+fn journal(findings: &Findings) -> HarnessResult<Vec<Event>> {
+    if findings.record.dropped > 0 {
+        let detail = "the journal is longer than what is kept of it".to_owned();
+        return Err(HarnessError::Plan { detail });
+    }
+    Ok(findings.record.events.clone())
 }
 
 /// Before the module is loaded, a panic or hang of the kernel is nobody's but the host's: this

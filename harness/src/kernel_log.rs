@@ -78,13 +78,13 @@ pub struct Splat {
     pub excerpt: String,
 }
 
-/// The first record that no passing cell may have, if any. The module may warn with the text that is
-/// expected.
+/// The first record that no passing cell may have, if any. The module may warn with the texts that
+/// are expected.
 #[must_use]
-pub fn find_splat(records: &[KernelRecord], expected: Option<&str>) -> Option<Splat> {
+pub fn find_splat(records: &[KernelRecord], expected: &[&str]) -> Option<Splat> {
     let is_expected = |record: &KernelRecord| {
         record.text.starts_with(MODULE_PREFIX)
-            && expected.is_some_and(|expected| record.text.contains(expected))
+            && expected.iter().any(|text| record.text.contains(text))
     };
     let first = records
         .iter()
@@ -215,7 +215,7 @@ mod tests {
             record(4, "virtio_blk virtio1: some warning of another driver"),
             record(3, "Spectre V2 : WARNING: Unprivileged eBPF is enabled"),
         ];
-        assert_eq!(find_splat(&records, None), None);
+        assert_eq!(find_splat(&records, &[]), None);
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
                 record(4, text),
                 record(4, "Call Trace:"),
             ];
-            let splat = find_splat(&records, None).unwrap();
+            let splat = find_splat(&records, &[]).unwrap();
             assert_eq!(splat.headline, text);
             assert!(splat.excerpt.ends_with("Call Trace:"));
         }
@@ -271,8 +271,8 @@ mod tests {
         let found = |records: &[KernelRecord]| {
             let (before, since) = split_at_module(records);
             (
-                find_splat(before, None).is_some(),
-                find_splat(since, None).is_some(),
+                find_splat(before, &[]).is_some(),
+                find_splat(since, &[]).is_some(),
             )
         };
         assert_eq!(found(&[splat.clone(), load.clone()]), (true, false));
@@ -286,13 +286,13 @@ mod tests {
 
     #[test]
     fn a_warning_of_the_module_is_a_splat_and_its_notice_is_not() {
-        assert!(find_splat(&[record(4, "cowbird: COW file full")], None).is_some());
-        assert!(find_splat(&[record(3, "cowbird cowbird0: I/O error")], None).is_some());
-        assert!(find_splat(&[record(5, "cowbird: loaded")], None).is_none());
+        assert!(find_splat(&[record(4, "cowbird: COW file full")], &[]).is_some());
+        assert!(find_splat(&[record(3, "cowbird cowbird0: I/O error")], &[]).is_some());
+        assert!(find_splat(&[record(5, "cowbird: loaded")], &[]).is_none());
         let failed = [record(3, "cowbird: snapshot 0 has failed")];
-        assert!(find_splat(&failed, Some("has failed")).is_none());
-        assert!(find_splat(&failed, Some("COW file full")).is_some());
-        assert!(find_splat(&[record(3, "BUG: has failed")], Some("has failed")).is_some());
+        assert!(find_splat(&failed, &["has failed"]).is_none());
+        assert!(find_splat(&failed, &["COW file full"]).is_some());
+        assert!(find_splat(&[record(3, "BUG: has failed")], &["has failed"]).is_some());
     }
 
     /// Goal: leaks of the module are found, before and after it was unloaded, and the kernel's own are not its

@@ -30,6 +30,7 @@ mod tracing;
 mod turns;
 pub mod verify;
 pub mod vm;
+mod written;
 
 pub use accel::{Accel, AccelChoice, AccelRequest, ProbeKernel, probe_accel};
 pub use cases::{CaseInfo, CaseTier, cases};

@@ -9,17 +9,18 @@ use cowbird_model::{
     BlockIndex, BlockSet, ChangeMapInput, Class, DiscardModel, Marker, MarkerKey, Oracle, Report,
     SectorRange, TraceResult, WitnessLog, check_changes, find_marker, self_check,
 };
-use cowbird_proto::message::{GoldenFile, Observation, TurnsSpec};
+use cowbird_proto::message::{Event, GoldenFile, Observation, TurnsSpec};
 use memmap2::{MmapMut, MmapOptions};
 use sha2::{Digest, Sha256};
 
 use crate::change_map::ChangeMap;
 use crate::crypt;
-use crate::disk;
+use crate::disk::{self, Partition};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::power_cuts::PowerCuts;
 use crate::soak::{self, SoakEvidence};
 use crate::turns;
+use crate::written;
 
 /// What a discard does to a witnessed disk as [`crate::vm::command`] configures it: QEMU punches a
 /// hole into the raw file. Tried with discards of every alignment, and checked in every cell.
@@ -114,6 +115,9 @@ impl CellFiles {
     }
 }
 
+/// What the module may say in the kernel log although it is a warning.
+pub type ExpectedLog = &'static [&'static str];
+
 /// What a case leaves to be judged.
 #[derive(Debug, Clone)]
 pub enum Evidence {
@@ -134,8 +138,9 @@ pub enum Evidence {
     },
     /// Many images and change maps of several volumes.
     Soak(Box<SoakEvidence>),
-    /// The snapshot failed as it had to, and the module said so in the kernel log, with this text.
-    FailedSnapshot(&'static str),
+    /// The snapshot failed as it had to, and the module said so in the kernel log, with one of these
+    /// texts.
+    FailedSnapshot(ExpectedLog),
 }
 
 /// An image of a snapshot, and what it must be.
@@ -161,11 +166,13 @@ pub struct SnapshotEvidence {
     /// Whether a second disk must end with the same content at the origin's place.
     pub mirrored: bool,
     /// What the module may say in the kernel log although it is a warning.
-    pub expected_log: Option<&'static str>,
+    pub expected_log: ExpectedLog,
     /// Blocks of the origin that the tracer calls wrong, if it was asked.
     pub traced: Option<BTreeSet<u64>>,
     /// Whether a recorded workload was replayed to its end, so that it is known what the origin ends with.
     pub replayed: bool,
+    /// Whether raw writers wrote to the origin and were stopped, so that the journal says what it ends with.
+    pub written: bool,
 }
 
 /// Images of two volumes, whose snapshots were all taken at common instants.
@@ -193,7 +200,8 @@ impl SnapshotEvidence {
             maps: Vec::new(),
             encrypted: false,
             mirrored: false,
-            expected_log: None,
+            expected_log: &[],
+            written: false,
             traced: None,
             replayed: false,
         }
@@ -214,7 +222,7 @@ pub struct Judgement {
     /// Figures that are no fault.
     pub notes: Vec<String>,
     /// What the module may say in the kernel log although it is a warning.
-    pub expected_log: Option<&'static str>,
+    pub expected_log: ExpectedLog,
     /// What became of the trace, if the cell was traced.
     pub trace: Option<TraceResult>,
     /// The report for people.
@@ -245,7 +253,7 @@ pub fn judge(
             return Ok(judgement);
         }
         Evidence::FailedSnapshot(text) => {
-            judgement.expected_log = Some(text);
+            judgement.expected_log = text;
             None
         }
     };
@@ -379,6 +387,27 @@ impl Judgement {
                 classes.join(", ")
             ));
         }
+    }
+
+    /// The origin must end with what the raw writers' journal says.
+    pub(crate) fn check_written(
+        &mut self,
+        files: &CellFiles,
+        origin: Partition,
+        events: &[Event],
+    ) -> HarnessResult<()> {
+        let (before, after) = (map(&files.base())?, map(&files.origin())?);
+        let start = usize::try_from(origin.offset_bytes()).unwrap_or(usize::MAX);
+        let length = usize::try_from(origin.length_bytes()).unwrap_or(usize::MAX);
+        let of = |disk: &'_ MmapMut| disk.get(start..start + length).map(<[u8]>::to_vec);
+        let fault = match (of(&before), of(&after)) {
+            (Some(before), Some(after)) => written::fault(events, &before, &after),
+            _ => Some("the origin lies behind the end of its disk".to_owned()),
+        };
+        if let Some(fault) = fault {
+            self.fault(fault);
+        }
+        Ok(())
     }
 
     /// The harness looks at the right disk; that a header is not there is the module's doing.

@@ -90,7 +90,8 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         maps: Vec::new(),
         encrypted: false,
         mirrored: false,
-        expected_log: None,
+        expected_log: &[],
+        written: false,
     };
     (files, evidence)
 }

@@ -10,6 +10,7 @@ use rustix::system::{RebootCommand, reboot, uname};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Context, GuestResult, failure};
+use crate::hog::Hog;
 use crate::hold::Holder;
 use crate::port::Port;
 use crate::workload::Workloads;
@@ -33,6 +34,7 @@ pub struct Agent {
     in_flight: AtomicUsize,
     workloads: Workloads,
     holder: Holder,
+    hog: Hog,
 }
 
 /// Serves requests until the guest ends. Returning would be taken for a lost agent, rightly.
@@ -50,6 +52,7 @@ pub fn run() {
         in_flight: AtomicUsize::new(0),
         workloads,
         holder: Holder::default(),
+        hog: Hog::default(),
     });
     std::thread::spawn(move || {
         loop {
@@ -106,6 +109,26 @@ impl Agent {
                 timeout_ms,
             } => ops::run_program(&program, &args, Duration::from_millis(timeout_ms))
                 .map(Reply::Exited),
+            Request::RunAndKill {
+                program,
+                args,
+                after_ms,
+                timeout_ms,
+            } => {
+                let (after, limit) = (
+                    Duration::from_millis(after_ms),
+                    Duration::from_millis(timeout_ms),
+                );
+                ops::run_and_kill(&program, &args, after, limit).map(Reply::Exited)
+            }
+            Request::ShiftClock { seconds } => ops::shift_clock(seconds).map(done),
+            Request::TakeMemory { leave_mib } => self.hog.take(leave_mib).map(done),
+            Request::GiveMemory => {
+                self.hog.give();
+                Ok(Reply::Done)
+            }
+            Request::Remount { target, read_only } => ops::remount(&target, read_only).map(done),
+            Request::GrowExt4 { path, blocks } => ops::grow_ext4(&path, blocks).map(done),
             Request::Mount { spec } => ops::mount(&spec).map(done),
             Request::Umount { target } => ops::unmount(&target).map(done),
             Request::Freeze { path } => ops::freeze(&path).map(done),
@@ -113,9 +136,15 @@ impl Agent {
             Request::Stack { devices, kind } => stack::stack(&devices, kind),
             Request::Detach { target } => ops::detach(&target).map(done),
             Request::ReplaceByCopy { path, kept } => ops::replace_by_copy(&path, &kept).map(done),
+            Request::RemoveFile { path } => ops::remove_file(&path).map(done),
             Request::Hold { file, by } => self.holder.hold(file, by).map(done),
             Request::WriteHeld { bytes } => self.holder.write(bytes).map(done),
             Request::LetGo => self.holder.let_go().map(done),
+            Request::Rule {
+                device,
+                sectors,
+                pieces,
+            } => stack::rule(&device, sectors, &pieces).map(done),
             Request::Unstack { kind } => stack::unstack(kind).map(done),
             Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
             Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),

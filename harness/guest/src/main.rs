@@ -8,6 +8,7 @@
 mod agent;
 mod async_io;
 mod error;
+mod hog;
 mod hold;
 mod init;
 mod kernel_log;

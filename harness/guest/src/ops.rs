@@ -14,6 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
+use rustix::time::{ClockId, clock_gettime, clock_settime};
 
 use crate::error::{Context, GuestResult, failure};
 use crate::sys::{self, DirectBuffer};
@@ -45,6 +46,26 @@ pub fn remove_module(name: &str) -> GuestResult<()> {
 
 /// Runs a program to its end.
 pub fn run_program(program: &str, args: &[String], limit: Duration) -> GuestResult<Exited> {
+    run(program, args, None, limit)
+}
+
+/// Runs a program, and kills it after a while.
+pub fn run_and_kill(
+    program: &str,
+    args: &[String],
+    after: Duration,
+    limit: Duration,
+) -> GuestResult<Exited> {
+    run(program, args, Some(after), limit)
+}
+
+fn run(
+    program: &str,
+    args: &[String],
+    kill_after: Option<Duration>,
+    limit: Duration,
+) -> GuestResult<Exited> {
+    let mut kill_at = kill_after.map(|after| Instant::now() + after);
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
@@ -64,6 +85,10 @@ pub fn run_program(program: &str, args: &[String], limit: Duration) -> GuestResu
         }
         if Instant::now() > deadline {
             return Err(overdue(&mut child, program, limit));
+        }
+        if kill_at.is_some_and(|at| Instant::now() >= at) {
+            child.kill().context(format_args!("kill {program}"))?;
+            kill_at = None;
         }
         std::thread::sleep(CHILD_POLL);
     };
@@ -151,6 +176,26 @@ fn mount_in_steps(spec: &MountSpec) -> rustix::io::Result<()> {
     move_mount(&mounted, "", rustix::fs::CWD, spec.target.as_str(), flags)
 }
 
+/// Makes a mounted filesystem read-only, or writable again.
+pub fn remount(target: &str, read_only: bool) -> GuestResult<()> {
+    let mut flags = MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, read_only);
+    rustix::mount::mount_remount(target, flags, c"").context(format_args!("remount {target}"))
+}
+
+/// Makes a mounted ext4 larger.
+pub fn grow_ext4(path: &str, blocks: u64) -> GuestResult<()> {
+    let file = File::open(path).context(format_args!("open {path}"))?;
+    sys::resize_ext4(&file, blocks).context(format_args!("resize the filesystem of {path}"))
+}
+
+/// Moves the wall clock.
+pub fn shift_clock(seconds: i64) -> GuestResult<()> {
+    let mut now = clock_gettime(ClockId::Realtime);
+    now.tv_sec = now.tv_sec.saturating_add(seconds);
+    clock_settime(ClockId::Realtime, now).context(format_args!("set the clock by {seconds} s"))
+}
+
 /// Freezes the filesystem that is mounted there.
 pub fn freeze(path: &str) -> GuestResult<()> {
     let file = File::open(path).context(format_args!("open {path}"))?;
@@ -179,6 +224,11 @@ pub fn replace_by_copy(path: &str, kept: &str) -> GuestResult<()> {
     fs::copy(kept, path).context(format_args!("copy {kept} to {path}"))?;
     rustix::fs::sync();
     Ok(())
+}
+
+/// Removes a file.
+pub fn remove_file(path: &str) -> GuestResult<()> {
+    fs::remove_file(path).context(format_args!("remove {path}"))
 }
 
 /// Physical extents of a file.

@@ -31,6 +31,7 @@ const BLKSSZGET: u32 = opcode::none(0x12, 104);
 const FIFREEZE: u32 = opcode::read_write::<i32>(b'X', 119);
 const FITHAW: u32 = opcode::read_write::<i32>(b'X', 120);
 const FITRIM: u32 = opcode::read_write::<[u64; 3]>(b'X', 121);
+const EXT4_IOC_RESIZE_FS: u32 = opcode::write::<u64>(b'f', 16);
 const BLKGETSIZE64: u32 = opcode::read::<u64>(0x12, 114);
 const FS_IOC_FIEMAP: u32 = opcode::read_write::<FiemapHeader>(b'f', 11);
 
@@ -158,6 +159,22 @@ pub fn trim(file: impl AsFd) -> Result<(), rustix::io::Errno> {
     let mut range = [0, u64::MAX, 0];
     // SAFETY: FITRIM reads and writes one struct fstrim_range, which is three u64.
     unsafe { ioctl(file, Updater::<FITRIM, [u64; 3]>::new(&mut range)) }
+}
+
+/// Makes the ext4 that a file lies on as many of its blocks large.
+pub fn resize_ext4(file: impl AsFd, blocks: u64) -> Result<(), rustix::io::Errno> {
+    // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, the number of blocks.
+    unsafe { ioctl(file, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }
+}
+
+/// Lets the calling thread run before all that have no real-time priority.
+pub fn be_urgent() -> std::io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the call reads one sched_param, which lives across it; 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// A mapping of a file.

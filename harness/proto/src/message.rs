@@ -86,6 +86,35 @@ pub enum StackKind {
     Thin,
     /// RAID 1 of two devices, without metadata on them.
     Mirror,
+    /// Device-mapper, with pieces that fail or take their time, as [`Request::Rule`] tells them.
+    Ruled,
+}
+
+/// What a piece of [`StackKind::Ruled`] does; what no piece covers goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// Reads fail, writes go through.
+    FailReads,
+    /// Writes fail, reads and flushes go through.
+    FailWrites,
+    /// Both take so much longer, ms.
+    Delay {
+        /// Reads.
+        reads_ms: u32,
+        /// Writes.
+        writes_ms: u32,
+    },
+}
+
+/// A piece of [`StackKind::Ruled`]; pieces are in order and do not overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuledPiece {
+    /// First sector.
+    pub start: u64,
+    /// Length, sectors; what is behind the end of the device does not count.
+    pub sectors: u64,
+    /// What it does.
+    pub rule: Rule,
 }
 
 /// The key of [`StackKind::Crypt`]: both halves of an AES-128 in XTS mode.
@@ -152,6 +181,44 @@ pub enum Request {
         /// After this time it is killed, which is an error, ms.
         timeout_ms: u64,
     },
+    /// Starts a program, and kills it after a while; answers [`Reply::Exited`], also when it ended
+    /// before.
+    RunAndKill {
+        /// Path of the program.
+        program: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// The while, ms.
+        after_ms: u64,
+        /// When it has not died then it is an error, ms.
+        timeout_ms: u64,
+    },
+    /// Moves the wall clock.
+    ShiftClock {
+        /// By so much, s.
+        seconds: i64,
+    },
+    /// Takes memory until so little is available, and keeps it.
+    TakeMemory {
+        /// What is left, MiB.
+        leave_mib: u64,
+    },
+    /// Gives it back.
+    GiveMemory,
+    /// Makes a mounted filesystem read-only, or writable again.
+    Remount {
+        /// Mount point.
+        target: String,
+        /// Whether it is to be read-only.
+        read_only: bool,
+    },
+    /// Makes a mounted ext4 larger.
+    GrowExt4 {
+        /// Mount point.
+        path: String,
+        /// New size, blocks of 4096 bytes.
+        blocks: u64,
+    },
     /// Mounts a filesystem.
     Mount {
         /// Which, where and how.
@@ -174,6 +241,11 @@ pub enum Request {
         path: String,
         /// Its new name.
         kept: String,
+    },
+    /// Removes a file.
+    RemoveFile {
+        /// The file.
+        path: String,
     },
     /// Keeps a filesystem from its end, until [`Request::LetGo`].
     Hold {
@@ -205,6 +277,15 @@ pub enum Request {
         devices: Vec<String>,
         /// What is put on them.
         kind: StackKind,
+    },
+    /// Gives the device of [`StackKind::Ruled`] other rules, while it is used.
+    Rule {
+        /// The device below, as [`Request::Stack`] was told.
+        device: String,
+        /// Size that it shows from now on, sectors; `None` for all of the device below.
+        sectors: Option<u64>,
+        /// The rules; none is a device without faults.
+        pieces: Vec<RuledPiece>,
     },
     /// Takes off what [`Request::Stack`] has put on.
     Unstack {
@@ -576,6 +657,19 @@ pub enum WorkloadSpec {
     Turns(TurnsSpec),
     /// What was done to another device once.
     Recorded(RecordedSpec),
+    /// No I/O, but what moves other threads in time.
+    Noise(NoiseSpec),
+}
+
+/// Parameters of the noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoiseSpec {
+    /// Seed.
+    pub seed: u64,
+    /// Whether CPUs go and come back.
+    pub hotplug: bool,
+    /// Threads of high priority that take a CPU for a moment, now and then.
+    pub spinners: u32,
 }
 
 /// Parameters of the recorded workload.

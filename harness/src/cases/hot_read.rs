@@ -21,13 +21,15 @@ const COW_MIB: u32 = 72;
 /// The filesystem of the COW file, with its journal and inode tables.
 const COW_HOME_MIB: u32 = 112;
 
-const SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: "/mnt/cow/snapshot.cow",
-    cow_mib: COW_MIB,
-    cache_mib: 8,
-    minor: MINOR,
-};
+const fn spec(origin: &'static str) -> SnapshotSpec {
+    SnapshotSpec {
+        origin,
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: COW_MIB,
+        cache_mib: 8,
+        minor: MINOR,
+    }
+}
 
 /// Where the trace is in the guest.
 const TRACE: &str = "/tmp/hot-read.cbt";
@@ -47,7 +49,7 @@ pub(super) fn layout() -> Layout {
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     set_up(guest).await?;
-    let evidence = attacked(guest, setting).await?;
+    let evidence = attacked(guest, setting, ORIGIN).await?;
     tear_down(guest).await?;
     Ok(Evidence::Snapshot(evidence))
 }
@@ -61,7 +63,7 @@ pub(super) async fn act_traced(
     set_up(guest).await?;
     let record = ["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
     guest.run(TRACER_TRIAL, &record).await?;
-    let evidence = attacked(guest, setting).await?;
+    let evidence = attacked(guest, setting, ORIGIN).await?;
 
     guest.phase("trace");
     guest
@@ -117,13 +119,18 @@ async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.remove_module().await
 }
 
-async fn attacked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<SnapshotEvidence> {
+/// The sweep over a snapshot of `origin`, which shows the first partition.
+pub(super) async fn attacked(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    origin: &'static str,
+) -> CaseResult<SnapshotEvidence> {
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(SPEC).await?;
+    let marker = guest.setup_snapshot(spec(origin)).await?;
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
 
     guest.phase("copy");
-    let hot = guest.start_workload(attack(setting.seed)).await?;
+    let hot = guest.start_workload(attack(origin, setting.seed)).await?;
     guest
         .wait_until(&hot, "everything read", FINISH_LIMIT, |state| {
             state.finished
@@ -141,9 +148,9 @@ async fn attacked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<S
     })
 }
 
-fn attack(seed: u64) -> WorkloadSpec {
+fn attack(origin: &str, seed: u64) -> WorkloadSpec {
     WorkloadSpec::Hot(HotSpec {
-        origin: ORIGIN.into(),
+        origin: origin.into(),
         snapshot: SNAPSHOT.into(),
         image: IMAGE.into(),
         seed,

@@ -33,6 +33,8 @@ pub(crate) struct Layout {
     pub(super) origin: Partition,
     /// What it holds; else it is filled with sectors that say where they are.
     pub(super) filesystem: Option<Filesystem>,
+    /// How large that is, MiB; else as its partition.
+    pub(super) filesystem_mib: Option<u32>,
     /// The second partition, an ext4 for the COW file.
     pub(super) cow_home: Option<Partition>,
     /// The third partition, all zeros, for the metadata of a thin pool.
@@ -88,6 +90,7 @@ impl Layout {
                 sectors: mib * MIB_SECTORS,
             },
             filesystem: None,
+            filesystem_mib: None,
             cow_home: None,
             metadata: None,
             third: None,
@@ -215,7 +218,12 @@ impl Layout {
             seed,
         )?;
         if let Some(kind) = self.filesystem {
-            disk::make_filesystem(kind, &path, self.origin, seed)?;
+            let sectors = self.filesystem_mib.map(|mib| mib * MIB_SECTORS);
+            let part = Partition {
+                sectors: sectors.unwrap_or(self.origin.sectors),
+                ..self.origin
+            };
+            disk::make_filesystem(kind, &path, part, seed)?;
         }
         for partition in self.cow_home.into_iter().chain(self.third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;

@@ -1,7 +1,9 @@
 //! The cases: what is done in the guest, told as a story, and what must then be true.
 
+mod amplified;
 mod boots;
 mod expand;
+mod faults;
 mod freezing;
 mod fs_churn;
 mod hot_read;
@@ -160,7 +162,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 43] = [
+static CASES: [CaseInfo; 55] = [
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
@@ -184,6 +186,22 @@ static CASES: [CaseInfo; 43] = [
         &GUEST_MODULES,
         hot_read::layout,
         |driver, setting| Box::pin(hot_read::act(driver, setting)),
+    ),
+    case(
+        "hot-read-amplified",
+        "hot-read on an origin that delays reads and writes, with CPUs that go and come",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        hot_read::layout,
+        |driver, setting| Box::pin(amplified::hot_reads(driver, setting)),
+    ),
+    case(
+        "raw-writers-amplified",
+        "raw-writers on an origin that delays reads and writes, with CPUs that go and come",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(amplified::raw_writes(driver, setting)),
     ),
     case(
         "incremental",
@@ -336,6 +354,86 @@ static CASES: [CaseInfo; 43] = [
         &GUEST_MODULES,
         persistence::layout,
         |driver, setting| Box::pin(persistence::cow_full(driver, setting)),
+    ),
+    case(
+        "origin-read-errors",
+        "an origin that cannot be read while its snapshot is copied, then while it is overwritten",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::layout,
+        |driver, setting| Box::pin(faults::io_errors::origin_read(driver, setting)),
+    ),
+    case(
+        "cow-write-errors",
+        "a COW file that cannot be written under a snapshot, then while changes are tracked",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::io_errors::layout_filesystem,
+        |driver, setting| Box::pin(faults::io_errors::cow_write(driver, setting)),
+    ),
+    case(
+        "image-errors",
+        "an image that cannot be written, and filesystems without room for image and COW file",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::io_errors::layout_image,
+        |driver, setting| Box::pin(faults::io_errors::image_write(driver, setting)),
+    ),
+    case(
+        "tools-killed",
+        "tools that are killed while they take a snapshot, copy it and bring an image up to date",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::layout,
+        |driver, setting| Box::pin(faults::meddling::killed(driver, setting)),
+    ),
+    case(
+        "meddling",
+        "unloading, second snapshots of the same disk, and a clock that jumps",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::layout,
+        |driver, setting| Box::pin(faults::meddling::meddled(driver, setting)),
+    ),
+    case(
+        "little-memory",
+        "a machine whose memory others have taken",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::layout,
+        |driver, setting| Box::pin(faults::meddling::memory(driver, setting)),
+    ),
+    case(
+        "read-only",
+        "a filesystem that is made read-only and writable again",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::changing::layout_filesystem,
+        |driver, setting| Box::pin(faults::changing::read_only(driver, setting)),
+    ),
+    case(
+        "filesystem-grows",
+        "a filesystem that becomes larger under its snapshot, and while changes are tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::changing::layout_filesystem,
+        |driver, setting| Box::pin(faults::changing::filesystem_grows(driver, setting)),
+    ),
+    case(
+        "origin-grows",
+        "a device that becomes larger under its snapshot",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::layout,
+        |driver, setting| Box::pin(faults::changing::origin_grows(driver, setting)),
+    ),
+    case(
+        "disk-removed",
+        "a disk that is pulled under writers, and comes back",
+        CaseTier::Daily,
+        &modules(["virtio_scsi", "sd_mod"]),
+        faults::changing::layout_scsi,
+        |driver, setting| Box::pin(faults::changing::removed(driver, setting)),
     ),
     case(
         "power-off",

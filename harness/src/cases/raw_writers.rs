@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use cowbird_model::BlockSet;
+use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use crate::verify::{Evidence, SnapshotEvidence};
 use crate::vm::command::Bus;
 
@@ -91,29 +91,48 @@ pub(super) async fn write_across_the_instant(
     spec: SnapshotSpec,
     cow_home_at: Option<u64>,
 ) -> CaseResult<Evidence> {
-    let writers = guest.start_workload(writers(device, setting)).await?;
-    guest
-        .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
-            state.bytes_written >= WARM_UP_BYTES
-        })
-        .await?;
-
+    let writers = warm_up(guest, setting, device).await?;
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec).await?;
     let zeroed = match cow_home_at {
         Some(offset) => guest.own_blocks_at(spec, offset).await?,
         None => BlockSet::new(),
     };
+    let evidence = overwrite_and_copy(guest, setting, &writers, marker).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence { zeroed, ..evidence }))
+}
 
+/// Starts the writers, and lets them write older versions.
+pub(super) async fn warm_up(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    device: &str,
+) -> CaseResult<Workload> {
+    let writers = guest.start_workload(writers(device, setting)).await?;
+    guest
+        .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
+            state.bytes_written >= WARM_UP_BYTES
+        })
+        .await?;
+    Ok(writers)
+}
+
+/// Copies the snapshot while it is overwritten and chased, and ends writers and snapshot.
+pub(super) async fn overwrite_and_copy(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    writers: &Workload,
+    marker: MarkerKey,
+) -> CaseResult<SnapshotEvidence> {
     guest.phase("overwrite");
     let chase = Chase {
         snapshot: SNAPSHOT.into(),
         shift_bytes: setting.layout.writers_shift_bytes(),
     };
-    guest.epoch_passed(&writers, Some(chase)).await?;
-    let before = guest.workload(&writers).await?;
+    guest.epoch_passed(writers, Some(chase)).await?;
+    let before = guest.workload(writers).await?;
     let overwritten = guest
-        .wait_until(&writers, "overwritten enough", OVERWRITE_LIMIT, |state| {
+        .wait_until(writers, "overwritten enough", OVERWRITE_LIMIT, |state| {
             state.bytes_written >= before.bytes_written + OVERWRITTEN_BYTES
         })
         .await?;
@@ -122,7 +141,7 @@ pub(super) async fn write_across_the_instant(
     let origin = setting.layout.snapshot_origin();
     guest.expect_size(SNAPSHOT, origin).await?;
     guest.copy_device(SNAPSHOT, setting.image()).await?;
-    let end = guest.stop_workload(&writers).await?;
+    let end = guest.stop_workload(writers).await?;
     let state = guest.active_snapshot(MINOR).await?;
     if end.bytes_written <= overwritten.bytes_written || state.preserved_blocks == 0 {
         return Err(vacuous("nothing was overwritten during the copy"));
@@ -130,13 +149,12 @@ pub(super) async fn write_across_the_instant(
 
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
+    Ok(SnapshotEvidence {
         differing_reads: end.differing_reads,
         encrypted: setting.layout.encrypted,
         mirrored: setting.layout.mirrored,
         ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    })
 }
 
 fn writers(device: &str, setting: &Setting) -> WorkloadSpec {

@@ -5,9 +5,9 @@
 use cowbird_proto::message::StackKind;
 
 use super::layout::MIB_SECTORS;
-use super::throttled::{DELAYED, FAILED};
+use super::throttled::DELAYED;
 use super::{Layout, ORIGIN, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver};
+use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use crate::verify::Evidence;
 
 /// Sectors of a thin volume: a whole number of the pool's blocks.
@@ -61,6 +61,7 @@ pub(super) async fn act(
         StackKind::Linear | StackKind::TwoPieces | StackKind::Crypt => (&[ORIGIN], "/dev/dm-0"),
         StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),
         StackKind::Mirror => (&[ORIGIN, OTHER_HALF], "/dev/md0"),
+        StackKind::Ruled => (&[ORIGIN], RULED),
     };
     let path = guest.stack(below, kind).await?;
     if path != expected {
@@ -95,5 +96,5 @@ async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> Case
         return Err(CaseError::Failed(reason));
     };
     guest.note(format!("failed as it must: {}", device.error_text));
-    Ok(Evidence::FailedSnapshot(FAILED))
+    Ok(Evidence::FailedSnapshot(&[FAILED]))
 }

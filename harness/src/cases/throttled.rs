@@ -6,7 +6,7 @@ use std::time::Duration;
 use cowbird_proto::message::{Request, ThrottledSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver};
+use crate::driver::{CaseError, CaseResult, Driver, FAILED};
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// Blocks that are written. They are submitted at once.
@@ -20,9 +20,6 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// Why it must have failed, if it has.
 pub(super) const DELAYED: &str = "delayed since before the snapshot";
-
-/// What the module says when a snapshot has failed.
-pub(super) const FAILED: &str = "has failed and cannot be used";
 
 pub(super) fn layout() -> Layout {
     raw_writers::layout()
@@ -81,7 +78,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         (Some(device), _) if device.error_text.contains(DELAYED) => {
             guest.note(format!("failed as it must: {}", device.error_text));
             expect_no_image(guest, setting).await?;
-            Evidence::FailedSnapshot(FAILED)
+            Evidence::FailedSnapshot(&[FAILED])
         }
         (device, _) => {
             let reason = format!("the snapshot is neither right nor failed: {device:?}");

@@ -1,5 +1,6 @@
 //! What a case can do to its guest, in the words of a case.
 
+mod faults;
 mod snapshots;
 mod tracing;
 
@@ -11,6 +12,7 @@ use cowbird_proto::message::{
 };
 use thiserror::Error;
 
+pub(crate) use self::faults::{FAILED, RULED};
 pub use self::snapshots::{DeviceInfo, ModuleInfo, SeriesRecord, SnapshotSpec};
 pub(crate) use self::tracing::Tracing;
 

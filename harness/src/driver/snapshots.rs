@@ -76,6 +76,13 @@ pub struct SnapshotSpec {
     pub minor: u32,
 }
 
+/// What the control tool says of an image, beside it.
+#[derive(Deserialize)]
+struct ImageLabel {
+    epoch: u64,
+    complete: bool,
+}
+
 /// What the control tool remembers of a series and its image for after a boot: names and content.
 #[derive(Debug, Clone)]
 pub struct SeriesRecord {
@@ -205,10 +212,41 @@ impl Driver<'_, '_> {
         snapshot: &str,
         image: &str,
     ) -> CaseResult<()> {
+        let map = self.change_map_file(minor).await?;
+        self.control(&format!("update-image {snapshot} {map} {image}"))
+            .await
+    }
+
+    /// Puts the changes of the last epoch into a file; gives its path.
+    pub async fn change_map_file(&mut self, minor: u32) -> CaseResult<String> {
         let map = format!("/changes-{minor}");
         self.control(&format!("changes {minor} --output {map}"))
             .await?;
-        self.control(&format!("update-image {snapshot} {map} {image}"))
+        Ok(map)
+    }
+
+    /// Whether the control tool knows of an image that it shows this epoch, all of it.
+    pub async fn shows_epoch(&mut self, image: &str, epoch: Epoch) -> CaseResult<bool> {
+        let path = format!("{image}.cowbird");
+        let reply = self.prepare(Request::ReadText { path }).await?;
+        let Reply::Text(text) = reply else {
+            return Err(unexpected(&reply));
+        };
+        let label: ImageLabel = serde_json::from_str(&text)
+            .map_err(|error| CaseError::Failed(format!("{image}.cowbird: {error}: {text}")))?;
+        Ok(label.complete && label.epoch == epoch.0)
+    }
+
+    /// As [`Self::update_image`], which the control tool must refuse, or not get done.
+    pub async fn expect_update_refusal(
+        &mut self,
+        minor: u32,
+        snapshot: &str,
+        image: &str,
+        named: &str,
+    ) -> CaseResult<()> {
+        let map = self.change_map_file(minor).await?;
+        self.expect_control_refusal(&format!("update-image {snapshot} {map} {image}"), named)
             .await
     }
 
@@ -257,7 +295,11 @@ impl Driver<'_, '_> {
             .await
     }
 
-    async fn expect_control_refusal(&mut self, arguments: &str, named: &str) -> CaseResult<()> {
+    pub(super) async fn expect_control_refusal(
+        &mut self,
+        arguments: &str,
+        named: &str,
+    ) -> CaseResult<()> {
         match self.control_or_refusal(arguments).await? {
             Err(reason) => self.judge_refusal(&reason, named),
             Ok(()) => Err(CaseError::Failed(format!(
@@ -347,7 +389,7 @@ impl Driver<'_, '_> {
         }
     }
 
-    async fn control(&mut self, arguments: &str) -> CaseResult<()> {
+    pub(super) async fn control(&mut self, arguments: &str) -> CaseResult<()> {
         let refusal = |said| CaseError::Failed(format!("cowbirdctl {arguments}: {said}"));
         self.control_or_refusal(arguments).await?.map_err(refusal)
     }
@@ -430,7 +472,8 @@ impl Driver<'_, '_> {
         Ok(blocks)
     }
 
-    async fn extents(&mut self, path: &str) -> CaseResult<Vec<Extent>> {
+    /// Where a file is on the device of its filesystem.
+    pub async fn extents(&mut self, path: &str) -> CaseResult<Vec<Extent>> {
         let mut all: Vec<Extent> = Vec::new();
         for _ in 0..MAX_PAGES {
             let from_byte = all

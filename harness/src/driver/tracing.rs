@@ -184,6 +184,6 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
         WorkloadSpec::Throttled(spec) => vec![spec.device.clone()],
         WorkloadSpec::Turns(spec) => spec.devices.to_vec(),
         WorkloadSpec::Recorded(spec) => vec![spec.device.clone()],
-        WorkloadSpec::Kinds(_) | WorkloadSpec::FsChurn(_) => Vec::new(),
+        WorkloadSpec::Kinds(_) | WorkloadSpec::FsChurn(_) | WorkloadSpec::Noise(_) => Vec::new(),
     }
 }

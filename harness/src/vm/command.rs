@@ -159,6 +159,18 @@ pub const CONSOLE: &str = "console";
 /// Socket of the agent's port in the socket folder.
 pub const AGENT_SOCKET: &str = "agent";
 
+/// What the guest's disks are called in the monitor.
+#[must_use]
+pub fn device_id(index: usize) -> String {
+    format!("disk{index}")
+}
+
+/// The node that a disk with a witness is attached to.
+#[must_use]
+pub fn top_node(index: usize) -> String {
+    format!("top{index}")
+}
+
 #[derive(Default)]
 struct Arguments(Vec<OsString>);
 
@@ -195,7 +207,7 @@ impl Arguments {
         let (data, log, top) = (
             format!("data{index}"),
             format!("log{index}"),
-            format!("top{index}"),
+            top_node(index),
         );
         self.path("-blockdev", &file(&data), &disk.image);
         let drive = match &disk.witness {
@@ -225,8 +237,9 @@ impl Arguments {
         self.flags(&[
             "-device",
             &format!(
-                "{device},id=disk{index},drive={drive},logical_block_size={bytes},\
-                 physical_block_size={bytes}"
+                "{device},id={},drive={drive},logical_block_size={bytes},\
+                 physical_block_size={bytes}",
+                device_id(index)
             ),
         ]);
     }

@@ -15,11 +15,15 @@ const CONTROL: &str = "/dev/mapper/control";
 const DEV_CREATE: u32 = opcode::read_write::<Header>(0xfd, 3);
 const DEV_REMOVE: u32 = opcode::read_write::<Header>(0xfd, 4);
 const DEV_SUSPEND: u32 = opcode::read_write::<Header>(0xfd, 6);
+const DEV_STATUS: u32 = opcode::read_write::<Header>(0xfd, 7);
 const TABLE_LOAD: u32 = opcode::read_write::<Header>(0xfd, 9);
 const TARGET_MESSAGE: u32 = opcode::read_write::<Header>(0xfd, 14);
 
 /// Room for targets, or for a message.
-const DATA_BYTES: usize = 1024;
+const DATA_BYTES: usize = 4096;
+
+/// `DM_SKIP_LOCKFS_FLAG`: a change of the table does not freeze the filesystem on the device.
+const SKIP_LOCKFS: u32 = 1 << 10;
 
 /// `struct dm_target_spec` without the parameters that follow it.
 const TARGET_BYTES: usize = 40;
@@ -51,23 +55,33 @@ struct Header {
 }
 
 /// One line of a table.
-struct Target {
-    start: u64,
-    sectors: u64,
-    kind: &'static str,
-    parameters: String,
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    pub start: u64,
+    pub sectors: u64,
+    pub kind: &'static str,
+    pub parameters: String,
 }
 
 /// `major:minor` of a device.
-fn number(device: &str) -> GuestResult<String> {
+pub fn number(device: &str) -> GuestResult<String> {
     let number = metadata(device)
         .context(format_args!("stat {device}"))?
         .rdev();
-    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    Ok(format!("{major}:{minor}"))
+    Ok(written(number))
 }
 
-fn sectors_of(device: &str) -> GuestResult<u64> {
+/// `major:minor` of a device of ours, by its name.
+pub fn number_of(name: &str) -> GuestResult<String> {
+    send(DEV_STATUS, &mut request(name)).map(written)
+}
+
+fn written(number: u64) -> String {
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    format!("{major}:{minor}")
+}
+
+pub fn sectors_of(device: &str) -> GuestResult<u64> {
     Ok(ops::size_of(device)? / 512)
 }
 
@@ -141,8 +155,15 @@ pub fn remove(name: &str) -> GuestResult<()> {
     send(DEV_REMOVE, &mut request(name)).map(|_| ())
 }
 
-fn create(name: &str, targets: &[Target]) -> GuestResult<String> {
+/// Makes a device; gives its path.
+pub fn create(name: &str, targets: &[Target]) -> GuestResult<String> {
     let device = send(DEV_CREATE, &mut request(name))?;
+    load(name, targets)?;
+    Ok(format!("/dev/dm-{}", rustix::fs::minor(device)))
+}
+
+/// Gives a device another table, while it is used.
+pub fn load(name: &str, targets: &[Target]) -> GuestResult<()> {
     let mut load = request(name);
     load.header.target_count = targets.len() as u32;
     let mut at = 0;
@@ -151,8 +172,9 @@ fn create(name: &str, targets: &[Target]) -> GuestResult<String> {
     }
     send(TABLE_LOAD, &mut load)?;
     // Without the suspend flag this resumes, which makes the table live.
-    send(DEV_SUSPEND, &mut request(name))?;
-    Ok(format!("/dev/dm-{}", rustix::fs::minor(device)))
+    let mut resume = request(name);
+    resume.header.flags = SKIP_LOCKFS;
+    send(DEV_SUSPEND, &mut resume).map(|_| ())
 }
 
 /// Writes a target and its parameters; gives their length, which is where the next one begins.
@@ -211,6 +233,8 @@ fn send(number: u32, request: &mut Request) -> GuestResult<u64> {
         DEV_REMOVE => unsafe { ioctl(&control, Updater::<DEV_REMOVE, _>::new(request)) },
         // SAFETY: as above.
         DEV_SUSPEND => unsafe { ioctl(&control, Updater::<DEV_SUSPEND, _>::new(request)) },
+        // SAFETY: as above.
+        DEV_STATUS => unsafe { ioctl(&control, Updater::<DEV_STATUS, _>::new(request)) },
         // SAFETY: as above.
         TABLE_LOAD => unsafe { ioctl(&control, Updater::<TABLE_LOAD, _>::new(request)) },
         // SAFETY: as above.

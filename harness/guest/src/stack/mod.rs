@@ -2,12 +2,15 @@
 
 mod dm;
 mod md;
+mod ruled;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 
 use cowbird_proto::message::{Reply, StackKind};
 use rustix::ioctl::{NoArg, Setter, ioctl};
+
+pub use self::ruled::rule;
 
 use crate::error::{Context, GuestResult, failure};
 
@@ -47,6 +50,7 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
         (StackKind::Crypt, [device]) => dm::crypt(device),
         (StackKind::Thin, [data, metadata]) => dm::thin(data, metadata),
         (StackKind::Mirror, devices) => md::mirror(devices),
+        (StackKind::Ruled, [device]) => ruled::stack(device),
         (kind, devices) => Err(failure(format!("{kind:?} of {} devices", devices.len()))),
     }
     .map(Reply::Text)
@@ -59,6 +63,7 @@ pub fn unstack(kind: StackKind) -> GuestResult<()> {
         StackKind::Crypt => dm::remove("crypt"),
         StackKind::Thin => dm::remove("thin").and_then(|()| dm::remove("pool")),
         StackKind::Mirror => md::stop(),
+        StackKind::Ruled => ruled::unstack(),
         StackKind::Loop => {
             let file = open(LOOP_DEVICE)?;
             // SAFETY: LOOP_CLR_FD takes no argument.

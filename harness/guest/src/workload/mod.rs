@@ -5,6 +5,7 @@ mod fs_churn;
 mod hot;
 mod journal;
 mod kinds;
+mod noise;
 mod range_locks;
 mod raw_writers;
 mod recorded;
@@ -87,6 +88,7 @@ impl Workloads {
             WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
             WorkloadSpec::Recorded(spec) => recorded::prepare(spec)?,
             WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
+            WorkloadSpec::Noise(spec) => noise::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

@@ -141,11 +141,61 @@ pub fn render(kills: &[Kill]) -> String {
     )
 }
 
+/// Phases of a cell in which there is no guest.
+const WITHOUT_GUEST: [&str; 2] = ["prepare", "verify"];
+
+/// How often each case sees each mutant: wrong blocks by minute of guest run. Nothing, where no mutant was
+/// tried with several cases on one kernel.
+pub fn rates(mutants: &[Mutant], results: &[CellResult]) -> String {
+    let heads = [
+        "mutant",
+        "kernel",
+        "case",
+        "wrong blocks",
+        "guest ran",
+        "per minute",
+    ];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    for mutant in mutants {
+        let cells: Vec<&CellResult> = results
+            .iter()
+            .filter(|cell| cell.mutant.as_ref() == Some(&mutant.name))
+            .filter(|cell| matches!(standing(cell), Standing::Caught | Standing::Missed))
+            .collect();
+        let siblings =
+            |cell: &CellResult| cells.iter().filter(|it| it.kernel == cell.kernel).count();
+        for cell in cells.iter().filter(|cell| siblings(cell) > 1) {
+            let seconds = guest_seconds(cell);
+            rows.push(vec![
+                mutant.name.clone(),
+                cell.kernel.clone(),
+                cell.case.clone(),
+                cell.blocks_bad.to_string(),
+                format!("{seconds:.1}s"),
+                format!("{:.0}", cell.blocks_bad as f64 * 60.0 / seconds.max(1.0)),
+            ]);
+        }
+    }
+    match rows.len() {
+        1 => String::new(),
+        _ => format!("\n{}", table::columns(&rows)),
+    }
+}
+
+/// From the start of the guest to its end.
+fn guest_seconds(cell: &CellResult) -> f64 {
+    cell.phases
+        .iter()
+        .filter(|phase| !WITHOUT_GUEST.contains(&phase.name.as_str()))
+        .map(|phase| phase.seconds)
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::judge::tests::result;
-    use cowbird_model::{Class, Verdict};
+    use cowbird_model::{Class, Phase, Verdict};
 
     #[test]
     fn a_table_with_every_ending() {
@@ -177,5 +227,46 @@ mod tests {
         ];
         let mutants = [mutant("late"), spoken, mutant("alive"), mutant("unknown")];
         insta::assert_snapshot!(render(&kills(&mutants, &results)));
+    }
+
+    /// Goal: a case is judged by the time of its guest alone. Method: two cells with the same wrong blocks, one of
+    /// which is longer only on the host.
+    #[test]
+    fn rates_are_by_minute_of_guest_run() {
+        let mutant = Mutant {
+            name: "m".into(),
+            breaks: "x".into(),
+            expect: [Class::Future].into(),
+            require: [].into(),
+            cases: Vec::new(),
+            says: None,
+            ends: Vec::new(),
+            kernels: Vec::new(),
+        };
+        let cell = |case: &str, phases: &[(&str, f64)]| CellResult {
+            blocks_bad: 10,
+            phases: phases
+                .iter()
+                .map(|(name, seconds)| Phase {
+                    name: (*name).to_owned(),
+                    seconds: *seconds,
+                })
+                .collect(),
+            ..result("k", case, Some("m"), Verdict::Mismatch)
+        };
+        let short = cell("short", &[("prepare", 9.0), ("copy", 6.0), ("verify", 9.0)]);
+        let long = cell("long", &[("boot", 6.0), ("copy", 24.0)]);
+        let text = rates(std::slice::from_ref(&mutant), &[short.clone(), long]);
+        let rate = |case: &str| {
+            let row = text.lines().find(|line| line.contains(case));
+            row.and_then(|row| row.split_whitespace().last().map(str::to_owned))
+        };
+        assert_eq!(rate("short"), Some("100".to_owned()), "{text}");
+        assert_eq!(rate("long"), Some("20".to_owned()), "{text}");
+        assert_eq!(
+            rates(&[mutant], &[short]),
+            "",
+            "there is nothing to compare"
+        );
     }
 }

@@ -206,7 +206,8 @@ pub fn command(args: &MutantsArgs, ui: &Arc<Ui>) -> anyhow::Result<u8> {
     let run = matrix::check(&wanted)?;
     let ended = matrix::execute(&run, ui)?;
     let kills = kill_table::kills(&run.mutants, &ended.results.cells);
-    matrix::show_with(&ended, &kill_table::render(&kills), wanted.json)?;
+    let text = kill_table::render(&kills) + &kill_table::rates(&run.mutants, &ended.results.cells);
+    matrix::show_with(&ended, &text, wanted.json)?;
     Ok(ended.judgement.exit)
 }
 

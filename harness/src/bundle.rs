@@ -4,18 +4,31 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use cowbird_model::BadBlock;
 use cowbird_proto::message::{Event, KernelRecord};
+use serde::Serialize;
 
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::page::{self, Shown};
 use crate::plan::{CellOutcome, CellPlan};
+use crate::retold;
 use crate::vm::agent::GuestRecord;
 
 /// Name of the plan in a bundle.
 pub const PLAN_FILE: &str = "plan.json";
 
+/// Name of the journal in a bundle: one event of the guest on each line.
+pub const JOURNAL_FILE: &str = "journal.jsonl";
+
+/// Name of the list of bad blocks in a bundle: the first ones that the oracle named.
+pub const BAD_BLOCKS_FILE: &str = "bad-blocks.json";
+
 /// Name of the report in a bundle.
 pub const REPORT_FILE: &str = "report.txt";
+
+/// Name of the same with a picture.
+pub const PAGE_FILE: &str = "report.html";
 
 /// What is known at the end of a cell besides the files of the guest.
 #[derive(Debug, Default)]
@@ -32,6 +45,8 @@ pub struct Findings {
     pub excerpt: String,
     /// The oracle's report.
     pub report: String,
+    /// The first wrong blocks.
+    pub bad: Vec<BadBlock>,
     /// What was left out, and figures that are no fault.
     pub notes: Vec<String>,
 }
@@ -46,10 +61,7 @@ pub fn write(
     findings: &Findings,
 ) -> HarnessResult<PathBuf> {
     let dir = &plan.work_dir;
-    let plan_json = serde_json::to_string_pretty(plan).map_err(|error| HarnessError::Plan {
-        detail: format!("the plan cannot be written as JSON: {error}"),
-    })?;
-    put(dir, PLAN_FILE, plan_json.as_bytes())?;
+    put(dir, PLAN_FILE, &to_json(plan)?)?;
     put(dir, "dmesg.txt", dmesg(&findings.kernel_log).as_bytes())?;
     if let Some(info) = &findings.info {
         put(dir, "info.json", info.as_bytes())?;
@@ -58,7 +70,19 @@ pub fn write(
         put(dir, "kmemleak.txt", leaks.as_bytes())?;
     }
     write_journal(dir, &findings.record)?;
-    put(dir, REPORT_FILE, report(plan, outcome, findings).as_bytes())?;
+    if !findings.bad.is_empty() {
+        put(dir, BAD_BLOCKS_FILE, &to_json(&findings.bad)?)?;
+    }
+    let report = report(plan, outcome, findings);
+    put(dir, REPORT_FILE, report.as_bytes())?;
+    let page = page::page(&Shown {
+        title: &title(plan, outcome),
+        report: &report,
+        bad: &findings.bad,
+        events: &findings.record.events,
+        volume_sectors: retold::volume_sectors(plan),
+    });
+    put(dir, PAGE_FILE, page.as_bytes())?;
     // Made again from the files that the plan names, and large.
     let initramfs = dir.join(crate::cell::INITRAMFS_FILE);
     if initramfs.exists() {
@@ -75,8 +99,44 @@ pub fn write(
 pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
     let path = bundle.join(PLAN_FILE);
     let text = fs::read_to_string(&path).on("read", &path)?;
-    serde_json::from_str(&text).map_err(|error| HarnessError::Plan {
-        detail: format!("{} is not the plan of a cell: {error}", path.display()),
+    serde_json::from_str(&text).map_err(|error| not_of(&path, "plan", &error))
+}
+
+/// Reads the journal of a bundle back: what the guest told, in order of arrival.
+///
+/// # Errors
+/// When it is not there any more, or not a journal.
+pub fn read_journal(bundle: &Path) -> HarnessResult<Vec<Event>> {
+    let path = bundle.join(JOURNAL_FILE);
+    let text = fs::read_to_string(&path).on("read", &path)?;
+    let events = text.lines().map(serde_json::from_str);
+    events
+        .collect::<Result<_, _>>()
+        .map_err(|error| not_of(&path, "journal", &error))
+}
+
+/// Reads the list of bad blocks of a bundle back; empty when no block was bad.
+///
+/// # Errors
+/// When the file is not such a list.
+pub fn read_bad_blocks(bundle: &Path) -> HarnessResult<Vec<BadBlock>> {
+    let path = bundle.join(BAD_BLOCKS_FILE);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(&path).on("read", &path)?;
+    serde_json::from_str(&text).map_err(|error| not_of(&path, "list of bad blocks", &error))
+}
+
+fn not_of(path: &Path, what: &str, error: &serde_json::Error) -> HarnessError {
+    HarnessError::Plan {
+        detail: format!("{} is not the {what} of a cell: {error}", path.display()),
+    }
+}
+
+fn to_json(value: &impl Serialize) -> HarnessResult<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|error| HarnessError::Plan {
+        detail: format!("the evidence cannot be written as JSON: {error}"),
     })
 }
 
@@ -84,6 +144,14 @@ pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
 #[must_use]
 pub fn replay_command(bundle: &Path) -> String {
     format!("cargo xtask replay {}", bundle.display())
+}
+
+fn title(plan: &CellPlan, outcome: &CellOutcome) -> String {
+    let mutant = plan.mutant.iter().map(|mutant| format!(" + {mutant}"));
+    let verdict = outcome.verdict;
+    format!("{} {}", plan.kernel_name, plan.case)
+        + &mutant.collect::<String>()
+        + &format!(": {verdict}")
 }
 
 fn report(plan: &CellPlan, outcome: &CellOutcome, findings: &Findings) -> String {
@@ -134,7 +202,7 @@ fn dmesg(records: &[KernelRecord]) -> String {
 }
 
 fn write_journal(dir: &Path, record: &GuestRecord) -> HarnessResult<()> {
-    let path = dir.join("journal.jsonl");
+    let path = dir.join(JOURNAL_FILE);
     let file = fs::File::create(&path).on("create", &path)?;
     let mut out = BufWriter::new(file);
     let observations = record.observations.iter().cloned().map(Event::Observation);

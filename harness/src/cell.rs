@@ -18,6 +18,7 @@ use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
 use crate::recorded::Recorded;
 use crate::tracing::{self, TracedCell, WitnessedDisk};
+use crate::trials::TrialPlan;
 use crate::verify::{self, CellFiles, Evidence, Judgement};
 use crate::vm::{CallError, End};
 
@@ -37,6 +38,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     };
     findings.report = judgement.text;
     let trace = judgement.trace.or_else(|| untraced(plan, verdict));
+    findings.bad = judgement.bad;
     findings.notes.extend(judgement.notes);
     let (phases, seconds) = clock.finish();
     let mut outcome = CellOutcome {
@@ -46,6 +48,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         blocks_bad: judgement.blocks_bad,
         classes: judgement.classes,
         notes: findings.notes.clone(),
+        trials: judgement.trials,
         phases,
         trace,
         bundle: None,
@@ -78,13 +81,11 @@ async fn attempt(
     findings: &mut Findings,
 ) -> CaseResult<Judged> {
     let case = find_case(plan)?;
+    TrialPlan::check(&plan.trials)?;
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
-    let setting = case.setting(
-        plan.seed,
-        recorded.as_ref().map(|recorded| recorded.replay),
-        plan.soak(),
-    );
+    let replay = recorded.as_ref().map(|recorded| recorded.replay);
+    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials);
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };
@@ -280,9 +281,9 @@ async fn prepare(
 ) -> HarnessResult<()> {
     let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer || plan.traced);
     fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
-    let (plan, setting, files) = (plan.clone(), *setting, files.clone());
+    let (plan, layout, files) = (plan.clone(), *setting.layout(), files.clone());
     in_background(move || {
-        setting.layout().create(&files, plan.seed)?;
+        layout.create(&files, plan.seed)?;
         let mut programs = Vec::new();
         if uses_module {
             programs.extend(cowbird_files(&plan));

@@ -364,6 +364,23 @@ pub fn copy_sparse(from: &Path, to: &Path) -> HarnessResult<()> {
     Ok(())
 }
 
+/// The holes of a file, as start and end in bytes; none where the filesystem knows of none.
+pub(crate) fn holes(file: &File) -> std::io::Result<Vec<(u64, u64)>> {
+    let length = file.metadata()?.len();
+    let mut holes = Vec::new();
+    let mut at = 0;
+    while let Some((start, end)) = next_data(file, at, length)? {
+        if at < start {
+            holes.push((at, start));
+        }
+        at = end;
+    }
+    if at < length {
+        holes.push((at, length));
+    }
+    Ok(holes)
+}
+
 /// The next stretch of data at or behind `at`.
 fn next_data(file: &File, at: u64, length: u64) -> Result<Option<(u64, u64)>, Errno> {
     if at >= length {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::accel::Accel;
 use crate::limits::Limits;
 use crate::recorded::WorkloadPlan;
+use crate::trials::{TrialOutcome, TrialPlan};
 
 /// Virtual CPUs of a guest unless the plan says otherwise. Two: a race needs two.
 pub const DEFAULT_CPUS: u32 = 2;
@@ -49,6 +50,9 @@ pub struct CellPlan {
     /// Whether the tracer records beside the case, to be compared with the witness and the journal.
     #[serde(default)]
     pub traced: bool,
+    /// The scripts, for the case that runs some.
+    #[serde(default)]
+    pub trials: Vec<TrialPlan>,
     /// Name of the fault that the module was built with.
     pub mutant: Option<String>,
     /// Seed of everything random.
@@ -89,6 +93,8 @@ pub struct CellOutcome {
     pub classes: BTreeMap<Class, u64>,
     /// What was left out of the case, and figures that are no fault.
     pub notes: Vec<String>,
+    /// How each script ended, in the order of the plan, where there are some.
+    pub trials: Vec<TrialOutcome>,
     /// Phases in order.
     pub phases: Vec<(String, Duration)>,
     /// What became of the trace, if the cell was traced.

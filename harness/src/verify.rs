@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cowbird_model::{
-    BlockIndex, BlockSet, ChangeMapInput, Class, DiscardModel, Marker, MarkerKey, Oracle, Report,
-    SectorRange, TraceResult, WitnessLog, check_changes, find_marker, self_check,
+    BadBlock, BlockIndex, BlockSet, ChangeMapInput, Class, DiscardModel, MAX_LISTED_BLOCKS, Marker,
+    MarkerKey, Oracle, Report, SectorRange, TraceResult, WitnessLog, check_changes, find_marker,
+    self_check,
 };
 use cowbird_proto::message::{Event, GoldenFile, Observation, TurnsSpec};
 use memmap2::{MmapMut, MmapOptions};
@@ -19,6 +20,7 @@ use crate::disk::{self, Partition};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::power_cuts::PowerCuts;
 use crate::soak::{self, SoakEvidence};
+use crate::trials::{TrialEvidence, TrialOutcome};
 use crate::turns;
 use crate::written;
 
@@ -138,6 +140,8 @@ pub enum Evidence {
     },
     /// Many images and change maps of several volumes.
     Soak(Box<SoakEvidence>),
+    /// Scripts, each on snapshots of its own.
+    Trials(Vec<TrialEvidence>),
     /// The snapshot failed as it had to, and the module said so in the kernel log, with one of these
     /// texts.
     FailedSnapshot(ExpectedLog),
@@ -217,6 +221,10 @@ pub struct Judgement {
     pub blocks_bad: u64,
     /// Wrong blocks by class.
     pub classes: BTreeMap<Class, u64>,
+    /// The first of the wrong blocks.
+    pub bad: Vec<BadBlock>,
+    /// How each script ended.
+    pub trials: Vec<TrialOutcome>,
     /// Everything that is wrong, each in one sentence; empty for a pass.
     pub faults: Vec<String>,
     /// Figures that are no fault.
@@ -242,11 +250,16 @@ pub fn judge(
     let (mut base, mut origin) = (map(&files.base())?, map(&files.origin())?);
     let mut witness = map(&files.witness())?;
     let mut judgement = Judgement::default();
+    let trials = match evidence {
+        Evidence::Trials(trials) => Some(trials),
+        _ => None,
+    };
     let evidence = match evidence {
         Evidence::Snapshot(evidence) => Some(evidence),
         Evidence::WitnessOnly => None,
         Evidence::Volumes(evidence) => return judge_volumes(files, evidence),
         Evidence::Soak(evidence) => return soak::judge(files, evidence),
+        Evidence::Trials(_) => None,
         Evidence::PowerCuts { cuts, boot, then } => {
             let mut judgement = judge(files, then, observations)?;
             judgement.take_power_cuts(files, cuts, *boot)?;
@@ -265,6 +278,9 @@ pub fn judge(
     let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
     self_check(&base, &log, &origin, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
     let Some(evidence) = evidence else {
+        if let Some(trials) = trials {
+            judgement.take_trials(&base, &log, &map(&files.image())?, trials)?;
+        }
         return Ok(judgement);
     };
     judgement.expected_log = evidence.expected_log;
@@ -328,6 +344,7 @@ impl Judgement {
         let named = |text: &String| format!("{name}: {text}");
         self.blocks_checked += volume.blocks_checked;
         self.blocks_bad += volume.blocks_bad;
+        self.name_bad(&volume.bad);
         for (class, count) in volume.classes {
             *self.classes.entry(class).or_default() += count;
         }
@@ -363,16 +380,25 @@ impl Judgement {
         Ok(())
     }
 
-    fn fault(&mut self, fault: String) {
+    pub(crate) fn fault(&mut self, fault: String) {
         self.text += &fault;
         self.text.push('\n');
         self.faults.push(fault);
     }
 
+    /// Keeps the first bad blocks, for whoever wants to know more about them than the text says.
+    fn name_bad(&mut self, bad: &[BadBlock]) {
+        let room = MAX_LISTED_BLOCKS.saturating_sub(self.bad.len());
+        self.bad.extend(bad.iter().take(room).cloned());
+    }
+
     pub(crate) fn take_report(&mut self, report: &Report) {
-        self.blocks_checked = report.blocks_checked;
-        self.blocks_bad = report.blocks_bad;
-        self.classes.clone_from(&report.classes);
+        self.blocks_checked += report.blocks_checked;
+        self.blocks_bad += report.blocks_bad;
+        for (class, count) in &report.classes {
+            *self.classes.entry(*class).or_default() += count;
+        }
+        self.name_bad(&report.bad);
         self.text += &report.render(LISTED_BLOCKS);
         if report.blocks_bad > 0 {
             let classes: Vec<String> = report
@@ -422,7 +448,7 @@ impl Judgement {
     }
 
     /// A block that was read wrong once is a bad block, whatever the image says; each counts once.
-    fn take_observations(
+    pub(crate) fn take_observations(
         &mut self,
         oracle: &Oracle<'_>,
         report: &Report,
@@ -460,6 +486,7 @@ impl Judgement {
                 bad.detail
             );
             if !counted.contains(bad.block) {
+                self.name_bad(std::slice::from_ref(&bad));
                 counted.insert(bad.block, 1);
                 self.blocks_bad += 1;
                 *self.classes.entry(bad.class).or_default() += 1;
@@ -555,6 +582,7 @@ impl Judgement {
         let missed = report.missed.len() as u64;
         self.blocks_bad += missed;
         *self.classes.entry(Class::MissedChange).or_default() += missed;
+        self.name_bad(&report.missed);
         for bad in report.missed.iter().take(LISTED_CHANGES) {
             self.text += &format!("block {} {}", bad.block, bad.detail);
             if let Some(culprit) = &bad.culprit {

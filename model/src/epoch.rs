@@ -22,6 +22,7 @@
 use thiserror::Error;
 
 use crate::bytes::{u32_at, u64_at};
+use crate::holes::PIECE_SECTORS;
 use crate::units::{EntryIndex, Epoch, SECTOR_BYTES, Sector};
 use crate::witness::{EntryKind, WitnessLog};
 
@@ -212,12 +213,22 @@ pub struct Markers {
 /// the guest split over two requests.
 #[must_use]
 pub fn find_markers(log: &WitnessLog<'_>) -> Markers {
+    find_all(log, &mut || {})
+}
+
+fn find_all(log: &WitnessLog<'_>, after_piece: &mut dyn FnMut()) -> Markers {
     let mut markers = Markers::default();
+    let mut looked_at = 0;
     for entry in log
         .entries()
         .iter()
         .filter(|entry| entry.kind == EntryKind::Write)
     {
+        looked_at += entry.sectors;
+        if looked_at >= PIECE_SECTORS {
+            looked_at = 0;
+            after_piece();
+        }
         for (at, chunk) in entry.data.chunks_exact(SECTOR_BYTES).enumerate() {
             if chunk[..8] != HEADER_MAGIC {
                 continue;
@@ -250,7 +261,19 @@ pub fn find_markers(log: &WitnessLog<'_>) -> Markers {
 /// # Errors
 /// When there is none.
 pub fn find_marker(log: &WitnessLog<'_>, key: &MarkerKey) -> Result<Marker, MarkerError> {
-    let Markers { found, damaged } = find_markers(log);
+    find_marker_sparse(log, key, &mut || {})
+}
+
+/// The same of a mapped log, as [`crate::Oracle::verify_sparse`] takes it.
+///
+/// # Errors
+/// As [`find_marker`].
+pub fn find_marker_sparse(
+    log: &WitnessLog<'_>,
+    key: &MarkerKey,
+    after_piece: &mut dyn FnMut(),
+) -> Result<Marker, MarkerError> {
+    let Markers { found, damaged } = find_all(log, after_piece);
     let wanted =
         |marker: &&Marker| marker.header.uuid == key.uuid && marker.header.epoch == key.epoch;
     let mut matching = found.iter().filter(wanted);

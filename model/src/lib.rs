@@ -14,6 +14,8 @@
 //! 4. [`check_changes`] compares a change map with the truth at both of its ends.
 //! 5. [`check_turns`] tells whether the images of two volumes show one instant.
 //! 6. [`check_agreement`] compares the witness with the trace of the running kernel and with the journal.
+//!
+//! A [`Shrinker`] finds what of a failing cell is needed for its failure.
 
 mod agreement;
 mod bytes;
@@ -21,10 +23,12 @@ mod change_map;
 mod changed;
 mod epoch;
 mod history;
+mod holes;
 mod power_cut;
 mod report;
 mod search;
 mod self_check;
+mod shrink;
 mod truth;
 mod turns;
 mod units;
@@ -41,13 +45,15 @@ pub use change_map::{ChangeMapInput, ChangeReport, check_changes};
 pub use changed::changed_blocks;
 pub use epoch::{
     EpochHeader, HEADER_BYTES, HEADER_MAGIC, HEADER_VERSION, HeaderError, Marker, MarkerError,
-    MarkerKey, Markers, find_marker, find_markers,
+    MarkerKey, Markers, find_marker, find_marker_sparse, find_markers,
 };
+pub use holes::{Holes, PIECE_SECTORS};
 pub use power_cut::{Survival, stable_until};
 pub use report::{
     BadBlock, Class, Culprit, MAX_LISTED_BLOCKS, MAX_LISTED_RUNS, MAX_LISTED_SHIFTS, Report,
 };
-pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check};
+pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check, self_check_sparse};
+pub use shrink::Shrinker;
 pub use truth::{Content, DiscardModel, Segment, Segments, Truth, TruthError};
 pub use turns::{TurnFault, check_turns};
 pub use units::{

@@ -16,6 +16,9 @@ pub const MAX_LISTED_RUNS: usize = 1000;
 /// Distances of misplaced content that a report lists, the most frequent first.
 pub const MAX_LISTED_SHIFTS: usize = 8;
 
+/// Different distances that are counted, so that memory is bounded where everything is everywhere.
+const MAX_COUNTED_SHIFTS: usize = 65_536;
+
 /// How a block is wrong. [`mod@crate::verify`] documents which class wins when several fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,52 +133,71 @@ pub struct Report {
     pub shifts: Vec<(i64, u64)>,
 }
 
+/// A report while it is made, of wrong blocks in order. Its memory is bounded however many there are.
+pub(crate) struct Gathering {
+    report: Report,
+    run: Option<BlockRun>,
+    shifts: BTreeMap<i64, u64>,
+}
+
+impl Gathering {
+    /// The report of `checked` compared blocks, of which none is wrong yet.
+    pub(crate) fn new(checked: u64) -> Self {
+        Self {
+            report: Report {
+                blocks_checked: checked,
+                ..Report::default()
+            },
+            run: None,
+            shifts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next wrong block.
+    pub(crate) fn add(&mut self, bad: BadBlock) {
+        let report = &mut self.report;
+        report.blocks_bad += 1;
+        *report.classes.entry(bad.class).or_default() += 1;
+        if let Some(distance) = bad.distance_sectors
+            && (self.shifts.len() < MAX_COUNTED_SHIFTS || self.shifts.contains_key(&distance))
+        {
+            *self.shifts.entry(distance).or_default() += 1;
+        }
+        match &mut self.run {
+            Some(run) if run.first.0 + run.blocks == bad.block.0 => run.blocks += 1,
+            _ => {
+                self.close_run();
+                self.run = Some(BlockRun {
+                    first: bad.block,
+                    blocks: 1,
+                });
+            }
+        }
+        if self.report.bad.len() < MAX_LISTED_BLOCKS {
+            self.report.bad.push(bad);
+        }
+    }
+
+    fn close_run(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        self.report.runs_bad += 1;
+        if self.report.runs.len() < MAX_LISTED_RUNS {
+            self.report.runs.push(run);
+        }
+    }
+
+    /// The report.
+    pub(crate) fn finish(mut self) -> Report {
+        self.close_run();
+        let mut shifts: Vec<(i64, u64)> = self.shifts.into_iter().collect();
+        shifts.sort_by_key(|(distance, count)| (u64::MAX - count, distance.unsigned_abs()));
+        shifts.truncate(MAX_LISTED_SHIFTS);
+        self.report.shifts = shifts;
+        self.report
+    }
+}
+
 impl Report {
-    /// The report of `checked` compared blocks, of which `bad`, in order of blocks, are wrong.
-    #[must_use]
-    pub fn new(checked: u64, bad: Vec<BadBlock>) -> Self {
-        let mut report = Self {
-            blocks_checked: checked,
-            blocks_bad: bad.len() as u64,
-            ..Self::default()
-        };
-        let mut shifts = BTreeMap::<i64, u64>::new();
-        let mut run: Option<BlockRun> = None;
-        for block in &bad {
-            *report.classes.entry(block.class).or_default() += 1;
-            if let Some(distance) = block.distance_sectors {
-                *shifts.entry(distance).or_default() += 1;
-            }
-            match &mut run {
-                Some(run) if run.first.0 + run.blocks == block.block.0 => run.blocks += 1,
-                _ => {
-                    report.close_run(run.take());
-                    run = Some(BlockRun {
-                        first: block.block,
-                        blocks: 1,
-                    });
-                }
-            }
-        }
-        report.close_run(run);
-        report.shifts = shifts.into_iter().collect();
-        report
-            .shifts
-            .sort_by_key(|(distance, count)| (u64::MAX - count, distance.unsigned_abs()));
-        report.shifts.truncate(MAX_LISTED_SHIFTS);
-        report.bad = bad;
-        report.bad.truncate(MAX_LISTED_BLOCKS);
-        report
-    }
-
-    fn close_run(&mut self, run: Option<BlockRun>) {
-        let Some(run) = run else { return };
-        self.runs_bad += 1;
-        if self.runs.len() < MAX_LISTED_RUNS {
-            self.runs.push(run);
-        }
-    }
-
     /// Pass when nothing is wrong, else mismatch.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

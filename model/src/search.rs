@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use crate::bytes::is_zero;
+use crate::holes::{Holes, PIECE_SECTORS};
 use crate::report::Culprit;
-use crate::truth::{Content, Truth};
+use crate::truth::{Content, Segment, Truth};
 use crate::units::{BlockIndex, Origin, SECTOR_BYTES, SECTORS_PER_BLOCK, Sector, SectorRange};
 use crate::witness::{EntryKind, WitnessLog};
 
@@ -51,6 +52,8 @@ pub(crate) fn locate(
     log: &WitnessLog<'_>,
     origin: &Origin,
     wanted: &[Wanted<'_>],
+    holes: &Holes,
+    after_piece: &mut dyn FnMut(),
 ) -> Vec<Option<Found>> {
     let mut probes = HashMap::<&[u8], Vec<(usize, u64)>>::new();
     for (id, want) in wanted.iter().enumerate() {
@@ -59,49 +62,63 @@ pub(crate) fn locate(
         }
     }
     let mut found: Vec<Option<Found>> = vec![None; wanted.len()];
+    let mut compared = vec![0u32; wanted.len()];
     if probes.is_empty() {
         return found;
     }
-    search_truth(truth, origin, wanted, &probes, &mut found);
-    search_log(log, wanted, &probes, &mut found);
+    for segment in truth.segments(origin.range) {
+        for piece in holes.data_of(&segment) {
+            let part = segment.part(piece);
+            search_segment(
+                truth,
+                origin,
+                &part,
+                wanted,
+                &probes,
+                &mut found,
+                &mut compared,
+            );
+            after_piece();
+        }
+    }
+    search_log(log, wanted, &probes, &mut found, after_piece);
     found
 }
 
 type Probes<'p> = HashMap<&'p [u8], Vec<(usize, u64)>>;
 
-fn search_truth(
+fn search_segment(
     truth: &Truth<'_>,
     origin: &Origin,
+    segment: &Segment<'_>,
     wanted: &[Wanted<'_>],
     probes: &Probes<'_>,
     found: &mut [Option<Found>],
+    compared: &mut [u32],
 ) {
-    let mut compared = vec![0u32; wanted.len()];
-    for segment in truth.segments(origin.range) {
-        let Content::Bytes(bytes) = segment.content else {
+    let Content::Bytes(bytes) = segment.content else {
+        return;
+    };
+    for (offset, sector) in bytes.chunks_exact(SECTOR_BYTES).enumerate() {
+        if is_zero(sector) {
             continue;
-        };
-        for (offset, sector) in bytes.chunks_exact(SECTOR_BYTES).enumerate() {
-            if is_zero(sector) {
+        }
+        for &(id, probe_at) in probes.get(sector).map_or(&[][..], Vec::as_slice) {
+            let hit = segment.range.start.0 + offset as u64;
+            let Some(start) = hit.checked_sub(probe_at) else {
+                continue;
+            };
+            let range = SectorRange::new(Sector(start), wanted[id].sectors());
+            if origin.range.intersect(&range) != Some(range) || compared[id] >= MAX_CANDIDATES {
                 continue;
             }
-            for &(id, probe_at) in probes.get(sector).map_or(&[][..], Vec::as_slice) {
-                let hit = segment.range.start.0 + offset as u64;
-                let Some(start) = hit.checked_sub(probe_at) else {
-                    continue;
-                };
-                let range = SectorRange::new(Sector(start), wanted[id].sectors());
-                if origin.range.intersect(&range) != Some(range) || compared[id] >= MAX_CANDIDATES {
-                    continue;
-                }
-                let home = origin.block_range(wanted[id].block).start;
-                if !better(home, origin, range.start, found[id]) {
-                    continue;
-                }
-                compared[id] += 1;
-                if truth.read(range) == wanted[id].observed {
-                    found[id] = Some(Found::AtInstant(range.start));
-                }
+            let home = origin.block_range(wanted[id].block).start;
+            if !better(home, origin, range.start, found[id]) {
+                continue;
+            }
+            compared[id] += 1;
+            if truth.read(range) == wanted[id].observed {
+                found[id] = Some(Found::AtInstant(range.start));
             }
         }
     }
@@ -125,13 +142,20 @@ fn search_log(
     wanted: &[Wanted<'_>],
     probes: &Probes<'_>,
     found: &mut [Option<Found>],
+    after_piece: &mut dyn FnMut(),
 ) {
     let mut compared = vec![0u32; wanted.len()];
+    let mut looked_at = 0;
     for entry in log
         .entries()
         .iter()
         .filter(|entry| entry.kind == EntryKind::Write)
     {
+        looked_at += entry.sectors;
+        if looked_at >= PIECE_SECTORS {
+            looked_at = 0;
+            after_piece();
+        }
         for (offset, sector) in entry.data.chunks_exact(SECTOR_BYTES).enumerate() {
             if is_zero(sector) {
                 continue;

@@ -10,7 +10,8 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::bytes::is_zero;
-use crate::truth::{Content, DiscardModel, Truth, TruthError};
+use crate::holes::Holes;
+use crate::truth::{Content, DiscardModel, Segment, Truth, TruthError};
 use crate::units::{EntryIndex, SECTOR_BYTES, Sector, SectorRange};
 use crate::witness::WitnessLog;
 
@@ -81,6 +82,21 @@ pub fn self_check(
     final_disk: &[u8],
     discard: DiscardModel,
 ) -> Result<(), SelfCheckError> {
+    self_check_sparse(base, log, final_disk, discard, Holes::NONE, &mut || {})
+}
+
+/// The same of mapped files, as [`crate::Oracle::verify_sparse`] takes them.
+///
+/// # Errors
+/// As [`self_check`].
+pub fn self_check_sparse(
+    base: &[u8],
+    log: &WitnessLog<'_>,
+    final_disk: &[u8],
+    discard: DiscardModel,
+    holes: &Holes,
+    after_piece: &mut dyn FnMut(),
+) -> Result<(), SelfCheckError> {
     if base.len() != final_disk.len() {
         return Err(SelfCheckError::DiskSize {
             before: base.len(),
@@ -93,35 +109,43 @@ pub fn self_check(
         first: Vec::new(),
     };
     for segment in folded.segments(SectorRange::new(Sector(0), folded.disk_sectors())) {
-        let from = segment.range.start.0 as usize * SECTOR_BYTES;
-        let seen = &final_disk[from..from + segment.range.bytes() as usize];
-        let equal = match segment.content {
-            Content::Bytes(expected) => expected == seen,
-            Content::Zeros => is_zero(seen),
-        };
-        if equal {
-            continue;
-        }
-        for (at, sector) in seen.chunks_exact(SECTOR_BYTES).enumerate() {
-            let equal = match segment.content {
-                Content::Bytes(expected) => expected[at * SECTOR_BYTES..].starts_with(sector),
-                Content::Zeros => is_zero(sector),
-            };
-            if !equal {
-                wrong.sectors += 1;
-                if wrong.first.len() < MAX_LISTED_SECTORS {
-                    let sector = Sector(segment.range.start.0 + at as u64);
-                    wrong.first.push(Disagreement {
-                        sector,
-                        writer: segment.writer,
-                    });
-                }
-            }
+        for piece in holes.pieces_of(&segment) {
+            compare(&segment.part(piece), final_disk, &mut wrong);
+            after_piece();
         }
     }
     if wrong.sectors > 0 {
         Err(SelfCheckError::Disagree(wrong))
     } else {
         Ok(())
+    }
+}
+
+/// Adds the sectors of a segment that differ.
+fn compare(segment: &Segment<'_>, final_disk: &[u8], wrong: &mut Disagreements) {
+    let from = segment.range.start.0 as usize * SECTOR_BYTES;
+    let seen = &final_disk[from..from + segment.range.bytes() as usize];
+    let equal = match segment.content {
+        Content::Bytes(expected) => expected == seen,
+        Content::Zeros => is_zero(seen),
+    };
+    if equal {
+        return;
+    }
+    for (at, sector) in seen.chunks_exact(SECTOR_BYTES).enumerate() {
+        let equal = match segment.content {
+            Content::Bytes(expected) => expected[at * SECTOR_BYTES..].starts_with(sector),
+            Content::Zeros => is_zero(sector),
+        };
+        if !equal {
+            wrong.sectors += 1;
+            if wrong.first.len() < MAX_LISTED_SECTORS {
+                let sector = Sector(segment.range.start.0 + at as u64);
+                wrong.first.push(Disagreement {
+                    sector,
+                    writer: segment.writer,
+                });
+            }
+        }
     }
 }

@@ -80,6 +80,23 @@ pub struct Segment<'a> {
     pub content: Content<'a>,
 }
 
+impl Segment<'_> {
+    /// The part of it that covers these sectors, which are some of its own.
+    #[must_use]
+    pub fn part(&self, range: SectorRange) -> Self {
+        let skip = range.start.0 - self.range.start.0;
+        let content = match self.content {
+            Content::Zeros => Content::Zeros,
+            Content::Bytes(bytes) => Content::Bytes(slice(bytes, skip, range.sectors)),
+        };
+        Self {
+            range,
+            content,
+            ..*self
+        }
+    }
+}
+
 /// Sectors that one entry wrote last; the key of the map is their first sector.
 #[derive(Clone, Copy, Debug)]
 struct Extent<'a> {

@@ -39,13 +39,17 @@ use thiserror::Error;
 use crate::bytes::is_zero;
 use crate::epoch::Marker;
 use crate::history::{Finding, History};
-use crate::report::{BadBlock, Class, Report};
+use crate::holes::Holes;
+use crate::report::{BadBlock, Class, Gathering, Report};
 use crate::search::{Found, Wanted, locate};
 use crate::truth::{Content, DiscardModel, Segment, Truth, TruthError};
 use crate::units::{
-    BlockIndex, BlockSet, Epoch, Origin, SECTOR_BYTES, SECTORS_PER_BLOCK, SectorRange,
+    BlockIndex, BlockRun, BlockSet, Epoch, Origin, SECTOR_BYTES, SECTORS_PER_BLOCK, SectorRange,
 };
 use crate::witness::{Entry, WitnessLog};
+
+/// Wrong blocks that are named in one go, by one pass over the log.
+const BATCH_BLOCKS: usize = 65_536;
 
 /// What an image is compared with, and the image.
 #[derive(Clone, Copy, Debug)]
@@ -220,21 +224,47 @@ impl<'a> Oracle<'a> {
     /// # Errors
     /// An image of another length than the origin.
     pub fn verify(&self, image: &[u8]) -> Result<Report, VerifyError> {
+        self.verify_sparse(image, &Holes::default(), &mut || {})
+    }
+
+    /// The same where image and disk are mapped files, larger than memory and mostly holes: what is a hole in
+    /// both is not looked at, and `after_piece` is called whenever [`PIECE_SECTORS`](crate::PIECE_SECTORS) were, so that the caller
+    /// can let go of the pages that they lay in.
+    ///
+    /// # Errors
+    /// An image of another length than the origin.
+    pub fn verify_sparse(
+        &self,
+        image: &[u8],
+        holes: &Holes,
+        after_piece: &mut dyn FnMut(),
+    ) -> Result<Report, VerifyError> {
         if image.len() as u64 != self.origin.range.bytes() {
             return Err(VerifyError::ImageSize {
                 image: image.len() as u64,
                 origin: self.origin.range.bytes(),
             });
         }
-        let bad: Vec<Observation<'_>> = self
-            .wrong_blocks(image)
-            .into_iter()
-            .map(|block| Observation {
-                block,
-                content: self.block_of(image, block),
-            })
-            .collect();
-        Ok(Report::new(self.origin.blocks(), self.classify(&bad)))
+        let wrong = self.wrong_blocks(image, holes, after_piece);
+        let blocks = |run: &BlockRun| (run.first.0..run.first.0 + run.blocks).map(BlockIndex);
+        let mut blocks = wrong.runs().iter().flat_map(blocks).peekable();
+        let mut report = Gathering::new(self.origin.blocks());
+        // In batches: of 500 GB, all may be wrong.
+        while blocks.peek().is_some() {
+            let batch: Vec<Observation<'_>> = blocks
+                .by_ref()
+                .take(BATCH_BLOCKS)
+                .map(|block| Observation {
+                    block,
+                    content: self.block_of(image, block),
+                })
+                .collect();
+            self.classify(&batch, holes, after_piece)
+                .into_iter()
+                .for_each(|bad| report.add(bad));
+            after_piece();
+        }
+        Ok(report.finish())
     }
 
     /// Judges what a reader saw of one block: `None` when it is right.
@@ -280,7 +310,11 @@ impl<'a> Oracle<'a> {
         wrong.sort_by_key(|(_, observation)| observation.block);
         let (places, observations): (Vec<usize>, Vec<Observation<'_>>) = wrong.into_iter().unzip();
         let mut answers = vec![None; seen.len()];
-        for (at, bad) in places.into_iter().zip(self.classify(&observations)) {
+        for (at, bad) in
+            places
+                .into_iter()
+                .zip(self.classify(&observations, Holes::NONE, &mut || {}))
+        {
             answers[at] = Some(bad);
         }
         Ok(answers)
@@ -292,29 +326,32 @@ impl<'a> Oracle<'a> {
         &image[from..from + range.bytes() as usize]
     }
 
-    /// The blocks of `image` that are wrong, in order.
-    fn wrong_blocks(&self, image: &[u8]) -> Vec<BlockIndex> {
-        let mut wrong = Vec::new();
+    /// The blocks of `image` that are wrong. Memory is proportional to the number of their runs.
+    fn wrong_blocks(&self, image: &[u8], holes: &Holes, after_piece: &mut dyn FnMut()) -> BlockSet {
+        let mut wrong = BlockSet::new();
         for segment in self.truth.segments(self.origin.range) {
-            self.compare_segment(image, &segment, &mut wrong);
+            for piece in holes.pieces_of(&segment) {
+                self.compare_segment(image, &segment.part(piece), &mut wrong);
+                after_piece();
+            }
         }
-        // Segments meet inside blocks, so a block may have been found from both sides.
-        wrong.dedup();
-        let own = self.zeroed.runs().iter().flat_map(|run| {
+        for run in self.zeroed.runs() {
             let end = run
                 .first
                 .0
                 .saturating_add(run.blocks)
                 .min(self.origin.blocks());
-            (run.first.0..end).map(BlockIndex)
-        });
-        wrong.extend(own.filter(|block| !is_zero(self.block_of(image, *block))));
-        wrong.sort_unstable();
+            for block in (run.first.0..end).map(BlockIndex) {
+                if !is_zero(self.block_of(image, block)) {
+                    wrong.insert(block, 1);
+                }
+            }
+        }
         wrong
     }
 
     /// Adds the blocks that differ within one segment, the COW file's own left out.
-    fn compare_segment(&self, image: &[u8], segment: &Segment<'_>, wrong: &mut Vec<BlockIndex>) {
+    fn compare_segment(&self, image: &[u8], segment: &Segment<'_>, wrong: &mut BlockSet) {
         let first = segment.range.start.0 - self.origin.range.start.0;
         let bytes_of = |from: u64, to: u64| {
             &image[from as usize * SECTOR_BYTES..][..(to - from) as usize * SECTOR_BYTES]
@@ -337,13 +374,18 @@ impl<'a> Oracle<'a> {
             let to = end.min((block + 1) * SECTORS_PER_BLOCK);
             let block = BlockIndex(block);
             if !self.zeroed.contains(block) && !same(from, to) {
-                wrong.push(block);
+                wrong.insert(block, 1);
             }
         }
     }
 
     /// Names what is wrong with each of `observations`, which are in order of blocks.
-    fn classify(&self, observations: &[Observation<'_>]) -> Vec<BadBlock> {
+    fn classify(
+        &self,
+        observations: &[Observation<'_>],
+        holes: &Holes,
+        after_piece: &mut dyn FnMut(),
+    ) -> Vec<BadBlock> {
         let mut entries: Vec<Vec<Entry<'a>>> = vec![Vec::new(); observations.len()];
         for entry in self
             .log
@@ -363,7 +405,7 @@ impl<'a> Oracle<'a> {
             .zip(&entries)
             .map(|(seen, entries)| self.history(seen.block, entries).classify(seen.content))
             .collect();
-        self.name(observations, findings)
+        self.name(observations, findings, holes, after_piece)
     }
 
     fn history<'h>(&self, block: BlockIndex, entries: &'h [Entry<'a>]) -> History<'h, 'a> {
@@ -380,7 +422,13 @@ impl<'a> Oracle<'a> {
     }
 
     /// Turns findings into bad blocks; what is unexplained is looked for elsewhere.
-    fn name(&self, observations: &[Observation<'_>], findings: Vec<Finding>) -> Vec<BadBlock> {
+    fn name(
+        &self,
+        observations: &[Observation<'_>],
+        findings: Vec<Finding>,
+        holes: &Holes,
+        after_piece: &mut dyn FnMut(),
+    ) -> Vec<BadBlock> {
         let wanted: Vec<Wanted<'_>> = observations
             .iter()
             .zip(&findings)
@@ -393,7 +441,15 @@ impl<'a> Oracle<'a> {
         let mut found = if wanted.is_empty() {
             Vec::new().into_iter()
         } else {
-            locate(&self.truth, self.log, &self.origin, &wanted).into_iter()
+            locate(
+                &self.truth,
+                self.log,
+                &self.origin,
+                &wanted,
+                holes,
+                after_piece,
+            )
+            .into_iter()
         };
         observations
             .iter()

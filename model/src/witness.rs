@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bytes::{is_zero, u32_at, u64_at};
+use crate::holes::PIECE_SECTORS;
 use crate::units::{EntryIndex, SECTOR_BYTES, Sector, SectorRange};
 
 /// First eight bytes of the log, little endian.
@@ -196,6 +197,9 @@ pub enum WitnessError {
     },
 }
 
+/// Bytes of the log after which its reader may let go of them.
+const PIECE_BYTES: usize = PIECE_SECTORS as usize * SECTOR_BYTES;
+
 /// A parsed log. It borrows the file, so an entry's data costs nothing.
 #[derive(Clone, Debug)]
 pub struct WitnessLog<'a> {
@@ -212,6 +216,18 @@ impl<'a> WitnessLog<'a> {
     /// Any entry that the superblock counts and that is missing, cut off or malformed. What
     /// follows the counted entries is never an error: see [`WitnessLog::tail`].
     pub fn parse(log: &'a [u8]) -> Result<Self, WitnessError> {
+        Self::parse_sparse(log, &mut || {})
+    }
+
+    /// The same of a mapped log, as [`crate::Oracle::verify_sparse`] takes it: only its headers are looked
+    /// at, but a system may map what is around them.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_sparse(
+        log: &'a [u8],
+        after_piece: &mut dyn FnMut(),
+    ) -> Result<Self, WitnessError> {
         let (log_sector_bytes, counted) = parse_super(log)?;
         let mut cursor = Cursor {
             log,
@@ -219,8 +235,13 @@ impl<'a> WitnessLog<'a> {
             log_sector_bytes,
         };
         let mut entries = Vec::new();
+        let mut piece_end = PIECE_BYTES;
         for index in 0..counted {
             entries.push(cursor.next_entry(EntryIndex(index))?);
+            if cursor.at >= piece_end {
+                piece_end = cursor.at + PIECE_BYTES;
+                after_piece();
+            }
         }
         let tail = cursor.walk_tail(&mut entries);
         Ok(Self {

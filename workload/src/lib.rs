@@ -7,6 +7,8 @@
 //! 2. [`remap()`] moves the operations onto a volume of another size.
 //! 3. [`Schedule`] says which operation may be issued when.
 //!
+//! [`Script`] is the other end of the scale: a few steps for people, and the snapshots among them.
+//!
 //! A workload is no evidence. The oracle judges the run in which it is replayed by the witness of that
 //! run, so that an operation which the recorder missed makes the workload another one, not the verdict
 //! wrong.
@@ -16,6 +18,7 @@ pub mod import;
 mod operation;
 pub mod remap;
 pub mod schedule;
+pub mod script;
 
 pub use format::{FORMAT_VERSION, FormatError};
 pub use import::{ImportError, Source, import, recognise};
@@ -25,3 +28,4 @@ pub use operation::{
 };
 pub use remap::{Fit, Remapped, remap};
 pub use schedule::{Instant, Schedule, Timing, Turn};
+pub use script::{Deed, Script, ScriptError, Stage, Step, Task, Thread, Way};

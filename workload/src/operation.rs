@@ -1,5 +1,7 @@
 //! What a workload consists of.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of a sector.
 pub const SECTOR_BYTES: u64 = 512;
 
@@ -10,11 +12,13 @@ pub const BLOCK_SECTORS: u64 = 8;
 pub const MAX_SECTOR: u64 = 1 << 54;
 
 /// A place on the recorded device, in units of 512 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Sector(pub u64);
 
 /// Sectors that follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Extent {
     /// The first one.
     pub start: Sector,

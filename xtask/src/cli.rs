@@ -38,12 +38,16 @@ pub enum Command {
     Mutants(MutantsArgs),
     /// Measure what a snapshot costs its origin: ratios within one boot, with fio in the guest
     Bench(BenchArgs),
+    /// Measure what the oracle takes for a large origin, against sha256sum and cmp
+    Scale(ScaleArgs),
     /// Put the shards of one run together, and judge them as that run
     Merge(MergeArgs),
     /// Record how long the cases took, so that shards are dealt with equal weight
     Durations(DurationsArgs),
-    /// Run one cell again from the bundle that it left, with the same seed
+    /// Run one cell again from the bundle that it left, with the same seed; or a regression from its file
     Replay(ReplayArgs),
+    /// Make a failed cell as small as it can be and still fail, and keep that as a regression
+    Shrink(ShrinkArgs),
     /// Make this machine ready: host packages, kernels, build roots, guest programs
     Setup(SetupArgs),
     /// Generate the Rust bindings of the module's user-space interface from its header
@@ -201,6 +205,20 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// Arguments of `scale`.
+#[derive(Clone, Debug, Args)]
+pub struct ScaleArgs {
+    /// Size of the origin, which is sparse
+    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub origin_gib: u64,
+    /// What is written to it; it is on disk three times
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub written_mib: u64,
+    /// Folder for the files, which are removed in the end
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub within: PathBuf,
+}
+
 /// Arguments of `merge`.
 #[derive(Clone, Debug, Args)]
 pub struct MergeArgs {
@@ -240,8 +258,14 @@ pub struct KernelsArgs {
 /// Arguments of `replay`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The bundle of a failed cell
-    pub bundle: PathBuf,
+    /// The bundle of a failed cell, or a file of harness/regressions
+    pub what: PathBuf,
+    /// How often; says in the end how often it failed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub times: u32,
+    /// With the module as it is, not with the mutant that it failed with
+    #[arg(long)]
+    pub healthy: bool,
     /// How QEMU runs the guest; by default as it was
     #[arg(long, value_enum)]
     pub accel: Option<AccelChoice>,
@@ -254,6 +278,28 @@ pub struct ReplayArgs {
     /// Print the results as JSON on standard output, everything else on standard error
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `shrink`.
+#[derive(Clone, Debug, Args)]
+pub struct ShrinkArgs {
+    /// The bundle of a failed cell whose workload writes to the origin itself
+    pub bundle: PathBuf,
+    /// Name of the regression; by default that of the mutant, or of the case with the seed
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where the regression goes; by default harness/regressions
+    #[arg(long, value_name = "DIR")]
+    pub into: Option<PathBuf>,
+    /// How QEMU runs the guest; by default as it was
+    #[arg(long, value_enum)]
+    pub accel: Option<AccelChoice>,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where the evidence of the tries goes
+    #[arg(long, value_name = "DIR", default_value = "out/shrink")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `setup`.

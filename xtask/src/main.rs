@@ -16,15 +16,19 @@ mod output;
 mod plan;
 mod prepare;
 mod prune;
+mod regression;
 mod replay;
 mod repo;
 mod report;
 mod runner;
+mod scale;
 mod select;
 mod setup;
+mod shrink;
 mod stage;
 mod table;
 mod test;
+mod tryout;
 mod ui;
 mod workload;
 
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         Command::Merge(args) => merge::command(args),
         Command::Durations(args) => merge::record_durations(args, &ui),
         Command::Replay(args) => replay::command(args, &ui),
+        Command::Scale(args) => scale::command(args, &ui),
+        Command::Shrink(args) => shrink::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),
     };

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::cases::recorded_case;
-use cowbird_harness::{CellPlan, cases};
+use cowbird_harness::cases::{REGRESSIONS, recorded_case};
+use cowbird_harness::{CellPlan, TrialPlan, cases};
 use cowbird_images::Catalogue;
 use cowbird_model::RunResults;
 
@@ -22,7 +22,7 @@ use crate::select::select;
 use crate::stage::Stage;
 use crate::ui::{Ui, print};
 use crate::workload::Wanted;
-use crate::{host, repo, table};
+use crate::{host, regression, repo, table};
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Run {
     pub workload: Option<Wanted>,
     /// How long the case soak goes on, minutes.
     pub soak_minutes: Option<u32>,
+    /// The regressions, if they are among the cells.
+    pub trials: Vec<TrialPlan>,
     /// The mutants among them.
     pub mutants: Vec<Mutant>,
     /// Whether the tracer records in every cell.
@@ -124,6 +126,11 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     if cells.is_empty() && args.shard.is_none() {
         bail!("no kernel and case are in this tier; name them with --kernel and --case");
     }
+    let trials = if cells.iter().any(|cell| cell.id.case == REGRESSIONS) {
+        regression::plans(&root)?
+    } else {
+        Vec::new()
+    };
     let jobs = args.jobs.map_or_else(default_jobs, usize::from);
     let (shard, accel, offline) = (args.shard, args.accel, args.offline);
     Ok(Run {
@@ -131,6 +138,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         cells,
         workload,
         soak_minutes: args.soak_minutes,
+        trials,
         mutants,
         traced: args.traced,
         seed,
@@ -214,9 +222,11 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     };
     let mut so_far = BTreeMap::new();
     let mut write_error = None;
-    let all = runner::run_cells(&run.cells, run.jobs, one, |at, result| {
+    let order = order_of_running(&run.cells);
+    let in_order: Vec<PlannedCell> = order.iter().map(|at| run.cells[*at].clone()).collect();
+    runner::run_cells(&in_order, run.jobs, one, |at, result| {
         counter.inc(1);
-        so_far.insert(at, result.clone());
+        so_far.insert(order[at], result.clone());
         // Written after every cell: a run that is cut off leaves what it knew.
         let partial = RunResults {
             cells: so_far.values().cloned().collect(),
@@ -226,11 +236,19 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     })
     .await;
     counter.finish_and_clear();
-    results.cells = all;
+    results.cells = so_far.into_values().collect();
     match write_error {
         None => Ok(results),
         Some(error) => Err(error),
     }
+}
+
+/// Places of the cells in the plan, in the order in which they are run: what failed once is what fails next.
+fn order_of_running(cells: &[PlannedCell]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..cells.len()).collect();
+    // Stable: the others stay in their order.
+    order.sort_by_key(|at| cells[*at].id.case != REGRESSIONS);
+    order
 }
 
 /// Prints the table, or the results as JSON with the table beside.
@@ -256,5 +274,22 @@ pub fn show_with(ended: &Ended, verdicts: &str, json: bool) -> Result<()> {
         print(&output::to_json(results)?)
     } else {
         print(&format!("\n{text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regressions_run_before_all_else() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let cells = plan::plan(
+            &names(&["k", "l"]),
+            &names(&["a", REGRESSIONS, "b"]),
+            &[],
+            1,
+        );
+        assert_eq!(order_of_running(&cells), [1, 4, 0, 2, 3, 5]);
     }
 }

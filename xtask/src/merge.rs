@@ -96,7 +96,8 @@ fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
 mod tests {
     use super::*;
     use crate::judge::tests::result;
-    use cowbird_model::Verdict;
+    use crate::plan::{self, PlannedCell};
+    use cowbird_model::{CellResult, Verdict};
 
     fn part(shard: &str, kernel: &str, case: &str) -> RunResults {
         RunResults {
@@ -115,6 +116,54 @@ mod tests {
         assert_eq!((merged.cells_expected, merged.seed), (2, 9));
         assert_eq!(merged.shard, None);
         assert_eq!(cases, ["a", "b"]);
+    }
+
+    /// Goal: two shards have the cells of the whole run, each once and with its seed, and are judged as it
+    /// is. Method: a matrix with mutants, dealt, run by a stand-in, and merged.
+    #[test]
+    fn two_shards_are_the_whole_run() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let cells = [
+            plan::plan(&names(&["k", "l"]), &names(&["a", "b", "c"]), &[], 9),
+            plan::plan(
+                &names(&["k", "l"]),
+                &names(&["a", "b"]),
+                &names(&["m", "n"]),
+                9,
+            ),
+        ]
+        .concat();
+        let run = |cells: &[PlannedCell], shard: Option<&str>| {
+            let one = |cell: &PlannedCell| CellResult {
+                seed: cell.seed,
+                ..result(
+                    &cell.id.kernel,
+                    &cell.id.case,
+                    cell.id.mutant.as_deref(),
+                    Verdict::Mismatch,
+                )
+            };
+            RunResults {
+                cells_expected: cells.len() as u64,
+                seed: 9,
+                shard: shard.map(Into::into),
+                cells: cells.iter().map(one).collect(),
+            }
+        };
+        let part = |shard: &str| {
+            let seconds = |cell: &plan::CellId| if cell.case == "a" { 30.0 } else { 2.0 };
+            let dealt = plan::deal(cells.clone(), shard.parse().expect("a shard"), seconds);
+            assert!(!dealt.is_empty() && dealt.len() < cells.len());
+            run(&dealt, Some(shard))
+        };
+        let merged = merge(vec![part("2/2"), part("1/2")]).expect("both are there");
+        let mut whole = run(&cells, None);
+        whole
+            .cells
+            .sort_by_key(|cell| (cell.kernel.clone(), cell.mutant.clone(), cell.case.clone()));
+        assert_eq!(merged, whole);
+        let judged = |run: &RunResults| judge::judge(run.cells_expected, &run.cells);
+        assert_eq!(judged(&merged), judged(&whole));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cowbird_harness::cases::REGRESSIONS;
 use cowbird_images::Catalogue;
 use cowbird_model::{CellResult, Class, Verdict};
 use serde::{Deserialize, Serialize};
@@ -50,10 +51,11 @@ pub struct Mutant {
 
 impl Mutant {
     /// Whether it is tried with a case when nobody has asked for cases. `in_tier`: whether the
-    /// case is of the tier.
+    /// case is of the tier. That the regressions find the faults that they were shrunk from says nothing
+    /// about the harness.
     pub fn is_for(&self, case: &str, in_tier: bool) -> bool {
         if self.cases.is_empty() {
-            in_tier
+            in_tier && case != REGRESSIONS
         } else {
             self.cases.iter().any(|name| name == case)
         }
@@ -300,6 +302,7 @@ mod tests {
     fn a_mutant_is_tried_with_its_own_cases() {
         let mutants = parse(TEXT).expect("a sound list");
         assert!(mutants[0].is_for("quick", true) && !mutants[0].is_for("daily", false));
+        assert!(!mutants[0].is_for(REGRESSIONS, true));
         let own = Mutant {
             cases: vec!["daily".into()],
             ..mutants[0].clone()

@@ -1,8 +1,10 @@
-//! `replay`: one cell again, with the seed that it had, on the module as it is now.
+//! `replay`: one cell again, with the seed that it had, on the module as it is now; or a regression, from its
+//! file alone.
 //!
 //! A bundle's plan names the cell; kernel, module and guest programs are prepared afresh, so that a
-//! fix can be tried on the cell that failed.
+//! fix can be tried on the cell that failed. Repeated, either says how often it fails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,16 +12,61 @@ use anyhow::{Context, Result};
 use cowbird_harness::bundle::read_plan;
 use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::{Accel, CellPlan, WorkloadPlan};
+use cowbird_model::{CellResult, Verdict};
 
 use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};
 use crate::plan::{CellId, PlannedCell};
-use crate::ui::Ui;
+use crate::regression::{self, Regression};
+use crate::tryout::{Subject, Tryout};
+use crate::ui::{Ui, print};
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
-    let plan = read_plan(&args.bundle)
-        .with_context(|| format!("{} is not the bundle of a cell", args.bundle.display()))?;
+    if args.what.is_dir() {
+        replay_bundle(args, ui)
+    } else {
+        replay_regression(args, ui)
+    }
+}
+
+fn replay_regression(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let regression = Regression::load(&args.what)?;
+    let mutant = regression.mutant.clone().filter(|_| !args.healthy);
+    let subject = Subject {
+        kernel: regression.kernel.clone(),
+        mutant,
+        seed: regression.seed,
+    };
+    let accel = args.accel.unwrap_or(AccelChoice::Auto);
+    let mut tryout = Tryout::prepare(&subject, accel, args.offline, &args.out, ui)?;
+    // Whatever is wrong: a fault of another class is a fault.
+    let script = regression.script()?;
+    let tallies = tryout.run(&[script], args.times, &BTreeSet::new())?;
+    let tally = tallies.first().context("nothing was run")?;
+    let module = subject.mutant.as_deref().unwrap_or("the module as it is");
+    let classes: Vec<&str> = tally.classes.iter().map(|class| class.name()).collect();
+    let as_what = match classes.as_slice() {
+        [] => String::new(),
+        classes => format!(" ({})", classes.join(", ")),
+    };
+    print(&format!(
+        "{}, {} steps, {module} on {}: failed {} of {} times{as_what}\n",
+        regression::name_of(&args.what),
+        regression.steps.len(),
+        regression.kernel,
+        tally.failed,
+        tally.times
+    ))?;
+    if let Some(fault) = &tally.first_fault {
+        print(&format!("the first time: {fault}\n"))?;
+    }
+    Ok(u8::from(tally.failed > 0))
+}
+
+fn replay_bundle(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
+    let plan = read_plan(&args.what)
+        .with_context(|| format!("{} is not the bundle of a cell", args.what.display()))?;
     let run = run(args, &plan)?;
     ui.line(&format!(
         "again: {} seed {}",
@@ -36,7 +83,28 @@ pub fn command(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
         ));
     }
     matrix::show(&ended, args.json)?;
+    if args.times > 1 {
+        ui.line(&rate(&ended.results.cells));
+    }
     Ok(ended.judgement.exit)
+}
+
+/// How often a cell failed, and how.
+fn rate(results: &[CellResult]) -> String {
+    let mut verdicts = BTreeMap::<Verdict, usize>::new();
+    for result in results {
+        *verdicts.entry(result.verdict).or_default() += 1;
+    }
+    let failed = results.len() - verdicts.get(&Verdict::Pass).unwrap_or(&0);
+    let each: Vec<String> = verdicts
+        .iter()
+        .map(|(verdict, count)| format!("{count} {verdict}"))
+        .collect();
+    format!(
+        "failed {failed} of {} times: {}",
+        results.len(),
+        each.join(", ")
+    )
 }
 
 /// The run of the one cell. Its names are checked as those of a command line are.
@@ -50,16 +118,17 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
             vec![glob::Pattern::escape(&plan.case)],
             WorkloadArgs::default(),
         ),
-        Some(workload) => (Vec::new(), workload_of(&args.bundle, workload)),
+        Some(workload) => (Vec::new(), workload_of(&args.what, workload)),
     };
+    let mutant = plan.mutant.clone().filter(|_| !args.healthy);
     let mut run = matrix::check(&MatrixArgs {
         tier: Tier::Full,
         kernel: vec![glob::Pattern::escape(&plan.kernel_name)],
         case,
         workload,
         soak_minutes: plan.soak_minutes,
-        mutant: plan.mutant.iter().cloned().collect(),
         traced: plan.traced,
+        mutant: mutant.iter().cloned().collect(),
         seed: Some(plan.seed),
         jobs: Some(1),
         shard: None,
@@ -72,12 +141,14 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
     let id = CellId {
         kernel: plan.kernel_name.clone(),
         case: plan.case.clone(),
-        mutant: plan.mutant.clone(),
+        mutant,
     };
-    run.cells = vec![PlannedCell {
+    let cell = PlannedCell {
         id,
         seed: plan.seed,
-    }];
+    };
+    run.trials.clone_from(&plan.trials);
+    run.cells = vec![cell; args.times as usize];
     Ok(run)
 }
 
@@ -87,5 +158,27 @@ fn workload_of(bundle: &Path, plan: &WorkloadPlan) -> WorkloadArgs {
         workload: Some(bundle.join(WORKLOAD_FILE)),
         timing: plan.timing,
         snapshot_at: plan.snapshot_at_percent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::tests::result;
+
+    #[test]
+    fn the_rate_names_every_verdict() {
+        let one = |verdict| result("k", "a", None, verdict);
+        let results = [
+            Verdict::Mismatch,
+            Verdict::Pass,
+            Verdict::Hang,
+            Verdict::Mismatch,
+        ]
+        .map(one);
+        assert_eq!(
+            rate(&results),
+            "failed 3 of 4 times: 1 pass, 2 mismatch, 1 hang"
+        );
     }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
+use cowbird_harness::cases::REGRESSIONS;
 use cowbird_harness::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use cowbird_harness::{
-    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, WorkloadPlan, cases,
-    probe_accel,
+    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, TrialPlan,
+    WorkloadPlan, cases, probe_accel,
 };
 use cowbird_images::{KernelSpec, Store};
 use cowbird_model::{CellResult, Phase, Verdict};
@@ -50,6 +51,7 @@ pub struct Stage {
     workload: Option<WorkloadPlan>,
     soak_minutes: Option<u32>,
     traced: bool,
+    trials: Vec<TrialPlan>,
     ui: Arc<Ui>,
 }
 
@@ -80,6 +82,7 @@ impl Stage {
             workload,
             soak_minutes: run.soak_minutes,
             traced: run.traced,
+            trials: run.trials.clone(),
             ui: Arc::clone(ui),
         })
     }
@@ -127,7 +130,12 @@ impl Stage {
             .ok_or_else(|| broken("the module was not built"))?
             .clone()
             .map_err(NoPlan::Broken)?;
+        let trials = match cell.id.case.as_str() {
+            REGRESSIONS => self.trials.clone(),
+            _ => Vec::new(),
+        };
         let plan = CellPlan {
+            trials,
             kernel_name: cell.id.kernel.clone(),
             kernel_release: ready.kernel.release.clone(),
             vmlinuz: ready.image.clone(),

@@ -14,7 +14,7 @@ use crate::hog::Hog;
 use crate::hold::Holder;
 use crate::port::Port;
 use crate::workload::Workloads;
-use crate::{kernel_log, ops, stack, symbols};
+use crate::{kernel_log, ops, script, stack, symbols};
 
 /// Requests served at the same time; more are refused.
 const MAX_REQUESTS: usize = 32;
@@ -107,8 +107,7 @@ impl Agent {
                 program,
                 args,
                 timeout_ms,
-            } => ops::run_program(&program, &args, Duration::from_millis(timeout_ms))
-                .map(Reply::Exited),
+            } => self.run(&program, &args, Duration::from_millis(timeout_ms)),
             Request::RunAndKill {
                 program,
                 args,
@@ -164,8 +163,16 @@ impl Agent {
             Request::CopyDevice {
                 from,
                 to,
+                to_byte,
                 chunk_bytes,
-            } => ops::copy_device(&from, &to, chunk_bytes as usize).map(Reply::Bytes),
+            } => ops::copy_device(&from, &to, to_byte, chunk_bytes as usize).map(Reply::Bytes),
+            Request::ResizePartition {
+                disk,
+                number,
+                start_bytes,
+                bytes,
+            } => ops::resize_partition(&disk, number, start_bytes, bytes).map(done),
+            Request::Perform { spec } => script::perform(spec).map(Reply::Performed),
             Request::KernelLog { after } => kernel_log::page(after),
             Request::DumpBlockedTasks => sysrq('w').map(done),
             Request::SyncAll | Request::PowerOff => {
@@ -179,6 +186,19 @@ impl Agent {
             Request::EpochPassed { id, chase } => self.workloads.epoch_passed(id, chase),
             Request::StopWorkload { id } => self.workloads.stop(id),
         }
+    }
+}
+
+impl Agent {
+    fn run(&self, program: &str, args: &[String], limit: Duration) -> GuestResult<Reply> {
+        let started_ns = uptime_ns();
+        let exited = ops::run_program(program, args, limit)?;
+        self.port.event(Event::Ran {
+            command: format!("{program} {}", args.join(" ")),
+            started_ns,
+            ended_ns: uptime_ns(),
+        });
+        Ok(Reply::Exited(exited))
     }
 }
 

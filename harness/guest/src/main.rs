@@ -14,6 +14,7 @@ mod init;
 mod kernel_log;
 mod ops;
 mod port;
+mod script;
 mod stack;
 mod symbols;
 mod sys;

@@ -306,8 +306,16 @@ pub fn open_direct(path: &str, write: bool) -> GuestResult<File> {
         .context(format_args!("open {path} for direct I/O"))
 }
 
-/// Copies all of one block device to the start of another.
-pub fn copy_device(from: &str, to: &str, chunk_bytes: usize) -> GuestResult<u64> {
+/// Gives a partition another size.
+pub fn resize_partition(disk: &str, number: u32, start: u64, bytes: u64) -> GuestResult<()> {
+    let file = File::open(disk).context(format_args!("open {disk}"))?;
+    sys::resize_partition(&file, number, start, bytes).context(format_args!(
+        "resize partition {number} of {disk} to {bytes} bytes"
+    ))
+}
+
+/// Copies all of one block device to a place on another.
+pub fn copy_device(from: &str, to: &str, to_byte: u64, chunk_bytes: usize) -> GuestResult<u64> {
     let source = open_direct(from, false)?;
     let target = open_direct(to, true)?;
     let total = size_of(from)?;
@@ -319,9 +327,10 @@ pub fn copy_device(from: &str, to: &str, chunk_bytes: usize) -> GuestResult<u64>
         source
             .read_exact_at(chunk, offset)
             .context(format_args!("read {from} at {offset}"))?;
+        let place = to_byte + offset;
         target
-            .write_all_at(chunk, offset)
-            .context(format_args!("write {to} at {offset}"))?;
+            .write_all_at(chunk, place)
+            .context(format_args!("write {to} at {place}"))?;
         offset += length as u64;
     }
     target.sync_all().context(format_args!("sync {to}"))?;

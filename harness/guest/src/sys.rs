@@ -28,6 +28,9 @@ pub const FIEMAP_EXTENT_NOWHERE: u32 = 2 | 4;
 const BLKDISCARD: u32 = opcode::none(0x12, 119);
 const BLKZEROOUT: u32 = opcode::none(0x12, 127);
 const BLKSSZGET: u32 = opcode::none(0x12, 104);
+const BLKPG: u32 = opcode::none(0x12, 105);
+/// `BLKPG_RESIZE_PARTITION`.
+const BLKPG_RESIZE: i32 = 3;
 const FIFREEZE: u32 = opcode::read_write::<i32>(b'X', 119);
 const FITHAW: u32 = opcode::read_write::<i32>(b'X', 120);
 const FITRIM: u32 = opcode::read_write::<[u64; 3]>(b'X', 121);
@@ -140,6 +143,49 @@ pub fn logical_block_bytes(device: impl AsFd) -> Result<u64, rustix::io::Errno> 
     // SAFETY: BLKSSZGET writes one int to the pointer and reads nothing.
     unsafe { ioctl(device, Updater::<BLKSSZGET, i32>::new(&mut size)) }?;
     Ok(u64::from(size.unsigned_abs()))
+}
+
+/// `struct blkpg_partition`: bytes, and names that nobody reads.
+#[repr(C)]
+struct PartitionSize {
+    start: i64,
+    bytes: i64,
+    number: i32,
+    names: [u8; 128],
+}
+
+/// `struct blkpg_ioctl_arg`.
+#[repr(C)]
+struct PartitionRequest {
+    operation: i32,
+    flags: i32,
+    data_bytes: i32,
+    data: *const PartitionSize,
+}
+
+/// Gives a partition of a disk another size; bytes. It must begin where it is said to.
+pub fn resize_partition(
+    disk: impl AsFd,
+    number: u32,
+    start: u64,
+    bytes: u64,
+) -> Result<(), rustix::io::Errno> {
+    let invalid = |_| rustix::io::Errno::INVAL;
+    let size = PartitionSize {
+        start: start.try_into().map_err(invalid)?,
+        bytes: bytes.try_into().map_err(invalid)?,
+        number: number.try_into().map_err(|_| rustix::io::Errno::INVAL)?,
+        names: [0; 128],
+    };
+    let request = PartitionRequest {
+        operation: BLKPG_RESIZE,
+        flags: 0,
+        data_bytes: size_of::<PartitionSize>() as i32,
+        data: &raw const size,
+    };
+    // SAFETY: BLKPG reads one struct blkpg_ioctl_arg and the struct blkpg_partition that it points to;
+    // both are repr(C) and live across the call. It writes nothing.
+    unsafe { ioctl(disk, Setter::<BLKPG, PartitionRequest>::new(request)) }
 }
 
 /// Freezes the filesystem that a file lies on.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cowbird_workload::{Instant, Timing};
+use cowbird_workload::{Instant, Task, Timing};
 use serde::{Deserialize, Serialize};
 
 /// Number of a request, chosen by the host, returned with the answer.
@@ -344,12 +344,30 @@ pub enum Request {
     },
     /// `/proc/cowbird-info`; answers [`Reply::Text`].
     ReadInfo,
+    /// Gives a partition another size; it stays where it is.
+    ResizePartition {
+        /// The disk.
+        disk: String,
+        /// Number of the partition.
+        number: u32,
+        /// Where it begins on the disk, bytes.
+        start_bytes: u64,
+        /// Its new size, bytes.
+        bytes: u64,
+    },
+    /// Does the tasks of one stage of a script, to their end; answers [`Reply::Performed`].
+    Perform {
+        /// What to do.
+        spec: PerformSpec,
+    },
     /// Copies a block device with direct I/O; answers [`Reply::Bytes`].
     CopyDevice {
         /// Source.
         from: String,
         /// Destination, at least as large.
         to: String,
+        /// Where on the destination the copy begins, bytes.
+        to_byte: u64,
         /// Bytes per read.
         chunk_bytes: u32,
     },
@@ -407,6 +425,9 @@ pub enum Reply {
     Content(Vec<u8>),
     /// A program ended by itself.
     Exited(Exited),
+    /// The tasks are done. What snapshot reads differed from a second read behind them: both of each, as
+    /// far as they fit an answer.
+    Performed(Vec<Observation>),
     /// Physical extents of a file.
     Extents {
         /// In file order.
@@ -503,6 +524,15 @@ pub enum Event {
         thread: u32,
         /// In order.
         entries: Vec<JournalEntry>,
+    },
+    /// The host let a program run, as for what concerns the snapshot.
+    Ran {
+        /// The program and its arguments.
+        command: String,
+        /// When it was started, ns since boot.
+        started_ns: u64,
+        /// When it had ended, ns since boot.
+        ended_ns: u64,
     },
     /// A snapshot read that differs from the first read of the same block.
     Observation(Observation),
@@ -685,6 +715,21 @@ pub struct RecordedSpec {
     pub timing: Timing,
     /// Where in it the snapshot is taken.
     pub instant: Instant,
+}
+
+/// One stage of a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerformSpec {
+    /// Block device that is changed.
+    pub device: String,
+    /// Block device that is read.
+    pub snapshot: String,
+    /// What to do, in the order in which it begins.
+    pub tasks: Vec<Task>,
+    /// Seed of the contents, and of the pauses where several threads meet.
+    pub seed: u64,
+    /// Generation of the first task's sectors; the others' follow.
+    pub generation: u64,
 }
 
 /// Parameters of the workload of all kinds of write.

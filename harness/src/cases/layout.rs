@@ -8,6 +8,7 @@ use cowbird_model::{Sector, SectorRange};
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::{HarnessResult, PathContext};
 use crate::recorded::Replay;
+use crate::trials::TrialPlan;
 use crate::verify::CellFiles;
 use crate::vm::command::{Bus, Disk};
 
@@ -56,6 +57,8 @@ pub(crate) struct Layout {
     pub(super) bus: Bus,
     /// Unit of the first disk, bytes.
     pub(super) logical_block_bytes: u32,
+    /// Room for so many images on the second disk.
+    pub(super) images: u32,
     /// Further parameters of the kernel.
     pub(crate) kernel_parameters: &'static str,
 }
@@ -101,6 +104,7 @@ impl Layout {
             discards: true,
             bus: Bus::Virtio,
             logical_block_bytes: LOGICAL_BLOCK_BYTES,
+            images: 1,
             kernel_parameters: "",
         }
     }
@@ -181,9 +185,25 @@ impl Layout {
         }
     }
 
+    /// Where there are several images, one begins so many bytes behind the one before.
+    pub(super) fn image_stride_bytes(&self) -> u64 {
+        let align = Partition {
+            start: 0,
+            sectors: PARTITION_ALIGN,
+        };
+        let origin = self.snapshot_origin().length_bytes();
+        origin.next_multiple_of(align.length_bytes())
+    }
+
     /// The first partition, which the writers write.
     pub(crate) fn origin(&self) -> Partition {
         self.origin
+    }
+
+    /// Whether the writers' places are places of the origin, and the origin lies on one disk as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.filesystem.is_none()
+            && !(self.two_volumes || self.whole_disk || self.mirrored || self.encrypted)
     }
 
     /// What the snapshot is taken of.
@@ -233,7 +253,11 @@ impl Layout {
             disk::copy_sparse(&path, &files.mirror())?;
             disk::create_sparse(&files.mirror_witness(), 0)?;
         }
-        disk::create_sparse(&files.image(), self.snapshot_origin().length_bytes())?;
+        let images_bytes = match self.images {
+            1 => self.snapshot_origin().length_bytes(),
+            count => u64::from(count) * self.image_stride_bytes(),
+        };
+        disk::create_sparse(&files.image(), images_bytes)?;
         disk::create_sparse(&files.witness(), 0)?;
         Ok(())
     }
@@ -273,7 +297,7 @@ impl Layout {
 }
 
 /// What a case finds when it starts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setting {
     pub(super) layout: Layout,
     pub(super) seed: u64,
@@ -281,6 +305,8 @@ pub(crate) struct Setting {
     pub(super) replay: Option<Replay>,
     /// How long the long load goes on, if the plan says.
     pub(super) soak: Option<Duration>,
+    /// The scripts, for the case that has some.
+    pub(super) trials: Vec<TrialPlan>,
 }
 
 impl Setting {

@@ -16,6 +16,7 @@ mod raw_writers;
 mod reconfigure;
 mod recorded;
 mod refusals;
+mod regressions;
 mod self_test;
 mod series;
 mod soak;
@@ -34,6 +35,7 @@ use serde::Serialize;
 
 use crate::driver::{CaseResult, Driver};
 use crate::recorded::Replay;
+use crate::trials::TrialPlan;
 use crate::verify::Evidence;
 use crate::vm::command::Bus;
 pub(crate) use layout::{Layout, Setting};
@@ -68,6 +70,9 @@ pub enum CaseTier {
     Full,
 }
 
+/// The case that runs the shrunk cells of the past. It comes first.
+pub const REGRESSIONS: &str = "regressions";
+
 type Act = for<'a> fn(&'a mut Driver<'_, '_>, &'a Setting) -> ActFuture<'a>;
 type ActFuture<'a> = Pin<Box<dyn Future<Output = CaseResult<Evidence>> + Send + 'a>>;
 
@@ -91,19 +96,26 @@ pub struct CaseInfo {
 }
 
 impl CaseInfo {
-    /// What is on the disks: with a recorded workload, the volume that it needs. `soak`: how long the long
-    /// load goes on.
+    /// What is on the disks: with a recorded workload or with scripts, the volume that they need. `soak`: how
+    /// long the long load goes on.
     pub(crate) fn setting(
         &self,
         seed: u64,
         replay: Option<Replay>,
         soak: Option<Duration>,
+        trials: &[TrialPlan],
     ) -> Setting {
+        let layout = match &replay {
+            Some(replay) => recorded::layout(replay),
+            None if trials.is_empty() => (self.layout)(),
+            None => regressions::layout(trials),
+        };
         Setting {
-            layout: replay.as_ref().map_or_else(self.layout, recorded::layout),
+            layout,
             seed,
             replay,
             soak,
+            trials: trials.to_vec(),
         }
     }
 
@@ -162,7 +174,15 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 55] = [
+static CASES: [CaseInfo; 56] = [
+    case(
+        REGRESSIONS,
+        "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
+        CaseTier::Quick,
+        &GUEST_MODULES,
+        || Layout::bare(0),
+        |driver, setting| Box::pin(regressions::act(driver, setting)),
+    ),
     case(
         "ext4-churn",
         "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",

@@ -32,14 +32,20 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// After the copy the replay may go on for so long, and is then stopped.
 const REST_LIMIT: Duration = Duration::from_secs(60);
 
-fn cow_mib(volume_sectors: u32) -> u32 {
+/// Size of a COW file that holds every block of a volume.
+pub(super) fn cow_mib(volume_sectors: u32) -> u32 {
     volume_sectors.div_ceil(MIB_SECTORS) + COW_EXTRA_MIB
 }
 
 pub(super) fn layout(replay: &Replay) -> Layout {
-    let cow_mib = cow_mib(replay.volume_sectors);
+    layout_of(replay.volume_sectors)
+}
+
+/// A raw volume, and room for a COW file that holds every block of it.
+pub(super) fn layout_of(volume_sectors: u32) -> Layout {
+    let cow_mib = cow_mib(volume_sectors);
     let home_mib = cow_mib + HOME_EXTRA_MIB + cow_mib / HOME_EXTRA_SHARE;
-    Layout::raw(replay.volume_sectors, home_mib)
+    Layout::raw(volume_sectors, home_mib)
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {

@@ -98,6 +98,7 @@ async fn expect_no_image(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     let request = Request::CopyDevice {
         from: SNAPSHOT.into(),
         to: setting.image().into(),
+        to_byte: 0,
         chunk_bytes: 1 << 20,
     };
     match guest.try_request(request).await? {

@@ -7,8 +7,8 @@ mod tracing;
 use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{
-    Chase, Exited, GoldenFile, GuestError, KernelRecord, MountApi, MountSpec, Reply, Request,
-    StackKind, WorkloadId, WorkloadSpec, WorkloadState,
+    Chase, Exited, GoldenFile, GuestError, KernelRecord, MountApi, MountSpec, Observation,
+    PerformSpec, Reply, Request, StackKind, WorkloadId, WorkloadSpec, WorkloadState,
 };
 use thiserror::Error;
 
@@ -449,11 +449,43 @@ impl Driver<'_, '_> {
         }
     }
 
+    /// Does the tasks of one stage of a script; gives the snapshot reads that differ from a second one.
+    pub async fn perform(&mut self, spec: PerformSpec) -> CaseResult<Vec<Observation>> {
+        let request = Request::Perform { spec };
+        match self.expect(request, self.limits.copy).await? {
+            Reply::Performed(observations) => Ok(observations),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Gives the partition with a number another size.
+    pub async fn resize_partition(
+        &mut self,
+        disk: &str,
+        number: u32,
+        partition: Partition,
+    ) -> CaseResult<()> {
+        self.prepare(Request::ResizePartition {
+            disk: disk.into(),
+            number,
+            start_bytes: partition.offset_bytes(),
+            bytes: partition.length_bytes(),
+        })
+        .await
+        .map(|_| ())
+    }
+
     /// Copies a device, all of it.
     pub async fn copy_device(&mut self, from: &str, to: &str) -> CaseResult<u64> {
+        self.copy_device_to(from, to, 0).await
+    }
+
+    /// The same, to so many bytes behind the start of another.
+    pub async fn copy_device_to(&mut self, from: &str, to: &str, to_byte: u64) -> CaseResult<u64> {
         let request = Request::CopyDevice {
             from: from.into(),
             to: to.into(),
+            to_byte,
             chunk_bytes: COPY_CHUNK_BYTES,
         };
         let reply = self.expect(request, self.limits.copy).await?;

@@ -6,5 +6,6 @@ mod classes;
 mod common;
 mod power_cut;
 mod reference;
+mod shrink;
 mod turns;
 mod witness;

@@ -7,8 +7,8 @@
 
 use crate::common::{LogBuilder, UUID, marker_of, replay};
 use cowbird_model::{
-    BlockIndex, BlockSet, Class, DiscardModel, EntryIndex, Epoch, EpochHeader, Oracle, Origin,
-    SECTOR_BYTES, Sector, SectorRange, Truth, WitnessLog, self_check,
+    BlockIndex, BlockSet, Class, DiscardModel, EntryIndex, Epoch, EpochHeader, Holes, Oracle,
+    Origin, SECTOR_BYTES, Sector, SectorRange, Truth, WitnessLog, self_check, self_check_sparse,
 };
 use proptest::prelude::*;
 
@@ -324,6 +324,17 @@ proptest! {
         prop_assert_eq!(report.blocks_bad, expected.len() as u64);
         prop_assert_eq!(report.classes.values().sum::<u64>(), report.blocks_bad);
         prop_assert_eq!(report.runs.iter().map(|run| run.blocks).sum::<u64>(), report.blocks_bad);
+        // With the holes known that there may be, nothing else is found.
+        let holes = Holes {
+            base: zero_sectors(&base, 0),
+            other: zero_sectors(&image, scenario.origin.start.0),
+        };
+        let mut pieces = 0;
+        let sparse = oracle.verify_sparse(&image, &holes, &mut || pieces += 1);
+        prop_assert_eq!(sparse.expect("the image fits"), report.clone());
+        let disk_holes = Holes { base: zero_sectors(&base, 0), other: zero_sectors(last, 0) };
+        let checked = self_check_sparse(&base, &log, last, discard, &disk_holes, &mut || {});
+        prop_assert_eq!(checked, Ok(()));
         // As observations, in another order and each twice, the blocks are judged as in the image.
         let blocks = 0..reference.origin.blocks();
         let seen: Vec<_> = blocks
@@ -366,6 +377,15 @@ proptest! {
             let _ = cowbird_model::find_markers(&log);
         }
     }
+}
+
+/// The sectors that are zeros, each a hole of its own, of a file that begins at a sector of the disk.
+fn zero_sectors(file: &[u8], start: u64) -> Vec<SectorRange> {
+    let sectors = file.chunks(SECTOR_BYTES).enumerate();
+    sectors
+        .filter(|(_, sector)| sector.iter().all(|byte| *byte == 0))
+        .map(|(at, _)| SectorRange::new(Sector(start + at as u64), 1))
+        .collect()
 }
 
 /// The header of these tests is what the module would write.

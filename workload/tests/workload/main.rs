@@ -5,3 +5,4 @@ mod file;
 mod imports;
 mod moved;
 mod replayed;
+mod script;

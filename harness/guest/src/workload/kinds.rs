@@ -611,7 +611,7 @@ impl Way {
 }
 
 /// A write that is on stable storage when it returns.
-pub(super) fn write_durably(file: &File, content: &[u8], offset: u64) -> io::Result<()> {
+pub fn write_durably(file: &File, content: &[u8], offset: u64) -> io::Result<()> {
     let written = pwritev2(
         file,
         &[IoSlice::new(content)],

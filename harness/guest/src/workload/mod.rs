@@ -13,6 +13,8 @@ mod snapshot_view;
 mod throttled;
 mod turns;
 
+pub use chaser::{MAX_DELAY_US, wait_for};
+pub use kinds::write_durably;
 pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
 
 use std::collections::HashMap;

@@ -167,8 +167,10 @@ fn tries_for(tally: &Tally) -> u32 {
     if rate >= 1.0 {
         return 1;
     }
+    if tally.failed == 0 {
+        return MAX_TRIES;
+    }
     let tries = (MISSED.ln() / (1.0 - rate).ln()).ceil();
-    // Of a rate of 0 it is infinite, and the cast saturates.
     (tries as u32).clamp(1, MAX_TRIES)
 }
 

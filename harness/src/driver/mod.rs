@@ -164,6 +164,15 @@ impl Driver<'_, '_> {
         &mut self.vm
     }
 
+    /// Whether the kernel is of an older series than this one.
+    pub(crate) fn kernel_is_before(&self, series: (u32, u32)) -> bool {
+        let mut numbers = self.machine.plan().kernel_release.split(['.', '-', '+']);
+        let mut next = || numbers.next().and_then(|number| number.parse().ok());
+        next()
+            .zip(next())
+            .is_some_and(|own: (u32, u32)| own < series)
+    }
+
     /// The files of the cell.
     pub(crate) fn files(&self) -> &CellFiles {
         self.machine.files()

@@ -20,4 +20,4 @@ pub const PORT_NAME: &str = "cowbird.agent";
 
 /// Version of frames and messages together. It travels in every frame header, so that a guest of
 /// another build is refused by name and not by a decoding error somewhere in a message.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;

@@ -29,9 +29,14 @@ pub(crate) const INITRAMFS_FILE: &str = "initramfs.cpio";
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {
     let mut clock = PhaseClock::new(progress);
     let mut findings = Findings::default();
+    let mut emulator_failed = false;
     let (verdict, reason, judgement) = match attempt(plan, &mut clock, &mut findings).await {
         Ok(judged) => judged,
         Err(error) => {
+            emulator_failed = matches!(
+                error,
+                CaseError::Ended(End::Infrastructure(HarnessError::Emulator { .. }))
+            );
             let (verdict, reason) = verdict_of(&error, &mut findings);
             (verdict, reason, Judgement::default())
         }
@@ -51,6 +56,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         trials: judgement.trials,
         phases,
         trace,
+        emulator_failed,
         bundle: None,
         seconds,
     };

@@ -41,7 +41,7 @@ pub enum HarnessError {
     /// The emulator executed code that is not in the guest's memory.
     #[error(
         "the emulator executed a breakpoint that is not in memory any more, a fault of QEMU before \
-         8.1; use a newer QEMU or run the cell again"
+         8.1; use a newer QEMU"
     )]
     Emulator {
         /// Console around it.

@@ -96,6 +96,12 @@ pub const SYSRQ_KEYS: [u8; 4] = *b"9lwt";
 /// Pause after each of them.
 pub const SYSRQ_PAUSE: Duration = Duration::from_millis(1500);
 
+/// How often more the registers of a hanging guest are looked at.
+pub const STUCK_SAMPLES: usize = 4;
+
+/// Pause before each look.
+pub const STUCK_PAUSE: Duration = Duration::from_millis(300);
+
 /// QEMU has this long to open its sockets.
 pub const SOCKET_LIMIT: Duration = Duration::from_secs(10);
 

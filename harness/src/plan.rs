@@ -99,6 +99,8 @@ pub struct CellOutcome {
     pub phases: Vec<(String, Duration)>,
     /// What became of the trace, if the cell was traced.
     pub trace: Option<TraceResult>,
+    /// Whether the emulator is known to have failed, so that the cell says nothing and can be run again.
+    pub emulator_failed: bool,
     /// The evidence, when the cell did not pass.
     pub bundle: Option<PathBuf>,
     /// From start to verdict.

@@ -97,8 +97,15 @@ impl Stage {
                 ..runner::broken(&cell, reason)
             },
             Ok((ready, plan)) => {
-                let outcome =
-                    cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await;
+                let run = async || {
+                    cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await
+                };
+                let mut outcome = run().await;
+                if outcome.emulator_failed {
+                    let first = format!("run again, because {}", outcome.reason);
+                    outcome = run().await;
+                    outcome.notes.push(first);
+                }
                 self.result(&cell, &ready, outcome)
             }
         };

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod command;
 pub mod process;
 pub mod qmp;
+mod stuck;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -25,7 +26,7 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use crate::limits::{
     LAST_WORDS, Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT,
-    SOCKET_POLL, SUPERVISION_PERIOD, SYSRQ_KEYS, SYSRQ_PAUSE,
+    SOCKET_POLL, STUCK_PAUSE, STUCK_SAMPLES, SUPERVISION_PERIOD, SYSRQ_KEYS, SYSRQ_PAUSE,
 };
 use crate::vm::agent::{Agent, GuestRecord};
 use crate::vm::command::{AGENT_SOCKET, CONSOLE, QMP_SOCKET, VmConfig};
@@ -354,7 +355,10 @@ impl Vm {
             .unwrap_or_default();
         let path = self.config.work_dir.join("registers.txt");
         // Evidence that cannot be had does not change the verdict.
-        let _ = std::fs::write(path, registers);
+        let _ = std::fs::write(path, &registers);
+        if self.config.accel == Accel::Tcg && self.executes_stale_code(&registers).await {
+            return HarnessError::Emulator { excerpt: registers }.into();
+        }
         let _ = self.question_kernel().await;
         if let Ok(Some(panic)) = self
             .console
@@ -366,6 +370,27 @@ impl Vm {
         End::Hang {
             reason: format!("{reason}; QEMU says {status}"),
         }
+    }
+
+    /// Whether a CPU stands still where the kernel has patched its code; see [`stuck`].
+    async fn executes_stale_code(&mut self, first: &str) -> bool {
+        let mut samples = vec![first.to_owned()];
+        for _ in 0..STUCK_SAMPLES {
+            sleep(STUCK_PAUSE).await;
+            samples.push(
+                self.qmp
+                    .monitor("info registers -a")
+                    .await
+                    .unwrap_or_default(),
+            );
+        }
+        for address in stuck::addresses(&samples) {
+            let dump = self.qmp.monitor(&format!("x /5xb {address:#x}")).await;
+            if dump.is_ok_and(|dump| stuck::is_patched_entry(&dump)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Has the kernel print over the serial console what its CPUs and tasks do: a break and a

@@ -67,7 +67,8 @@ enum Step {
 /// `cowbirdctl reconfigure-auto-expand`
 pub fn command(arguments: &AutoExpand) -> Result<()> {
     let device = info::find(arguments.minor)?;
-    if let Step::Fail(reason) = next(arguments, 0, Some(&device)) {
+    let series = &device.uuid;
+    if let Step::Fail(reason) = next(arguments, series, 0, Some(&device)) {
         bail!(reason);
     }
     if device.state_name != PRESERVING {
@@ -91,7 +92,7 @@ pub fn command(arguments: &AutoExpand) -> Result<()> {
         );
     }
     if arguments.foreground {
-        return watch(arguments);
+        return watch(arguments, series);
     }
     let myself = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(myself);
@@ -123,15 +124,15 @@ fn kernel_log() -> io::Result<std::fs::File> {
     OpenOptions::new().write(true).open("/dev/kmsg")
 }
 
-/// Until the snapshot ends.
-fn watch(arguments: &AutoExpand) -> Result<()> {
+/// Until the snapshot ends. Another one may get its number at once; that has another series.
+fn watch(arguments: &AutoExpand, series: &str) -> Result<()> {
     let mut done = 0;
     loop {
         let devices = info::read()?.devices;
         let device = devices
             .iter()
             .find(|device| device.minor == arguments.minor);
-        match next(arguments, done, device) {
+        match next(arguments, series, done, device) {
             Step::Wait => thread::sleep(LOOK),
             Step::Expand => {
                 expand(arguments, device)?;
@@ -155,8 +156,8 @@ fn tell(message: &str) {
     let _ = out.write_all(format!("{level}cowbirdctl: {message}\n").as_bytes());
 }
 
-fn next(arguments: &AutoExpand, done: u32, device: Option<&Device>) -> Step {
-    let Some(device) = device else {
+fn next(arguments: &AutoExpand, series: &str, done: u32, device: Option<&Device>) -> Step {
+    let Some(device) = device.filter(|device| device.uuid == series) else {
         return Step::End;
     };
     if device.error != 0 {
@@ -227,7 +228,7 @@ mod tests {
     fn device(state: &str, error: i32, used: u64, slots: u64) -> Device {
         serde_json::from_value(serde_json::json!({
             "minor": 3, "cow_file": "/mnt/.cow", "block_device": "/dev/vda1", "cow_inode": 12, "max_cache": 1,
-            "seq_id": 4, "uuid": "00ff", "error": error, "state_name": state, "origin_sectors": 4096,
+            "seq_id": 4, "uuid": SERIES, "error": error, "state_name": state, "origin_sectors": 4096,
             "cow_slots": slots, "origin_device": "254:1", "changes_from_epoch": 3, "cow_slots_used": used,
             "preserved_blocks": 9, "memory_blocks": 3, "cow_device": "254:2", "cow_sector": 2048,
             "cow_is_pinned": true, "tracks": true, "error_text": "the COW file is full"
@@ -235,8 +236,15 @@ mod tests {
         .unwrap()
     }
 
+    const SERIES: &str = "00ff";
+
     fn next_for(done: u32, state: &str, error: i32, used: u64, slots: u64) -> Step {
-        next(&ARGUMENTS, done, Some(&device(state, error, used, slots)))
+        next(
+            &ARGUMENTS,
+            SERIES,
+            done,
+            Some(&device(state, error, used, slots)),
+        )
     }
 
     /// Goal: it expands when less than a step is free, as often as it may, and not before.
@@ -255,7 +263,9 @@ mod tests {
     /// Goal: it ends with the snapshot, and tells when that has failed.
     #[test]
     fn ends_with_the_snapshot() {
-        assert_eq!(next(&ARGUMENTS, 0, None), Step::End);
+        assert_eq!(next(&ARGUMENTS, SERIES, 0, None), Step::End);
+        let successor = device(PRESERVING, 0, 1000, 1000);
+        assert_eq!(next(&ARGUMENTS, "00fe", 0, Some(&successor)), Step::End);
         assert_eq!(next_for(0, "active incremental", 0, 1000, 1000), Step::End);
         let Step::Fail(reason) = next_for(0, "failed snapshot", -28, 1000, 1000) else {
             panic!("a failed snapshot cannot be expanded");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{Layout, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 16 MiB and five sectors.
@@ -50,12 +50,7 @@ pub(super) async fn act_auto(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
 ) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    let writers = guest.start_workload(writers(setting)).await?;
-    let mut written = 0;
-    guest
-        .wait_for_more(&writers, &mut written, BYTES, LIMIT)
-        .await?;
+    let (writers, mut written) = begin(guest, setting).await?;
 
     guest.phase("snapshot");
     let marker = guest
@@ -96,13 +91,21 @@ pub(super) async fn act_auto(
     )))
 }
 
-fn writers(setting: &Setting) -> WorkloadSpec {
-    WorkloadSpec::RawWriters(RawWritersSpec {
+/// Writers that have written enough, and how much that is.
+async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<(Workload, u64)> {
+    raw_writers::prepare(guest, setting).await?;
+    let writers = WorkloadSpec::RawWriters(RawWritersSpec {
         device: setting.origin().into(),
         seed: setting.seed,
         pairs: 1,
         discard_every: 0,
-    })
+    });
+    let writers = guest.start_workload(writers).await?;
+    let mut written = 0;
+    guest
+        .wait_for_more(&writers, &mut written, BYTES, LIMIT)
+        .await?;
+    Ok((writers, written))
 }
 
 fn spec(setting: &Setting) -> SnapshotSpec {
@@ -120,12 +123,7 @@ pub(super) fn layout() -> Layout {
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    let writers = guest.start_workload(writers(setting)).await?;
-    let mut written = 0;
-    guest
-        .wait_for_more(&writers, &mut written, BYTES, LIMIT)
-        .await?;
+    let (writers, mut written) = begin(guest, setting).await?;
 
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec(setting)).await?;

@@ -1,0 +1,210 @@
+//! What the guest is told to do to its disks, and how far it is.
+
+use cowbird_workload::{Instant, Task, Timing};
+use serde::{Deserialize, Serialize};
+
+use super::GuestError;
+
+/// What to run in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkloadSpec {
+    /// Files on a mounted filesystem.
+    FsChurn(FsChurnSpec),
+    /// Writers on the raw origin.
+    RawWriters(RawWritersSpec),
+    /// Snapshot reads that race with writers.
+    Hot(HotSpec),
+    /// One writer for every kind of write that the kernel knows.
+    Kinds(KindsSpec),
+    /// Writes that a cgroup's limit delays.
+    Throttled(ThrottledSpec),
+    /// Writers that write to two volumes in turns.
+    Turns(TurnsSpec),
+    /// What was done to another device once.
+    Recorded(RecordedSpec),
+    /// No I/O, but what moves other threads in time.
+    Noise(NoiseSpec),
+}
+
+/// Parameters of the noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoiseSpec {
+    /// Seed.
+    pub seed: u64,
+    /// Whether CPUs go and come back.
+    pub hotplug: bool,
+    /// Threads of high priority that take a CPU for a moment, now and then.
+    pub spinners: u32,
+}
+
+/// Parameters of the recorded workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedSpec {
+    /// Block device.
+    pub device: String,
+    /// The workload file, already moved onto a device of this size.
+    pub file: String,
+    /// Seed.
+    pub seed: u64,
+    /// How fast it is replayed.
+    pub timing: Timing,
+    /// Where in it the snapshot is taken.
+    pub instant: Instant,
+}
+
+/// One stage of a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerformSpec {
+    /// Block device that is changed.
+    pub device: String,
+    /// Block device that is read.
+    pub snapshot: String,
+    /// What to do, in the order in which it begins.
+    pub tasks: Vec<Task>,
+    /// Seed of the contents, and of the pauses where several threads meet.
+    pub seed: u64,
+    /// Generation of the first task's sectors; the others' follow.
+    pub generation: u64,
+}
+
+/// Parameters of the workload of all kinds of write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindsSpec {
+    /// Block device; or the directory in a mounted filesystem where each writer has a file.
+    pub target: String,
+    /// The block device in both cases: a writer in a mount namespace of its own opens or mounts it.
+    pub device: String,
+    /// Type of the filesystem; `None` for the block device itself.
+    pub fstype: Option<String>,
+    /// Seed.
+    pub seed: u64,
+}
+
+/// Parameters of the throttled workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottledSpec {
+    /// Block device.
+    pub device: String,
+    /// The whole disk that the limit is for.
+    pub disk: String,
+    /// Seed.
+    pub seed: u64,
+    /// Blocks that are written, all submitted at once.
+    pub blocks: u32,
+    /// The limit.
+    pub bytes_per_second: u64,
+}
+
+/// Parameters of the writers in turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnsSpec {
+    /// Block devices: in each round the first is written, then the second.
+    pub devices: [String; 2],
+    /// Seed.
+    pub seed: u64,
+    /// Threads.
+    pub writers: u32,
+    /// Blocks that a writer has on each volume.
+    pub slots: u32,
+}
+
+impl TurnsSpec {
+    /// The block that a writer writes in a round, on both volumes; rounds count from 1.
+    #[must_use]
+    pub fn block(&self, writer: u32, round: u64) -> u64 {
+        let slots = u64::from(self.slots);
+        u64::from(writer) * slots + round % slots
+    }
+
+    /// Identity in the sectors of a volume, which is 0 or 1.
+    #[must_use]
+    pub fn identity(volume: usize) -> u64 {
+        0x7047 + volume as u64
+    }
+}
+
+/// Parameters of the file workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsChurnSpec {
+    /// Mount point.
+    pub root: String,
+    /// Seed.
+    pub seed: u64,
+    /// Threads, each in its own directory.
+    pub threads: u32,
+    /// Files that a thread keeps at most.
+    pub files_per_thread: u32,
+    /// Longest file, bytes.
+    pub max_file_bytes: u64,
+    /// Golden files.
+    pub golden_files: u32,
+    /// Data written after [`Request::EpochPassed`] by all threads together, bytes; then the
+    /// threads only sync and idle. Bounds what the COW file must hold.
+    pub budget_after_epoch_bytes: u64,
+    /// Pause of each thread after each operation, us.
+    pub pause_us: u64,
+}
+
+/// Parameters of the raw workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawWritersSpec {
+    /// Block device.
+    pub device: String,
+    /// Seed.
+    pub seed: u64,
+    /// Pairs of direct writers.
+    pub pairs: u32,
+    /// Every this many operations a pair discards or zeroes a range; 0 for never.
+    pub discard_every: u64,
+}
+
+/// Parameters of the hot workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotSpec {
+    /// Origin.
+    pub origin: String,
+    /// Snapshot device.
+    pub snapshot: String,
+    /// Where the first read of every block goes.
+    pub image: String,
+    /// Seed.
+    pub seed: u64,
+    /// Pairs of one writer and one reader.
+    pub pairs: u32,
+    /// Share of the origin that the writers sweep, percent; the rest is only read.
+    pub sweep_percent: u64,
+    /// The sweep ends after this time at the latest, ms.
+    pub sweep_limit_ms: u64,
+}
+
+/// Snapshot reads that follow the writers of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chase {
+    /// Snapshot device.
+    pub snapshot: String,
+    /// Where on it the device (or filesystem) of the writers begins, bytes.
+    pub shift_bytes: u64,
+}
+
+/// State of a workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadState {
+    /// Operations completed.
+    pub operations: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Bytes read from the snapshot device.
+    pub bytes_read: u64,
+    /// Snapshot reads of a block (by any thread), counted per block.
+    pub block_reads: u64,
+    /// Reads of a block that differed from the first read of it.
+    pub differing_reads: u64,
+    /// Threads that still run.
+    pub threads_running: u32,
+    /// Whether the workload did all that it was asked to do (the hot one has an end).
+    pub finished: bool,
+    /// What this kernel or device cannot do and was therefore left out, each with the reason.
+    pub left_out: Vec<String>,
+    /// First error.
+    pub error: Option<GuestError>,
+}

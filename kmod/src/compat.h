@@ -106,13 +106,13 @@ static inline struct bio *cb_bio_alloc(struct block_device *bdev, unsigned short
 }
 
 /* A bio that shares the pages of another; the other must outlive it. */
-static inline struct bio *cb_bio_clone(struct block_device *bdev, struct bio *from,
+static inline struct bio *cb_bio_clone(struct block_device *bdev, struct bio *from, gfp_t gfp,
 				       struct bio_set *set)
 {
 #ifdef HAVE_BIO_ALLOC_CLONE
-	return bio_alloc_clone(bdev, from, GFP_NOIO, set);
+	return bio_alloc_clone(bdev, from, gfp, set);
 #else
-	struct bio *bio = bio_clone_fast(from, GFP_NOIO, set);
+	struct bio *bio = bio_clone_fast(from, gfp, set);
 
 	if (bio)
 		bio_set_dev(bio, bdev);

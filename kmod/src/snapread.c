@@ -8,6 +8,10 @@
  * that has been preserved meanwhile may have been overwritten while it was
  * being read, and is fetched from its preserved copy instead. A preserved copy
  * never changes within an epoch, so that second fetch is final.
+ *
+ * A read that needs nothing but the origin goes *straight*: the reader's own
+ * context submits it and its completion takes the second look. A thread works
+ * on the others, and on straight reads that were overtaken.
  */
 #include <linux/slab.h>
 
@@ -16,6 +20,11 @@
 
 /* Blocks handled at once; one more for a read that is not aligned. */
 #define CB_READ_BLOCKS (CB_READ_MAX_SECTORS / CB_BLOCK_SECTORS + 1)
+/* Blocks looked up under the lock at once: others wait for it with interrupts off. */
+#define CB_READ_LOOKUPS 32
+
+/* The reader's hints are not for the devices below; nor is FUA for a read. */
+#define CB_READ_OPF (REQ_OP_READ | REQ_SYNC)
 
 /* One block's share of a read. */
 struct cb_read_piece {
@@ -30,6 +39,7 @@ struct cb_read {
 	struct bio *bio;
 	u64 sector; /* of the bio, which stays untouched */
 	u32 sectors;
+	bool straight; /* the origin has been read already, and has to be looked at again */
 
 	/* The window in hand: blocks first .. first + count - 1. */
 	u64 first;
@@ -113,13 +123,12 @@ static void cb_read_clone_end_io(struct bio *clone)
 static void cb_read_submit_clone(struct cb_read *read, struct block_device *bdev, u64 sector,
 				 u64 from, u64 to)
 {
-	struct bio *clone = cb_bio_clone(bdev, read->bio, &read->dev->read_bios);
+	struct bio *clone = cb_bio_clone(bdev, read->bio, GFP_NOIO, &read->dev->read_bios);
 
 	bio_advance(clone, cb_read_offset(read, from));
 	clone->bi_iter.bi_size = (to - from) << SECTOR_SHIFT;
 	clone->bi_iter.bi_sector = sector;
-	/* The reader's hints are not for the devices below; nor is FUA for a read. */
-	clone->bi_opf = REQ_OP_READ | REQ_SYNC;
+	clone->bi_opf = CB_READ_OPF;
 	clone->bi_private = read;
 	clone->bi_end_io = cb_read_clone_end_io;
 	atomic_inc(&read->pending);
@@ -155,20 +164,20 @@ static void cb_read_locate(struct cb_read *read, u64 block, struct cb_read_piece
 	trace_cowbird_snapshot_read(dev, block, piece->source, overtaken);
 }
 
-static void cb_read_count(struct cb_device *dev, enum cb_read_source source)
+static void cb_read_count(struct cb_device *dev, enum cb_read_source source, u32 blocks)
 {
 	switch (source) {
 	case CB_READ_ORIGIN:
-		atomic64_inc(&dev->stats.reads_origin_blocks);
+		atomic64_add(blocks, &dev->stats.reads_origin_blocks);
 		break;
 	case CB_READ_MEMORY:
-		atomic64_inc(&dev->stats.reads_memory_blocks);
+		atomic64_add(blocks, &dev->stats.reads_memory_blocks);
 		break;
 	case CB_READ_COW:
-		atomic64_inc(&dev->stats.reads_cow_blocks);
+		atomic64_add(blocks, &dev->stats.reads_cow_blocks);
 		break;
 	case CB_READ_ZERO:
-		atomic64_inc(&dev->stats.reads_zero_blocks);
+		atomic64_add(blocks, &dev->stats.reads_zero_blocks);
 		break;
 	case CB_READ_FAIL:
 		break;
@@ -255,14 +264,17 @@ static int cb_read_fetch(struct cb_read *read)
 static void cb_read_locate_all(struct cb_read *read, bool overtaken)
 {
 	unsigned long flags;
-	u32 i;
+	u32 i = 0, until;
 
-	for (i = 0; i < read->count; i++) {
+	while (i < read->count) {
+		until = min(i + CB_READ_LOOKUPS, read->count);
 		spin_lock_irqsave(&read->dev->lock, flags);
-		cb_read_locate(read, read->first + i, &read->pieces[i], overtaken);
+		for (; i < until; i++)
+			cb_read_locate(read, read->first + i, &read->pieces[i], overtaken);
 		spin_unlock_irqrestore(&read->dev->lock, flags);
-		cb_read_count(read->dev, read->pieces[i].source);
 	}
+	for (i = 0; i < read->count; i++)
+		cb_read_count(read->dev, read->pieces[i].source, 1);
 }
 
 /* Whether a block that came from the origin was preserved while it was read. */
@@ -297,12 +309,27 @@ static int cb_read_revalidate(struct cb_read *read)
 	return ret;
 }
 
+/* A window that went straight: all of it is in the reader's pages. */
+static void cb_read_recall(struct cb_read *read)
+{
+	u32 i;
+
+	for (i = 0; i < read->count; i++) {
+		read->pieces[i].entry = NULL;
+		read->pieces[i].source = CB_READ_ORIGIN;
+	}
+}
+
 static int cb_read_window(struct cb_read *read)
 {
-	int ret;
+	int ret = 0;
 
-	cb_read_locate_all(read, false);
-	ret = cb_read_fetch(read);
+	if (read->straight) {
+		cb_read_recall(read);
+	} else {
+		cb_read_locate_all(read, false);
+		ret = cb_read_fetch(read);
+	}
 	if (!ret)
 		ret = cb_read_revalidate(read);
 	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
@@ -314,10 +341,20 @@ static int cb_read_window(struct cb_read *read)
 
 /* ---- the whole bio ----------------------------------------------------- */
 
+static u64 cb_read_first_block(const struct cb_read *read)
+{
+	return read->sector >> CB_BLOCK_SECTOR_SHIFT;
+}
+
+static u64 cb_read_last_block(const struct cb_read *read)
+{
+	return (read->sector + read->sectors - 1) >> CB_BLOCK_SECTOR_SHIFT;
+}
+
 static int cb_read_serve(struct cb_read *read)
 {
-	u64 block = read->sector >> CB_BLOCK_SECTOR_SHIFT;
-	u64 last = (read->sector + read->sectors - 1) >> CB_BLOCK_SECTOR_SHIFT;
+	u64 block = cb_read_first_block(read);
+	u64 last = cb_read_last_block(read);
 	int ret = 0;
 
 	while (block <= last && !ret) {
@@ -329,12 +366,10 @@ static int cb_read_serve(struct cb_read *read)
 	return ret;
 }
 
-static void cb_read_work(struct work_struct *work)
+static void cb_read_end(struct cb_read *read, int ret)
 {
-	struct cb_read *read = container_of(work, struct cb_read, work);
 	struct cb_device *dev = read->dev;
 	struct bio *bio = read->bio;
-	int ret = cb_read_serve(read);
 
 	mempool_free(read, &dev->read_pool);
 	bio->bi_status = errno_to_blk_status(ret);
@@ -346,6 +381,88 @@ static void cb_read_work(struct work_struct *work)
 	rcu_read_unlock();
 }
 
+static void cb_read_work(struct work_struct *work)
+{
+	struct cb_read *read = container_of(work, struct cb_read, work);
+
+	cb_read_end(read, cb_read_serve(read));
+}
+
+/* ---- straight from the origin ------------------------------------------- */
+
+/* Whether no block of the read is preserved. */
+static bool cb_read_is_untouched(const struct cb_read *read)
+{
+	u64 last = cb_read_last_block(read);
+
+	return find_next_bit(read->dev->preserved, last + 1, cb_read_first_block(read)) > last;
+}
+
+/* Whether all of the read comes from the origin, by a first look. */
+static bool cb_read_wants_origin(const struct cb_read *read)
+{
+	struct cb_device *dev = read->dev;
+	bool own = dev->cow_on_origin &&
+		   cb_extents_touch(&dev->extents, dev->geom.start + read->sector, read->sectors);
+
+	return cb_read_decide(cb_phase_of(dev), own && !cb_mutant(own_blocks_live),
+			      !cb_read_is_untouched(read), false) == CB_READ_ORIGIN;
+}
+
+static void cb_read_straight_end_io(struct bio *clone)
+{
+	struct cb_read *read = clone->bi_private;
+	bool failed = clone->bi_status && !cb_mutant(hide_read_errors);
+	int error = failed ? blk_status_to_errno(clone->bi_status) : 0;
+	bool preserved;
+
+	bio_put(clone);
+	/* Orders the look at the bits after the completion of the read. */
+	smp_mb();
+	preserved = !cb_read_is_untouched(read) && !cb_mutant(no_revalidate);
+	if (!error && preserved) {
+		queue_work(cb_read_queue, &read->work);
+		return;
+	}
+	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
+	smp_mb();
+	if (!error && !cb_mutant(failed_reads_live) &&
+	    !cb_read_confirm(cb_phase_of(read->dev), preserved))
+		error = -EIO;
+	cb_read_end(read, error);
+}
+
+static void cb_read_trace_origin(const struct cb_read *read)
+{
+	u64 last = cb_read_last_block(read), block;
+
+	if (trace_cowbird_snapshot_read_enabled())
+		for (block = cb_read_first_block(read); block <= last; block++)
+			trace_cowbird_snapshot_read(read->dev, block, CB_READ_ORIGIN, false);
+}
+
+/* False when a thread has to do it. Nothing waits here: the reader may be another driver. */
+static bool cb_read_go_straight(struct cb_read *read)
+{
+	struct cb_device *dev = read->dev;
+	struct bio *clone;
+
+	if (!cb_read_wants_origin(read))
+		return false;
+	clone = cb_bio_clone(dev->origin.bdev, read->bio, GFP_NOWAIT, &dev->read_bios);
+	if (!clone)
+		return false;
+	clone->bi_opf = CB_READ_OPF;
+	clone->bi_private = read;
+	clone->bi_end_io = cb_read_straight_end_io;
+	read->straight = true;
+	cb_read_trace_origin(read);
+	cb_read_count(dev, CB_READ_ORIGIN,
+		      cb_read_last_block(read) - cb_read_first_block(read) + 1);
+	cb_submit_past_hook(clone);
+	return true;
+}
+
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 {
 	struct cb_read *read = mempool_alloc(&dev->read_pool, GFP_NOIO);
@@ -355,8 +472,10 @@ void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 	read->sector = bio->bi_iter.bi_sector;
 	read->sectors = bio->bi_iter.bi_size >> SECTOR_SHIFT;
 	read->error = 0;
+	read->straight = false;
 	init_completion(&read->done);
 	INIT_WORK(&read->work, cb_read_work);
 	atomic_inc(&dev->reads_in_flight);
-	queue_work(cb_read_queue, &read->work);
+	if (!cb_read_go_straight(read))
+		queue_work(cb_read_queue, &read->work);
 }

@@ -31,28 +31,44 @@ static struct cb_entry *cb_run_first(struct cb_run *run)
 	return list_first_entry(&run->entries, struct cb_entry, list);
 }
 
-/* A short last block leaves the rest of its page zero. */
+/* Bytes of an entry's page that the run's bio carries. A short last block leaves the rest zero. */
+static u32 cb_run_page_bytes(const struct cb_run *run, const struct cb_entry *entry)
+{
+	u32 bytes = cb_geom_block_sectors(&run->dev->geom, entry->block) << SECTOR_SHIFT;
+	void *page;
+
+	if (run->store)
+		return CB_BLOCK_BYTES;
+	if (cb_mutant(lose_last_sector) && run->count == 1 && bytes == CB_BLOCK_BYTES)
+		return bytes - SECTOR_SIZE;
+	if (bytes < CB_BLOCK_BYTES) {
+		page = cb_kmap(entry->page);
+		memset(page + bytes, 0, CB_BLOCK_BYTES - bytes);
+		cb_kunmap(page);
+	}
+	return bytes;
+}
+
+/* Pages that follow each other in memory are one segment. */
 static void cb_run_add_pages(struct cb_run *run, struct bio *bio)
 {
+	struct page *first = NULL;
 	struct cb_entry *entry;
+	u32 bytes = 0;
 
 	list_for_each_entry(entry, &run->entries, list) {
-		u32 bytes = cb_geom_block_sectors(&run->dev->geom, entry->block) << SECTOR_SHIFT;
-
-		if (run->store) {
-			bytes = CB_BLOCK_BYTES;
-		} else if (cb_mutant(lose_last_sector) && run->count == 1 &&
-			   bytes == CB_BLOCK_BYTES) {
-			bytes -= SECTOR_SIZE;
-		} else if (bytes < CB_BLOCK_BYTES) {
-			void *page = cb_kmap(entry->page);
-
-			memset(page + bytes, 0, CB_BLOCK_BYTES - bytes);
-			cb_kunmap(page);
+		if (first && entry->page != first + (bytes >> PAGE_SHIFT)) {
+			/* Cannot fail: the bio was allocated for so many pages. */
+			WARN_ON_ONCE(bio_add_page(bio, first, bytes, 0) != bytes);
+			first = NULL;
 		}
-		/* Cannot fail: the bio was allocated for so many pages. */
-		WARN_ON_ONCE(bio_add_page(bio, entry->page, bytes, 0) != bytes);
+		if (!first) {
+			first = entry->page;
+			bytes = 0;
+		}
+		bytes += cb_run_page_bytes(run, entry);
 	}
+	WARN_ON_ONCE(bio_add_page(bio, first, bytes, 0) != bytes);
 }
 
 static struct bio *cb_run_bio(struct cb_run *run, struct block_device *bdev, unsigned int opf,

@@ -21,6 +21,9 @@
 #define CB_SHRINK_LIMIT (10 * HZ)
 #define CB_SHRINK_POLL max(HZ / 100, 1)
 
+/* Memory is asked for in pieces of so many blocks, as a power of two: 1 MiB. */
+#define CB_PIECE_ORDER 8
+
 static struct hlist_head *cb_blocks_bucket(struct cb_device *dev, u64 block)
 {
 	return &dev->memory_hash[hash_64(block, CB_MEMORY_HASH_BITS)];
@@ -80,7 +83,8 @@ static void cb_blocks_recycle(struct cb_device *dev, struct cb_entry *entry)
 		return;
 	}
 	entry->state = CB_ENTRY_FREE;
-	list_add(&entry->list, &dev->entries_free);
+	/* Behind the others: blocks that go together come back together, in the order of their pages. */
+	list_add_tail(&entry->list, &dev->entries_free);
 	dev->entries_free_count++;
 }
 
@@ -164,30 +168,86 @@ static bool cb_blocks_leave_memory(u32 count)
 	(cb_mutant(memory_at_any_cost) ? GFP_KERNEL :                                             \
 					 GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
+/*
+ * Pages that follow each other in memory, 1 << order of them, each to be freed
+ * by itself; NULL where there are none. A bio of such pages has few segments,
+ * which is what its cost to the drivers and disks below depends on. More than
+ * one page is a wish, for which nobody is made to give up memory.
+ */
+static struct page *cb_blocks_pages(unsigned int order)
+{
+	struct page *pages;
+
+	if (!order)
+		return alloc_page(CB_GFP_BLOCKS);
+	pages = alloc_pages((GFP_KERNEL & ~__GFP_DIRECT_RECLAIM) | __GFP_NOWARN, order);
+	if (pages)
+		split_page(pages, order);
+	return pages;
+}
+
+/* The largest piece of so many blocks that there is; its order is adjusted downwards. */
+static struct page *cb_blocks_piece(u32 count, unsigned int *order)
+{
+	struct page *pages = NULL;
+
+	*order = min_t(unsigned int, *order, ilog2(count));
+	while (!(pages = cb_blocks_pages(*order)) && *order)
+		--*order;
+	return pages;
+}
+
+static void cb_blocks_append(struct cb_device *dev, struct cb_entry *entry)
+{
+	unsigned long flags;
+
+	INIT_HLIST_NODE(&entry->hash);
+	spin_lock_irqsave(&dev->lock, flags);
+	list_add_tail(&entry->all, &dev->entries_all);
+	list_add_tail(&entry->list, &dev->entries_free);
+	dev->entry_count++;
+	dev->entries_free_count++;
+	spin_unlock_irqrestore(&dev->lock, flags);
+}
+
+/* Entries for count pages; -ENOMEM frees those that got none. */
+static int cb_blocks_add_pages(struct cb_device *dev, struct page *pages, u32 count)
+{
+	struct cb_entry *entry;
+	u32 i;
+
+	for (i = 0; i < count; i++) {
+		entry = kzalloc(sizeof(*entry), CB_GFP_BLOCKS);
+		if (!entry)
+			break;
+		entry->page = pages + i;
+		cb_blocks_append(dev, entry);
+	}
+	if (i == count)
+		return 0;
+	for (; i < count; i++)
+		__free_page(pages + i);
+	return -ENOMEM;
+}
+
 /* Makes memory for so many more blocks. What was made before it ran out is kept. */
 static int cb_blocks_add(struct cb_device *dev, u32 count)
 {
+	unsigned int order = CB_PIECE_ORDER;
+	int ret = 0;
+
 	if (!cb_blocks_leave_memory(count))
 		return -ENOMEM;
-	while (count--) {
-		struct cb_entry *entry = kzalloc(sizeof(*entry), CB_GFP_BLOCKS);
-		unsigned long flags;
+	while (count && !ret) {
+		struct page *pages = cb_blocks_piece(count, &order);
 
-		if (entry)
-			entry->page = alloc_page(CB_GFP_BLOCKS);
-		if (!entry || !entry->page) {
-			kfree(entry);
+		if (!pages)
 			return -ENOMEM;
-		}
-		INIT_HLIST_NODE(&entry->hash);
-		spin_lock_irqsave(&dev->lock, flags);
-		list_add_tail(&entry->all, &dev->entries_all);
-		list_add_tail(&entry->list, &dev->entries_free);
-		dev->entry_count++;
-		dev->entries_free_count++;
-		spin_unlock_irqrestore(&dev->lock, flags);
+		ret = cb_blocks_add_pages(dev, pages, 1 << order);
+		count -= 1 << order;
+		cond_resched();
 	}
-	return 0;
+	return ret;
 }
 
 /* One block's memory that is free and too much, taken out; or NULL. */

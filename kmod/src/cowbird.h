@@ -69,8 +69,8 @@
 #define CB_HELD_SLOW 1024
 /* Held writes beyond which the snapshot is given up; reached only by writers that may not sleep. */
 #define CB_HELD_MAX 65536
-/* Blocks in memory that are worth a write to the COW file of their own. */
-#define CB_STORE_BATCH CB_RUN_BLOCKS
+/* Blocks in memory that are worth a write to the COW file of their own: 1 MiB. */
+#define CB_STORE_BATCH 256
 /* Largest read of the snapshot device that is handled at once, in sectors. */
 #define CB_READ_MAX_SECTORS 2048
 /* Buckets of the table of blocks in memory. */

@@ -35,6 +35,24 @@ void cb_engine_wake(struct cb_device *dev)
 
 /* ---- finish ------------------------------------------------------------ */
 
+/* The blocks of a load, which follow each other, can be had without the origin from here on. */
+static void cb_engine_preserve(struct cb_device *dev, struct cb_run *run)
+{
+	struct cb_entry *entry;
+
+	lockdep_assert_held(&dev->lock);
+	list_for_each_entry(entry, &run->entries, list)
+		entry->state = CB_ENTRY_DIRTY;
+	/* Whoever sees the bit sees the content. */
+	smp_mb__before_atomic();
+	list_for_each_entry(entry, &run->entries, list) {
+		set_bit(entry->block, dev->preserved);
+		trace_cowbird_preserve_complete(dev, entry->block);
+	}
+	list_splice_tail_init(&run->entries, &dev->dirty);
+	dev->dirty_count += run->count;
+}
+
 static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
 {
 	struct cb_entry *entry, *next;
@@ -47,28 +65,22 @@ static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
 			       (unsigned long long)list_first_entry(&run->entries, struct cb_entry,
 								    list)->block);
 	spin_lock_irqsave(&dev->lock, flags);
+	if (good)
+		cb_engine_preserve(dev, run);
 	list_for_each_entry_safe(entry, next, &run->entries, list) {
 		list_del_init(&entry->list);
-		if (!good) {
-			cb_blocks_forget(dev, entry);
-			continue;
-		}
-		entry->state = CB_ENTRY_DIRTY;
-		list_add_tail(&entry->list, &dev->dirty);
-		dev->dirty_count++;
-		/* Whoever sees the bit sees the content. */
-		smp_mb__before_atomic();
-		set_bit(entry->block, dev->preserved);
-		atomic64_inc(&dev->stats.preserved_blocks);
-		trace_cowbird_preserve_complete(dev, entry->block);
+		cb_blocks_forget(dev, entry);
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
+	if (good)
+		atomic64_add(run->count, &dev->stats.preserved_blocks);
 	dev->loads_in_flight--;
 }
 
 static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
 {
 	struct cb_entry *entry, *next;
+	u32 stored = 0;
 	unsigned long flags;
 	int ret = cb_mutant(ignore_store_errors) ? 0 : blk_status_to_errno(run->status);
 
@@ -80,9 +92,10 @@ static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
 		/* A block that was not stored stays in memory; its snapshot has failed. */
 		if (ret || WARN_ON_ONCE(cb_blocks_stored(dev, entry)))
 			continue;
-		atomic64_inc(&dev->stats.stored_blocks);
+		stored++;
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
+	atomic64_add(stored, &dev->stats.stored_blocks);
 	dev->stores_in_flight--;
 }
 

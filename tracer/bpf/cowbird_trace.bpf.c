@@ -354,7 +354,7 @@ static __always_inline int bio_queue(struct bio *bio, int chance)
 	}
 	if (fingerprints && found.bytes && (found.opf & OP_MASK) == OP_WRITE) {
 		u32 slot = GATHER_QUEUE * CHANCES + chance;
-		struct gathering *g = gather_begin(slot, &found);
+		struct gathering *g = gather_begin(&slot, chance, &found);
 
 		if (g)
 			gather_bio(g, bio);
@@ -396,7 +396,7 @@ static __always_inline int bio_complete(struct bio *bio, int chance)
 	if (fingerprints && place && found.bytes && (found.opf & OP_MASK) == OP_READ &&
 	    !found.status) {
 		u32 slot = GATHER_BIO * CHANCES + chance;
-		struct gathering *g = gather_begin(slot, &found);
+		struct gathering *g = gather_begin(&slot, chance, &found);
 
 		if (g) {
 			gather_from(g, bio, index, done);
@@ -452,7 +452,7 @@ static __always_inline int rq_complete(struct request *rq, s32 status, u32 bytes
 	if (fingerprints && found.bytes && (found.opf & OP_MASK) == OP_READ &&
 	    !(found.status & 0xff) && found.parent) {
 		u32 slot = GATHER_REQUEST * CHANCES + chance;
-		struct gathering *g = gather_begin(slot, &found);
+		struct gathering *g = gather_begin(&slot, chance, &found);
 
 		if (g)
 			gather_bio(g, (struct bio *)found.parent);

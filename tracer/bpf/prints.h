@@ -7,7 +7,8 @@
  * A block may be scattered over any number of bio_vecs, and requests over
  * bios; it is gathered in a buffer first. The buffer belongs to one program on
  * one CPU, which cannot be entered twice there, except on kernels without a
- * guard against recursion (`busy` is for these).
+ * guard against recursion (`busy` is for these; there the buffers of the
+ * programs for other chances, which are not attached, are for those that interrupt).
  *
  * Functions that are not static are verified once, on their own, not once for
  * every way that leads to them.
@@ -299,14 +300,30 @@ static __always_inline int gather_all(struct gathering *g, u32 slot)
 	return !g->faults;
 }
 
-/* Begins to gather; nothing if this program is at it already. */
-static __always_inline struct gathering *gather_begin(u32 slot, const struct found *found)
+/*
+ * Begins to gather in the first buffer that is free from *slot on, which is set to it; nothing if there is
+ * none. Where the kernel has a guard against recursion, that is the first. Up to 5.10 it has none: a bio that
+ * is completed in a thread may be interrupted by one that is completed there, for which the same program runs.
+ */
+static __always_inline struct gathering *gather_begin(u32 *slot, u32 chance,
+						      const struct found *found)
 {
 	u32 bytes = found->bytes;
 	u64 sector = found->sector;
-	struct gathering *g = bpf_map_lookup_elem(&gatherings, &slot);
+	struct gathering *g = 0;
+	u32 level;
 
-	if (!g || g->busy)
+#pragma clang loop unroll(full)
+	for (level = 0; level < CHANCES; level++) {
+		if (level < chance)
+			continue;
+		g = bpf_map_lookup_elem(&gatherings, slot);
+		if (!g || !g->busy)
+			break;
+		g = 0;
+		++*slot;
+	}
+	if (!g)
 		return 0;
 	g->busy = 1;
 	g->object = found->object;

@@ -64,9 +64,12 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     outcome
 }
 
-/// Removes the files of a cell that passed, and bundles those of any other.
+/// Removes the files of a cell of which nothing is left to ask, and bundles those of any other: of one that did
+/// not pass, and of one whose trace does not say why it allows no conclusion.
 fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
-    let kept = if outcome.verdict == Verdict::Pass {
+    let trace = outcome.trace.as_ref().map(|trace| trace.standing);
+    let settled = outcome.verdict == Verdict::Pass && trace != Some(TraceStanding::NoConclusion);
+    let kept = if settled {
         fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)
     } else {
         bundle::write(plan, outcome, findings).map(|path| outcome.bundle = Some(path))
@@ -268,6 +271,14 @@ pub(crate) fn cowbird_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
     ]
 }
 
+/// The tracer and what tries it, as files of the guest.
+pub(crate) fn tracer_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
+    [
+        (TRACER.to_owned(), plan.tracer.clone()),
+        (TRACER_TRIAL.to_owned(), plan.tracer_trial.clone()),
+    ]
+}
+
 async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
     let (workload, seed) = (plan.workload.clone(), plan.seed);
     in_background(move || {
@@ -295,8 +306,7 @@ async fn prepare(
             programs.extend(cowbird_files(&plan));
         }
         if uses_tracer {
-            programs.push((TRACER.to_owned(), plan.tracer.clone()));
-            programs.push((TRACER_TRIAL.to_owned(), plan.tracer_trial.clone()));
+            programs.extend(tracer_files(&plan));
         }
         if let Some(recorded) = recorded {
             programs.push(recorded.write(&plan.work_dir)?);

@@ -1,4 +1,4 @@
-//! `bench`: what a snapshot costs its origin, as ratios measured inside one boot.
+//! `bench`: what a snapshot costs its origin, and what the tracer costs, as ratios measured inside one boot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,11 +127,14 @@ fn text(kernels: &BTreeMap<String, Kernel>) -> String {
             ]);
         }
         text += &format!(
-            "\n{name}: ratios to the same job without a snapshot\n{}held in memory at most {:.1} of {:.0} MiB\n",
+            "\n{name}: ratios to the same job without\n{}held in memory at most {:.1} of {:.0} MiB\n",
             table::columns(&rows),
             kernel.measured.held_bytes as f64 / MIB,
             kernel.measured.held_limit_bytes as f64 / MIB,
         );
+        for loss in &kernel.measured.losses {
+            text += &format!("not all was recorded: {loss}\n");
+        }
         for (mode, profile) in &kernel.measured.profiles {
             text += &format!("\n{}, {} samples:\n", label(*mode), profile.samples);
             for (function, count) in profile.functions.iter().take(PROFILED) {
@@ -153,6 +156,8 @@ fn label(mode: Mode) -> &'static str {
         Mode::SequentialIncremental => "1 MiB sequential writes, incremental",
         Mode::SnapshotRead => "snapshot read, blocks on the origin",
         Mode::SnapshotReadPreserved => "snapshot read, blocks preserved",
+        Mode::RandomTraced => "4 KiB random writes, traced",
+        Mode::RandomFingerprinted => "4 KiB random writes, traced with fingerprints",
         Mode::RandomBaseline => "4 KiB random writes, none again (noise)",
         Mode::SequentialBaseline => "1 MiB sequential writes, none again (noise)",
     }

@@ -36,7 +36,7 @@ pub enum Command {
     /// Put the harness on trial: run all mutants, known faults of the module, and say which cell caught
     /// each, and after how long
     Mutants(MutantsArgs),
-    /// Measure what a snapshot costs its origin: ratios within one boot, with fio in the guest
+    /// Measure what a snapshot costs its origin, and what the tracer costs: ratios within one boot, with fio in the guest
     Bench(BenchArgs),
     /// Measure what the oracle takes for a large origin, against sha256sum and cmp
     Scale(ScaleArgs),

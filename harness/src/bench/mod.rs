@@ -1,8 +1,8 @@
-//! What a snapshot costs the origin: ratios between jobs of fio inside one boot of a guest.
+//! What a snapshot costs the origin, and what the tracer costs: ratios between jobs of fio inside one boot of a guest.
 //!
 //! Absolute times of an emulated machine say nothing, and the same job on the same machine differs
-//! from minute to minute. So every job with a snapshot is divided by the same job without one, run
-//! just before it; the spread over the repetitions is given with the median, and the baseline is
+//! from minute to minute. So every job with a snapshot, or under the eyes of the tracer, is divided by the same
+//! job without, run just before it; the spread over the repetitions is given with the median, and the baseline is
 //! run once more at the end against the first one, as a gauge of the noise.
 
 pub mod fio;
@@ -19,11 +19,11 @@ use serde::Serialize;
 
 use self::fio::{Job, Measured};
 use self::profile::{Profile, Sampler};
-use crate::cell::{INITRAMFS_FILE, cowbird_files, in_background};
+use crate::cell::{INITRAMFS_FILE, cowbird_files, in_background, tracer_files};
 use crate::disk::{self, Partition};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::initramfs::{self, Contents};
+use crate::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
 use crate::machine::Machine;
 use crate::plan::{CellPlan, CellProgress, PhaseClock};
 use crate::verify::CellFiles;
@@ -43,6 +43,8 @@ const DEVICE: &str = "/dev/vda1";
 const MOUNT: &str = "/mnt/origin";
 const FILE: &str = "/mnt/origin/data";
 const SNAPSHOT: &str = "/dev/cowbird0";
+/// Where a trace is in the guest.
+const TRACE: &str = "/tmp/bench.cbt";
 const SPEC: SnapshotSpec = SnapshotSpec {
     origin: DEVICE,
     cow_file: "/mnt/origin/.cowbird",
@@ -74,6 +76,10 @@ pub enum Mode {
     SnapshotRead,
     /// Sequential read of a snapshot part of whose blocks are in the COW file.
     SnapshotReadPreserved,
+    /// 4 KiB random writes while the tracer records, with its defaults: no contents.
+    RandomTraced,
+    /// The same with the fingerprints of all contents.
+    RandomFingerprinted,
     /// The random baseline at the end against that at the beginning: the noise.
     RandomBaseline,
     /// The sequential baseline at the end against that at the beginning.
@@ -114,6 +120,8 @@ pub struct BenchResult {
     pub held_bytes: u64,
     /// What it was allowed to hold, bytes.
     pub held_limit_bytes: u64,
+    /// Why traces are not complete, one for each such job: what the tracer does not record costs nothing.
+    pub losses: Vec<String>,
 }
 
 /// Runs the benchmark on the kernel of a plan. The case of the plan does not matter.
@@ -168,6 +176,7 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
         disk::create_sparse(&files.image(), 1 << 20)?;
         let (fio, mut guest_files) = program::with_libraries("fio", "package fio")?;
         guest_files.extend(cowbird_files(&plan));
+        guest_files.extend(tracer_files(&plan));
         let contents = Contents {
             guest_init: &plan.guest_init,
             boot_modules: &plan.boot_modules,
@@ -240,7 +249,30 @@ impl Bench<'_, '_> {
         self.guest.transition_to_incremental(SPEC.minor).await?;
         self.compare(Mode::SequentialIncremental, &sequential(), stream)
             .await?;
-        self.guest.destroy_snapshot(SPEC.minor).await
+        self.guest.destroy_snapshot(SPEC.minor).await?;
+        self.trace(seed).await
+    }
+
+    /// Without a snapshot, with and without a recorder.
+    async fn trace(&mut self, seed: u64) -> CaseResult<()> {
+        self.guest.phase("traced writes");
+        let base = self.measure(&random(seed)).await?;
+        for (mode, options) in [
+            (Mode::RandomTraced, [].as_slice()),
+            (Mode::RandomFingerprinted, ["--fingerprints"].as_slice()),
+        ] {
+            let start = ["--tracer", TRACER, "record-start", TRACE];
+            let start: Vec<&str> = start.iter().chain(options).copied().collect();
+            self.guest.run(TRACER_TRIAL, &start).await?;
+            self.compare(mode, &random(seed), base).await?;
+            let stop = ["--tracer", TRACER, "record-stop", TRACE];
+            self.guest.run(TRACER_TRIAL, &stop).await?;
+            let info = self.guest.run_to_any_end(TRACER, &["info", TRACE]).await?;
+            if info.code != Some(0) {
+                self.result.losses.push(info.stderr.trim().to_owned());
+            }
+        }
+        Ok(())
     }
 
     async fn note_memory(&mut self) -> CaseResult<()> {

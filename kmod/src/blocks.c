@@ -274,6 +274,15 @@ static void cb_blocks_bound(struct cb_device *dev, u32 limit)
 
 	spin_lock_irqsave(&dev->lock, flags);
 	WRITE_ONCE(dev->entry_limit, limit);
+	spin_unlock_irqrestore(&dev->lock, flags);
+}
+
+/* What was in memory before the bound held says nothing about it. */
+static void cb_blocks_forget_peak(struct cb_device *dev)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
 	atomic_set(&dev->stats.memory_peak_blocks, dev->entry_count - dev->entries_free_count);
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
@@ -309,6 +318,7 @@ int cb_blocks_set_limit(struct cb_device *dev, u32 limit)
 		ret = -EBUSY;
 		cb_blocks_bound(dev, READ_ONCE(dev->entry_count));
 	}
+	cb_blocks_forget_peak(dev);
 	return ret;
 }
 

@@ -250,7 +250,18 @@ impl Driver<'_, '_> {
         let request = Request::RemoveModule {
             name: "cowbird".into(),
         };
-        self.expect(request, self.limits.control).await.map(|_| ())
+        let deadline = Instant::now() + self.limits.control;
+        loop {
+            match self.expect(request.clone(), self.limits.control).await {
+                // The kernel lets go of the tracepoints some time after the recorder has ended.
+                Err(CaseError::Failed(_))
+                    if self.tracing.is_some() && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(WORKLOAD_POLL).await;
+                }
+                end => return end.map(|_| ()),
+            }
+        }
     }
 
     /// Mounts an ext4.

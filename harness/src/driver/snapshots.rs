@@ -364,12 +364,16 @@ impl Driver<'_, '_> {
 
     /// What identifies the instant of a snapshot.
     async fn marker_of(&mut self, minor: u32) -> CaseResult<MarkerKey> {
-        let device = self.active_snapshot(minor).await?;
-        let key = MarkerKey::from_hex(&device.uuid, Epoch(device.seq_id));
-        let key =
-            key.ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))?;
-        self.note_instant(minor, &key);
-        Ok(key)
+        let key_of = |device: &DeviceInfo| {
+            MarkerKey::from_hex(&device.uuid, Epoch(device.seq_id))
+                .ok_or_else(|| CaseError::Failed(format!("{:?} is not a UUID", device.uuid)))
+        };
+        // A snapshot that has failed since had its instant too.
+        let info = self.info().await?;
+        if let Some(device) = info.devices.iter().find(|device| device.minor == minor) {
+            self.note_instant(minor, &key_of(device)?);
+        }
+        key_of(&self.active_snapshot(minor).await?)
     }
 
     /// Ends a snapshot with the control tool.

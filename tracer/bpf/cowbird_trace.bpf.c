@@ -14,8 +14,10 @@
  * programs, attached one after the other, each with a guard of its own. Who
  * records the event leaves a mark; who finds a mark leaves the event alone; the
  * last takes the mark away. As it may be skipped too, one more does the same and
- * nothing else: marks that stay fill their places up. Where programs cannot be preempted the loader
- * attaches the first ones alone, and they leave no marks.
+ * nothing else: marks that stay fill their places up. Where programs cannot be preempted only an interrupt
+ * can come in between. If they take long, which fingerprints do, the loader attaches two, without marks: the
+ * second acts while a first one is under way on its CPU, because then the first was skipped. Else the first ones
+ * are alone.
  *
  * Loss is the misses of the first programs - rescued. An event of an unwanted
  * device may be missed too, which does not matter; at least this many were:
@@ -40,6 +42,7 @@ const volatile u32 filter_disk = 0;
 const volatile u64 filter_first_sector = 0;
 const volatile u64 filter_end_sector = ~0ULL;
 const volatile u32 rescue = 0; /* whether there are programs after the first */
+const volatile u32 nested = 0; /* whether there is a second program for interrupts */
 const volatile u32 fingerprints = 0;
 const volatile u64 wake_mask = 0; /* events of a CPU between two wake-ups, less one */
 const volatile u64 cpu_rate = 0; /* events of a CPU in a second at most; 0 is no limit */
@@ -61,6 +64,40 @@ static __always_inline struct cbt_counters *this_cpu_counters(void)
 	u32 zero = 0;
 
 	return bpf_map_lookup_elem(&counters, &zero);
+}
+
+/* Which first programs are under way on this CPU, one bit for each tracepoint. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} under_way SEC(".maps");
+
+/*
+ * Whether a program has to act, where the second ones are for interrupts only. What interrupts the first one
+ * between its begin and this is not seen: the kernel counts it, and so it is a loss.
+ */
+static __always_inline int nested_enter(u8 kind, int chance)
+{
+	u32 zero = 0;
+	u64 *running = nested ? bpf_map_lookup_elem(&under_way, &zero) : 0;
+
+	if (!running)
+		return 1;
+	if (chance)
+		return (*running >> kind & 1) != 0;
+	*running |= 1ULL << kind;
+	return 1;
+}
+
+static __always_inline void nested_leave(u8 kind, int chance)
+{
+	u32 zero = 0;
+	u64 *running = nested && !chance ? bpf_map_lookup_elem(&under_way, &zero) : 0;
+
+	if (running)
+		*running &= ~(1ULL << kind);
 }
 
 static __always_inline int within_rate(struct cbt_counters *count)
@@ -230,11 +267,11 @@ static __always_inline int handled(struct found *found, u64 sector, int chance)
 /* Tells the later programs that this one records the event. */
 static __always_inline void claim(struct found *found, int chance)
 {
-	struct cbt_counters *count = rescue ? this_cpu_counters() : 0;
+	struct cbt_counters *count = rescue || (nested && chance) ? this_cpu_counters() : 0;
 
 	if (!count)
 		return;
-	if (chance < LAST_CHANCE && 
+	if (rescue && chance < LAST_CHANCE &&
 	    !mark_leave(found->kind, found->tid, found->object, found->tag))
 		__sync_fetch_and_add(&count->mark_failures, 1);
 	if (chance > 0) {
@@ -464,26 +501,31 @@ static __always_inline int rq_complete(struct request *rq, s32 status, u32 bytes
 }
 
 /* The programs of one tracepoint: name_0, name_1 and so on up to the sweeper. */
-#define BLOCK_PROGRAM_AT(name, number, call)                                                       \
+#define BLOCK_PROGRAM_AT(name, number, kind, call)                                                 \
 	SEC("tp_btf") int name(u64 *args)                                                          \
 	{                                                                                          \
 		const int chance = number;                                                         \
-		return call;                                                                       \
+                                                                                                   \
+		if (!nested_enter(kind, chance))                                                   \
+			return 0;                                                                  \
+		call;                                                                              \
+		nested_leave(kind, chance);                                                        \
+		return 0;                                                                          \
 	}
-#define BLOCK_PROGRAM(name, call)                                                                  \
-	BLOCK_PROGRAM_AT(name##_0, 0, call)                                                        \
-	BLOCK_PROGRAM_AT(name##_1, 1, call)                                                        \
-	BLOCK_PROGRAM_AT(name##_2, 2, call)                                                        \
-	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, call)                                              \
-	BLOCK_PROGRAM_AT(name##_4, SWEEP, call)
+#define BLOCK_PROGRAM(name, kind, call)                                                            \
+	BLOCK_PROGRAM_AT(name##_0, 0, kind, call)                                                  \
+	BLOCK_PROGRAM_AT(name##_1, 1, kind, call)                                                  \
+	BLOCK_PROGRAM_AT(name##_2, 2, kind, call)                                                  \
+	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, kind, call)                                        \
+	BLOCK_PROGRAM_AT(name##_4, SWEEP, kind, call)
 
 /* Up to 5.10: (queue, bio) and (queue, request); from 5.11 on without the queue. */
-BLOCK_PROGRAM(bio_queue_arg0, bio_queue((void *)args[0], chance))
-BLOCK_PROGRAM(bio_queue_arg1, bio_queue((void *)args[1], chance))
-BLOCK_PROGRAM(rq_issue_arg0, rq_issue((void *)args[0], chance))
-BLOCK_PROGRAM(rq_issue_arg1, rq_issue((void *)args[1], chance))
-BLOCK_PROGRAM(rq_complete_arg0, rq_complete((void *)args[0], (s32)args[1], (u32)args[2], chance))
-BLOCK_PROGRAM(bio_complete_arg1, bio_complete((void *)args[1], chance))
+BLOCK_PROGRAM(bio_queue_arg0, CBT_BIO_QUEUE, bio_queue((void *)args[0], chance))
+BLOCK_PROGRAM(bio_queue_arg1, CBT_BIO_QUEUE, bio_queue((void *)args[1], chance))
+BLOCK_PROGRAM(rq_issue_arg0, CBT_RQ_ISSUE, rq_issue((void *)args[0], chance))
+BLOCK_PROGRAM(rq_issue_arg1, CBT_RQ_ISSUE, rq_issue((void *)args[1], chance))
+BLOCK_PROGRAM(rq_complete_arg0, CBT_RQ_COMPLETE, rq_complete((void *)args[0], (s32)args[1], (u32)args[2], chance))
+BLOCK_PROGRAM(bio_complete_arg1, CBT_BIO_COMPLETE, bio_complete((void *)args[1], chance))
 
 /*
  * The module's events. The first argument is its device, whose first field is

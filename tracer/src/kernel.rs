@@ -73,6 +73,8 @@ pub struct KernelFacts {
     pub rq_status_is_errno: bool,
     /// Whether programs on tracepoints can be preempted, and then be skipped for another task.
     pub preemptible_programs: bool,
+    /// Whether a program is skipped while it runs on the same CPU already (since 5.12).
+    pub guards_recursion: bool,
     /// Why content cannot be fingerprinted, if so.
     pub fingerprint_obstacle: Option<String>,
     ops: HashMap<u32, Op>,
@@ -106,6 +108,7 @@ impl KernelFacts {
             rq_issue_argument: first_or_second(&btf, "block_rq_issue", "request")?,
             rq_status_is_errno: status[1].type_name == "int",
             preemptible_programs: btf.has_typedef(PREEMPTIBLE_GUARD),
+            guards_recursion: btf.member_offset("bpf_prog", "active").is_some(),
             fingerprint_obstacle: fingerprint_obstacle(&btf),
             ops: ops
                 .into_iter()
@@ -494,6 +497,7 @@ mod tests {
             rq_issue_argument: 0,
             rq_status_is_errno,
             preemptible_programs: false,
+            guards_recursion: false,
             fingerprint_obstacle: None,
             ops: HashMap::from([(0, Op::Read), (1, Op::Write)]),
             flags: vec![(1 << 17, 1 << 3)],

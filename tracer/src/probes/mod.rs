@@ -253,12 +253,42 @@ pub struct Probes {
     module: bool,
 }
 
-/// Programs of an event that are attached, in order: the first, and those that act for it where it
-/// may be skipped.
-fn chances(facts: &KernelFacts, all: &'static [u32]) -> &'static [u32] {
-    match facts.preemptible_programs {
-        true => all,
-        false => &all[..1],
+/// How many programs record an event, so that one that the kernel skips is not lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chances {
+    /// One: it is never skipped, or so short that a bio which comes just then is not to be expected.
+    One,
+    /// A second one, for the interrupt that comes while the first is at work on the same tracepoint.
+    Two,
+    /// Some more, for the threads that come while others are preempted there.
+    All,
+}
+
+impl Chances {
+    fn of(options: &ProbeOptions, facts: &KernelFacts) -> Self {
+        match (facts.preemptible_programs, facts.guards_recursion) {
+            (true, _) => Self::All,
+            // To fingerprint takes a hundred times as long as all else.
+            (false, true) if options.fingerprints => Self::Two,
+            (false, _) => Self::One,
+        }
+    }
+
+    /// Those programs of an event of the block layer that are attached, in order.
+    fn of_block_layer(self) -> &'static [u32] {
+        match self {
+            Self::One => &[0],
+            Self::Two => &[0, 1],
+            Self::All => &[0, 1, 2, LAST_CHANCE, SWEEP],
+        }
+    }
+
+    /// Those of an event of the module.
+    fn of_module(self) -> &'static [u32] {
+        match self {
+            Self::One | Self::Two => &[0],
+            Self::All => &[0, LAST_CHANCE, SWEEP],
+        }
     }
 }
 
@@ -291,12 +321,17 @@ impl Probes {
             attached: Vec::new(),
             module: false,
         };
-        probes.attach_block_layer(facts)?;
-        probes.attach_module(facts)?;
+        let chances = Chances::of(options, facts);
+        probes.attach_block_layer(facts, chances)?;
+        probes.attach_module(chances)?;
         Ok(probes)
     }
 
-    fn attach_block_layer(&mut self, facts: &KernelFacts) -> Result<(), ProbeError> {
+    fn attach_block_layer(
+        &mut self,
+        facts: &KernelFacts,
+        chances: Chances,
+    ) -> Result<(), ProbeError> {
         let programs = [
             ("bio_queue_arg", facts.bio_queue_argument, "block_bio_queue"),
             ("rq_issue_arg", facts.rq_issue_argument, "block_rq_issue"),
@@ -305,7 +340,7 @@ impl Probes {
         ];
         for (stem, argument, tracepoint) in programs {
             // The first must be there before those that act for it.
-            for chance in chances(facts, &[0, 1, 2, LAST_CHANCE, SWEEP]) {
+            for chance in chances.of_block_layer() {
                 let program = format!("{stem}{argument}_{chance}");
                 self.attach(program, tracepoint, *chance, Self::link_typed)?;
             }
@@ -313,9 +348,9 @@ impl Probes {
         Ok(())
     }
 
-    fn attach_module(&mut self, facts: &KernelFacts) -> Result<(), ProbeError> {
+    fn attach_module(&mut self, chances: Chances) -> Result<(), ProbeError> {
         for tracepoint in MODULE_TRACEPOINTS {
-            for chance in chances(facts, &[0, LAST_CHANCE, SWEEP]) {
+            for chance in chances.of_module() {
                 let program = format!("{tracepoint}_{chance}");
                 match self.attach(program, tracepoint, *chance, Self::link_raw) {
                     Ok(()) => self.module = true,
@@ -514,7 +549,9 @@ fn load_object(options: &ProbeOptions, facts: &KernelFacts, btf: &Btf) -> Result
     let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u64);
     let wake = wake_mask(options.ring_bytes, cpus);
     let rate = options.rate_limit.map_or(0, |rate| rate.div_ceil(cpus));
-    let rescue = u32::from(facts.preemptible_programs);
+    let chances = Chances::of(options, facts);
+    let rescue = u32::from(chances == Chances::All);
+    let nested = u32::from(chances == Chances::Two);
     let fingerprints = u32::from(options.fingerprints);
     let grid = options.grid_sectors();
     let mut loader = EbpfLoader::new();
@@ -524,12 +561,13 @@ fn load_object(options: &ProbeOptions, facts: &KernelFacts, btf: &Btf) -> Result
         .override_global("filter_first_sector", &first, true)
         .override_global("filter_end_sector", &end, true)
         .override_global("rescue", &rescue, true)
+        .override_global("nested", &nested, true)
         .override_global("fingerprints", &fingerprints, true)
         .override_global("wake_mask", &wake, true)
         .override_global("cpu_rate", &rate, true)
         .override_global("grid_sectors", &grid, true)
         .map_max_entries("events", options.ring_bytes);
-    if facts.preemptible_programs {
+    if chances == Chances::All {
         loader.map_max_entries("marks", MARK_PLACES);
     }
     if fingerprints != 0 {

@@ -1,11 +1,12 @@
 //! The catalogue of kernels (`images/catalogue.toml`): what there is, where it comes from, what builds for it.
 //!
-//! The file holds five lists. An `[[archive]]` is a Debian-style package archive; its address is not in the
+//! The file holds five lists and one emulator. An `[[archive]]` is a Debian-style package archive; its address is not in the
 //! catalogue but comes from the host's own apt sources. A `[[build_root]]` is a distribution's base system with
 //! one compiler; kernels share it. A `[[series]]` is one series of kernels in one suite and yields a kernel per
 //! flavour, by a pattern of the release (`uname -r`) among whose packages the newest is taken. A `[[compiled]]`
 //! kernel is compiled here from a package of its sources. A `[[brought]]` kernel is of another distribution, and takes
-//! part where somebody has put its packages into a folder.
+//! part where somebody has put its packages into a folder. The
+//! `[emulator]` is a QEMU in a root of its own.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -104,6 +105,21 @@ pub struct BuildRoot {
     pub compiler: String,
     /// Other packages: make, and what the kernel's own build tools link with.
     pub packages: Vec<String>,
+}
+
+/// QEMU in a root of its own, for what the host's may be too old for.
+#[derive(Clone, Debug)]
+pub struct Emulator {
+    /// Name of the root.
+    pub name: String,
+    /// Where it comes from.
+    pub archive: Archive,
+    /// The suite that it is made from.
+    pub suite: String,
+    /// Architecture of the programs in it.
+    pub arch: Arch,
+    /// The package.
+    pub package: String,
 }
 
 /// How the packages of a kernel are called.
@@ -235,6 +251,8 @@ pub enum CatalogueError {
 pub struct Catalogue {
     /// Every kernel.
     pub kernels: Vec<KernelSpec>,
+    /// What cells are recorded with where the host's QEMU cannot.
+    pub emulator: Emulator,
 }
 
 impl Catalogue {
@@ -270,7 +288,8 @@ impl Catalogue {
             });
         }
         let kernels = file.kernels().map_err(problem)?;
-        Ok(Self { kernels })
+        let emulator = file.emulator().map_err(problem)?;
+        Ok(Self { kernels, emulator })
     }
 
     /// The kernels that any of the globs matches, each once and in the catalogue's order; without globs, all.
@@ -445,7 +464,12 @@ mod tests {
                 "build_root = \"bookworm-gcc-12\"",
                 "build_root = \"bookworm-gcc-13\"",
             ),
-            broken("archive = \"debian\"", "archive = \"debain\""),
+            broken("10\"\narchive = \"debian\"", "10\"\narchive = \"debain\""),
+            broken(
+                "qemu\"\narchive = \"debian\"",
+                "qemu\"\narchive = \"debain\"",
+            ),
+            broken("\"trixie-qemu\"", "\"trixie-gcc-14\""),
             broken(
                 "suite = \"trixie-security\"\nseries",
                 "suite = \"trixie\"\nseries",

@@ -60,8 +60,8 @@ mod tool;
 mod version;
 
 pub use catalogue::{
-    Arch, Archive, BuildRoot, Catalogue, CatalogueError, KernelSource, KernelSpec, PackageNames,
-    Tier,
+    Arch, Archive, BuildRoot, Catalogue, CatalogueError, Emulator, KernelSource, KernelSpec,
+    PackageNames, Tier,
 };
 pub use compile::{BuiltModule, ModuleSource};
 pub use control::IndexError;

@@ -1,7 +1,7 @@
 //! Deletes from the cache what no kernel of the catalogue is made of any more.
 //!
 //! A refresh leaves the superseded packages, their unpacked kernel and the modules built for it behind; a changed
-//! build root leaves the old one. What stays is decided by the records (`locks/`, and the file of pinned kernels of the
+//! root leaves the old one. What stays is decided by the records (`locks/`, and the file of pinned kernels of the
 //! checkout): everything that [`Store::prepare`] would use with the network off, and whatever another process is making.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::catalogue::Catalogue;
 use crate::compile;
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::root;
+use crate::root::Recipe;
 use crate::store::Store;
 
 /// Something of the cache that no kernel is made of.
@@ -77,8 +77,11 @@ impl Store {
 
     fn in_use(&self, catalogue: &Catalogue) -> Result<InUse> {
         let mut in_use = InUse::default();
+        in_use
+            .roots
+            .insert(Recipe::of_emulator(&catalogue.emulator).entry_name());
         for spec in &catalogue.kernels {
-            in_use.roots.insert(root::entry_name(&spec.build_root));
+            in_use.roots.insert(Recipe::of_kernel(spec).entry_name());
             let Some((locked, _)) = self.locked(spec)? else {
                 continue;
             };

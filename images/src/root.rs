@@ -1,4 +1,5 @@
-//! Build roots: a distribution's base system with one compiler, and how a program is run inside.
+//! Roots: a distribution's base system with one compiler, and how a program is run inside; or with one emulator,
+//! which runs outside.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apt::source_line;
 use crate::cache::{Staging, create_dir, tree_bytes};
-use crate::catalogue::{Arch, BuildRoot, KernelSpec};
+use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, KernelSpec};
 use crate::control::stanzas;
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
@@ -50,23 +51,70 @@ pub(crate) struct RootRecord {
     pub(crate) packages: Vec<String>,
 }
 
-/// Name of a root's entry.
-pub(crate) fn entry_name(root: &BuildRoot) -> String {
-    let mut hasher = KeyHasher::new("root", FORMAT);
-    for piece in [
-        &root.archive,
-        &root.suite,
-        &root.arch.to_string(),
-        &root.compiler,
-    ] {
-        hasher.piece(piece.as_bytes());
+/// What a root is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe<'a> {
+    pub(crate) name: &'a str,
+    archive: &'a Archive,
+    suite: &'a str,
+    arch: Arch,
+    /// The package that the root is for.
+    main: &'a str,
+    packages: &'a [String],
+}
+
+impl<'a> Recipe<'a> {
+    /// Of the root that modules for a kernel are built in.
+    pub(crate) fn of_kernel(spec: &'a KernelSpec) -> Self {
+        Self::new(&spec.build_root, &spec.root_archive)
     }
-    let mut packages = root.packages.clone();
-    packages.sort();
-    for package in &packages {
-        hasher.piece(package.as_bytes());
+
+    fn new(root: &'a BuildRoot, archive: &'a Archive) -> Self {
+        Self {
+            name: &root.name,
+            archive,
+            suite: &root.suite,
+            arch: root.arch,
+            main: &root.compiler,
+            packages: &root.packages,
+        }
     }
-    format!("{}-{}", root.name, hasher.key())
+
+    /// Of the root that an emulator lies in.
+    pub(crate) fn of_emulator(emulator: &'a Emulator) -> Self {
+        Self {
+            name: &emulator.name,
+            archive: &emulator.archive,
+            suite: &emulator.suite,
+            arch: emulator.arch,
+            main: &emulator.package,
+            packages: &[],
+        }
+    }
+
+    /// The archive that it is made from.
+    pub(crate) fn archive(&self) -> &'a Archive {
+        self.archive
+    }
+
+    /// Name of the root's entry.
+    pub(crate) fn entry_name(&self) -> String {
+        let mut hasher = KeyHasher::new("root", FORMAT);
+        for piece in [
+            &self.archive.name,
+            self.suite,
+            &self.arch.to_string(),
+            self.main,
+        ] {
+            hasher.piece(piece.as_bytes());
+        }
+        let mut packages = self.packages.to_vec();
+        packages.sort();
+        for package in &packages {
+            hasher.piece(package.as_bytes());
+        }
+        format!("{}-{}", self.name, hasher.key())
+    }
 }
 
 /// The folder below the entry that becomes `/`.
@@ -76,19 +124,18 @@ pub(crate) fn tree(entry: &Path) -> PathBuf {
 
 /// Makes a root with mmdebstrap. The way over a tar file gives an unprivileged user a root that he owns and can
 /// delete, while mmdebstrap itself works with mapped user ids.
-pub(crate) fn make(spec: &KernelSpec, mirror: &str, log: PathBuf, staging: &Staging) -> Result<()> {
-    let root = &spec.build_root;
+pub(crate) fn make(root: Recipe<'_>, mirror: &str, log: PathBuf, staging: &Staging) -> Result<()> {
     if Arch::host() != Some(root.arch) {
         return Err(Error::ForeignArch {
-            root: root.name.clone(),
+            root: root.name.to_owned(),
             arch: root.arch.to_string(),
         });
     }
     let tar = staging.scratch().join("root.tar");
-    bootstrap(spec, mirror, &tar, log.clone())?;
+    bootstrap(root, mirror, &tar, log.clone())?;
     let (entry, into) = (staging.entry(), tree(&staging.entry()));
     create_dir(&into)?;
-    let mut unpack = Tool::new("tar", format!("unpacking build root {}", root.name), log);
+    let mut unpack = Tool::new("tar", format!("unpacking root {}", root.name), log);
     unpack
         .command()
         .arg("-C")
@@ -106,7 +153,7 @@ pub(crate) fn make(spec: &KernelSpec, mirror: &str, log: PathBuf, staging: &Stag
         hasher.piece(package.as_bytes());
     }
     let bytes = tree_bytes(&into)?;
-    let name = root.name.clone();
+    let name = root.name.to_owned();
     record::write(
         &entry,
         &RootRecord {
@@ -118,15 +165,10 @@ pub(crate) fn make(spec: &KernelSpec, mirror: &str, log: PathBuf, staging: &Stag
     )
 }
 
-fn bootstrap(spec: &KernelSpec, mirror: &str, tar: &Path, log: PathBuf) -> Result<()> {
-    let root = &spec.build_root;
-    let mut include = vec![root.compiler.as_str()];
+fn bootstrap(root: Recipe<'_>, mirror: &str, tar: &Path, log: PathBuf) -> Result<()> {
+    let mut include = vec![root.main];
     include.extend(root.packages.iter().map(String::as_str));
-    let mut tool = Tool::new(
-        "mmdebstrap",
-        format!("making build root {}", root.name),
-        log,
-    );
+    let mut tool = Tool::new("mmdebstrap", format!("making root {}", root.name), log);
     let command = tool.command();
     if host::is_root() {
         // If it is killed, its work is then deleted with other leftovers. Without root it works with mapped user
@@ -140,16 +182,16 @@ fn bootstrap(spec: &KernelSpec, mirror: &str, tar: &Path, log: PathBuf) -> Resul
         .args(["--variant=essential", "--format=tar"])
         .arg(format!("--architectures={}", root.arch))
         .arg(format!("--include={}", include.join(",")))
-        .arg(format!("--keyring={}", spec.root_archive.keyring.display()))
+        .arg(format!("--keyring={}", root.archive.keyring.display()))
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .arg("--aptopt=Acquire::Retries \"3\"");
     for pattern in LEFT_OUT {
         command.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
     command
-        .arg(&root.suite)
+        .arg(root.suite)
         .arg(tar)
-        .arg(source_line(mirror, &spec.root_archive, &root.suite, ""));
+        .arg(source_line(mirror, root.archive, root.suite, ""));
     tool.run(MAKE_MAX)
 }
 
@@ -242,12 +284,13 @@ mod tests {
     fn key_is_of_the_content() {
         let text = include_str!("../catalogue.toml");
         let catalogue = Catalogue::parse(text, Path::new("catalogue.toml")).unwrap();
-        let root = catalogue.kernels[0].build_root.clone();
-        let mut reordered = root.clone();
-        reordered.packages.reverse();
-        assert_eq!(entry_name(&root), entry_name(&reordered));
-        let mut other = root.clone();
-        other.compiler = "gcc-11".into();
-        assert_ne!(entry_name(&root), entry_name(&other));
+        let entry_name = |spec: &KernelSpec| Recipe::of_kernel(spec).entry_name();
+        let kernel = catalogue.kernels[0].clone();
+        let mut reordered = kernel.clone();
+        reordered.build_root.packages.reverse();
+        assert_eq!(entry_name(&kernel), entry_name(&reordered));
+        let mut other = kernel.clone();
+        other.build_root.compiler = "gcc-11".into();
+        assert_ne!(entry_name(&kernel), entry_name(&other));
     }
 }

@@ -8,7 +8,7 @@ use crate::compile;
 use crate::error::Result;
 use crate::kernel::{self, KernelRecord, deb_path};
 use crate::record;
-use crate::root::{self, RootRecord};
+use crate::root::{Recipe, RootRecord};
 use crate::store::{Store, is_whole_kernel, is_whole_root};
 
 /// What the cache holds of one kernel; sizes are in bytes.
@@ -47,7 +47,7 @@ impl Store {
             root: spec.build_root.name.clone(),
             ..KernelStatus::default()
         };
-        let root = cache.entry(Kind::Roots, &root::entry_name(&spec.build_root));
+        let root = cache.entry(Kind::Roots, &Recipe::of_kernel(spec).entry_name());
         if is_whole_root(&root) {
             status.root_bytes = Some(record::read::<RootRecord>(&root)?.bytes);
         }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use crate::apt::{self, Suite};
 use crate::brought;
 use crate::cache::{Cache, Held, Kind};
-use crate::catalogue::{Archive, Catalogue, KernelSource, KernelSpec};
+use crate::catalogue::{Archive, Catalogue, Emulator, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
 use crate::control::Index;
 use crate::digest::Sha256Digest;
@@ -20,7 +20,7 @@ use crate::kernel_build::KernelBuild;
 use crate::lock::{LockFile, LockedKernel, LockedPackage};
 use crate::progress::{Progress, Quiet, Task};
 use crate::record;
-use crate::root::{self, RootRecord};
+use crate::root::{self, Recipe, RootRecord};
 use crate::select::select;
 use crate::version::DebVersion;
 
@@ -196,7 +196,7 @@ impl Store {
         };
         let root = self
             .cache
-            .entry(Kind::Roots, &root::entry_name(&spec.build_root));
+            .entry(Kind::Roots, &Recipe::of_kernel(spec).entry_name());
         if !is_whole_root(&root) {
             return Ok(None);
         }
@@ -307,7 +307,7 @@ impl Store {
                 missing,
             });
         }
-        self.need_network(spec, || "a record of its packages".to_owned())?;
+        self.need_network(&spec.name, || "a record of its packages".to_owned())?;
         let index = self.index(spec)?;
         let selection = select(spec, &index).map_err(|reason| Error::Select {
             kernel: spec.name.clone(),
@@ -415,7 +415,7 @@ impl Store {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        self.need_network(spec, || format!("package {}", names()))?;
+        self.need_network(&spec.name, || format!("package {}", names()))?;
         let index = self.index(spec)?;
         for package in &missing {
             self.check_carried(spec, package, &index)?;
@@ -498,29 +498,39 @@ impl Store {
         Ok(())
     }
 
+    /// The folder of an emulator's root: everything in it runs with its own loader and libraries, where it lies.
+    pub fn emulator(&self, emulator: &Emulator) -> Result<PathBuf> {
+        let recipe = Recipe::of_emulator(emulator);
+        let entry = self.recipe_entry(recipe, &emulator.name)?;
+        Ok(root::tree(&entry))
+    }
+
     fn root_entry(&self, spec: &KernelSpec) -> Result<PathBuf> {
-        let root = &spec.build_root;
-        let name = root::entry_name(root);
-        let waiting = || self.report_waiting(&root.name);
+        self.recipe_entry(Recipe::of_kernel(spec), &spec.name)
+    }
+
+    fn recipe_entry(&self, root: Recipe<'_>, for_whom: &str) -> Result<PathBuf> {
+        let name = root.entry_name();
+        let waiting = || self.report_waiting(root.name);
         let (entry, _) =
             self.cache
                 .get_or_make(Kind::Roots, &name, is_whole_root, waiting, |staging| {
-                    self.need_network(spec, || format!("build root {}", root.name))?;
-                    let task = self.task(&format!("making build root {}", root.name));
+                    self.need_network(for_whom, || format!("root {}", root.name))?;
+                    let task = self.task(&format!("making root {}", root.name));
                     let log = self.cache.log(&format!("root-{}", root.name));
-                    let mirror = self.mirror(&spec.root_archive)?;
+                    let mirror = self.mirror(root.archive())?;
                     apt::check_mirror(&mirror)?;
-                    root::make(spec, &mirror, log, staging)?;
+                    root::make(root, &mirror, log, staging)?;
                     task.done();
                     Ok(())
                 })?;
         Ok(entry)
     }
 
-    fn need_network(&self, spec: &KernelSpec, what: impl FnOnce() -> String) -> Result<()> {
+    fn need_network(&self, for_whom: &str, what: impl FnOnce() -> String) -> Result<()> {
         if self.options.offline {
             return Err(Error::Offline {
-                kernel: spec.name.clone(),
+                kernel: for_whom.to_owned(),
                 what: what(),
             });
         }

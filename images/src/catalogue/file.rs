@@ -7,7 +7,8 @@ use glob::Pattern;
 use serde::Deserialize;
 
 use super::{
-    Arch, Archive, BroughtPackages, BuildRoot, KernelSource, KernelSpec, PackageNames, Tier,
+    Arch, Archive, BroughtPackages, BuildRoot, Emulator, KernelSource, KernelSpec, PackageNames,
+    Tier,
 };
 
 /// Kind, name and fault of an entry.
@@ -21,6 +22,7 @@ const SLOWDOWN_MAX: u32 = 20;
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) version: u32,
+    emulator: EmulatorEntry,
     #[serde(default)]
     archive: Vec<Archive>,
     #[serde(default)]
@@ -31,6 +33,17 @@ pub(super) struct File {
     compiled: Vec<Compiled>,
     #[serde(default)]
     brought: Vec<Brought>,
+}
+
+/// A QEMU in a root of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmulatorEntry {
+    name: String,
+    archive: String,
+    suite: String,
+    arch: Arch,
+    package: String,
 }
 
 /// One series of kernels in one suite.
@@ -142,6 +155,23 @@ impl File {
         }
         check_list("kernel", kernels.iter().map(|kernel| &kernel.name))?;
         Ok(kernels)
+    }
+
+    /// The emulator with its archive looked up.
+    pub(super) fn emulator(&self) -> Result<Emulator, Problem> {
+        let entry = &self.emulator;
+        let roots = self.build_root.iter().map(|root| &root.name);
+        check_list("root", roots.chain([&entry.name]))?;
+        let archive = self.archive(&entry.archive);
+        Ok(Emulator {
+            name: entry.name.clone(),
+            archive: archive
+                .map_err(|problem| ("emulator", entry.name.clone(), problem))?
+                .clone(),
+            suite: entry.suite.clone(),
+            arch: entry.arch,
+            package: entry.package.clone(),
+        })
     }
 
     fn of_series(

@@ -24,6 +24,7 @@ impl Progress for Warnings {
 struct Bench {
     dir: tempfile::TempDir,
     spec: KernelSpec,
+    emulator: Emulator,
     warnings: Arc<Warnings>,
 }
 
@@ -32,6 +33,12 @@ fn catalogue_text(keyring: &Path) -> String {
     format!(
         r#"
             version = 2
+            [emulator]
+            name = "emulator"
+            archive = "test"
+            suite = "test"
+            arch = "amd64"
+            package = "emulator"
             [[archive]]
             name = "test"
             distro = "test"
@@ -72,13 +79,11 @@ impl Bench {
         copy_tree(&source, &dir.path().join("archive"));
         let keyring = dir.path().join("archive/keyring.gpg");
         let text = catalogue_text(&keyring);
-        let spec = Catalogue::parse(&text, Path::new("test"))
-            .unwrap()
-            .kernels
-            .remove(0);
+        let mut catalogue = Catalogue::parse(&text, Path::new("test")).unwrap();
         Self {
             dir,
-            spec,
+            spec: catalogue.kernels.remove(0),
+            emulator: catalogue.emulator,
             warnings: Arc::default(),
         }
     }
@@ -466,7 +471,10 @@ fn pruning_keeps_what_is_used() {
     stray("modules/9.9.10-test-amd64-0011223344556677");
     let catalogue = Catalogue {
         kernels: vec![bench.spec.clone()],
+        emulator: bench.emulator.clone(),
     };
+    let emulator = Recipe::of_emulator(&bench.emulator).entry_name();
+    stray(&format!("roots/{emulator}"));
     let store = bench.store(|options| options.offline = true);
     let _making = store
         .cache()
@@ -495,6 +503,7 @@ fn pruning_keeps_what_is_used() {
         ]
     );
     assert!(bench.path("cache/kernels/9.9.2-0011223344556677").exists());
+    assert!(bench.path("cache/roots").join(emulator).exists());
     assert!(
         bench
             .path("cache/modules/9.9.10-test-amd64-0011223344556677")

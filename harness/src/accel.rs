@@ -6,19 +6,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, Contents};
 use crate::limits::Limits;
 use crate::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use crate::vm::Vm;
-use crate::vm::command::{QEMU, VmConfig};
+use crate::vm::command::VmConfig;
+use crate::vm::emulator::Emulator;
 
 /// A kernel that boots at all under KVM is at its Hello within 2 s; beyond this it is no faster
 /// than software emulation.
@@ -69,10 +68,11 @@ pub struct ProbeKernel {
 }
 
 impl Accel {
-    /// The arguments of QEMU for it.
+    /// The arguments of QEMU for it. On a tape is how many instructions one thread executed.
     #[must_use]
-    pub fn arguments(self) -> [&'static str; 4] {
+    pub fn arguments(self, taped: bool) -> [&'static str; 4] {
         match self {
+            Self::Tcg if taped => ["-accel", "tcg,thread=single", "-cpu", "max,-cx16"],
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
             // Without cmpxchg16b: with it, guests of 6.12 on two emulated CPUs double-fault now
             // and then under QEMU 7.2, with no module of ours loaded.
@@ -90,7 +90,7 @@ pub async fn probe_accel(
     kernel: &ProbeKernel,
     cache_dir: &Path,
 ) -> HarnessResult<AccelChoice> {
-    let version = qemu_version()?;
+    let version = Emulator::Host.version()?;
     if request == AccelRequest::Tcg {
         return Ok(AccelChoice {
             accel: Accel::Tcg,
@@ -112,19 +112,6 @@ pub async fn probe_accel(
         return Err(HarnessError::Plan { detail });
     }
     Ok(choice)
-}
-
-/// First line of `qemu --version`.
-///
-/// # Errors
-/// When QEMU is missing.
-pub fn qemu_version() -> HarnessResult<String> {
-    let text = disk::run(
-        QEMU,
-        "package qemu-system-x86",
-        Command::new(QEMU).arg("--version"),
-    )?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn kvm_is_there() -> Result<(), String> {
@@ -198,6 +185,8 @@ async fn probe(kernel: &ProbeKernel) -> HarnessResult<AccelChoice> {
         memory_mib: DEFAULT_MEMORY_MIB,
         accel: Accel::Kvm,
         work_dir: folder.path().to_owned(),
+        emulator: Emulator::Host,
+        tape: None,
     };
     let limits = Limits {
         boot: PROBE_LIMIT,

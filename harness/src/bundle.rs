@@ -13,6 +13,7 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::page::{self, Shown};
 use crate::plan::{CellOutcome, CellPlan};
 use crate::retold;
+use crate::tape::Print;
 use crate::vm::agent::GuestRecord;
 
 /// Name of the plan in a bundle.
@@ -49,6 +50,8 @@ pub struct Findings {
     pub bad: Vec<BadBlock>,
     /// What was left out, and figures that are no fault.
     pub notes: Vec<String>,
+    /// The disks that a recorded cell started with.
+    pub start: Option<Vec<Print>>,
 }
 
 /// Writes the findings beside the files of the guest and moves all of it to the bundle folder.

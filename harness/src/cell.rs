@@ -8,7 +8,7 @@ use cowbird_proto::message::Event;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Findings};
-use crate::cases::{self, CaseInfo, Setting};
+use crate::cases::{self, CaseInfo, Layout, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, Tracing};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
@@ -17,6 +17,7 @@ use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
 use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
 use crate::recorded::Recorded;
+use crate::tape::{self, Beginning, Replayed};
 use crate::tracing::{self, TracedCell, WitnessedDisk};
 use crate::trials::TrialPlan;
 use crate::verify::{self, CellFiles, Evidence, Judgement};
@@ -30,7 +31,10 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     let mut clock = PhaseClock::new(progress);
     let mut findings = Findings::default();
     let mut emulator_failed = false;
-    let (verdict, reason, judgement) = match attempt(plan, &mut clock, &mut findings).await {
+    let mut plan = plan.clone();
+    let attempted = attempt(&mut plan, &mut clock, &mut findings).await;
+    let plan = &plan;
+    let (verdict, reason, judgement) = match attempted {
         Ok(judged) => judged,
         Err(error) => {
             emulator_failed = matches!(
@@ -57,19 +61,30 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         phases,
         trace,
         emulator_failed,
+        replayed: None,
         bundle: None,
         seconds,
     };
+    if let Err(error) = tape::finish(plan, &mut outcome, &findings).await {
+        outcome.reason += &format!(" (and of the tape: {error})");
+    }
     clean_up(plan, &mut outcome, &findings);
     outcome
 }
 
-/// Removes the files of a cell of which nothing is left to ask, and bundles those of any other: of one that did
-/// not pass, and of one whose trace does not say why it allows no conclusion.
-fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
+/// Whether nothing is left to ask of a cell: one that did not pass leaves a bundle, and so does one whose trace does not
+/// say why it allows no conclusion.
+pub(crate) fn is_settled(outcome: &CellOutcome) -> bool {
     let trace = outcome.trace.as_ref().map(|trace| trace.standing);
-    let settled = outcome.verdict == Verdict::Pass && trace != Some(TraceStanding::NoConclusion);
-    let kept = if settled {
+    outcome.verdict == Verdict::Pass && trace != Some(TraceStanding::NoConclusion)
+}
+
+/// Removes the files of a cell of which nothing is left to ask, or of which everything is in a bundle already, and
+/// bundles those of any other.
+fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
+    let replayed = outcome.replayed.as_ref();
+    let known = replayed.is_some_and(Replayed::is_identical);
+    let kept = if is_settled(outcome) || known {
         fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)
     } else {
         bundle::write(plan, outcome, findings).map(|path| outcome.bundle = Some(path))
@@ -85,7 +100,7 @@ fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
 type Judged = (Verdict, String, Judgement);
 
 async fn attempt(
-    plan: &CellPlan,
+    plan: &mut CellPlan,
     clock: &mut PhaseClock<'_>,
     findings: &mut Findings,
 ) -> CaseResult<Judged> {
@@ -102,7 +117,25 @@ async fn attempt(
     if let Some(recorded) = &recorded {
         findings.notes.clone_from(&recorded.notes);
     }
-    prepare(plan, case, &setting, recorded.clone(), &files).await?;
+    if plan.tape.is_some()
+        && let Some(reason) = tape::unfit(&setting.layout().attach(&files))
+    {
+        return Err(CaseError::Unsupported(reason));
+    }
+    fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
+    let (layout, seed) = (*setting.layout(), plan.seed);
+    let made = files.clone();
+    in_background(move || layout.create(&made, seed)).await?;
+    let initramfs = match tape::begin(plan, &layout, &files).await? {
+        Beginning::Replay => false,
+        Beginning::Unfit(reason) => return Err(CaseError::Unsupported(reason)),
+        Beginning::Record(start) => {
+            findings.start = Some(start);
+            true
+        }
+        Beginning::NoTape => true,
+    };
+    prepare(plan, case, recorded.clone(), initramfs).await?;
 
     clock.enter("boot");
     let machine = Machine::new(plan, setting.layout(), files.clone());
@@ -117,6 +150,9 @@ async fn attempt(
         driver.tracing = Some(Tracing::of(disks));
     }
     let acted = act(&mut driver, case, &setting, findings).await;
+    if driver.vm.has_ended() {
+        driver.vm.settle().await;
+    }
     findings.info = driver.info.take();
     findings.notes.append(&mut driver.notes);
     findings.record = std::mem::take(&mut driver.earlier.record);
@@ -279,6 +315,15 @@ pub(crate) fn tracer_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
     ]
 }
 
+/// The disks of a cell.
+pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
+    let case = find_case(plan)?;
+    let recorded = load_workload(plan).await?;
+    let replay = recorded.as_ref().map(|recorded| recorded.replay);
+    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials);
+    Ok(*setting.layout())
+}
+
 async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
     let (workload, seed) = (plan.workload.clone(), plan.seed);
     in_background(move || {
@@ -289,18 +334,16 @@ async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
     .await
 }
 
+/// Puts what the guest needs besides its disks into the work folder. That of a tape has its `initramfs`.
 async fn prepare(
     plan: &CellPlan,
     case: &CaseInfo,
-    setting: &Setting,
     recorded: Option<Recorded>,
-    files: &CellFiles,
+    initramfs: bool,
 ) -> HarnessResult<()> {
     let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer || plan.traced);
-    fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
-    let (plan, layout, files) = (plan.clone(), *setting.layout(), files.clone());
+    let plan = plan.clone();
     in_background(move || {
-        layout.create(&files, plan.seed)?;
         let mut programs = Vec::new();
         if uses_module {
             programs.extend(cowbird_files(&plan));
@@ -310,6 +353,9 @@ async fn prepare(
         }
         if let Some(recorded) = recorded {
             programs.push(recorded.write(&plan.work_dir)?);
+        }
+        if !initramfs {
+            return Ok(());
         }
         let contents = Contents {
             guest_init: &plan.guest_init,

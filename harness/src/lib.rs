@@ -29,6 +29,7 @@ mod replayed;
 pub mod retold;
 mod soak;
 pub mod sparse;
+pub mod tape;
 mod tracing;
 pub mod trials;
 mod turns;

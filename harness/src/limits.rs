@@ -117,6 +117,12 @@ pub const QMP_LIMIT: Duration = Duration::from_secs(5);
 /// QEMU has this long to end after `quit`; then it is killed.
 pub const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// Pause before a file that a guest writes to is read again.
+pub const TAIL_POLL: Duration = Duration::from_millis(2);
+
+/// What a guest wrote to it before its end is read within this.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Pause between two looks at the console and the heartbeat.
 pub const SUPERVISION_PERIOD: Duration = Duration::from_millis(200);
 

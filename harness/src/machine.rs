@@ -6,6 +6,7 @@ use crate::cases::Layout;
 use crate::cell::INITRAMFS_FILE;
 use crate::error::{HarnessError, HarnessResult};
 use crate::plan::CellPlan;
+use crate::tape::TapePlan;
 use crate::verify::CellFiles;
 use crate::vm::command::VmConfig;
 use crate::vm::{End, Vm};
@@ -60,8 +61,9 @@ impl Machine {
         Ok(vm)
     }
 
-    fn config(&self) -> VmConfig {
+    pub(crate) fn config(&self) -> VmConfig {
         let plan = &self.plan;
+        let tape = plan.tape.as_ref();
         VmConfig {
             kernel: plan.vmlinuz.clone(),
             initramfs: plan.work_dir.join(INITRAMFS_FILE),
@@ -75,6 +77,8 @@ impl Machine {
             memory_mib: plan.memory_mib,
             accel: plan.accel,
             work_dir: plan.work_dir.clone(),
+            emulator: tape.map(|tape| tape.emulator.clone()).unwrap_or_default(),
+            tape: tape.map(TapePlan::mode),
         }
     }
 }

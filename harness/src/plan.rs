@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::accel::Accel;
 use crate::limits::Limits;
 use crate::recorded::WorkloadPlan;
+use crate::tape::{Replayed, TapePlan};
 use crate::trials::{TrialOutcome, TrialPlan};
 
 /// Virtual CPUs of a guest unless the plan says otherwise. Two: a race needs two.
@@ -69,6 +70,9 @@ pub struct CellPlan {
     pub bundle_dir: PathBuf,
     /// Limits.
     pub limits: Limits,
+    /// Whether a tape of the cell is made or played.
+    #[serde(default)]
+    pub tape: Option<TapePlan>,
 }
 
 impl CellPlan {
@@ -101,6 +105,8 @@ pub struct CellOutcome {
     pub trace: Option<TraceResult>,
     /// Whether the emulator is known to have failed, so that the cell says nothing and can be run again.
     pub emulator_failed: bool,
+    /// What came of the comparison with the recording, if the cell is a replay that came to be compared.
+    pub replayed: Option<Replayed>,
     /// The evidence, when the cell did not pass.
     pub bundle: Option<PathBuf>,
     /// From start to verdict.

@@ -48,6 +48,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         soak_minutes: None,
         mutant: Vec::new(),
         traced: false,
+        record: false,
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.
         jobs: Some(1),

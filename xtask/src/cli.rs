@@ -101,6 +101,10 @@ pub struct MatrixArgs {
     /// contradiction is a verdict of its own, and a trace that is not complete ends the run with 2
     #[arg(long)]
     pub traced: bool,
+    /// Record every cell, so that one that fails can be replayed exactly; needs QEMU 10, which is fetched if the host has
+    /// an older one. A recorded guest has one CPU and is several times slower
+    #[arg(long)]
+    pub record: bool,
     /// The seed that every cell's seed is derived from; by default random, and printed first
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -258,12 +262,17 @@ pub struct KernelsArgs {
 /// Arguments of `replay`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The bundle of a failed cell, or a file of harness/regressions
+    /// The bundle of a failed cell, or a file of harness/regressions. A cell that was recorded is replayed exactly, and
+    /// compared with its recording
     pub what: PathBuf,
-    /// How often; says in the end how often it failed
+    /// How often; says in the end how often it failed, or was as it had been recorded
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub times: u32,
-    /// With the module as it is, not with the mutant that it failed with
+    /// Stop the replay of a recorded cell at the culprit event, the last instruction before the disk takes the write from
+    /// which a wrong block's content came, and let gdb in
+    #[arg(long, conflicts_with_all = ["times", "healthy", "json"])]
+    pub gdb: bool,
+    /// With the module as it is, not with the mutant that it failed with; a recorded cell is run anew
     #[arg(long)]
     pub healthy: bool,
     /// How QEMU runs the guest; by default as it was

@@ -27,6 +27,7 @@ mod setup;
 mod shrink;
 mod stage;
 mod table;
+mod tape;
 mod test;
 mod tryout;
 mod ui;

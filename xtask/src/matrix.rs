@@ -41,6 +41,8 @@ pub struct Run {
     pub mutants: Vec<Mutant>,
     /// Whether the tracer records in every cell.
     pub traced: bool,
+    /// Whether every cell is recorded.
+    pub record: bool,
     /// The seed of the run.
     pub seed: u64,
     /// Which part of the matrix it is.
@@ -141,6 +143,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         trials,
         mutants,
         traced: args.traced,
+        record: args.record,
         seed,
         shard,
         jobs,

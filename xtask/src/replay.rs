@@ -2,15 +2,17 @@
 //! file alone.
 //!
 //! A bundle's plan names the cell; kernel, module and guest programs are prepared afresh, so that a
-//! fix can be tried on the cell that failed. Repeated, either says how often it fails.
+//! fix can be tried on the cell that failed. Repeated, either says how often it fails. A cell that was recorded is played
+//! from its tape.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cowbird_harness::bundle::read_plan;
 use cowbird_harness::recorded::WORKLOAD_FILE;
+use cowbird_harness::tape::Kept;
 use cowbird_harness::{Accel, CellPlan, WorkloadPlan};
 use cowbird_model::{CellResult, Verdict};
 
@@ -18,6 +20,7 @@ use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};
 use crate::plan::{CellId, PlannedCell};
 use crate::regression::{self, Regression};
+use crate::tape;
 use crate::tryout::{Subject, Tryout};
 use crate::ui::{Ui, print};
 
@@ -31,6 +34,9 @@ pub fn command(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
 }
 
 fn replay_regression(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
+    if args.gdb {
+        bail!("a regression has no tape to stop: record a cell with test-matrix --record");
+    }
     let regression = Regression::load(&args.what)?;
     let mutant = regression.mutant.clone().filter(|_| !args.healthy);
     let subject = Subject {
@@ -67,6 +73,17 @@ fn replay_regression(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
 fn replay_bundle(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
     let plan = read_plan(&args.what)
         .with_context(|| format!("{} is not the bundle of a cell", args.what.display()))?;
+    if !args.healthy
+        && let Some(kept) = Kept::read(&args.what)?
+    {
+        return tape::replay(args, &plan, &kept, ui);
+    }
+    if args.gdb {
+        bail!(
+            "{} has no tape to stop: record its cell with test-matrix --record",
+            args.what.display()
+        );
+    }
     let run = run(args, &plan)?;
     ui.line(&format!(
         "again: {} seed {}",
@@ -128,6 +145,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         workload,
         soak_minutes: plan.soak_minutes,
         traced: plan.traced,
+        record: false,
         mutant: mutant.iter().cloned().collect(),
         seed: Some(plan.seed),
         jobs: Some(1),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cowbird_harness::cases::REGRESSIONS;
 use cowbird_harness::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use cowbird_harness::tape::{self, TapePlan};
 use cowbird_harness::{
     Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, TrialPlan,
     WorkloadPlan, cases, probe_accel,
@@ -52,6 +53,8 @@ pub struct Stage {
     soak_minutes: Option<u32>,
     traced: bool,
     trials: Vec<TrialPlan>,
+    /// How cells are recorded, if they are.
+    tape: Option<TapePlan>,
     ui: Arc<Ui>,
 }
 
@@ -68,9 +71,16 @@ impl Stage {
         let workload = workload.map(|wanted| wanted.stage(guest, scratch, ui));
         let workload = workload.transpose()?;
         let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
+        let tape = run
+            .record
+            .then(|| recorded_by(&store, run, ui))
+            .transpose()?;
         let unsupported = unsupported(run, &store);
         let ready = prepare::prepare(&store, wanted(run, &unsupported)).await;
-        let accel = choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?;
+        let accel = match tape {
+            Some(_) => Accel::Tcg,
+            None => choose_accel(run.accel, &ready, guest, &store.cache_dir(), ui).await?,
+        };
         Ok(Self {
             unsupported,
             ready,
@@ -83,6 +93,7 @@ impl Stage {
             soak_minutes: run.soak_minutes,
             traced: run.traced,
             trials: run.trials.clone(),
+            tape,
             ui: Arc::clone(ui),
         })
     }
@@ -141,6 +152,8 @@ impl Stage {
             REGRESSIONS => self.trials.clone(),
             _ => Vec::new(),
         };
+        let taped = self.tape.is_some();
+        let slowdown = ready.kernel.spec.slowdown * if taped { tape::SLOWDOWN } else { 1 };
         let plan = CellPlan {
             trials,
             kernel_name: cell.id.kernel.clone(),
@@ -159,13 +172,14 @@ impl Stage {
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,
             accel: self.accel,
-            cpus: DEFAULT_CPUS,
+            cpus: if taped { tape::CPUS } else { DEFAULT_CPUS },
             memory_mib: DEFAULT_MEMORY_MIB,
             work_dir: self.scratch.join(cell.id.slug()),
             bundle_dir: self
                 .out
                 .bundle(&format!("{}+{}", cell.id.slug(), cell.seed)),
-            limits: Limits::for_slowdown(ready.kernel.spec.slowdown),
+            limits: Limits::for_slowdown(slowdown),
+            tape: self.tape.clone(),
         };
         Ok((ready, plan))
     }
@@ -196,12 +210,28 @@ impl Stage {
             let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
             let caught = mutant.is_some_and(|mutant| mutant.is_caught(&result));
             result.caught = Some(caught);
-            if caught && let Some(bundle) = &bundle {
+            // What was recorded on purpose is not thrown away.
+            if caught
+                && self.tape.is_none()
+                && let Some(bundle) = &bundle
+            {
                 output::prune_bundle(bundle);
             }
         }
         result
     }
+}
+
+/// How the cells of a run are recorded.
+fn recorded_by(store: &Store, run: &Run, ui: &Ui) -> Result<TapePlan> {
+    if run.accel == AccelChoice::Kvm {
+        bail!("QEMU records only what it emulates: leave --accel out beside --record");
+    }
+    let emulator = crate::tape::emulator(store, &run.catalogue, ui)?;
+    Ok(TapePlan {
+        emulator,
+        bundle: None,
+    })
 }
 
 /// Kernels that cannot run, by the catalogue or because nobody brought their packages, and why.

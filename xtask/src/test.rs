@@ -16,7 +16,7 @@ use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadAr
 use crate::output::OutDir;
 use crate::select::select;
 use crate::ui::{Ui, print};
-use crate::{gen_abi, host, matrix, mutants, repo, table};
+use crate::{gen_abi, host, matrix, mutants, prepare, repo, table, tape};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -146,14 +146,31 @@ impl Steps {
             std::fs::write(&path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;
             let mut tests = steps.cargo("test");
-            tests.args(["-p", "cowbird-harness", "--test", "verdicts", "--"]);
-            tests.args(["--include-ignored", "--test-threads", "1"]);
+            tests.args(["-p", "cowbird-harness", "--test", "verdicts"]);
+            // A skip that is said aloud: only where no QEMU that records can be had.
+            match steps.emulator(&run.catalogue) {
+                Ok(emulator) => {
+                    tests.args(["--test", "tapes"]);
+                    tests.env("COWBIRD_SELF_TEST_EMULATOR", emulator);
+                }
+                Err(error) => steps
+                    .ui
+                    .line(&format!("tapes: SKIPPED, {}", crate::describe(&error))),
+            }
+            tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
             let (good, output) = steps.run("verdicts", tests)?;
             let count = count_tests(&output, good);
             steps.show_if(count.failed > 0, &output);
             Ok(count)
         });
+    }
+
+    /// The QEMU that records cells, as a plan names it.
+    fn emulator(&self, catalogue: &Catalogue) -> Result<String> {
+        let store = prepare::open_store(self.offline, false, &self.ui)?;
+        let emulator = tape::emulator(&store, catalogue, &self.ui)?;
+        serde_json::to_string(&emulator).context("an emulator does not fit JSON")
     }
 
     /// The smoke matrices: all quick kernels with the module as it is, the daily cases on the oldest of
@@ -325,6 +342,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
         soak_minutes: None,
         mutant: Vec::new(),
         traced: false,
+        record: false,
         seed: None,
         jobs: None,
         shard: None,

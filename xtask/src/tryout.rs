@@ -93,6 +93,7 @@ impl Tryout {
             shard: None,
             soak_minutes: None,
             traced: false,
+            record: false,
             accel,
             offline,
             out: out.to_owned(),

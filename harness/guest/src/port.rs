@@ -1,14 +1,15 @@
-//! The virtio-serial port: finding it, and writing whole frames to it from many threads.
+//! The virtio-serial port: finding it, and writing whole frames to it from many threads. A recorded guest has one
+//! for each direction.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cowbird_proto::PORT_NAME;
 use cowbird_proto::frame::{self, Decoder};
 use cowbird_proto::message::{Event, FromGuest, ToGuest};
+use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
 use crate::error::{Context, GuestResult, failure};
 
@@ -28,19 +29,14 @@ pub struct Port {
 impl Port {
     /// Finds and opens the port; the second value reads what the host sends.
     pub fn open() -> GuestResult<(Self, PortReader)> {
-        let path = find()?;
-        let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(&path)
-                .context(format_args!("open {}", path.display()))
+        let read = open(&find()?)?;
+        let write = match look_for_port(SEND_PORT_NAME) {
+            Some(path) => open(&path)?,
+            None => read.try_clone().context("duplicate the port")?,
         };
-        let file = open()?;
-        let read = file.try_clone().context("duplicate the port")?;
         Ok((
             Self {
-                write: Mutex::new(file),
+                write: Mutex::new(write),
             },
             PortReader {
                 file: read,
@@ -111,10 +107,19 @@ impl PortReader {
     }
 }
 
+fn open(path: &Path) -> GuestResult<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .context(format_args!("open {}", path.display()))
+}
+
+/// The port that the host sends on. The other one is added to the device before it, so that it is there by then.
 fn find() -> GuestResult<PathBuf> {
     let deadline = Instant::now() + PORT_LIMIT;
     loop {
-        if let Some(path) = look_for_port() {
+        if let Some(path) = look_for_port(PORT_NAME) {
             return Ok(path);
         }
         if Instant::now() > deadline {
@@ -127,11 +132,11 @@ fn find() -> GuestResult<PathBuf> {
     }
 }
 
-fn look_for_port() -> Option<PathBuf> {
+fn look_for_port(port: &str) -> Option<PathBuf> {
     let entries = fs::read_dir("/sys/class/virtio-ports").ok()?;
     entries.flatten().find_map(|entry| {
         let name = fs::read_to_string(entry.path().join("name")).ok()?;
         let device = PathBuf::from("/dev").join(entry.file_name());
-        (name.trim() == PORT_NAME && device.exists()).then_some(device)
+        (name.trim() == port && device.exists()).then_some(device)
     })
 }

@@ -18,6 +18,10 @@ pub mod sector;
 /// Name of the virtio-serial port that carries the protocol, as QEMU and sysfs show it.
 pub const PORT_NAME: &str = "cowbird.agent";
 
+/// Name of a second port, where there is one: then the guest sends on it, and only receives on the first. Recorded
+/// guests have it, because what a device of QEMU sends must never have to wait for its reader.
+pub const SEND_PORT_NAME: &str = "cowbird.agent.send";
+
 /// Version of frames and messages together. It travels in every frame header, so that a guest of
 /// another build is refused by name and not by a decoding error somewhere in a message.
 pub const PROTOCOL_VERSION: u8 = 3;

@@ -129,6 +129,10 @@ impl Driver<'_, '_> {
     /// Stops the machine and boots it again with the same disks. What the guest held in memory is gone: its
     /// workloads, mounts and modules.
     pub async fn reboot(&mut self, stop: Stop) -> CaseResult<()> {
+        if self.machine.plan().tape.is_some() {
+            let reason = "a tape is of one boot, and this case boots its machine again";
+            return Err(CaseError::Unsupported(reason.to_owned()));
+        }
         match stop {
             Stop::PowerOff => self.stop_tracing().await?,
             Stop::PowerCut { .. } => self.lose_tracing(),

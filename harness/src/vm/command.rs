@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use cowbird_proto::PORT_NAME;
+use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
 use crate::accel::Accel;
-
-/// The QEMU program.
-pub const QEMU: &str = "qemu-system-x86_64";
+use crate::vm::arguments::Arguments;
+use crate::vm::emulator::Emulator;
 
 /// Console messages up to this level (exclusive) go to the serial console. Warnings included;
 /// every character costs an exit under software emulation, so not more.
@@ -17,13 +16,12 @@ const CONSOLE_LEVEL: u32 = 5;
 /// Ring of the kernel log: nothing of a cell may be overwritten before it is read.
 const LOG_RING: &str = "4M";
 
-/// Unit of the witness log; every write of the guest is a whole number of it.
-const WITNESS_SECTOR_BYTES: u32 = 512;
+/// Time of a taped guest in which it executes one instruction, as a power of two, ns. With 8 ns a second of it has
+/// about as many instructions as emulation executes in one.
+const TAPE_ICOUNT_SHIFT: u32 = 3;
 
-/// How many entries may be missing from the witness's superblock while QEMU runs. At its end QEMU
-/// does not write the superblock; the last flush does. Small, so that a killed QEMU leaves a log
-/// that is nearly complete.
-const WITNESS_SUPER_INTERVAL: u32 = 64;
+/// How many of the devices that `-serial` makes a PC takes as its own serial ports.
+const PC_SERIAL_PORTS: usize = 4;
 
 /// How a disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +66,28 @@ pub struct VmConfig {
     pub accel: Accel,
     /// Folder for console, sockets' parent excepted.
     pub work_dir: PathBuf,
+    /// Which QEMU runs it.
+    pub emulator: Emulator,
+    /// What is done with a tape of it, if there is one.
+    pub tape: Option<TapeMode>,
+}
+
+/// What is done with the tape of a guest: QEMU's log of all that reaches it from outside, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TapeMode {
+    /// It is made.
+    Record,
+    /// It is played.
+    Replay,
+}
+
+impl TapeMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Replay => "replay",
+        }
+    }
 }
 
 impl VmConfig {
@@ -80,7 +100,25 @@ impl VmConfig {
     /// QEMU's own messages are written here.
     #[must_use]
     pub fn qemu_log_path(&self) -> PathBuf {
-        self.work_dir.join("qemu.txt")
+        self.work_dir.join(QEMU_LOG_FILE)
+    }
+
+    /// What a taped guest sends to the host is written here.
+    #[must_use]
+    pub fn said_path(&self) -> PathBuf {
+        self.work_dir.join(SAID_FILE)
+    }
+
+    /// What a taped guest is asked is written here.
+    #[must_use]
+    pub fn asked_path(&self) -> PathBuf {
+        self.work_dir.join(ASKED_FILE)
+    }
+
+    /// The tape.
+    #[must_use]
+    pub fn tape_path(&self) -> PathBuf {
+        self.work_dir.join(TAPE_FILE)
     }
 
     /// The whole argument list; sockets are made in `socket_dir`.
@@ -97,29 +135,60 @@ impl VmConfig {
         // Not "pc": there the kernel interprets ACPI code for the interrupt of every PCI device,
         // 0.4 s each under software emulation.
         args.flags(&["-machine", "q35"]);
-        args.flags(&self.accel.arguments());
+        args.flags(&self.accel.arguments(self.tape.is_some()));
         args.flags(&["-smp", &self.cpus.to_string()]);
         args.flags(&["-m", &format!("{}M", self.memory_mib)]);
         args.path("-kernel", "", &self.kernel);
         args.path("-initrd", "", &self.initramfs);
         args.flags(&["-append", &self.command_line()]);
-        let socket = |id: &str| format!("socket,server=on,wait=off,id={id},path=");
+        args.path("-chardev", &socket("qmp"), &socket_dir.join(QMP_SOCKET));
+        args.flags(&["-mon", "chardev=qmp,mode=control"]);
+        match self.tape {
+            None => self.channels(socket_dir, &mut args),
+            Some(mode) => self.taped_channels(mode, socket_dir, &mut args),
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            args.disk(index, disk, self.tape.is_some());
+        }
+        args.into_inner()
+    }
+
+    /// The console and the agent's port.
+    fn channels(&self, socket_dir: &Path, args: &mut Arguments) {
         // A socket, so that a hanging kernel can be asked over it; the log is what is read.
         args.path("-chardev", &socket(CONSOLE), &socket_dir.join(CONSOLE));
         args.append_path(",logfile=", &self.console_path());
         args.flags(&["-serial", &format!("chardev:{CONSOLE}")]);
-        args.path("-chardev", &socket("qmp"), &socket_dir.join(QMP_SOCKET));
-        args.flags(&["-mon", "chardev=qmp,mode=control"]);
         args.path("-chardev", &socket("agent"), &socket_dir.join(AGENT_SOCKET));
         args.flags(&["-device", "virtio-serial-pci"]);
-        args.flags(&[
-            "-device",
-            &format!("virtserialport,chardev=agent,name={PORT_NAME}"),
-        ]);
-        for (index, disk) in self.disks.iter().enumerate() {
-            args.disk(index, disk);
+        args.port("agent", PORT_NAME);
+    }
+
+    /// The tape, the console and the agent's ports. Of all character devices only those that `-serial` makes are on the
+    /// tape; the agent has the first two of them that the PC leaves.
+    ///
+    /// What the guest sends goes to files, which never make it wait: how long a socket would is not on the tape. What it
+    /// is asked comes from a socket that is connected before the guest starts, and at a replay from the tape.
+    fn taped_channels(&self, mode: TapeMode, socket_dir: &Path, args: &mut Arguments) {
+        let how = format!("shift={TAPE_ICOUNT_SHIFT},rr={},rrfile=", mode.name());
+        args.path("-icount", &how, &self.tape_path());
+        args.plain_path("-serial", "file:", &self.console_path());
+        for _ in 1..PC_SERIAL_PORTS {
+            args.flags(&["-serial", "none"]);
         }
-        args.0
+        match mode {
+            TapeMode::Record => {
+                args.path("-serial", "unix:", &socket_dir.join(AGENT_SOCKET));
+                args.append(",server=on,wait=on");
+            }
+            TapeMode::Replay => args.flags(&["-serial", "file:/dev/null"]),
+        }
+        args.plain_path("-serial", "file:", &self.said_path());
+        args.flags(&["-device", "virtio-serial-pci,ioeventfd=off"]);
+        let serial = |more: usize| format!("serial{}", PC_SERIAL_PORTS + more);
+        // The one to send on first: a guest that finds the other one finds it too.
+        args.port(&serial(1), SEND_PORT_NAME);
+        args.port(&serial(0), PORT_NAME);
     }
 
     fn command_line(&self) -> String {
@@ -150,6 +219,21 @@ impl VmConfig {
     }
 }
 
+/// QEMU's own messages in the work folder.
+pub const QEMU_LOG_FILE: &str = "qemu.txt";
+
+/// The registers of a guest that hangs.
+pub const REGISTERS_FILE: &str = "registers.txt";
+
+/// What a taped guest was asked.
+pub const ASKED_FILE: &str = "asked.bin";
+
+/// What a taped guest said.
+pub const SAID_FILE: &str = "said.bin";
+
+/// The tape in the work folder.
+pub const TAPE_FILE: &str = "tape.rr";
+
 /// Socket of QMP in the socket folder.
 pub const QMP_SOCKET: &str = "qmp";
 
@@ -171,76 +255,94 @@ pub fn top_node(index: usize) -> String {
     format!("top{index}")
 }
 
-#[derive(Default)]
-struct Arguments(Vec<OsString>);
+fn socket(id: &str) -> String {
+    format!("socket,server=on,wait=off,id={id},path=")
+}
 
-impl Arguments {
-    fn flags(&mut self, flags: &[&str]) {
-        self.0.extend(flags.iter().map(OsString::from));
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn path(&mut self, flag: &str, prefix: &str, path: &Path) {
-        let mut value = OsString::from(prefix);
-        // In option values a comma is written twice; plain file arguments are taken as they are.
-        if prefix.is_empty() {
-            value.push(path);
-        } else {
-            value.push(path.to_string_lossy().replace(',', ",,"));
-        }
-        self.0.extend([OsString::from(flag), value]);
-    }
-
-    /// Adds a further path to the value of the last option.
-    fn append_path(&mut self, name: &str, path: &Path) {
-        if let Some(value) = self.0.last_mut() {
-            value.push(name);
-            value.push(path.to_string_lossy().replace(',', ",,"));
-        }
-    }
-
-    /// The host's page cache does not matter after a crash of the host, so the files ignore
-    /// flushes; the witness still records those of the guest, because it sits above.
-    fn disk(&mut self, index: usize, disk: &Disk) {
-        let file = |id: &str| {
-            format!("driver=file,cache.no-flush=on,discard=unmap,node-name={id},filename=")
+    fn arguments(tape: Option<TapeMode>) -> Vec<String> {
+        let disk = Disk {
+            image: "/w/origin.raw".into(),
+            witness: Some("/w/witness.log".into()),
+            bus: Bus::Virtio,
+            logical_block_bytes: 512,
         };
-        let (data, log, top) = (
-            format!("data{index}"),
-            format!("log{index}"),
-            top_node(index),
+        let config = VmConfig {
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            kernel_parameters: String::new(),
+            disks: vec![disk],
+            cpus: 1,
+            memory_mib: 64,
+            accel: Accel::Tcg,
+            work_dir: "/w,x".into(),
+            emulator: Emulator::Host,
+            tape,
+        };
+        let arguments = config.arguments(Path::new("/s"));
+        let text = arguments.iter().map(|a| a.to_string_lossy().into_owned());
+        text.collect()
+    }
+
+    fn values(arguments: &[String], flag: &str) -> Vec<String> {
+        let pairs = arguments.windows(2).filter(|pair| pair[0] == flag);
+        pairs.map(|pair| pair[1].clone()).collect()
+    }
+
+    /// Goal: nothing of a tape is in the command line of a cell without one.
+    #[test]
+    fn without_a_tape_there_is_none() {
+        let arguments = arguments(None);
+        let words = ["-icount", "blkreplay", "ioeventfd", "thread=single"];
+        for argument in &arguments {
+            assert!(
+                !words.iter().any(|word| argument.contains(word)),
+                "{argument}"
+            );
+        }
+    }
+
+    /// Goal: everything that reaches a taped guest from outside is on the tape, and at the replay comes from there
+    /// alone; the devices are the same.
+    #[test]
+    fn a_tape_has_all_that_comes_from_outside() {
+        let (made, played) = (
+            arguments(Some(TapeMode::Record)),
+            arguments(Some(TapeMode::Replay)),
         );
-        self.path("-blockdev", &file(&data), &disk.image);
-        let drive = match &disk.witness {
-            None => data,
-            Some(witness) => {
-                self.path("-blockdev", &file(&log), witness);
-                self.flags(&[
-                    "-blockdev",
-                    &format!(
-                        "driver=blklogwrites,node-name={top},file={data},log={log},discard=unmap,\
-                         log-sector-size={WITNESS_SECTOR_BYTES},\
-                         log-super-update-interval={WITNESS_SUPER_INTERVAL}"
-                    ),
-                ]);
-                top
-            }
+        assert_eq!(
+            values(&made, "-icount"),
+            ["shift=3,rr=record,rrfile=/w,,x/tape.rr"]
+        );
+        assert_eq!(
+            values(&played, "-icount"),
+            ["shift=3,rr=replay,rrfile=/w,,x/tape.rr"]
+        );
+        let none = ["none"; PC_SERIAL_PORTS - 1];
+        let serials = |asked| {
+            [
+                &["file:/w,x/console.txt"],
+                &none[..],
+                &[asked, "file:/w,x/said.bin"],
+            ]
+            .concat()
         };
-        let device = match disk.bus {
-            Bus::Virtio => "virtio-blk-pci",
-            Bus::Scsi => {
-                self.flags(&["-device", "virtio-scsi-pci"]);
-                "scsi-hd"
-            }
-            Bus::Nvme => "nvme,serial=cowbird",
-        };
-        let bytes = disk.logical_block_bytes;
-        self.flags(&[
-            "-device",
-            &format!(
-                "{device},id={},drive={drive},logical_block_size={bytes},\
-                 physical_block_size={bytes}",
-                device_id(index)
-            ),
-        ]);
+        let socket = "unix:/s/agent,server=on,wait=on";
+        assert_eq!(values(&made, "-serial"), serials(socket));
+        assert_eq!(values(&played, "-serial"), serials("file:/dev/null"));
+        for flag in ["-device", "-blockdev", "-cpu", "-smp", "-m", "-append"] {
+            assert_eq!(values(&made, flag), values(&played, flag), "{flag}");
+        }
+        let nodes = values(&made, "-blockdev");
+        let top = nodes.last().expect("the disk has nodes");
+        assert!(top.contains("file=taped-data0,log=taped-log0"), "{top}");
+        for node in ["data0", "log0"] {
+            let taped =
+                format!("driver=blkreplay,node-name=taped-{node},image={node},discard=unmap");
+            assert!(nodes.contains(&taped), "{nodes:?}");
+        }
     }
 }

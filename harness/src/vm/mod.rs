@@ -4,7 +4,9 @@
 //! heartbeat and the protocol meanwhile, and says in one [`End`] why there will be no answer.
 
 pub mod agent;
+mod arguments;
 pub mod command;
+pub mod emulator;
 pub mod process;
 pub mod qmp;
 mod stuck;
@@ -29,7 +31,7 @@ use crate::limits::{
     SOCKET_POLL, STUCK_PAUSE, STUCK_SAMPLES, SUPERVISION_PERIOD, SYSRQ_KEYS, SYSRQ_PAUSE,
 };
 use crate::vm::agent::{Agent, GuestRecord};
-use crate::vm::command::{AGENT_SOCKET, CONSOLE, QMP_SOCKET, VmConfig};
+use crate::vm::command::{AGENT_SOCKET, CONSOLE, QMP_SOCKET, REGISTERS_FILE, TapeMode, VmConfig};
 use crate::vm::process::{Process, ProcessEnd};
 use crate::vm::qmp::Qmp;
 
@@ -124,7 +126,13 @@ impl Vm {
             .on("make a folder in", &temp)?;
         let process = Process::start(&config, config.arguments(socket_dir.path()))?;
         let connected = async {
-            let agent = Agent::connect(&socket_dir.path().join(AGENT_SOCKET)).await?;
+            let socket = socket_dir.path().join(AGENT_SOCKET);
+            let (asked, said) = (config.asked_path(), config.said_path());
+            let agent = match config.tape {
+                None => Agent::connect(&socket).await?,
+                Some(TapeMode::Record) => Agent::record(&socket, &asked, &said).await?,
+                Some(TapeMode::Replay) => Agent::replay(&asked, &said).await?,
+            };
             Ok((
                 agent,
                 Qmp::connect(&socket_dir.path().join(QMP_SOCKET)).await?,
@@ -170,6 +178,8 @@ impl Vm {
         let mut tick = interval(SUPERVISION_PERIOD);
         loop {
             tokio::select! {
+                // An answer that is there counts, whatever became of the guest since.
+                biased;
                 answer = &mut answer => match answer {
                     Ok(Ok(reply)) => return Ok(reply),
                     Ok(Err(error)) => return Err(CallError::Guest { error }),
@@ -193,11 +203,14 @@ impl Vm {
         }
     }
 
-    /// Lets the guest run for a while, watching it.
+    /// Lets the guest run for a while, watching it. A replayed guest has had its pause on the tape.
     ///
     /// # Errors
     /// When the guest ends meanwhile.
     pub async fn pause(&mut self, duration: Duration) -> Result<(), End> {
+        if self.is_replayed() {
+            return Ok(());
+        }
         let deadline = Instant::now() + duration;
         while Instant::now() < deadline {
             self.check().await?;
@@ -238,6 +251,22 @@ impl Vm {
             self.process.kill();
             self.process.wait().await;
         }
+    }
+
+    /// Whether QEMU has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.process.end().is_some()
+    }
+
+    /// After the end of QEMU: waits until everything that the guest told is here.
+    pub async fn settle(&self) {
+        self.agent.settle().await;
+    }
+
+    /// Whether this guest does not hear what it is asked, because it is that of a tape.
+    fn is_replayed(&self) -> bool {
+        self.config.tape == Some(TapeMode::Replay)
     }
 
     /// Process id of QEMU.
@@ -286,7 +315,7 @@ impl Vm {
             return Err(HarnessError::Protocol { detail }.into());
         }
         match self.agent.silence() {
-            Some(silence) if silence > self.limits.silence => Err(self
+            Some(silence) if silence > self.limits.silence && !self.is_replayed() => Err(self
                 .hang(format!("no sign of life for {:?}", self.limits.silence))
                 .await),
             _ => Ok(()),
@@ -329,6 +358,13 @@ impl Vm {
                 excerpt: String::new(),
             });
         }
+        let asked = event
+            .as_ref()
+            .is_some_and(|event| event.reason == "host-qmp-quit");
+        if self.is_replayed() && asked {
+            let reason = "the harness ended the guest here when the tape was made".into();
+            return End::Hang { reason };
+        }
         let how = match (end.code, end.signal) {
             (Some(code), _) => format!("exit code {code}"),
             (_, Some(signal)) => format!("signal {signal}"),
@@ -353,13 +389,15 @@ impl Vm {
             .monitor("info registers -a")
             .await
             .unwrap_or_default();
-        let path = self.config.work_dir.join("registers.txt");
+        let path = self.config.work_dir.join(REGISTERS_FILE);
         // Evidence that cannot be had does not change the verdict.
         let _ = std::fs::write(path, &registers);
         if self.config.accel == Accel::Tcg && self.executes_stale_code(&registers).await {
             return HarnessError::Emulator { excerpt: registers }.into();
         }
-        let _ = self.question_kernel().await;
+        if self.config.tape.is_none() {
+            let _ = self.question_kernel().await;
+        }
         if let Ok(Some(panic)) = self
             .console
             .refresh()

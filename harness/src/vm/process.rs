@@ -14,7 +14,8 @@ use rustix::process::{
 use tokio::sync::watch;
 
 use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::vm::command::{QEMU, VmConfig};
+use crate::vm::command::VmConfig;
+use crate::vm::emulator::QEMU;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +41,15 @@ impl Process {
     pub fn start(config: &VmConfig, arguments: Vec<OsString>) -> HarnessResult<Self> {
         let log_path = config.qemu_log_path();
         let log = File::create(&log_path).on("create", &log_path)?;
+        let mut command = config.emulator.command();
+        command.args(arguments);
         let (started_sender, started) = mpsc::channel();
         let (end_sender, end) = watch::channel(None);
         // The death signal is tied to the *thread* that started the child, and the threads of an
         // async runtime come and go. This one lives exactly as long as the child.
         std::thread::Builder::new()
             .name("qemu".into())
-            .spawn(move || supervise(arguments, log, &started_sender, &end_sender))
+            .spawn(move || supervise(command, log, &started_sender, &end_sender))
             .map_err(|error| qemu_error(format!("no thread to supervise it: {error}")))?;
         let (pidfd, pid) = started
             .recv()
@@ -98,12 +101,12 @@ impl Drop for Process {
 type Started = io::Result<(OwnedFd, u32)>;
 
 fn supervise(
-    arguments: Vec<OsString>,
+    command: Command,
     log: File,
     started: &mpsc::Sender<Started>,
     end: &watch::Sender<Option<ProcessEnd>>,
 ) {
-    let spawned = spawn(arguments, log);
+    let spawned = spawn(command, log);
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
@@ -129,10 +132,8 @@ fn supervise(
     }));
 }
 
-fn spawn(arguments: Vec<OsString>, log: File) -> io::Result<std::process::Child> {
-    let mut command = Command::new(QEMU);
+fn spawn(mut command: Command, log: File) -> io::Result<std::process::Child> {
     command
-        .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -1,0 +1,223 @@
+//! Tapes: a cell that is recorded, so that what happened in it once happens again exactly.
+//!
+//! QEMU keeps a log of all that reaches its guest from outside, and at which instruction; that is the *tape*. With the
+//! kernel, the initramfs and the disks of the start it is the whole cell. A replay runs the cell over again as any other
+//! one, with the guest of the tape in place of a new one, and ends with a verdict of its own; besides, every file that
+//! the guest had a part in is compared, to the byte, with that of the recording.
+
+pub mod culprit;
+mod keep;
+mod prints;
+mod search;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Findings;
+use crate::cases::Layout;
+use crate::cell::{in_background, is_settled};
+use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::plan::{CellOutcome, CellPlan};
+use crate::verify::CellFiles;
+use crate::vm::command::{Bus, Disk, SAID_FILE, TapeMode};
+use crate::vm::emulator::{Emulator, major_version};
+
+pub use keep::{Kept, TAPE_DIR};
+pub use prints::{Difference, Print};
+
+use keep::{keep, unpack};
+use prints::{differences, prints_of};
+
+/// The first QEMU whose replays of this machine were seen to be exact. With 7.2 they fail.
+pub const MIN_QEMU: u32 = 10;
+
+/// Virtual CPUs of a taped guest: QEMU replays one.
+pub const CPUS: u32 = 1;
+
+/// How many times longer everything may take while a tape is made or played.
+pub const SLOWDOWN: u32 = 6;
+
+/// That a cell is recorded or replayed, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapePlan {
+    /// The QEMU that does it.
+    pub emulator: Emulator,
+    /// The bundle whose tape is played; none: a tape is made.
+    pub bundle: Option<PathBuf>,
+}
+
+impl TapePlan {
+    pub(crate) fn mode(&self) -> TapeMode {
+        match self.bundle {
+            None => TapeMode::Record,
+            Some(_) => TapeMode::Replay,
+        }
+    }
+}
+
+/// What came of a replay besides its verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replayed {
+    /// Files that were compared.
+    pub compared: Vec<Print>,
+    /// What is not as it was.
+    pub differences: Vec<Difference>,
+}
+
+impl Replayed {
+    /// Whether everything was as it was.
+    #[must_use]
+    pub fn is_identical(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// Whether this QEMU can make tapes; the value is what it says of itself.
+///
+/// # Errors
+/// When there is no QEMU, or one too old.
+pub fn check_emulator(emulator: &Emulator) -> HarnessResult<String> {
+    let version = emulator.version()?;
+    if major_version(&version).is_some_and(|major| major >= MIN_QEMU) {
+        return Ok(version);
+    }
+    let detail = format!("{version} cannot record a guest; QEMU {MIN_QEMU} or later can");
+    Err(HarnessError::Plan { detail })
+}
+
+/// Why a cell with these disks cannot be recorded.
+pub(crate) fn unfit(disks: &[Disk]) -> Option<String> {
+    let other = disks.iter().find(|disk| disk.bus != Bus::Virtio)?;
+    Some(format!(
+        "a recorded guest has virtio disks only, and this case has one on {:?}, whose timing QEMU does not record",
+        other.bus
+    ))
+}
+
+/// How a cell begins, as far as tapes are concerned.
+pub(crate) enum Beginning {
+    /// There is none.
+    NoTape,
+    /// One is made, beginning with these disks.
+    Record(Vec<Print>),
+    /// One is played; all that it needs is in the work folder and in the plan.
+    Replay,
+    /// None can be made.
+    Unfit(String),
+}
+
+/// Begins a tape, when the disks are made and nothing else is in the work folder.
+///
+/// # Errors
+/// When a tape that is to be played is damaged, or not of this QEMU, or began with other disks.
+pub(crate) async fn begin(
+    plan: &mut CellPlan,
+    layout: &Layout,
+    files: &CellFiles,
+) -> HarnessResult<Beginning> {
+    let Some(tape) = plan.tape.clone() else {
+        return Ok(Beginning::NoTape);
+    };
+    let (mut own, layout, files) = (plan.clone(), *layout, files.clone());
+    let (begun, own) = in_background(move || {
+        let begun = match &tape.bundle {
+            None => start_of(&layout, &files, own.seed)?,
+            Some(bundle) => {
+                let kept = Kept::of(bundle)?;
+                kept.check_qemu(&tape.emulator)?;
+                check_start(&kept, &files.dir)?;
+                unpack(&kept, bundle, &mut own)?;
+                Beginning::Replay
+            }
+        };
+        Ok((begun, own))
+    })
+    .await?;
+    *plan = own;
+    Ok(begun)
+}
+
+/// Ends a tape: keeps the one of a cell that failed, and compares a replay with its recording.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(crate) async fn finish(
+    plan: &CellPlan,
+    outcome: &mut CellOutcome,
+    findings: &Findings,
+) -> HarnessResult<()> {
+    let Some(tape) = plan.tape.clone() else {
+        return Ok(());
+    };
+    let (plan, ended, start) = (plan.clone(), outcome.clone(), findings.start.clone());
+    outcome.replayed = in_background(move || match (&tape.bundle, start) {
+        (Some(bundle), _) if plan.work_dir.join(SAID_FILE).exists() => {
+            compare(&Kept::of(bundle)?, &plan, &ended).map(Some)
+        }
+        (None, Some(start)) if !is_settled(&ended) => {
+            keep(
+                &plan,
+                &tape.emulator,
+                &ended,
+                start,
+                prints_of(&plan.work_dir)?,
+            )?;
+            Ok(None)
+        }
+        _ => Ok(None),
+    })
+    .await?;
+    Ok(())
+}
+
+fn compare(kept: &Kept, plan: &CellPlan, outcome: &CellOutcome) -> HarnessResult<Replayed> {
+    let compared = prints_of(&plan.work_dir)?;
+    let mut differences = differences(&kept.end, &compared);
+    let (was, is) = (
+        format!("{} of {} blocks", kept.verdict, kept.blocks_bad),
+        format!("{} of {} blocks", outcome.verdict, outcome.blocks_bad),
+    );
+    if was != is {
+        differences.push(Difference {
+            name: "verdict".into(),
+            detail: format!("it was {was}, and is {is}"),
+        });
+    }
+    Ok(Replayed {
+        compared,
+        differences,
+    })
+}
+
+/// The fingerprints of the disks that a cell starts with. They are not kept but made again from the seed; whether that
+/// gives the same ones is tried.
+fn start_of(layout: &Layout, files: &CellFiles, seed: u64) -> HarnessResult<Beginning> {
+    let start = prints_of(&files.dir)?;
+    let again = CellFiles {
+        dir: files.dir.join("again"),
+    };
+    std::fs::create_dir(&again.dir).on("create", &again.dir)?;
+    layout.create(&again, seed)?;
+    let differing = differences(&start, &prints_of(&again.dir)?);
+    std::fs::remove_dir_all(&again.dir).on("remove", &again.dir)?;
+    Ok(match differing.first() {
+        None => Beginning::Record(start),
+        Some(first) => Beginning::Unfit(format!(
+            "a replay could not begin with the same disks, which are others each time that they are made: {first}"
+        )),
+    })
+}
+
+/// Checks that the disks made for a replay are those of the recording.
+fn check_start(kept: &Kept, dir: &Path) -> HarnessResult<()> {
+    match differences(&kept.start, &prints_of(dir)?).first() {
+        None => Ok(()),
+        Some(first) => Err(HarnessError::Plan {
+            detail: format!(
+                "the disks that the recording began with cannot be made again: {first}; use the harness and the mkfs \
+                 that recorded it"
+            ),
+        }),
+    }
+}

@@ -1,0 +1,189 @@
+//! What two runs of one cell left, compared to the byte.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::keep::UNPACKED;
+use crate::cell::INITRAMFS_FILE;
+use crate::error::{HarnessResult, PathContext};
+use crate::vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What is in a work folder and was not made by the guest, or not of it alone.
+const NOT_OF_THE_GUEST: [&str; 7] = [
+    UNPACKED[0],
+    UNPACKED[1],
+    INITRAMFS_FILE,
+    ASKED_FILE,
+    TAPE_FILE,
+    QEMU_LOG_FILE,
+    REGISTERS_FILE,
+];
+
+/// The fingerprint of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print {
+    /// Its path in the work folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256, as 64 digits.
+    pub sha256: String,
+}
+
+/// A file that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The file, or what else was compared.
+    pub name: String,
+    /// What is different.
+    pub detail: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.detail)
+    }
+}
+
+impl Print {
+    /// The fingerprint of a file under a name.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn of(path: &Path, name: String) -> HarnessResult<Self> {
+        let file = File::open(path).on("open", path)?;
+        let mut reader = BufReader::with_capacity(CHUNK_BYTES, file);
+        let (mut hasher, mut bytes) = (Sha256::new(), 0);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let count = reader.read(&mut chunk).on("read", path)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&chunk[..count]);
+            bytes += count as u64;
+        }
+        let sha256 = hasher.finalize();
+        Ok(Self {
+            name,
+            bytes,
+            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+}
+
+/// The fingerprints of all files below a work folder in which the guest had a part, by name.
+///
+/// # Errors
+/// When one cannot be read.
+pub(super) fn prints_of(dir: &Path) -> HarnessResult<Vec<Print>> {
+    let mut prints = Vec::new();
+    gather(dir, "", &mut prints)?;
+    prints.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(prints)
+}
+
+fn gather(dir: &Path, prefix: &str, prints: &mut Vec<Print>) -> HarnessResult<()> {
+    for entry in fs::read_dir(dir).on("list", dir)? {
+        let entry = entry.on("list", dir)?;
+        let path = entry.path();
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type().on("look at", &path)?;
+        if kind.is_dir() {
+            gather(&path, &format!("{name}/"), prints)?;
+        } else if !NOT_OF_THE_GUEST.contains(&name.as_str()) {
+            prints.push(Print::of(&path, name)?);
+        }
+    }
+    Ok(())
+}
+
+/// What of `now` is not as it was `then`.
+pub(super) fn differences(then: &[Print], now: &[Print]) -> Vec<Difference> {
+    let by_name = |prints: &[Print]| -> BTreeMap<String, Print> {
+        let named = prints
+            .iter()
+            .map(|print| (print.name.clone(), print.clone()));
+        named.collect()
+    };
+    let (then, mut now) = (by_name(then), by_name(now));
+    let mut found = Vec::new();
+    for (name, was) in then {
+        let detail = match now.remove(&name) {
+            None => "it was there, and is not".to_owned(),
+            Some(is) if is.bytes != was.bytes => {
+                format!("it had {} bytes, and has {}", was.bytes, is.bytes)
+            }
+            Some(is) if is.sha256 != was.sha256 => {
+                format!("its {} bytes are others", is.bytes)
+            }
+            Some(_) => continue,
+        };
+        found.push(Difference { name, detail });
+    }
+    let new = now.into_keys().map(|name| Difference {
+        name,
+        detail: "it was not there, and is".to_owned(),
+    });
+    found.extend(new);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        fs::create_dir(folder.path().join("second")).expect("it can be made");
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).expect("it can be written");
+        }
+        folder
+    }
+
+    fn compared(then: &[(&str, &[u8])], now: &[(&str, &[u8])]) -> Vec<String> {
+        let prints = |files| prints_of(folder(files).path()).expect("they can be read");
+        let found = differences(&prints(then), &prints(now));
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    /// Goal: one byte of any file is seen, and so is a file more or less, at any depth. What is of the host is not
+    /// compared.
+    #[test]
+    fn one_byte_is_seen() {
+        let then: [(&str, &[u8]); 3] = [
+            ("console.txt", b"abc"),
+            ("second/origin.raw", b"0123"),
+            ("qemu.txt", b"at 10:01"),
+        ];
+        assert!(compared(&then, &then).is_empty());
+        let now: [(&str, &[u8]); 4] = [
+            ("console.txt", b"abd"),
+            ("second/origin.raw", b"012"),
+            ("trace-0.cbt", b""),
+            ("qemu.txt", b"at 10:02"),
+        ];
+        assert_eq!(
+            compared(&then, &now),
+            [
+                "console.txt: its 3 bytes are others",
+                "second/origin.raw: it had 4 bytes, and has 3",
+                "trace-0.cbt: it was not there, and is",
+            ]
+        );
+        assert_eq!(
+            compared(&then, &then[1..]),
+            ["console.txt: it was there, and is not"]
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! Tapes: which QEMU makes and plays them, and the replay of one.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use cowbird_harness::recorded::WORKLOAD_FILE;
+use cowbird_harness::tape::culprit::{self, Culprit};
+use cowbird_harness::tape::{self, Kept, Print, Replayed, TapePlan};
+use cowbird_harness::vm::emulator::Emulator;
+use cowbird_harness::{CellOutcome, CellPlan, run_cell};
+use cowbird_images::{Catalogue, Store};
+use cowbird_model::Verdict;
+
+use crate::cli::ReplayArgs;
+use crate::output::OutDir;
+use crate::ui::{Ui, print};
+use crate::{matrix, prepare, repo};
+
+/// The debugger.
+const GDB: &str = "gdb";
+
+/// The exit code when not every replay was as its recording.
+const NOT_IDENTICAL: u8 = 2;
+
+/// Finds a QEMU that can make tapes: the host's, or one in a root of the cache, which is made if it is not there.
+pub fn emulator(store: &Store, catalogue: &Catalogue, ui: &Ui) -> Result<Emulator> {
+    let reason = match tape::check_emulator(&Emulator::Host) {
+        Ok(_) => return Ok(Emulator::Host),
+        Err(reason) => reason,
+    };
+    let what_to_do = || {
+        format!(
+            "{reason}, and there is none in a root of the cache: install QEMU {} or later, or let this command make the \
+             root (with the network, and as root or with uidmap installed)",
+            tape::MIN_QEMU
+        )
+    };
+    let root = store
+        .emulator(&catalogue.emulator)
+        .with_context(what_to_do)?;
+    let emulator = Emulator::Root(root);
+    let version = tape::check_emulator(&emulator)
+        .with_context(|| format!("the root {}", catalogue.emulator.name))?;
+    ui.line(&format!("tapes are made and played by {version}"));
+    Ok(emulator)
+}
+
+/// Replays the tape of a bundle; the value is the exit code.
+pub fn replay(args: &ReplayArgs, plan: &CellPlan, kept: &Kept, ui: &Arc<Ui>) -> Result<u8> {
+    let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
+    let store = prepare::open_store(args.offline, false, ui)?;
+    let emulator = emulator(&store, &catalogue, ui)?;
+    kept.check_qemu(&emulator)?;
+    let out = OutDir::open(&args.out)?;
+    let scratch = out.scratch()?;
+    ui.line(&format!(
+        "the tape of {} on {}, seed {}: {}",
+        plan.case, plan.kernel_name, plan.seed, kept.verdict
+    ));
+    let plan = played(plan, &args.what, emulator, scratch.path(), &out);
+    let runtime = matrix::runtime()?;
+    if args.gdb {
+        return runtime.block_on(stop_at_culprit(&args.what, &plan, ui));
+    }
+    let mut identical = 0;
+    for number in 1..=args.times {
+        let task = ui.task(&format!("replay {number} of {}", args.times));
+        let outcome = runtime.block_on(run_cell(&plan, &|phase: &str| task.step(phase)));
+        let replayed = compared(&outcome)?;
+        identical += u32::from(replayed.is_identical());
+        task.end(&one_line(&outcome, replayed));
+        if number == 1 {
+            ui.line(&listing(&replayed.compared));
+        }
+    }
+    print(&format!(
+        "{identical} of {} replays identical to the recording, which ended with {}\n",
+        args.times, kept.verdict
+    ))?;
+    Ok(exit_code(identical, args.times, kept.verdict))
+}
+
+/// Stops a replay at the culprit event and lets gdb in. Without a terminal nobody can use that, so that it only says where
+/// it stands.
+async fn stop_at_culprit(bundle: &Path, plan: &CellPlan, ui: &Arc<Ui>) -> Result<u8> {
+    let culprit = Culprit::of(bundle)?;
+    ui.line(&format!(
+        "looking for where the disk takes it: {}",
+        culprit.bad.detail
+    ));
+    let task = ui.task("stop at the culprit event");
+    let standing = culprit::find(plan, &culprit, &|step| task.step(step)).await?;
+    task.end("found");
+    let stack: Vec<String> = standing
+        .stack
+        .iter()
+        .map(|name| format!("  {name}\n"))
+        .collect();
+    print(&format!(
+        "stands at instruction {} of the tape, before\n  {}\non the stack, with what else looks like code:\n{}",
+        standing.instruction,
+        standing.next,
+        stack.concat()
+    ))?;
+    let attach = format!("target remote {}", standing.gdb.display());
+    if !std::io::stdin().is_terminal() {
+        print("gdb is let in where there is a terminal\n")?;
+        return Ok(0);
+    }
+    let gdb = tokio::process::Command::new(GDB)
+        .args(["-q", "-ex", "set architecture i386:x86-64", "-ex", &attach])
+        .status()
+        .await;
+    if gdb.is_err() {
+        print(&format!(
+            "no gdb here; ends with ctrl-c, until then: gdb -ex '{attach}'\n"
+        ))?;
+        standing.wait().await;
+    }
+    Ok(0)
+}
+
+/// The plan of a replay: that of the recording, at other places.
+fn played(
+    plan: &CellPlan,
+    bundle: &Path,
+    emulator: Emulator,
+    scratch: &Path,
+    out: &OutDir,
+) -> CellPlan {
+    let mut plan = plan.clone();
+    plan.tape = Some(TapePlan {
+        emulator,
+        bundle: Some(bundle.to_owned()),
+    });
+    plan.work_dir = scratch.join("tape");
+    plan.bundle_dir = out.bundle("differing-replay");
+    if let Some(workload) = &mut plan.workload {
+        workload.file = bundle.join(WORKLOAD_FILE);
+    }
+    plan
+}
+
+/// What was compared; a replay that did not come so far says nothing.
+fn compared(outcome: &CellOutcome) -> Result<&Replayed> {
+    match &outcome.replayed {
+        Some(replayed) => Ok(replayed),
+        None => bail!("the tape cannot be played: {}", outcome.reason),
+    }
+}
+
+fn one_line(outcome: &CellOutcome, replayed: &Replayed) -> String {
+    let verdict = format!(
+        "{}, {} of {} blocks bad, {:.1}s",
+        outcome.verdict, outcome.blocks_bad, outcome.blocks_checked, outcome.seconds
+    );
+    if replayed.is_identical() {
+        let bytes: u64 = replayed.compared.iter().map(|print| print.bytes).sum();
+        let files = replayed.compared.len();
+        return format!("{verdict}: identical in {files} files with {bytes} bytes");
+    }
+    let differences = replayed.differences.iter();
+    let differences: Vec<String> = differences.map(|one| format!("\n      {one}")).collect();
+    let bundle = outcome.bundle.as_ref();
+    let kept = bundle.map_or_else(String::new, |path| format!("; see {}", path.display()));
+    format!(
+        "{verdict}: NOT identical ({}){kept}{}",
+        outcome.reason,
+        differences.concat()
+    )
+}
+
+/// What is compared, one file a line.
+fn listing(prints: &[Print]) -> String {
+    let lines = prints.iter().map(|print| {
+        let digest = &print.sha256[..print.sha256.len().min(16)];
+        format!("      {digest} {:>10} bytes  {}", print.bytes, print.name)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn exit_code(identical: u32, times: u32, verdict: Verdict) -> u8 {
+    if identical < times {
+        NOT_IDENTICAL
+    } else {
+        u8::from(verdict != Verdict::Pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a replay that differs is never taken for the failure that it should show.
+    #[test]
+    fn a_replay_that_differs_is_no_verdict() {
+        assert_eq!(exit_code(3, 3, Verdict::Mismatch), 1);
+        assert_eq!(exit_code(2, 3, Verdict::Mismatch), 2);
+        assert_eq!(exit_code(0, 1, Verdict::Panic), 2);
+    }
+}

@@ -114,6 +114,10 @@ pub const SOCKET_POLL: Duration = Duration::from_millis(5);
 /// QEMU has this long to answer one QMP command.
 pub const QMP_LIMIT: Duration = Duration::from_secs(5);
 
+/// The same while a tape is made or played: the monitor then waits for its turn beside the guest. On a host with five times
+/// the load that it has CPUs for, 5 s were too short.
+pub const TAPED_QMP_LIMIT: Duration = Duration::from_secs(120);
+
 /// QEMU has this long to end after `quit`; then it is killed.
 pub const QUIT_LIMIT: Duration = Duration::from_secs(5);
 

@@ -23,6 +23,7 @@ use crate::cases::Layout;
 use crate::cell::{in_background, layout_of};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::COWBIRD_KO;
+use crate::limits::TAPED_QMP_LIMIT;
 use crate::machine::Machine;
 use crate::plan::CellPlan;
 use crate::verify::{CellFiles, map, untrusted};
@@ -231,7 +232,7 @@ impl Stage {
         let mut arguments = self.config.arguments(sockets.path());
         arguments.push("-S".into());
         let process = Process::start(&self.config, arguments)?;
-        let qmp = Qmp::connect(&sockets.path().join(QMP_SOCKET)).await?;
+        let qmp = Qmp::connect(&sockets.path().join(QMP_SOCKET), TAPED_QMP_LIMIT).await?;
         Ok(Player {
             process,
             qmp,

@@ -126,7 +126,7 @@ pub(crate) async fn begin(
             Some(bundle) => {
                 let kept = Kept::of(bundle)?;
                 kept.check_qemu(&tape.emulator)?;
-                check_start(&kept, &files.dir)?;
+                check_start(&kept.start, &files.dir)?;
                 unpack(&kept, bundle, &mut own)?;
                 Beginning::Replay
             }
@@ -210,8 +210,8 @@ fn start_of(layout: &Layout, files: &CellFiles, seed: u64) -> HarnessResult<Begi
 }
 
 /// Checks that the disks made for a replay are those of the recording.
-fn check_start(kept: &Kept, dir: &Path) -> HarnessResult<()> {
-    match differences(&kept.start, &prints_of(dir)?).first() {
+fn check_start(start: &[Print], dir: &Path) -> HarnessResult<()> {
+    match differences(start, &prints_of(dir)?).first() {
         None => Ok(()),
         Some(first) => Err(HarnessError::Plan {
             detail: format!(
@@ -219,5 +219,50 @@ fn check_start(kept: &Kept, dir: &Path) -> HarnessResult<()> {
                  that recorded it"
             ),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a seed's disks can be made again, and one byte that is another is seen before a replay begins with it.
+    #[test]
+    fn a_replay_begins_with_the_disks_of_the_recording() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let files = CellFiles {
+            dir: folder.path().to_owned(),
+        };
+        let layout = Layout::bare(4);
+        layout.create(&files, 7).expect("it can be made");
+        let Ok(Beginning::Record(start)) = start_of(&layout, &files, 7) else {
+            panic!("the same seed makes the same disks");
+        };
+        check_start(&start, &files.dir).expect("nothing was changed");
+        let mut disk = std::fs::read(files.origin()).expect("it was made");
+        disk[3 << 20] ^= 1;
+        std::fs::write(files.origin(), disk).expect("it can be written");
+        let error = check_start(&start, &files.dir).expect_err("a byte was changed");
+        let text = error.to_string();
+        assert!(
+            text.contains("origin.raw: its 6291456 bytes are others"),
+            "{text}"
+        );
+        // Another seed makes others, as tools do that write the time.
+        let started = start_of(&layout, &files, 8).expect("they can be made");
+        assert!(matches!(started, Beginning::Unfit(reason) if reason.contains("origin.raw")));
+    }
+
+    #[test]
+    fn only_virtio_disks_are_recorded() {
+        let disk = |bus| Disk {
+            image: "/disk".into(),
+            witness: None,
+            bus,
+            logical_block_bytes: 512,
+        };
+        assert_eq!(unfit(&[disk(Bus::Virtio)]), None);
+        let reason = unfit(&[disk(Bus::Virtio), disk(Bus::Nvme)]).expect("one is not virtio");
+        assert!(reason.contains("Nvme"), "{reason}");
     }
 }

@@ -62,8 +62,9 @@ struct State {
     corrupt: Option<String>,
     record: GuestRecord,
     record_bytes: usize,
-    /// Whether answers may come before their questions, and those that did.
+    /// Whether answers may come before their questions.
     replayed: bool,
+    /// Those that did; no more than the tape has.
     early: HashMap<RequestId, Result<Reply, GuestError>>,
     received_bytes: u64,
 }

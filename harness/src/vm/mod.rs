@@ -27,8 +27,9 @@ use crate::accel::Accel;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use crate::limits::{
-    LAST_WORDS, Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT,
-    SOCKET_POLL, STUCK_PAUSE, STUCK_SAMPLES, SUPERVISION_PERIOD, SYSRQ_KEYS, SYSRQ_PAUSE,
+    LAST_WORDS, Limits, MAX_CONSOLE_BYTES, PANIC_GRACE, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE,
+    SOCKET_LIMIT, SOCKET_POLL, STUCK_PAUSE, STUCK_SAMPLES, SUPERVISION_PERIOD, SYSRQ_KEYS,
+    SYSRQ_PAUSE, TAPED_QMP_LIMIT,
 };
 use crate::vm::agent::{Agent, GuestRecord};
 use crate::vm::command::{AGENT_SOCKET, CONSOLE, QMP_SOCKET, REGISTERS_FILE, TapeMode, VmConfig};
@@ -133,10 +134,12 @@ impl Vm {
                 Some(TapeMode::Record) => Agent::record(&socket, &asked, &said).await?,
                 Some(TapeMode::Replay) => Agent::replay(&asked, &said).await?,
             };
-            Ok((
-                agent,
-                Qmp::connect(&socket_dir.path().join(QMP_SOCKET)).await?,
-            ))
+            let limit = match config.tape {
+                None => QMP_LIMIT,
+                Some(_) => TAPED_QMP_LIMIT,
+            };
+            let monitor = socket_dir.path().join(QMP_SOCKET);
+            Ok((agent, Qmp::connect(&monitor, limit).await?))
         };
         let connected: HarnessResult<(Agent, Qmp)> = tokio::select! {
             connected = connected => connected,

@@ -10,7 +10,6 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::error::{HarnessError, HarnessResult};
-use crate::limits::QMP_LIMIT;
 use crate::vm::connect;
 
 /// Answers that nobody fetched; more than one command is never in flight.
@@ -34,6 +33,8 @@ pub struct Events {
 struct Commands {
     write: OwnedWriteHalf,
     answers: mpsc::Receiver<Value>,
+    /// QEMU has so long for each answer.
+    limit: Duration,
 }
 
 /// Why the guest stopped, by the event of that name.
@@ -46,19 +47,20 @@ pub struct Shutdown {
 }
 
 impl Qmp {
-    /// Connects and negotiates.
+    /// Connects to a QEMU that may take so long for each answer, and negotiates.
     ///
     /// # Errors
     /// When QEMU does not open the socket or does not greet.
-    pub async fn connect(socket: &Path) -> HarnessResult<Self> {
+    pub async fn connect(socket: &Path, limit: Duration) -> HarnessResult<Self> {
         let stream = connect(socket).await?;
         let (read, mut write) = stream.into_split();
         let mut lines = BufReader::new(read).lines();
-        let greeting = within("greeting", lines.next_line()).await?;
+        let greeting = within(limit, "greeting", lines.next_line()).await?;
         if !greeting.as_deref().unwrap_or_default().contains("\"QMP\"") {
             return Err(qmp_error("greeting", format!("unexpected: {greeting:?}")));
         }
         within(
+            limit,
             "negotiate",
             write.write_all(b"{\"execute\":\"qmp_capabilities\"}\n"),
         )
@@ -67,7 +69,11 @@ impl Qmp {
         let (event_sender, events) = watch::channel(Events::default());
         tokio::spawn(read_lines(lines, answer_sender, event_sender));
         let qmp = Self {
-            inner: Mutex::new(Commands { write, answers }),
+            inner: Mutex::new(Commands {
+                write,
+                answers,
+                limit,
+            }),
             events,
         };
         qmp.inner.lock().await.answer("qmp_capabilities").await?;
@@ -82,7 +88,8 @@ impl Qmp {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
         let mut inner = self.inner.lock().await;
-        within(command, inner.write.write_all(line.as_bytes())).await?;
+        let limit = inner.limit;
+        within(limit, command, inner.write.write_all(line.as_bytes())).await?;
         inner.answer(command).await
     }
 
@@ -122,9 +129,9 @@ impl Qmp {
 
 impl Commands {
     async fn answer(&mut self, command: &str) -> HarnessResult<Value> {
-        let answer = timeout(QMP_LIMIT, self.answers.recv())
+        let answer = timeout(self.limit, self.answers.recv())
             .await
-            .map_err(|_| qmp_error(command, format!("no answer within {QMP_LIMIT:?}")))?
+            .map_err(|_| qmp_error(command, format!("no answer within {:?}", self.limit)))?
             .ok_or_else(|| qmp_error(command, "the connection is closed".into()))?;
         match answer.get("return") {
             Some(value) => Ok(value.clone()),
@@ -173,10 +180,10 @@ impl Events {
 }
 
 async fn within<T>(
+    limit: Duration,
     operation: &str,
     future: impl Future<Output = std::io::Result<T>>,
 ) -> HarnessResult<T> {
-    let limit: Duration = QMP_LIMIT;
     match timeout(limit, future).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(qmp_error(operation, error.to_string())),

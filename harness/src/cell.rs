@@ -117,12 +117,12 @@ async fn attempt(
     if let Some(recorded) = &recorded {
         findings.notes.clone_from(&recorded.notes);
     }
+    fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
     if plan.tape.is_some()
         && let Some(reason) = tape::unfit(&setting.layout().attach(&files))
     {
         return Err(CaseError::Unsupported(reason));
     }
-    fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
     let (layout, seed) = (*setting.layout(), plan.seed);
     let made = files.clone();
     in_background(move || layout.create(&made, seed)).await?;

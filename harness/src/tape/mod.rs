@@ -250,7 +250,7 @@ mod tests {
         );
         // Another seed makes others, as tools do that write the time.
         let started = start_of(&layout, &files, 8).expect("they can be made");
-        assert!(matches!(started, Beginning::Unfit(reason) if reason.contains("origin.raw")));
+        assert!(matches!(started, Beginning::Unfit(reason) if reason.contains("base.raw")));
     }
 
     #[test]

@@ -204,16 +204,7 @@ pub fn make_filesystem(
     }
     // These tools take whole files only: the partition is taken out and put back.
     let file = path.with_extension("partition");
-    let source = File::open(path).on("open", path)?;
-    let target = create_sparse(&file, partition.length_bytes())?;
-    copy_range(
-        &source,
-        partition.offset_bytes(),
-        &target,
-        0,
-        partition.length_bytes(),
-    )
-    .on("copy a partition of", path)?;
+    take_out(path, partition, &file)?;
     let (tool, hint, arguments): (_, _, &[&str]) = match kind {
         Filesystem::Xfs => (
             "mkfs.xfs",
@@ -265,6 +256,17 @@ pub fn make_filesystem(
     )
     .on("copy a partition to", path)?;
     std::fs::remove_file(&file).on("remove", &file)
+}
+
+/// Copies a partition of a disk file to a file of its own.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn take_out(disk: &Path, partition: Partition, to: &Path) -> HarnessResult<()> {
+    let source = File::open(disk).on("open", disk)?;
+    let target = create_sparse(to, partition.length_bytes())?;
+    let (start, length) = (partition.offset_bytes(), partition.length_bytes());
+    copy_range(&source, start, &target, 0, length).on("copy a partition of", disk)
 }
 
 fn make_ext(

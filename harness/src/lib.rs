@@ -26,6 +26,7 @@ pub mod power;
 pub mod power_cuts;
 pub mod recorded;
 mod replayed;
+pub mod restored;
 pub mod retold;
 mod soak;
 pub mod sparse;

@@ -19,6 +19,7 @@ use crate::crypt;
 use crate::disk::{self, Partition};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::power_cuts::PowerCuts;
+use crate::restored::Restored;
 use crate::soak::{self, SoakEvidence};
 use crate::trials::{TrialEvidence, TrialOutcome};
 use crate::turns;
@@ -177,6 +178,8 @@ pub struct SnapshotEvidence {
     pub replayed: bool,
     /// Whether raw writers wrote to the origin and were stopped, so that the journal says what it ends with.
     pub written: bool,
+    /// What became of the origin when the image was copied back to it, if it was.
+    pub restored: Option<Restored>,
 }
 
 /// Images of two volumes, whose snapshots were all taken at common instants.
@@ -208,6 +211,7 @@ impl SnapshotEvidence {
             written: false,
             traced: None,
             replayed: false,
+            restored: None,
         }
     }
 }
@@ -318,7 +322,17 @@ pub fn judge(
         judgement.check_filesystem(&files.image())?;
         judgement.check_golden_files(&files.image(), &evidence.golden)?;
     }
+    if let Some(restored) = &evidence.restored {
+        let content = of_range(&origin, evidence.origin);
+        judgement.check_restored(files, &oracle, content, evidence.origin, restored)?;
+    }
     Ok(judgement)
+}
+
+/// The bytes of a disk that a range has.
+pub(crate) fn of_range(disk: &[u8], range: SectorRange) -> &[u8] {
+    let (start, end) = (range.start.0 as usize * 512, range.end().0 as usize * 512);
+    disk.get(start..end).unwrap_or_default()
 }
 
 /// Each volume by itself, then whether they fit together.

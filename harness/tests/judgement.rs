@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use cowbird_harness::disk::{self, Partition};
+use cowbird_harness::disk::{self, Filesystem, Partition};
 use cowbird_harness::error::HarnessError;
+use cowbird_harness::restored::Restored;
 use cowbird_harness::verify::{CellFiles, Evidence, SnapshotEvidence, judge};
 use cowbird_model::{BlockSet, Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
 use cowbird_proto::message::{GoldenFile, Observation, WorkloadId};
@@ -61,7 +62,7 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
     write_at(&files.origin(), u64::from(HEADER_SECTOR) * 512, &header);
     fs::write(
         files.witness(),
-        witness_of_one_write(HEADER_SECTOR.into(), &header),
+        witness_of(&[(HEADER_SECTOR.into(), &header)]),
     )
     .expect("log");
     let base = fs::read(files.base()).expect("base");
@@ -92,21 +93,25 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         mirrored: false,
         expected_log: &[],
         written: false,
+        restored: None,
     };
     (files, evidence)
 }
 
 /// The format is described in the kernel's `drivers/md/dm-log-writes.c`.
-fn witness_of_one_write(sector: u64, data: &[u8]) -> Vec<u8> {
+fn witness_of(writes: &[(u64, &[u8])]) -> Vec<u8> {
     let words = |words: &[u64]| -> Vec<u8> {
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         bytes.resize(512, 0);
         bytes
     };
     const MAGIC: u64 = 0x6A_7366_7773_6872;
-    let superblock = words(&[MAGIC, 1, 1, 512]);
-    let entry = words(&[sector, data.len() as u64 / 512, 0, 0]);
-    [superblock, entry, data.to_vec()].concat()
+    let mut log = words(&[MAGIC, 1, writes.len() as u64, 512]);
+    for (sector, data) in writes {
+        log.extend(words(&[*sector, data.len() as u64 / 512, 0, 0]));
+        log.extend_from_slice(data);
+    }
+    log
 }
 
 fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
@@ -122,6 +127,49 @@ fn a_true_image_has_no_fault() {
     assert_eq!(judgement.faults, Vec::<String>::new());
     assert_eq!(judgement.blocks_checked, u64::from(ORIGIN.sectors / 8));
     assert_eq!(judgement.blocks_bad, 0);
+}
+
+/// Goal: the disk that the image was copied back to is judged by its blocks, its filesystem and its users. Method: the
+/// true disk, then one on which a restore went wrong in the block of the block bitmap.
+#[test]
+fn a_restored_disk_is_judged_as_the_image_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, mut evidence) = scene(folder.path());
+    let judged = |evidence: &SnapshotEvidence| {
+        judge(&files, &Evidence::Snapshot(evidence.clone()), &[]).unwrap()
+    };
+    evidence.restored = Some(Restored {
+        untouched: true,
+        filesystem: Some(Filesystem::Ext4),
+        faults: Vec::new(),
+    });
+    assert_eq!(judged(&evidence).faults, Vec::<String>::new());
+    assert_eq!(
+        judged(&evidence).blocks_checked,
+        2 * u64::from(ORIGIN.sectors / 8)
+    );
+
+    let wrong = [0xFF; 4096];
+    let place = ORIGIN.offset_bytes() + 4096;
+    let mut header = [0; 4096];
+    let disk = fs::File::open(files.origin()).unwrap();
+    disk.read_exact_at(&mut header, u64::from(HEADER_SECTOR) * 512)
+        .unwrap();
+    let log = witness_of(&[(HEADER_SECTOR.into(), &header), (place / 512, &wrong)]);
+    fs::write(files.witness(), log).unwrap();
+    write_at(&files.origin(), place, &wrong);
+    if let Some(restored) = &mut evidence.restored {
+        restored.faults.push("its users are not content".into());
+    }
+    let judgement = judged(&evidence);
+    assert_eq!(judgement.blocks_bad, 1);
+    let faults = judgement.faults.join("\n");
+    assert!(
+        faults.contains("restored disk: 1 of 4096 blocks"),
+        "{faults}"
+    );
+    assert!(faults.contains("restored disk: e2fsck"), "{faults}");
+    assert!(faults.contains("restored disk: its users"), "{faults}");
 }
 
 /// Goal: the filesystem and the files are checked beside the blocks.

@@ -162,10 +162,13 @@ impl Agent {
             Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),
             Request::CopyDevice {
                 from,
+                bytes,
                 to,
                 to_byte,
                 chunk_bytes,
-            } => ops::copy_device(&from, &to, to_byte, chunk_bytes as usize).map(Reply::Bytes),
+            } => {
+                ops::copy_device(&from, bytes, &to, to_byte, chunk_bytes as usize).map(Reply::Bytes)
+            }
             Request::ResizePartition {
                 disk,
                 number,

@@ -314,11 +314,20 @@ pub fn resize_partition(disk: &str, number: u32, start: u64, bytes: u64) -> Gues
     ))
 }
 
-/// Copies all of one block device to a place on another.
-pub fn copy_device(from: &str, to: &str, to_byte: u64, chunk_bytes: usize) -> GuestResult<u64> {
+/// Copies a block device, or so many bytes of it, to a place on another.
+pub fn copy_device(
+    from: &str,
+    bytes: Option<u64>,
+    to: &str,
+    to_byte: u64,
+    chunk_bytes: usize,
+) -> GuestResult<u64> {
     let source = open_direct(from, false)?;
     let target = open_direct(to, true)?;
-    let total = size_of(from)?;
+    let total = match bytes {
+        Some(bytes) => bytes,
+        None => size_of(from)?,
+    };
     let mut buffer = DirectBuffer::new(chunk_bytes.max(sys::DIRECT_ALIGN_BYTES));
     let mut offset = 0;
     while offset < total {

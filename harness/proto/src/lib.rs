@@ -24,4 +24,4 @@ pub const SEND_PORT_NAME: &str = "cowbird.agent.send";
 
 /// Version of frames and messages together. It travels in every frame header, so that a guest of
 /// another build is refused by name and not by a decoding error somewhere in a message.
-pub const PROTOCOL_VERSION: u8 = 3;
+pub const PROTOCOL_VERSION: u8 = 4;

@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::workloads::{
-    Chase, FsChurnSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec, RawWritersSpec, RecordedSpec,
-    ThrottledSpec, TurnsSpec, WorkloadSpec, WorkloadState,
+    Chase, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec, RawWritersSpec,
+    RecordedSpec, ThrottledSpec, TurnsSpec, WorkloadSpec, WorkloadState,
 };
 
 /// Number of a request, chosen by the host, returned with the answer.
@@ -366,10 +366,12 @@ pub enum Request {
         /// What to do.
         spec: PerformSpec,
     },
-    /// Copies a block device with direct I/O; answers [`Reply::Bytes`].
+    /// Copies a block device, or its beginning, with direct I/O; answers [`Reply::Bytes`].
     CopyDevice {
         /// Source.
         from: String,
+        /// So many bytes of it; `None` for all.
+        bytes: Option<u64>,
         /// Destination, at least as large.
         to: String,
         /// Where on the destination the copy begins, bytes.
@@ -637,6 +639,31 @@ pub enum Operation {
         offset: u64,
         /// Length.
         length: u64,
+    },
+    /// A hole in a file.
+    PunchHole {
+        /// File.
+        identity: u64,
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+    },
+    /// Room for a file that nothing is written to.
+    Allocate {
+        /// File.
+        identity: u64,
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+    },
+    /// A new file that shares the blocks of another.
+    Reflink {
+        /// The new file.
+        identity: u64,
+        /// The other.
+        from: u64,
     },
 }
 

@@ -1,16 +1,20 @@
 //! A filesystem with several writers that create, overwrite, append, truncate, rename and delete
 //! across the snapshot instant and while the snapshot is copied, each chased by a reader of the
 //! snapshot. ext4 and xfs hold their own COW file; the others cannot give a file fixed blocks.
+//!
+//! The mix does everything that changes files, and goes one step further: the image is restored, and the
+//! filesystem on it is mounted, read, unmounted and checked.
 
 use std::time::Duration;
 
 use cowbird_model::BlockSet;
-use cowbird_proto::message::{Chase, FsChurnSpec, WorkloadSpec};
+use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 
 use super::layout::MIB_SECTORS;
-use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
+use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, restored, vacuous};
 use crate::disk::Filesystem;
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
+use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// Size of the origin: as small as the COW file and the workload allow, because under software
@@ -73,6 +77,42 @@ fn layout_alone(kind: Filesystem) -> Layout {
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let load = WorkloadSpec::FsChurn(churn(setting.seed));
+    let (evidence, _) = under_load(guest, setting, load).await?;
+    Ok(Evidence::Snapshot(evidence))
+}
+
+/// Everything that changes files, and the restored volume is used.
+pub(super) async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let kind = setting.layout().filesystem.unwrap_or(Filesystem::Ext4);
+    let load = WorkloadSpec::FsMix(FsMixSpec {
+        files: churn(setting.seed),
+        reflinks: kind == Filesystem::Xfs,
+    });
+    let (evidence, churn) = under_load(guest, setting, load).await?;
+    restored::restore(guest, setting).await?;
+    let mut restored = Restored::default();
+    match restored::mount(guest, setting, MOUNT, kind).await? {
+        Err(fault) => restored.faults.push(fault),
+        Ok(()) => {
+            let read = restored::read_golden_files(guest, MOUNT, &churn.golden).await?;
+            restored.faults.extend(read.err());
+            guest.unmount(MOUNT).await?;
+            restored.filesystem = Some(kind);
+        }
+    }
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        restored: Some(restored),
+        ..evidence
+    }))
+}
+
+/// A snapshot of the filesystem under a load of files, copied while that goes on.
+async fn under_load(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    load: WorkloadSpec,
+) -> CaseResult<(SnapshotEvidence, Workload)> {
     let layout = setting.layout();
     let filesystem = layout.filesystem.unwrap_or(Filesystem::Ext4);
     let spec = SnapshotSpec {
@@ -94,7 +134,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     }
     guest.insert_module().await?;
-    let churn = guest.start_workload(churn(setting.seed)).await?;
+    let churn = guest.start_workload(load).await?;
     guest
         .wait_until(&churn, "warmed up", WARM_UP_LIMIT, |state| {
             state.bytes_written >= WARM_UP_BYTES
@@ -138,17 +178,23 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     }
     guest.remove_module().await?;
     let checkable = filesystem.is_ext();
-    Ok(Evidence::Snapshot(SnapshotEvidence {
+    let golden = if checkable {
+        churn.golden.clone()
+    } else {
+        Vec::new()
+    };
+    let evidence = SnapshotEvidence {
         zeroed,
         filesystem: checkable,
-        golden: if checkable { churn.golden } else { Vec::new() },
+        golden,
         differing_reads: end.differing_reads,
         ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    };
+    Ok((evidence, churn))
 }
 
-fn churn(seed: u64) -> WorkloadSpec {
-    WorkloadSpec::FsChurn(FsChurnSpec {
+fn churn(seed: u64) -> FsChurnSpec {
+    FsChurnSpec {
         root: MOUNT.into(),
         seed,
         threads: 4,
@@ -157,5 +203,5 @@ fn churn(seed: u64) -> WorkloadSpec {
         golden_files: 24,
         budget_after_epoch_bytes: BUDGET_AFTER_EPOCH_BYTES,
         pause_us: 0,
-    })
+    }
 }

@@ -17,6 +17,7 @@ mod reconfigure;
 mod recorded;
 mod refusals;
 mod regressions;
+mod restored;
 mod self_test;
 mod series;
 mod soak;
@@ -174,7 +175,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 56] = [
+static CASES: [CaseInfo; 58] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -574,6 +575,22 @@ static CASES: [CaseInfo; 56] = [
         &modules(["xfs"]),
         fs_churn::layout_xfs,
         |driver, setting| Box::pin(fs_churn::act(driver, setting)),
+    ),
+    case(
+        "ext4-mix",
+        "ext4 and everything that changes files; the restored filesystem is mounted, read and checked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        fs_churn::layout_ext4,
+        |driver, setting| Box::pin(fs_churn::act_mix(driver, setting)),
+    ),
+    case(
+        "xfs-mix",
+        "the same on xfs, with files that share blocks",
+        CaseTier::Daily,
+        &modules(["xfs"]),
+        fs_churn::layout_xfs,
+        |driver, setting| Box::pin(fs_churn::act_mix(driver, setting)),
     ),
     case(
         "f2fs-churn",

@@ -97,6 +97,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
 async fn expect_no_image(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
     let request = Request::CopyDevice {
         from: SNAPSHOT.into(),
+        bytes: None,
         to: setting.image().into(),
         to_byte: 0,
         chunk_bytes: 1 << 20,

@@ -506,8 +506,24 @@ impl Driver<'_, '_> {
 
     /// The same, to so many bytes behind the start of another.
     pub async fn copy_device_to(&mut self, from: &str, to: &str, to_byte: u64) -> CaseResult<u64> {
+        self.copy_between(from, None, to, to_byte).await
+    }
+
+    /// Copies the beginning of a device to the beginning of another.
+    pub async fn copy_beginning(&mut self, from: &str, bytes: u64, to: &str) -> CaseResult<u64> {
+        self.copy_between(from, Some(bytes), to, 0).await
+    }
+
+    async fn copy_between(
+        &mut self,
+        from: &str,
+        bytes: Option<u64>,
+        to: &str,
+        to_byte: u64,
+    ) -> CaseResult<u64> {
         let request = Request::CopyDevice {
             from: from.into(),
+            bytes,
             to: to.into(),
             to_byte,
             chunk_bytes: COPY_CHUNK_BYTES,

@@ -116,7 +116,9 @@ impl Driver<'_, '_> {
         if let Some(tracing) = &mut self.tracing {
             tracing.targets.insert(id, targets_of(spec));
             tracing.pages_may_change |= match spec {
-                WorkloadSpec::RawWriters(_) | WorkloadSpec::FsChurn(_) => true,
+                WorkloadSpec::RawWriters(_) | WorkloadSpec::FsChurn(_) | WorkloadSpec::FsMix(_) => {
+                    true
+                }
                 WorkloadSpec::Kinds(spec) => spec.fstype.is_none(),
                 _ => false,
             };
@@ -184,6 +186,9 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
         WorkloadSpec::Throttled(spec) => vec![spec.device.clone()],
         WorkloadSpec::Turns(spec) => spec.devices.to_vec(),
         WorkloadSpec::Recorded(spec) => vec![spec.device.clone()],
-        WorkloadSpec::Kinds(_) | WorkloadSpec::FsChurn(_) | WorkloadSpec::Noise(_) => Vec::new(),
+        WorkloadSpec::Kinds(_)
+        | WorkloadSpec::FsChurn(_)
+        | WorkloadSpec::FsMix(_)
+        | WorkloadSpec::Noise(_) => Vec::new(),
     }
 }

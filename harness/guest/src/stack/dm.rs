@@ -146,7 +146,7 @@ pub fn thin(data: &str, metadata: &str) -> GuestResult<String> {
         parameters: format!("{} 0", number(&pool)?),
     };
     let thin = create("thin", &[thin])?;
-    ops::copy_device(data, &thin, 0, THIN_BLOCK_SECTORS as usize * 512)?;
+    ops::copy_device(data, None, &thin, 0, THIN_BLOCK_SECTORS as usize * 512)?;
     Ok(thin)
 }
 

@@ -5,6 +5,8 @@
 //! after it one more thread overwrites, truncates and deletes them: on the snapshot they must read
 //! as before.
 
+mod mix;
+
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -24,6 +26,7 @@ use super::journal::Scribe;
 use super::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult};
 use crate::sys::{self, DirectBuffer, FIEMAP_EXTENT_NOWHERE};
+pub use mix::prepare as prepare_mix;
 
 /// Longest single write, sectors: 64 KiB.
 const MAX_WRITE_SECTORS: u64 = 128;
@@ -49,8 +52,24 @@ const SWEEP_PERCENT: u64 = 75;
 /// Directory of the golden files below the root.
 const GOLDEN_DIR: &str = "golden";
 
+/// What a thread chooses from.
+#[derive(Clone, Copy)]
+enum Repertoire {
+    /// Mostly overwrites.
+    Churn,
+    /// Everything that changes files.
+    Mix {
+        /// Whether files may share blocks.
+        reflinks: bool,
+    },
+}
+
 /// Writes the golden files and prepares the threads.
 pub fn prepare(spec: FsChurnSpec) -> GuestResult<Parts> {
+    prepare_threads(spec, Repertoire::Churn)
+}
+
+fn prepare_threads(spec: FsChurnSpec, repertoire: Repertoire) -> GuestResult<Parts> {
     let golden = write_golden_files(&spec)?;
     let spec = Arc::new(spec);
     let after_epoch = Arc::new(AtomicU64::new(0));
@@ -62,7 +81,11 @@ pub fn prepare(spec: FsChurnSpec) -> GuestResult<Parts> {
         let hunter = Arc::clone(&chaser);
         threads.push(Box::new(move |shared| hunter.run(shared)));
         threads.push(Box::new(move |shared| {
-            Churner::new(&spec, shared, thread, after_epoch, chaser)?.run(shared)
+            Churner {
+                repertoire,
+                ..Churner::new(&spec, shared, thread, after_epoch, chaser)?
+            }
+            .run(shared)
         }));
     }
     let files = golden.clone();
@@ -179,6 +202,7 @@ struct Live {
 /// One thread of the workload.
 struct Churner {
     spec: FsChurnSpec,
+    repertoire: Repertoire,
     thread: u32,
     rng: Rng,
     scribe: Scribe,
@@ -204,6 +228,7 @@ impl Churner {
         fs::create_dir_all(&directory).context(format_args!("make {}", directory.display()))?;
         Ok(Self {
             spec: spec.clone(),
+            repertoire: Repertoire::Churn,
             thread,
             rng: Rng::for_part(spec.seed, u64::from(thread)),
             scribe: shared.journal(thread),
@@ -235,6 +260,9 @@ impl Churner {
             return self.create(shared);
         }
         let index = self.rng.below(self.files.len() as u64) as usize;
+        if let Repertoire::Mix { reflinks } = self.repertoire {
+            return self.mixed_step(shared, index, reflinks);
+        }
         match self.rng.below(100) {
             0..12 if self.files.len() < self.spec.files_per_thread as usize => self.create(shared),
             0..68 => self.overwrite(shared, index),

@@ -91,6 +91,7 @@ impl Workloads {
             WorkloadSpec::Recorded(spec) => recorded::prepare(spec)?,
             WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
             WorkloadSpec::Noise(spec) => noise::prepare(spec)?,
+            WorkloadSpec::FsMix(spec) => fs_churn::prepare_mix(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

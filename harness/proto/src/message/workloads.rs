@@ -24,6 +24,8 @@ pub enum WorkloadSpec {
     Recorded(RecordedSpec),
     /// No I/O, but what moves other threads in time.
     Noise(NoiseSpec),
+    /// Files on a mounted filesystem, and everything that can be done to them.
+    FsMix(FsMixSpec),
 }
 
 /// Parameters of the noise.
@@ -143,6 +145,15 @@ pub struct FsChurnSpec {
     pub budget_after_epoch_bytes: u64,
     /// Pause of each thread after each operation, us.
     pub pause_us: u64,
+}
+
+/// Parameters of the file workload that does everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsMixSpec {
+    /// What it has in common with the other one.
+    pub files: FsChurnSpec,
+    /// Whether files come to share blocks; a filesystem that cannot do that is an error then.
+    pub reflinks: bool,
 }
 
 /// Parameters of the raw workload.

@@ -341,6 +341,7 @@ async fn prepare(
     recorded: Option<Recorded>,
     initramfs: bool,
 ) -> HarnessResult<()> {
+    let case = *case;
     let (uses_module, uses_tracer) = (case.uses_module, case.uses_tracer || plan.traced);
     let plan = plan.clone();
     in_background(move || {
@@ -357,6 +358,13 @@ async fn prepare(
         if !initramfs {
             return Ok(());
         }
+        for program in case.programs {
+            programs.extend(program.files()?);
+        }
+        programs.extend((case.files)()?);
+        // Programs share libraries.
+        programs.sort();
+        programs.dedup();
         let contents = Contents {
             guest_init: &plan.guest_init,
             boot_modules: &plan.boot_modules,

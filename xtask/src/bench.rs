@@ -58,7 +58,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         out: args.out.clone(),
         json: args.json,
     })?;
-    host::ensure(&run.catalogue, host::Needs::Bench, run.offline, ui)?;
+    host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     let kernels = matrix::runtime()?.block_on(measure(&run, args, ui))?;
     let json = output::to_json(&kernels)?;
     let path = args.out.join("bench.json");

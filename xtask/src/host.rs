@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use cowbird_harness::HostProgram;
 use cowbird_images::{Catalogue, missing_host_packages, missing_keyring};
 
 use crate::ui::Ui;
@@ -138,8 +139,11 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn missing(catalogue: &Catalogue, needs: Needs) -> Missing {
+fn missing(catalogue: &Catalogue, needs: Needs, programs: &[HostProgram]) -> Missing {
     let mut missing = Missing::new();
+    for program in programs.iter().filter(|program| program.find().is_none()) {
+        missing.insert((program.program.to_owned(), program.package.to_owned()));
+    }
     let everything = needs == Needs::Everything;
     let extra = match needs {
         Needs::Matrix => &[][..],
@@ -184,15 +188,16 @@ fn describe(missing: &Missing) -> (String, String) {
     (what.join(", "), command)
 }
 
-/// Makes sure that every program is there: installs what is missing when that is possible and
-/// allowed, and otherwise says how.
+/// Makes sure that every program is there, those that go into guests included: installs what is missing when that is
+/// possible and allowed, and otherwise says how.
 pub fn ensure(
     catalogue: &Catalogue,
     needs: Needs,
+    programs: &[HostProgram],
     offline: bool,
     ui: &std::sync::Arc<Ui>,
 ) -> Result<()> {
-    let lacking = missing(catalogue, needs);
+    let lacking = missing(catalogue, needs, programs);
     if lacking.is_empty() {
         return Ok(());
     }
@@ -206,7 +211,7 @@ pub fn ensure(
     let task = ui.task(&format!("install what is missing ({what}): {command}"));
     install(&command).with_context(|| format!("missing {what}, and `{command}` failed"))?;
     drop(task);
-    let still = missing(catalogue, needs);
+    let still = missing(catalogue, needs, programs);
     if !still.is_empty() {
         let (what, command) = describe(&still);
         bail!("{what} still missing after `{command}`; check PATH");

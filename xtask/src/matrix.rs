@@ -1,12 +1,12 @@
 //! `test-matrix`: from the command line to a judged table of verdicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::cases::{REGRESSIONS, recorded_case};
-use cowbird_harness::{CellPlan, TrialPlan, cases};
+use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
+use cowbird_harness::{CellPlan, HostProgram, TrialPlan, cases};
 use cowbird_images::Catalogue;
 use cowbird_model::RunResults;
 
@@ -179,7 +179,7 @@ fn default_jobs() -> usize {
 /// Runs the cells of a checked run.
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     host::ensure_room(run.out.path())?;
-    host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
+    ensure_host(run, ui)?;
     ui.line(&format!("seed {}", run.seed));
     let guest = guest::build(run.offline, ui)?;
     let results = runtime()?.block_on(run_all(run, &guest, ui))?;
@@ -188,9 +188,23 @@ pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     Ok(Ended { results, judgement })
 }
 
+/// What the host must have for the cells of a run.
+fn ensure_host(run: &Run, ui: &Arc<Ui>) -> Result<()> {
+    let cases = run.cells.iter().filter_map(|cell| find(&cell.id.case));
+    let programs: BTreeSet<HostProgram> = cases.flat_map(|case| case.programs).copied().collect();
+    let programs: Vec<HostProgram> = programs.into_iter().collect();
+    host::ensure(
+        &run.catalogue,
+        host::Needs::Matrix,
+        &programs,
+        run.offline,
+        ui,
+    )
+}
+
 /// Prepares what the first cell of a run needs and gives its plan, without running it.
 pub fn plan_first(run: &Run, scratch: &Path, ui: &Arc<Ui>) -> Result<CellPlan> {
-    host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
+    ensure_host(run, ui)?;
     let guest = guest::build(run.offline, ui)?;
     let cell = run.cells.first().context("there is no cell")?;
     let stage = runtime()?.block_on(Stage::set(run, &guest, scratch, ui))?;

@@ -75,7 +75,7 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
     host::ensure_room(out.path())?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
-    host::ensure(&catalogue, host::Needs::Everything, args.offline, ui)?;
+    host::ensure(&catalogue, host::Needs::Everything, &[], args.offline, ui)?;
     let logs = out.path().join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     let mut steps = Steps {

@@ -100,7 +100,7 @@ impl Tryout {
             json: false,
         })?;
         host::ensure_room(run.out.path())?;
-        host::ensure(&run.catalogue, host::Needs::Matrix, run.offline, ui)?;
+        host::ensure(&run.catalogue, host::Needs::Matrix, &[], run.offline, ui)?;
         let guest = guest::build(run.offline, ui)?;
         let scratch = run.out.scratch()?;
         let guest = guest.copy_to(scratch.path())?;

@@ -118,7 +118,8 @@ fn overdue(
     ))
 }
 
-fn collect(stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+/// Reads a stream of a program to its end, and keeps the beginning.
+pub fn collect(stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let mut bounded = stream.take(OUTPUT_LIMIT_BYTES);

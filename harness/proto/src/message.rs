@@ -7,8 +7,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::workloads::{
-    Chase, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec, RawWritersSpec,
-    RecordedSpec, ThrottledSpec, TurnsSpec, WorkloadSpec, WorkloadState,
+    Chase, EndSignal, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec,
+    ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, ThrottledSpec, TurnsSpec,
+    WorkloadSpec, WorkloadState,
 };
 
 /// Number of a request, chosen by the host, returned with the answer.

@@ -7,7 +7,6 @@
 
 pub mod fio;
 pub mod profile;
-pub mod program;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +25,7 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
 use crate::machine::Machine;
 use crate::plan::{CellPlan, CellProgress, PhaseClock};
+use crate::program::FIO;
 use crate::verify::CellFiles;
 
 /// The disk, MiB: one partition, an ext4.
@@ -174,7 +174,7 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
             plan.seed,
         )?;
         disk::create_sparse(&files.image(), 1 << 20)?;
-        let (fio, mut guest_files) = program::with_libraries("fio", "package fio")?;
+        let (fio, mut guest_files) = (FIO.path()?, FIO.files()?);
         guest_files.extend(cowbird_files(&plan));
         guest_files.extend(tracer_files(&plan));
         let contents = Contents {

@@ -2,8 +2,10 @@
 
 mod amplified;
 mod boots;
+mod databases;
 mod expand;
 mod faults;
+mod fio_profiles;
 mod freezing;
 mod fs_churn;
 mod hot_read;
@@ -28,6 +30,7 @@ mod two_volumes;
 mod whole_disk;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -35,6 +38,8 @@ use cowbird_proto::message::StackKind;
 use serde::Serialize;
 
 use crate::driver::{CaseResult, Driver};
+use crate::error::HarnessResult;
+use crate::program::{FIO, HostProgram};
 use crate::recorded::Replay;
 use crate::trials::TrialPlan;
 use crate::verify::Evidence;
@@ -92,6 +97,10 @@ pub struct CaseInfo {
     pub(crate) uses_module: bool,
     /// Whether the tracer goes into the guest.
     pub(crate) uses_tracer: bool,
+    /// Programs of the host that go into the guest.
+    pub programs: &'static [HostProgram],
+    /// Other files of the host that do, as (path in the guest, path on the host).
+    pub(crate) files: fn() -> HarnessResult<Vec<(String, PathBuf)>>,
     layout: fn() -> Layout,
     act: Act,
 }
@@ -161,6 +170,8 @@ const fn case(
         needs_modules,
         uses_module: true,
         uses_tracer: false,
+        programs: &[],
+        files: || Ok(Vec::new()),
         layout,
         act,
     }
@@ -175,7 +186,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 58] = [
+static CASES: [CaseInfo; 60] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -600,6 +611,28 @@ static CASES: [CaseInfo; 58] = [
         fs_churn::layout_f2fs,
         |driver, setting| Box::pin(fs_churn::act(driver, setting)),
     ),
+    CaseInfo {
+        programs: &[FIO],
+        ..case(
+            "fio-profiles",
+            "fio in five profiles under a snapshot; of what it wrote before, fio verifies the restored volume",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            fio_profiles::layout,
+            |driver, setting| Box::pin(fio_profiles::act(driver, setting)),
+        )
+    },
+    CaseInfo {
+        programs: &[databases::sqlite::SQLITE],
+        ..case(
+            "sqlite",
+            "SQLite with both of its journals under load; the restored databases are sound and of the instant",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            databases::layout,
+            |driver, setting| Box::pin(databases::sqlite::act(driver, setting)),
+        )
+    },
     case(
         "ext4-power-cuts",
         "a series on a busy ext4, and a hundred power cuts that are tried on its witness",

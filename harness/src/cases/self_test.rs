@@ -83,6 +83,8 @@ const fn case(
         needs_modules: &GUEST_MODULES,
         uses_module: false,
         uses_tracer: false,
+        programs: &[],
+        files: || Ok(Vec::new()),
         layout: || Layout::bare(ORIGIN_MIB),
         act,
     }

@@ -116,9 +116,10 @@ impl Driver<'_, '_> {
         if let Some(tracing) = &mut self.tracing {
             tracing.targets.insert(id, targets_of(spec));
             tracing.pages_may_change |= match spec {
-                WorkloadSpec::RawWriters(_) | WorkloadSpec::FsChurn(_) | WorkloadSpec::FsMix(_) => {
-                    true
-                }
+                WorkloadSpec::RawWriters(_)
+                | WorkloadSpec::FsChurn(_)
+                | WorkloadSpec::FsMix(_)
+                | WorkloadSpec::Programs(_) => true,
                 WorkloadSpec::Kinds(spec) => spec.fstype.is_none(),
                 _ => false,
             };
@@ -189,6 +190,7 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
         WorkloadSpec::Kinds(_)
         | WorkloadSpec::FsChurn(_)
         | WorkloadSpec::FsMix(_)
+        | WorkloadSpec::Programs(_)
         | WorkloadSpec::Noise(_) => Vec::new(),
     }
 }

@@ -6,6 +6,7 @@ mod hot;
 mod journal;
 mod kinds;
 mod noise;
+mod programs;
 mod range_locks;
 mod raw_writers;
 mod recorded;
@@ -92,6 +93,7 @@ impl Workloads {
             WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
             WorkloadSpec::Noise(spec) => noise::prepare(spec)?,
             WorkloadSpec::FsMix(spec) => fs_churn::prepare_mix(spec)?,
+            WorkloadSpec::Programs(spec) => programs::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

@@ -26,6 +26,46 @@ pub enum WorkloadSpec {
     Noise(NoiseSpec),
     /// Files on a mounted filesystem, and everything that can be done to them.
     FsMix(FsMixSpec),
+    /// Programs that know nothing of the harness.
+    Programs(ProgramsSpec),
+}
+
+/// Programs that run until they end or the workload is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramsSpec {
+    /// All are started at once.
+    pub programs: Vec<ProgramSpec>,
+    /// Disk or partition, without its folder. What is written to it since the start, by whomever, is what
+    /// [`WorkloadState::bytes_written`] says.
+    pub device: String,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramSpec {
+    /// Path.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The file that it reads as its standard input, if any.
+    pub input: Option<String>,
+    /// It runs as the owner of this file or folder; else as root.
+    pub as_owner_of: Option<String>,
+    /// Each line of its standard output that is this is one of [`WorkloadState::operations`].
+    pub acknowledges: String,
+    /// How it is told to end.
+    pub ends_by: EndSignal,
+}
+
+/// A signal that ends a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndSignal {
+    /// `SIGTERM`.
+    Terminate,
+    /// `SIGINT`.
+    Interrupt,
+    /// `SIGQUIT`.
+    Quit,
 }
 
 /// Parameters of the noise.

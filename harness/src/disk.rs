@@ -200,7 +200,7 @@ pub fn make_filesystem(
     let mut rng = Rng::for_part(seed, u64::from(partition.start));
     let uuid = uuid(&mut rng);
     if kind.is_ext() {
-        return make_ext(kind, path, partition, &uuid, &self::uuid(&mut rng));
+        return make_ext(kind, path, partition, &uuid, &self::uuid(&mut rng), None);
     }
     // These tools take whole files only: the partition is taken out and put back.
     let file = path.with_extension("partition");
@@ -258,6 +258,29 @@ pub fn make_filesystem(
     std::fs::remove_file(&file).on("remove", &file)
 }
 
+/// Makes an ext4 in a partition of a disk file, with the files below a folder of the host in it: names, owners, rights
+/// and contents.
+///
+/// # Errors
+/// When the tool is missing or fails.
+pub fn make_filled_ext4(
+    path: &Path,
+    partition: Partition,
+    seed: u64,
+    folder: &Path,
+) -> HarnessResult<()> {
+    let mut rng = Rng::for_part(seed, u64::from(partition.start));
+    let (uuid, hash_seed) = (uuid(&mut rng), uuid(&mut rng));
+    make_ext(
+        Filesystem::Ext4,
+        path,
+        partition,
+        &uuid,
+        &hash_seed,
+        Some(folder),
+    )
+}
+
 /// Copies a partition of a disk file to a file of its own.
 ///
 /// # Errors
@@ -275,6 +298,7 @@ fn make_ext(
     partition: Partition,
     uuid: &str,
     hash_seed: &str,
+    content: Option<&Path>,
 ) -> HarnessResult<()> {
     let extended = format!(
         "offset={},hash_seed={hash_seed},lazy_itable_init=0,lazy_journal_init=0,nodiscard",
@@ -286,6 +310,11 @@ fn make_ext(
         Command::new("mkfs.ext4")
             .args(["-q", "-F", "-b", "4096", "-m", "0", "-t", kind.name()])
             .args(["-U", uuid, "-E", &extended])
+            .args(
+                content
+                    .into_iter()
+                    .flat_map(|folder| [Path::new("-d"), folder]),
+            )
             .arg(path)
             .arg(format!("{}k", partition.length_bytes() / 1024))
             // Time stamps would differ between two runs of one seed.

@@ -1,6 +1,8 @@
 //! What is on the disks of a case, how they are attached, and what they are called in the guest.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use cowbird_model::{Sector, SectorRange};
@@ -61,6 +63,8 @@ pub(crate) struct Layout {
     pub(super) images: u32,
     /// Further parameters of the kernel.
     pub(crate) kernel_parameters: &'static str,
+    /// What makes files below a folder that is then the first content of the filesystem, which is an ext.
+    pub(super) content: Option<fn(&Path) -> HarnessResult<()>>,
 }
 
 impl Layout {
@@ -106,6 +110,7 @@ impl Layout {
             logical_block_bytes: LOGICAL_BLOCK_BYTES,
             images: 1,
             kernel_parameters: "",
+            content: None,
         }
     }
 
@@ -243,7 +248,18 @@ impl Layout {
                 sectors: sectors.unwrap_or(self.origin.sectors),
                 ..self.origin
             };
-            disk::make_filesystem(kind, &path, part, seed)?;
+            match self.content {
+                None => disk::make_filesystem(kind, &path, part, seed)?,
+                Some(make) => {
+                    // Who makes it may not be allowed to look into the folder of the cell.
+                    let folder =
+                        tempfile::tempdir().on("create a folder in", &std::env::temp_dir())?;
+                    let everybody = fs::Permissions::from_mode(0o755);
+                    fs::set_permissions(folder.path(), everybody).on("open", folder.path())?;
+                    make(folder.path())?;
+                    disk::make_filled_ext4(&path, part, seed, folder.path())?;
+                }
+            }
         }
         for partition in self.cow_home.into_iter().chain(self.third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;

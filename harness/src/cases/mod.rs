@@ -186,7 +186,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 60] = [
+static CASES: [CaseInfo; 61] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -631,6 +631,18 @@ static CASES: [CaseInfo; 60] = [
             &GUEST_MODULES,
             databases::layout,
             |driver, setting| Box::pin(databases::sqlite::act(driver, setting)),
+        )
+    },
+    CaseInfo {
+        programs: databases::postgresql::PROGRAMS,
+        files: databases::postgresql::files,
+        ..case(
+            "postgresql",
+            "PostgreSQL under load; it recovers from the restored volume, is sound and of the instant",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            databases::postgresql::layout,
+            |driver, setting| Box::pin(databases::postgresql::act(driver, setting)),
         )
     },
     case(

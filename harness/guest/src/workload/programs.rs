@@ -28,7 +28,7 @@ const SECTORS_WRITTEN: usize = 6;
 const SECTOR_BYTES: u64 = 512;
 
 /// Lines of a program's last words that are told.
-const TOLD_LINES: usize = 4;
+const TOLD_LINES: usize = 8;
 
 /// Prepares one thread for each program.
 pub fn prepare(spec: ProgramsSpec) -> GuestResult<Parts> {

@@ -6,6 +6,7 @@
 //! at, and a database sees an image of no instant whose every block was legal.
 
 mod ledger;
+pub(super) mod postgresql;
 pub(super) mod sqlite;
 
 use std::ops::RangeInclusive;

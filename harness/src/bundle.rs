@@ -159,7 +159,7 @@ fn title(plan: &CellPlan, outcome: &CellOutcome) -> String {
 
 fn report(plan: &CellPlan, outcome: &CellOutcome, findings: &Findings) -> String {
     let mut text = format!(
-        "{}: {}\nkernel {} ({}), case {}, mutant {}, seed {}, {:?}\n",
+        "{}: {}\nkernel {} ({}), case {}, mutant {}, seed {}, {} CPUs, {:?}\n",
         outcome.verdict,
         outcome.reason,
         plan.kernel_name,
@@ -167,6 +167,7 @@ fn report(plan: &CellPlan, outcome: &CellOutcome, findings: &Findings) -> String
         plan.case,
         plan.mutant.as_deref().unwrap_or("none"),
         plan.seed,
+        plan.cpus,
         plan.accel,
     );
     let phases: Vec<String> = outcome

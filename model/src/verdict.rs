@@ -107,6 +107,9 @@ pub struct CellResult {
     pub mutant: Option<String>,
     /// Seed of the cell: with kernel, case and mutant it replays the cell.
     pub seed: u64,
+    /// Virtual CPUs of the guest; 0 when it was not reached.
+    #[serde(default)]
+    pub cpus: u32,
     /// What was seen. For a mutant the truth is usually `mismatch`: see `caught`.
     pub verdict: Verdict,
     /// Why, in one sentence; empty for a pass.

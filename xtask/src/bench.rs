@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchResult, Compared, Mode, run_bench};
+use cowbird_harness::plan::DEFAULT_CPUS;
 use serde::Serialize;
 
 use crate::cli::{BenchArgs, MatrixArgs, Tier, WorkloadArgs};
@@ -49,6 +50,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         mutant: Vec::new(),
         traced: false,
         record: false,
+        cpus: DEFAULT_CPUS,
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.
         jobs: Some(1),

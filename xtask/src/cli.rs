@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cowbird_harness::plan::DEFAULT_CPUS;
 use cowbird_workload::Timing;
 
 use crate::plan::Shard;
+
+/// Most virtual CPUs of a guest: more than any host of the matrix has.
+const MAX_CPUS: i64 = 16;
 
 /// The developer's front door of Cowbird.
 #[derive(Debug, Parser)]
@@ -105,10 +109,13 @@ pub struct MatrixArgs {
     /// an older one. A recorded guest has one CPU and is several times slower
     #[arg(long)]
     pub record: bool,
+    /// Virtual CPUs of each guest. With two a race has the two that it needs; with one, what needs two is not seen
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS), conflicts_with = "record")]
+    pub cpus: u32,
     /// The seed that every cell's seed is derived from; by default random, and printed first
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Cells at the same time; by default half the CPUs, because a guest has two
+    /// Cells at the same time; by default so many that their CPUs are as many as the host's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Run only the K-th of N parts of the matrix, which take about equally long

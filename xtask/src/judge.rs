@@ -191,6 +191,7 @@ pub mod tests {
             case: case.into(),
             mutant: mutant.map(Into::into),
             seed: 17,
+            cpus: 2,
             verdict,
             reason: if verdict == Verdict::Pass {
                 String::new()

@@ -43,6 +43,8 @@ pub struct Run {
     pub traced: bool,
     /// Whether every cell is recorded.
     pub record: bool,
+    /// Virtual CPUs of each guest.
+    pub cpus: u32,
     /// The seed of the run.
     pub seed: u64,
     /// Which part of the matrix it is.
@@ -133,7 +135,9 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     } else {
         Vec::new()
     };
-    let jobs = args.jobs.map_or_else(default_jobs, usize::from);
+    let jobs = args
+        .jobs
+        .map_or_else(|| default_jobs(args.cpus), usize::from);
     let (shard, accel, offline) = (args.shard, args.accel, args.offline);
     Ok(Run {
         catalogue,
@@ -144,6 +148,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         mutants,
         traced: args.traced,
         record: args.record,
+        cpus: args.cpus,
         seed,
         shard,
         jobs,
@@ -170,10 +175,11 @@ fn random_seed() -> Result<u64> {
     Ok(plan::shorten_seed(u64::from_le_bytes(bytes)))
 }
 
-/// A guest has two CPUs, and a host that is busier than its CPUs makes its guests slow and its
-/// limits tight.
-fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
+/// So many guests that they have as many CPUs as the host: a host that is busier than its CPUs makes its guests
+/// slow and its limits tight.
+fn default_jobs(cpus_of_each: u32) -> usize {
+    let of_host = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    (of_host / cpus_of_each as usize).max(1)
 }
 
 /// Runs the cells of a checked run.

@@ -68,6 +68,7 @@ pub fn broken(cell: &PlannedCell, reason: String) -> CellResult {
         case: cell.id.case.clone(),
         mutant: cell.id.mutant.clone(),
         seed: cell.seed,
+        cpus: 0,
         verdict: Verdict::Infrastructure,
         reason,
         notes: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use cowbird_harness::cases::REGRESSIONS;
-use cowbird_harness::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use cowbird_harness::plan::DEFAULT_MEMORY_MIB;
 use cowbird_harness::tape::{self, TapePlan};
 use cowbird_harness::{
     Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, TrialPlan,
@@ -52,6 +52,7 @@ pub struct Stage {
     workload: Option<WorkloadPlan>,
     soak_minutes: Option<u32>,
     traced: bool,
+    cpus: u32,
     trials: Vec<TrialPlan>,
     /// How cells are recorded, if they are.
     tape: Option<TapePlan>,
@@ -92,6 +93,7 @@ impl Stage {
             workload,
             soak_minutes: run.soak_minutes,
             traced: run.traced,
+            cpus: run.cpus,
             trials: run.trials.clone(),
             tape,
             ui: Arc::clone(ui),
@@ -172,7 +174,7 @@ impl Stage {
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,
             accel: self.accel,
-            cpus: if taped { tape::CPUS } else { DEFAULT_CPUS },
+            cpus: if taped { tape::CPUS } else { self.cpus },
             memory_mib: DEFAULT_MEMORY_MIB,
             work_dir: self.scratch.join(cell.id.slug()),
             bundle_dir: self
@@ -188,6 +190,7 @@ impl Stage {
         let bundle = outcome.bundle;
         let mut result = CellResult {
             kernel_version: format!("{} {}", ready.kernel.release, ready.kernel.package_version),
+            cpus: self.cpus,
             verdict: outcome.verdict,
             blocks_checked: outcome.blocks_checked,
             blocks_bad: outcome.blocks_bad,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cowbird_harness::CaseTier;
+use cowbird_harness::plan::DEFAULT_CPUS;
 use cowbird_images::Catalogue;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
@@ -343,6 +344,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
         mutant: Vec::new(),
         traced: false,
         record: false,
+        cpus: DEFAULT_CPUS,
         seed: None,
         jobs: None,
         shard: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_harness::cases::REGRESSIONS;
+use cowbird_harness::plan::DEFAULT_CPUS;
 use cowbird_harness::{CellPlan, TrialOutcome, TrialPlan};
 use cowbird_model::Class;
 use cowbird_workload::Script;
@@ -94,6 +95,7 @@ impl Tryout {
             soak_minutes: None,
             traced: false,
             record: false,
+            cpus: DEFAULT_CPUS,
             accel,
             offline,
             out: out.to_owned(),

@@ -4,7 +4,7 @@ use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog, self_c
 
 use crate::change_map::ChangeMap;
 use crate::error::HarnessResult;
-use crate::verify::{CellFiles, DISCARD_MODEL, Judgement, map, untrusted};
+use crate::verify::{CellFiles, DISCARD_MODEL, Judgement, map, of_range, untrusted};
 
 /// What a long mixed load leaves.
 #[derive(Debug, Clone)]
@@ -16,22 +16,33 @@ pub struct SoakEvidence {
 /// What it leaves of one volume.
 #[derive(Debug, Clone)]
 pub struct SoakVolume {
+    /// What its images are called in the report.
+    pub name: &'static str,
     /// Whether it is on the second witnessed disk, and not on the first.
     pub second_disk: bool,
     /// The origin on its disk.
     pub origin: SectorRange,
     /// Whether the images are ext4 that must be without errors.
     pub filesystem: bool,
+    /// The number by which [`CellFiles::kept_image`] knows its images.
+    pub kept: usize,
+    /// Where in their files they begin, bytes.
+    pub at_byte: u64,
     /// The instants of the images, in the order of [`CellFiles::kept_image`], which counts from 1.
     pub images: Vec<MarkerKey>,
     /// The change maps.
     pub maps: Vec<ChangeMap>,
+    /// Whether the last image was copied back to the origin, which must show its instant, too.
+    pub restored: bool,
 }
 
 impl SoakVolume {
-    /// How much of an image is the volume's: the disks of images are as large as the largest.
-    fn bytes(&self, image: &[u8]) -> usize {
-        usize::try_from(self.origin.bytes()).map_or(image.len(), |bytes| bytes.min(image.len()))
+    /// How much of a file of images is the volume's: the disks of images are as large as the largest.
+    fn image_in<'a>(&self, file: &'a [u8]) -> &'a [u8] {
+        let whole = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let from = whole(self.at_byte).min(file.len());
+        let length = whole(self.origin.bytes()).min(file.len() - from);
+        &file[from..from + length]
     }
 }
 
@@ -41,7 +52,7 @@ impl SoakVolume {
 /// As [`crate::verify::judge`].
 pub(crate) fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult<Judgement> {
     let mut all = Judgement::default();
-    for (number, volume) in evidence.volumes.iter().enumerate() {
+    for volume in &evidence.volumes {
         let disk = match volume.second_disk {
             true => files.second(),
             false => files.clone(),
@@ -50,21 +61,30 @@ pub(crate) fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult
         let witness = map(&disk.witness())?;
         let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
         self_check(&base, &log, &end, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
+        let own = BlockSet::new();
+        let compare = |one: &mut Judgement, key: &MarkerKey, content: &[u8]| {
+            let Some(marker) = one.find(&log, key) else {
+                return Ok(());
+            };
+            let report = Oracle::new(&base, &log, marker, volume.origin, &own, DISCARD_MODEL)
+                .and_then(|oracle| oracle.verify(content))
+                .map_err(|error| untrusted(&error))?;
+            one.take_report(&report);
+            Ok(())
+        };
         for (index, key) in volume.images.iter().enumerate() {
-            let image = files.kept_image(number, index + 1);
+            let image = files.kept_image(volume.kept, index + 1);
             let mut one = Judgement::default();
-            if let Some(marker) = one.find(&log, key) {
-                let content = map(&image)?;
-                let own = BlockSet::new();
-                let report = Oracle::new(&base, &log, marker, volume.origin, &own, DISCARD_MODEL)
-                    .and_then(|oracle| oracle.verify(&content[..volume.bytes(&content)]))
-                    .map_err(|error| untrusted(&error))?;
-                one.take_report(&report);
-                if volume.filesystem {
-                    one.check_filesystem(&image)?;
-                }
+            compare(&mut one, key, volume.image_in(&map(&image)?))?;
+            if volume.filesystem {
+                one.check_filesystem(&image)?;
             }
-            all.take_volume(&format!("volume {number}, image {}", index + 1), one);
+            all.take_volume(&format!("{}, image {}", volume.name, index + 1), one);
+        }
+        if let Some(last) = volume.images.last().filter(|_| volume.restored) {
+            let mut one = Judgement::default();
+            compare(&mut one, last, of_range(&end, volume.origin))?;
+            all.take_volume("restored disk", one);
         }
         let mut one = Judgement::default();
         for map in &volume.maps {
@@ -72,7 +92,7 @@ pub(crate) fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult
         }
         // One line for each of a hundred maps would bury what matters.
         one.notes.clear();
-        all.take_volume(&format!("volume {number}, change maps"), one);
+        all.take_volume(&format!("{}, change maps", volume.name), one);
     }
     all.notes.push(format!(
         "{} images and {} change maps judged",

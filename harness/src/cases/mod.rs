@@ -2,6 +2,7 @@
 
 mod amplified;
 mod boots;
+mod chain;
 mod databases;
 mod expand;
 mod faults;
@@ -186,7 +187,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 61] = [
+static CASES: [CaseInfo; 62] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -242,6 +243,14 @@ static CASES: [CaseInfo; 61] = [
         &GUEST_MODULES,
         incremental::layout,
         |driver, setting| Box::pin(incremental::act(driver, setting)),
+    ),
+    case(
+        "incremental-chain",
+        "24 epochs; in each the snapshot and the image that is kept up to date, in the end the restored disk",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        chain::layout,
+        |driver, setting| Box::pin(chain::act(driver, setting)),
     ),
     case(
         "raw-kinds",

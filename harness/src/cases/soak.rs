@@ -162,20 +162,27 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
 
 fn evidence(setting: &Setting) -> SoakEvidence {
     let third = setting.third_range();
-    let volume = |second_disk, origin| SoakVolume {
-        second_disk,
+    let volume = |kept, name, origin| SoakVolume {
+        name,
+        second_disk: false,
         origin,
         filesystem: false,
+        kept,
+        at_byte: 0,
         images: Vec::new(),
         maps: Vec::new(),
+        restored: false,
     };
     SoakEvidence {
         volumes: vec![
-            volume(false, setting.origin_range()),
-            volume(true, setting.origin_range()),
+            volume(0, "volume 0", setting.origin_range()),
+            SoakVolume {
+                second_disk: true,
+                ..volume(1, "volume 1", setting.origin_range())
+            },
             SoakVolume {
                 filesystem: true,
-                ..volume(false, third)
+                ..volume(2, "volume 2", third)
             },
         ],
     }

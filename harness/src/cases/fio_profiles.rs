@@ -92,6 +92,9 @@ const PROFILES: [Profile; 4] = [
     },
 ];
 
+/// What not every kernel has, or lets be used.
+const MAY_BE_REFUSED: &str = "--ioengine=io_uring";
+
 /// The region whose blocks describe themselves.
 const DESCRIBED: Profile = Profile {
     name: "described",
@@ -131,7 +134,8 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.keep_pages_stable(setting.disk_name()).await?;
     let fill = described(setting, &[&FILL[..], &["--do_verify=0"]].concat());
     guest.run(&fio, &borrowed(&fill)).await?;
-    let profiles = start(guest, setting, &fio, &PROFILES, &ENDLESS).await?;
+    let usable = usable(guest, setting, &fio).await?;
+    let profiles = start(guest, setting, &fio, &usable, &ENDLESS).await?;
     more(guest, &profiles).await?;
 
     guest.phase("snapshot");
@@ -146,7 +150,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         .await?;
     guest.phase("overwrite");
     // It verifies what it wrote, so that the origin itself is on trial as well.
-    let over = start(guest, setting, &fio, &[DESCRIBED], &OVERWRITE).await?;
+    let over = start(guest, setting, &fio, &[&DESCRIBED], &OVERWRITE).await?;
     guest
         .wait_until(&over, "overwritten", WRITE_LIMIT, |state| state.finished)
         .await?;
@@ -173,6 +177,28 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         }),
         ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
+}
+
+/// The profiles that this kernel lets fio use; a note for each that is left out.
+async fn usable(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    fio: &str,
+) -> CaseResult<Vec<&'static Profile>> {
+    let mut usable = Vec::new();
+    for profile in &PROFILES {
+        if profile.arguments.contains(&MAY_BE_REFUSED) {
+            let one = profile.arguments(setting.origin(), setting.seed, &["--number_ios=1"]);
+            let exited = guest.run_to_any_end(fio, &borrowed(&one)).await?;
+            if exited.code != Some(0) {
+                let said = exited.stderr.trim().replace('\n', " / ");
+                guest.note(format!("left out: {}: {said}", profile.name));
+                continue;
+            }
+        }
+        usable.push(profile);
+    }
+    Ok(usable)
 }
 
 /// fio looks whether the region is as it filled it.
@@ -205,10 +231,10 @@ async fn start(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     fio: &str,
-    profiles: &[Profile],
+    profiles: &[&Profile],
     arguments: &[&str],
 ) -> CaseResult<Workload> {
-    let program = |profile: &Profile| ProgramSpec {
+    let program = |profile: &&Profile| ProgramSpec {
         program: fio.to_owned(),
         args: profile.arguments(setting.origin(), setting.seed, arguments),
         input: None,

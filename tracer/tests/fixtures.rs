@@ -16,9 +16,8 @@ const CHUNK_EVENTS: usize = 8;
 const EVENTS: u64 = 28;
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    // Cargo runs tests in the folder of their package.
+    PathBuf::from("tests/fixtures").join(name)
 }
 
 fn meta() -> Meta {

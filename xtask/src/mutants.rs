@@ -245,7 +245,7 @@ mod tests {
     /// Goal: the list of this repository is readable. Method: read it.
     #[test]
     fn the_list_of_the_module_is_sound() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = repo::root();
         let mutants = load(&root).expect("the list is in the repository");
         assert!(mutants.iter().any(|mutant| {
             mutant.name == "no-revalidate" && mutant.require.contains(&Class::Future)

@@ -75,8 +75,8 @@ const MODULES_DEB: &str = "archive/pool/linux-modules-9.9.10-test-amd64_9.9.10-1
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archive");
-        copy_tree(&source, &dir.path().join("archive"));
+        let source = Path::new("tests/archive");
+        copy_tree(source, &dir.path().join("archive"));
         let keyring = dir.path().join("archive/keyring.gpg");
         let text = catalogue_text(&keyring);
         let mut catalogue = Catalogue::parse(&text, Path::new("test")).unwrap();

@@ -96,7 +96,8 @@ fn version_1_is_for_ever() {
 /// Goal: a real recording stays readable. Method: that of fio which `cargo xtask test` replays.
 #[test]
 fn the_recording_of_fio_is_read() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fio.cbw");
+    // Cargo runs tests in the folder of their package.
+    let path = "fixtures/fio.cbw";
     let workload = Workload::decode(&std::fs::read(path).expect("it is there"));
     let workload = workload.expect("it is intact");
     assert_eq!(workload.source(), "a trace of loop0");

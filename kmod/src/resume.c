@@ -198,14 +198,17 @@ static int cb_resume_publish(struct cb_resume *resume)
 		cb_snapdisk_destroy(dev);
 		return ret;
 	}
-	if (dev->disk_added)
-		cb_snapdisk_open_up(dev);
 	if (!dev->changes_from_epoch) {
 		vfree(dev->changes);
 		dev->changes = NULL;
 	}
-	if (cb_phase_of(dev) != CB_PHASE_ACTIVE)
+	if (dev->disk_added) {
+		cb_snapdisk_open_up(dev);
+	} else {
+		/* Only changes are tracked. A device that stayed would say that the snapshot goes on. */
+		cb_snapdisk_destroy(dev);
 		cb_device_drop_preserved(dev);
+	}
 	return 0;
 }
 

@@ -1,5 +1,5 @@
 //! A series that goes on through boots. After a power-off by the kernel its snapshot is there again;
-//! after a power cut its changes are, by region. The image is brought up to date by the change maps
+//! after a power cut only its changes are, by region. The image is brought up to date by the change maps
 //! alone and must show the last epoch, all blocks.
 
 use std::time::Duration;
@@ -17,6 +17,10 @@ const BURST_BYTES: u64 = 4 << 20;
 
 /// Time for it.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The states of a series that is well.
+const PRESERVING: &str = "active snapshot";
+const TRACKING: &str = "active incremental";
 
 /// Pairs of writers on the same blocks, for a while.
 async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
@@ -36,8 +40,9 @@ async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
     guest.stop_workload(&writers).await.map(|_| ())
 }
 
-/// Another boot; the series is taken up again before anything is written or mounted.
-async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop) -> CaseResult<()> {
+/// Another boot; the series is taken up again before anything is written or mounted, and must then be in
+/// that state.
+async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop, state: &str) -> CaseResult<()> {
     guest.phase("reboot");
     let record = guest.record(MINOR, IMAGE).await?;
     guest.reboot(stop).await?;
@@ -46,7 +51,13 @@ async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop) -> CaseResult<()> {
     let refused = |said| CaseError::Failed(format!("the series was not taken up again: {said}"));
     guest.reload_all().await?.map_err(refused)?;
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
-    guest.verify(MINOR).await?.map_err(refused)
+    guest.verify(MINOR).await?.map_err(refused)?;
+    match guest.active_snapshot(MINOR).await?.state_name {
+        found if found == state => Ok(()),
+        found => Err(CaseError::Failed(format!(
+            "the series is {found:?} after the boot and must be {state:?}"
+        ))),
+    }
 }
 
 /// The next epoch, by changed blocks alone.
@@ -66,19 +77,19 @@ pub(super) async fn power_off(
     burst(guest, setting.seed).await?;
     guest.setup_snapshot(raw_writers::spec(ORIGIN)).await?;
     burst(guest, setting.seed ^ 1).await?;
-    reboot(guest, Stop::PowerOff).await?;
+    reboot(guest, Stop::PowerOff, PRESERVING).await?;
     burst(guest, setting.seed ^ 2).await?;
     guest.phase("copy");
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
     burst(guest, setting.seed ^ 3).await?;
-    reboot(guest, Stop::PowerOff).await?;
+    reboot(guest, Stop::PowerOff, TRACKING).await?;
     burst(guest, setting.seed ^ 4).await?;
     let marker = update(guest).await?;
     finish(guest, setting, marker).await
 }
 
-/// The power is cut while it tracks changes, and again.
+/// The power is cut while it tracks changes, and again while it has a snapshot, which ends with that.
 pub(super) async fn power_cut(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
@@ -89,10 +100,12 @@ pub(super) async fn power_cut(
     let mut after = guest.setup_snapshot(raw_writers::spec(ORIGIN)).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     for cut in 1..=2 {
-        guest.transition_to_incremental(MINOR).await?;
+        if cut == 1 {
+            guest.transition_to_incremental(MINOR).await?;
+        }
         burst(guest, setting.seed ^ cut).await?;
         let seed = setting.seed ^ (cut << 8);
-        reboot(guest, Stop::PowerCut { after, seed }).await?;
+        reboot(guest, Stop::PowerCut { after, seed }, TRACKING).await?;
         after = update(guest).await?;
     }
     finish(guest, setting, after).await

@@ -128,18 +128,26 @@ pub struct Contents<'a> {
 /// When one of the files cannot be read.
 pub fn build(contents: &Contents<'_>) -> HarnessResult<Vec<u8>> {
     let base = cached_base(contents)?;
-    let mut cell = Archive::new();
-    for folder in folders_of(contents.files) {
-        cell.directory(&folder);
-    }
-    for (guest_path, host_path) in contents.files {
-        cell.file(guest_path, &fs::read(host_path).on("read", host_path)?);
-    }
-    let cell = cell.finish();
+    let cell = part(contents.files)?;
     let mut bytes = Vec::with_capacity(base.len() + cell.len());
     bytes.extend_from_slice(&base);
     bytes.extend_from_slice(&cell);
     Ok(bytes)
+}
+
+/// Makes an archive to be laid behind others: files as (path in the guest, path on the host).
+///
+/// # Errors
+/// When one of the files cannot be read.
+pub fn part(files: &[(String, PathBuf)]) -> HarnessResult<Vec<u8>> {
+    let mut archive = Archive::new();
+    for folder in folders_of(files) {
+        archive.directory(&folder);
+    }
+    for (guest_path, host_path) in files {
+        archive.file(guest_path, &fs::read(host_path).on("read", host_path)?);
+    }
+    Ok(archive.finish())
 }
 
 /// The folders that files are in, each after the one that it is in. One that is there already stays.

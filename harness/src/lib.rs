@@ -7,6 +7,7 @@
 
 pub mod accel;
 pub mod bench;
+mod boot_hooks;
 pub mod bundle;
 pub mod cases;
 pub mod cell;

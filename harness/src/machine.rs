@@ -1,10 +1,12 @@
 //! The machine of a cell: what is booted, and may be booted again on the same disks.
 
+use std::fs;
+
 use cowbird_proto::message::Hello;
 
 use crate::cases::Layout;
 use crate::cell::INITRAMFS_FILE;
-use crate::error::{HarnessError, HarnessResult};
+use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::plan::CellPlan;
 use crate::tape::TapePlan;
 use crate::verify::CellFiles;
@@ -18,6 +20,8 @@ pub(crate) struct Machine {
     layout: Layout,
     files: CellFiles,
     witnessed: bool,
+    /// Length of the initramfs without what [`Self::extend_initramfs`] laid behind it, once that is known.
+    initramfs_bytes: Option<usize>,
 }
 
 impl Machine {
@@ -27,6 +31,7 @@ impl Machine {
             layout: *layout,
             files,
             witnessed: true,
+            initramfs_bytes: None,
         }
     }
 
@@ -45,6 +50,18 @@ impl Machine {
 
     pub(crate) fn files(&self) -> &CellFiles {
         &self.files
+    }
+
+    /// Lays an archive behind the initramfs for the boots to come, in place of the one before. The file
+    /// is made anew: QEMU may still have the old one mapped.
+    pub(crate) fn extend_initramfs(&mut self, part: &[u8]) -> HarnessResult<()> {
+        let path = self.plan.work_dir.join(INITRAMFS_FILE);
+        let mut bytes = fs::read(&path).on("read", &path)?;
+        bytes.truncate(*self.initramfs_bytes.get_or_insert(bytes.len()));
+        bytes.extend_from_slice(part);
+        let draft = path.with_extension("new");
+        fs::write(&draft, bytes).on("write", &draft)?;
+        fs::rename(&draft, &path).on("rename", &draft)
     }
 
     /// Boots it.

@@ -12,7 +12,7 @@ use crate::ui::Ui;
 
 /// Programs that the matrix runs, with the Debian package that brings each. What the handling of
 /// kernels needs comes from [`missing_host_packages`].
-const MATRIX_TOOLS: [Tool; 7] = [
+const MATRIX_TOOLS: [Tool; 9] = [
     Tool {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -36,6 +36,15 @@ const MATRIX_TOOLS: [Tool; 7] = [
     Tool {
         program: "mkfs.btrfs",
         package: "btrfs-progs",
+    },
+    // Load and index the module in an initramfs, as on any Debian system.
+    Tool {
+        program: "modprobe",
+        package: "kmod",
+    },
+    Tool {
+        program: "depmod",
+        package: "kmod",
     },
     // The linker of the guest's programs; Rust calls it by this name.
     Tool {

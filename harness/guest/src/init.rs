@@ -11,7 +11,7 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::error::{Context, GuestResult};
-use crate::ops;
+use crate::{ops, root};
 
 /// Modules to load at boot, one path a line, in order.
 const MODULE_LIST: &str = "/modules.list";
@@ -35,7 +35,7 @@ const MOUNTS: [(&str, &str); 6] = [
     ("/sys/kernel/debug", "debugfs"),
 ];
 
-/// Sets the guest up, starts the agent and reaps until the guest is powered off.
+/// Sets the guest up, and goes on from where it is to run.
 pub fn run() -> ! {
     for (target, fstype) in MOUNTS {
         if let Err(error) = mount_at(target, fstype) {
@@ -46,6 +46,15 @@ pub fn run() -> ! {
     if let Err(error) = load_modules(Path::new(MODULE_LIST)) {
         lost(&error.to_string());
     }
+    if let Some(device) = root::requested() {
+        // The host asks for that, and may find that the module has spoilt the volume.
+        root::log(&root::switch_to(&device).to_string());
+    }
+    serve()
+}
+
+/// Starts the agent and reaps until the guest is powered off.
+pub fn serve() -> ! {
     let agent = match Command::new("/proc/self/exe")
         .arg(crate::AGENT_ARGUMENT)
         .spawn()

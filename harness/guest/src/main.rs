@@ -1,7 +1,7 @@
 //! PID 1 and agent of the test guests.
 //!
-//! Started by the kernel it is init: it mounts, loads the boot modules, starts itself again as the
-//! agent and from then on only reaps. The agent serves the host over the virtio-serial port. They
+//! Started by the kernel it is init: it mounts, loads the boot modules, goes on from the root volume if
+//! there is one, starts itself again as the agent and from then on only reaps. The agent serves the host over the virtio-serial port. They
 //! are two processes so that nothing that goes wrong in the agent ends PID 1, which would panic the
 //! kernel and be charged to the module under test.
 
@@ -14,6 +14,7 @@ mod init;
 mod kernel_log;
 mod ops;
 mod port;
+mod root;
 mod script;
 mod stack;
 mod symbols;
@@ -22,6 +23,9 @@ mod workload;
 
 /// Argument that makes this binary the agent.
 const AGENT_ARGUMENT: &str = "agent";
+
+/// Argument that makes this binary the init of a root volume, for which the initramfs has set everything up.
+const SWITCHED_ARGUMENT: &str = "switched";
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -34,6 +38,8 @@ fn main() {
             eprintln!("cowbird-guest: {error}");
             std::process::exit(1);
         }
+    } else if std::process::id() == 1 && first.as_deref() == Some(SWITCHED_ARGUMENT) {
+        init::serve();
     } else if std::process::id() == 1 {
         init::run();
     } else {

@@ -21,6 +21,7 @@ mod recorded;
 mod refusals;
 mod regressions;
 mod restored;
+mod root_volume;
 mod self_test;
 mod series;
 mod soak;
@@ -187,7 +188,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 62] = [
+static CASES: [CaseInfo; 64] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -491,6 +492,22 @@ static CASES: [CaseInfo; 62] = [
         &GUEST_MODULES,
         raw_writers::layout,
         |driver, setting| Box::pin(boots::power_cut(driver, setting)),
+    ),
+    case(
+        "root-volume",
+        "the root filesystem of a running system, through a reboot and a power cut with its boot hooks",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        root_volume::layout,
+        |driver, setting| Box::pin(root_volume::act(driver, setting)),
+    ),
+    case(
+        "root-unhooked",
+        "a root filesystem that is written to before the module is there, and copied anew",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        root_volume::layout,
+        |driver, setting| Box::pin(root_volume::act_unhooked(driver, setting)),
     ),
     case(
         "whole-disk",

@@ -1,6 +1,7 @@
 //! What a case can do to its guest, in the words of a case.
 
 mod faults;
+mod root;
 mod snapshots;
 mod tracing;
 

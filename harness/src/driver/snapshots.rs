@@ -1,5 +1,7 @@
 //! Snapshots, in the words of a case: what the control tool is asked for, and what the module says.
 
+use std::path::Path;
+
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{Extent, Reply, Request};
 use serde::Deserialize;
@@ -87,6 +89,17 @@ struct ImageLabel {
 #[derive(Debug, Clone)]
 pub struct SeriesRecord {
     files: Vec<(String, String)>,
+}
+
+impl SeriesRecord {
+    /// What is remembered of the series, as path in the guest and content.
+    pub(crate) fn of_series(&self) -> impl Iterator<Item = &(String, String)> {
+        self.files.iter().filter(|(path, _)| is_record(path))
+    }
+}
+
+fn is_record(path: &str) -> bool {
+    Path::new(path).starts_with(RECORDS)
 }
 
 impl Driver<'_, '_> {
@@ -360,6 +373,13 @@ impl Driver<'_, '_> {
             self.prepare(Request::WriteText { path, text }).await?;
         }
         Ok(())
+    }
+
+    /// Puts back what belongs to the image alone, where the volume itself remembers the series.
+    pub async fn put_label(&mut self, record: &SeriesRecord) -> CaseResult<()> {
+        let files = record.files.iter().filter(|(path, _)| !is_record(path));
+        let files = files.cloned().collect();
+        self.put_record(&SeriesRecord { files }).await
     }
 
     /// What identifies the instant of a snapshot.

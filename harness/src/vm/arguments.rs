@@ -105,11 +105,17 @@ impl Arguments {
             }
             Bus::Nvme => "nvme,serial=cowbird",
         };
+        // QEMU joins writes that follow each other until they have IOV_MAX pieces; the witness adds one of its own,
+        // and the write then fails with EINVAL. Seen when 10 MB of small pages were written back at once.
+        let merging = match (disk.bus, &disk.witness) {
+            (Bus::Virtio, Some(_)) => ",request-merging=off",
+            _ => "",
+        };
         let bytes = disk.logical_block_bytes;
         self.flags(&[
             "-device",
             &format!(
-                "{device},id={},drive={drive},logical_block_size={bytes},\
+                "{device}{merging},id={},drive={drive},logical_block_size={bytes},\
                  physical_block_size={bytes}",
                 device_id(index)
             ),

@@ -15,9 +15,8 @@
  * records the event leaves a mark; who finds a mark leaves the event alone; the
  * last takes the mark away. As it may be skipped too, one more does the same and
  * nothing else: marks that stay fill their places up. Where programs cannot be preempted only an interrupt
- * can come in between. If they take long, which fingerprints do, the loader attaches two, without marks: the
- * second acts while a first one is under way on its CPU, because then the first was skipped. Else the first ones
- * are alone.
+ * can come in between. If they take long, which fingerprints do, the loader attaches two: the first writes down
+ * what it records, and the second acts where nothing is written down. Else the first ones are alone.
  *
  * Loss is the misses of the first programs - rescued. An event of an unwanted
  * device may be missed too, which does not matter; at least this many were:
@@ -28,6 +27,7 @@
 #include "event.h"
 
 #define MAX_INFLIGHT 16384
+#define MAX_WRITTEN 4096
 #define SECTOR_SHIFT 9
 #define LAST_CHANCE 3
 #define CHANCES (LAST_CHANCE + 1)
@@ -64,40 +64,6 @@ static __always_inline struct cbt_counters *this_cpu_counters(void)
 	u32 zero = 0;
 
 	return bpf_map_lookup_elem(&counters, &zero);
-}
-
-/* Which first programs are under way on this CPU, one bit for each tracepoint. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u64);
-} under_way SEC(".maps");
-
-/*
- * Whether a program has to act, where the second ones are for interrupts only. What interrupts the first one
- * between its begin and this is not seen: the kernel counts it, and so it is a loss.
- */
-static __always_inline int nested_enter(u8 kind, int chance)
-{
-	u32 zero = 0;
-	u64 *running = nested ? bpf_map_lookup_elem(&under_way, &zero) : 0;
-
-	if (!running)
-		return 1;
-	if (chance)
-		return (*running >> kind & 1) != 0;
-	*running |= 1ULL << kind;
-	return 1;
-}
-
-static __always_inline void nested_leave(u8 kind, int chance)
-{
-	u32 zero = 0;
-	u64 *running = nested && !chance ? bpf_map_lookup_elem(&under_way, &zero) : 0;
-
-	if (running)
-		*running &= ~(1ULL << kind);
 }
 
 static __always_inline int within_rate(struct cbt_counters *count)
@@ -192,6 +158,22 @@ struct {
 	__type(value, struct place);
 } inflight SEC(".maps");
 
+/*
+ * Events that a first program records and whose second program has not come yet. What stays here because an
+ * interrupt came during the second one is written over when the object is used again.
+ */
+struct written {
+	u64 object;
+	u64 kind;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_WRITTEN);
+	__type(key, struct written);
+	__type(value, u8);
+} written_down SEC(".maps");
+
 static __always_inline u32 dev_of_disk(struct gendisk *disk)
 {
 	return disk ? (u32)disk->major << 20 | disk->first_minor : 0;
@@ -250,6 +232,10 @@ static __always_inline int wanted(const struct found *found, int chance)
 /* Says whether an earlier program has recorded the event. */
 static __always_inline int handled(struct found *found, u64 sector, int chance)
 {
+	struct written written = { .object = found->object, .kind = found->kind };
+
+	if (nested && chance)
+		return !bpf_map_delete_elem(&written_down, &written);
 	if (!rescue)
 		return chance == SWEEP;
 	found->tid = (u32)bpf_get_current_pid_tgid();
@@ -267,10 +253,14 @@ static __always_inline int handled(struct found *found, u64 sector, int chance)
 /* Tells the later programs that this one records the event. */
 static __always_inline void claim(struct found *found, int chance)
 {
-	struct cbt_counters *count = rescue || (nested && chance) ? this_cpu_counters() : 0;
+	struct written written = { .object = found->object, .kind = found->kind };
+	struct cbt_counters *count = rescue || nested ? this_cpu_counters() : 0;
+	u8 one = 1;
 
 	if (!count)
 		return;
+	if (nested && !chance && bpf_map_update_elem(&written_down, &written, &one, BPF_ANY))
+		__sync_fetch_and_add(&count->mark_failures, 1);
 	if (rescue && chance < LAST_CHANCE &&
 	    !mark_leave(found->kind, found->tid, found->object, found->tag))
 		__sync_fetch_and_add(&count->mark_failures, 1);
@@ -501,31 +491,26 @@ static __always_inline int rq_complete(struct request *rq, s32 status, u32 bytes
 }
 
 /* The programs of one tracepoint: name_0, name_1 and so on up to the sweeper. */
-#define BLOCK_PROGRAM_AT(name, number, kind, call)                                                 \
+#define BLOCK_PROGRAM_AT(name, number, call)                                                       \
 	SEC("tp_btf") int name(u64 *args)                                                          \
 	{                                                                                          \
 		const int chance = number;                                                         \
-                                                                                                   \
-		if (!nested_enter(kind, chance))                                                   \
-			return 0;                                                                  \
-		call;                                                                              \
-		nested_leave(kind, chance);                                                        \
-		return 0;                                                                          \
+		return call;                                                                       \
 	}
-#define BLOCK_PROGRAM(name, kind, call)                                                            \
-	BLOCK_PROGRAM_AT(name##_0, 0, kind, call)                                                  \
-	BLOCK_PROGRAM_AT(name##_1, 1, kind, call)                                                  \
-	BLOCK_PROGRAM_AT(name##_2, 2, kind, call)                                                  \
-	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, kind, call)                                        \
-	BLOCK_PROGRAM_AT(name##_4, SWEEP, kind, call)
+#define BLOCK_PROGRAM(name, call)                                                                  \
+	BLOCK_PROGRAM_AT(name##_0, 0, call)                                                        \
+	BLOCK_PROGRAM_AT(name##_1, 1, call)                                                        \
+	BLOCK_PROGRAM_AT(name##_2, 2, call)                                                        \
+	BLOCK_PROGRAM_AT(name##_3, LAST_CHANCE, call)                                              \
+	BLOCK_PROGRAM_AT(name##_4, SWEEP, call)
 
 /* Up to 5.10: (queue, bio) and (queue, request); from 5.11 on without the queue. */
-BLOCK_PROGRAM(bio_queue_arg0, CBT_BIO_QUEUE, bio_queue((void *)args[0], chance))
-BLOCK_PROGRAM(bio_queue_arg1, CBT_BIO_QUEUE, bio_queue((void *)args[1], chance))
-BLOCK_PROGRAM(rq_issue_arg0, CBT_RQ_ISSUE, rq_issue((void *)args[0], chance))
-BLOCK_PROGRAM(rq_issue_arg1, CBT_RQ_ISSUE, rq_issue((void *)args[1], chance))
-BLOCK_PROGRAM(rq_complete_arg0, CBT_RQ_COMPLETE, rq_complete((void *)args[0], (s32)args[1], (u32)args[2], chance))
-BLOCK_PROGRAM(bio_complete_arg1, CBT_BIO_COMPLETE, bio_complete((void *)args[1], chance))
+BLOCK_PROGRAM(bio_queue_arg0, bio_queue((void *)args[0], chance))
+BLOCK_PROGRAM(bio_queue_arg1, bio_queue((void *)args[1], chance))
+BLOCK_PROGRAM(rq_issue_arg0, rq_issue((void *)args[0], chance))
+BLOCK_PROGRAM(rq_issue_arg1, rq_issue((void *)args[1], chance))
+BLOCK_PROGRAM(rq_complete_arg0, rq_complete((void *)args[0], (s32)args[1], (u32)args[2], chance))
+BLOCK_PROGRAM(bio_complete_arg1, bio_complete((void *)args[1], chance))
 
 /*
  * The module's events. The first argument is its device, whose first field is

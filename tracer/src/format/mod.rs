@@ -4,15 +4,15 @@
 //! file    = header chunk*                      all integers little-endian
 //!
 //! header      0  u8[8]  magic "CBTRACE\n"
-//!             8  u32    container version, 1: this page without the columns
+//!             8  u32    container version, 1: this page without the events
 //!            12  u32    header bytes, 32
 //!            16  u8[12] zero
 //!            28  u32    crc32c of bytes 0..28
 //!
 //! chunk       0  u32    magic 0x4b484342 "BCHK"
-//!             4  u8     kind: 1 meta (JSON), 2 events (columns), 3 footer (JSON)
+//!             4  u8     kind: 1 meta (JSON), 2 events, 3 footer (JSON)
 //!             5  u8     codec of the payload: 0 stored, 1 zstd
-//!             6  u16    layout of the payload: 1
+//!             6  u16    layout of the payload: of JSON 1, of events 2 (1 in older traces)
 //!             8  u32    payload bytes in the file
 //!            12  u32    payload bytes when unpacked
 //!            16  u32    events in the chunk
@@ -28,15 +28,15 @@
 //! header has the right checksum, and reports the bytes in between. The footer comes last; a trace
 //! without one was cut short and says nothing about losses, so it is not complete.
 //!
-//! Events are stored by column, because neighbours in a column are alike and compress several
-//! times better than whole records; see [`columns`] for their order. A later layout of events
+//! [`layout2`] says how events are stored, and [`layout1`] how they once were. A later layout of events
 //! gets a new number, and an old reader passes over such chunks with a report; only a change of
 //! this frame raises the container version, which an old reader refuses.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-mod columns;
+mod layout1;
+mod layout2;
 mod reader;
 mod writer;
 
@@ -56,7 +56,10 @@ const CHUNK_EVENTS: u8 = 2;
 const CHUNK_FOOTER: u8 = 3;
 const CODEC_STORED: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
-const LAYOUT: u16 = 1;
+/// Layout of JSON, and of events in older traces.
+const LAYOUT_1: u16 = 1;
+/// Layout of events.
+const LAYOUT_2: u16 = 2;
 
 /// No chunk is larger, packed or not; what claims to be is damaged.
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;

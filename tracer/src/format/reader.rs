@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 
 use super::{
     CHUNK_EVENTS, CHUNK_FOOTER, CHUNK_HEADER_BYTES, CHUNK_MAGIC, CHUNK_META, CODEC_STORED,
-    CODEC_ZSTD, CONTAINER_VERSION, FILE_HEADER_BYTES, FILE_MAGIC, Footer, FormatError, LAYOUT,
-    MAX_CHUNK_EVENTS, MAX_PAYLOAD_BYTES, Meta, columns,
+    CODEC_ZSTD, CONTAINER_VERSION, FILE_HEADER_BYTES, FILE_MAGIC, Footer, FormatError, LAYOUT_1,
+    LAYOUT_2, MAX_CHUNK_EVENTS, MAX_PAYLOAD_BYTES, Meta, layout1, layout2,
 };
 use crate::event::Record;
 
@@ -151,23 +151,23 @@ impl Header {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Chunk, String> {
-        if self.layout != LAYOUT {
-            return Err(format!(
-                "a chunk has layout {}, this program reads layout {LAYOUT}; a newer cowbird-trace \
-                 reads it",
-                self.layout
-            ));
-        }
         let json = |error: serde_json::Error| format!("a chunk's JSON is wrong: {error}");
-        match self.kind {
-            CHUNK_META => serde_json::from_slice(bytes).map(Chunk::Meta).map_err(json),
-            CHUNK_FOOTER => serde_json::from_slice(bytes)
+        match (self.kind, self.layout) {
+            (CHUNK_META, LAYOUT_1) => serde_json::from_slice(bytes).map(Chunk::Meta).map_err(json),
+            (CHUNK_FOOTER, LAYOUT_1) => serde_json::from_slice(bytes)
                 .map(Chunk::Footer)
                 .map_err(json),
-            CHUNK_EVENTS => {
-                columns::unpack(bytes, self.events, self.first_sequence).map(Chunk::Events)
+            (CHUNK_EVENTS, LAYOUT_1) => {
+                layout1::unpack(bytes, self.events, self.first_sequence).map(Chunk::Events)
             }
-            other => Err(format!("a chunk is of unknown kind {other}")),
+            (CHUNK_EVENTS, LAYOUT_2) => {
+                layout2::unpack(bytes, self.events, self.first_sequence).map(Chunk::Events)
+            }
+            (CHUNK_META | CHUNK_FOOTER | CHUNK_EVENTS, newer) => Err(format!(
+                "a chunk has layout {newer}, this program reads layouts {LAYOUT_1} and {LAYOUT_2}; a newer \
+                 cowbird-trace reads it"
+            )),
+            (other, _) => Err(format!("a chunk is of unknown kind {other}")),
         }
     }
 }

@@ -3,22 +3,23 @@
 use std::io::Write;
 
 use serde::Serialize;
+use zstd::bulk::Compressor;
 
 use super::{
     CHUNK_EVENTS, CHUNK_FOOTER, CHUNK_HEADER_BYTES, CHUNK_MAGIC, CHUNK_META, CODEC_STORED,
-    CODEC_ZSTD, CONTAINER_VERSION, FILE_HEADER_BYTES, FILE_MAGIC, Footer, FormatError, LAYOUT,
-    MAX_CHUNK_EVENTS, MAX_PAYLOAD_BYTES, Meta, columns,
+    CODEC_ZSTD, CONTAINER_VERSION, FILE_HEADER_BYTES, FILE_MAGIC, Footer, FormatError, LAYOUT_1,
+    LAYOUT_2, MAX_CHUNK_EVENTS, MAX_PAYLOAD_BYTES, Meta, layout2,
 };
 use crate::event::Record;
 
-/// Cheap enough to keep up with the ring buffer; columns compress well at any level.
+/// Cheap enough to keep up with the ring buffer; little is left that a higher level finds.
 const ZSTD_LEVEL: i32 = 1;
 
 /// A trace that is being written. Events are gathered; [`TraceWriter::flush`] makes a chunk of
 /// what there is, so that a crash costs no more than what came since.
-#[derive(Debug)]
 pub struct TraceWriter<W: Write> {
     out: W,
+    compressor: Compressor<'static>,
     written: u64,
     chunks: u64,
     pending: Vec<Record>,
@@ -38,6 +39,7 @@ impl<W: Write> TraceWriter<W> {
         header[28..].copy_from_slice(&checksum.to_le_bytes());
         let mut writer = Self {
             out,
+            compressor: Compressor::new(ZSTD_LEVEL).map_err(cannot_compress)?,
             written: 0,
             chunks: 0,
             pending: Vec::with_capacity(MAX_CHUNK_EVENTS),
@@ -79,8 +81,8 @@ impl<W: Write> TraceWriter<W> {
         let Some(first) = self.pending.first().map(|record| record.sequence) else {
             return Ok(());
         };
-        let payload = columns::pack(&self.pending);
-        self.chunk(CHUNK_EVENTS, &payload, self.pending.len(), first)?;
+        let payload = layout2::pack(&self.pending);
+        self.chunk(CHUNK_EVENTS, LAYOUT_2, &payload, self.pending.len(), first)?;
         self.pending.clear();
         Ok(())
     }
@@ -100,12 +102,13 @@ impl<W: Write> TraceWriter<W> {
             operation: "encode a part of",
             reason: error.into(),
         })?;
-        self.chunk(kind, &payload, 0, 0)
+        self.chunk(kind, LAYOUT_1, &payload, 0, 0)
     }
 
     fn chunk(
         &mut self,
         kind: u8,
+        layout: u16,
         payload: &[u8],
         events: usize,
         first_sequence: u64,
@@ -113,11 +116,7 @@ impl<W: Write> TraceWriter<W> {
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(FormatError::TooLarge(payload.len()));
         }
-        let packed =
-            zstd::bulk::compress(payload, ZSTD_LEVEL).map_err(|reason| FormatError::Io {
-                operation: "compress a part of",
-                reason,
-            })?;
+        let packed = self.compressor.compress(payload).map_err(cannot_compress)?;
         let (codec, stored) = match packed.len() < payload.len() {
             true => (CODEC_ZSTD, packed.as_slice()),
             false => (CODEC_STORED, payload),
@@ -126,7 +125,7 @@ impl<W: Write> TraceWriter<W> {
         header[..4].copy_from_slice(&CHUNK_MAGIC);
         header[4] = kind;
         header[5] = codec;
-        header[6..8].copy_from_slice(&LAYOUT.to_le_bytes());
+        header[6..8].copy_from_slice(&layout.to_le_bytes());
         header[8..12].copy_from_slice(&(stored.len() as u32).to_le_bytes());
         header[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
         header[16..20].copy_from_slice(&(events as u32).to_le_bytes());
@@ -151,5 +150,12 @@ impl<W: Write> TraceWriter<W> {
             })?;
         self.written += bytes.len() as u64;
         Ok(())
+    }
+}
+
+fn cannot_compress(reason: std::io::Error) -> FormatError {
+    FormatError::Io {
+        operation: "compress a part of",
+        reason,
     }
 }

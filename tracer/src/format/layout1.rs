@@ -1,5 +1,5 @@
-//! Events by column. In this order, each column with one value for every event of the chunk:
-//! time (u64, less that of the event before, the first less 0), sector, second, io, parent (u64),
+//! Events as they were written at first, by column, and are only read now. In this order, each
+//! column with one value for every event of the chunk: time (u64, less that of the event before, the first less 0), sector, second, io, parent (u64),
 //! amount, opf, disk, bdev, tgid, tid, status (u32), cpu, flags (u16), kind, marks, op (u8),
 //! comm (16 bytes). The sequence is implied.
 
@@ -7,40 +7,6 @@ use crate::event::{Flags, IoId, Kind, Marks, Op, Record};
 
 /// Bytes of one event in all columns.
 pub const EVENT_BYTES: usize = 5 * 8 + 7 * 4 + 2 * 2 + 3 + 16;
-
-/// Lays the events out by column.
-#[must_use]
-pub fn pack(records: &[Record]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(records.len() * EVENT_BYTES);
-    let mut previous = 0_u64;
-    for record in records {
-        out.extend_from_slice(&record.time_ns.wrapping_sub(previous).to_le_bytes());
-        previous = record.time_ns;
-    }
-    let words: [fn(&Record) -> u64; 4] = [|r| r.sector, |r| r.second, |r| r.io.0, |r| r.parent.0];
-    for column in words {
-        out.extend(records.iter().flat_map(|r| column(r).to_le_bytes()));
-    }
-    let halves: [fn(&Record) -> u32; 7] = [
-        |r| r.amount,
-        |r| r.opf,
-        |r| r.disk,
-        |r| r.bdev,
-        |r| r.tgid,
-        |r| r.tid,
-        |r| r.status.cast_unsigned(),
-    ];
-    for column in halves {
-        out.extend(records.iter().flat_map(|r| column(r).to_le_bytes()));
-    }
-    out.extend(records.iter().flat_map(|r| r.cpu.to_le_bytes()));
-    out.extend(records.iter().flat_map(|r| r.flags.0.to_le_bytes()));
-    out.extend(records.iter().map(|r| r.kind as u8));
-    out.extend(records.iter().map(|r| r.marks.0));
-    out.extend(records.iter().map(|r| r.op as u8));
-    out.extend(records.iter().flat_map(|r| r.comm));
-    out
-}
 
 /// Columns of known width, taken one after the other.
 struct Columns<'a> {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_harness::bench::{BenchResult, Compared, Mode, run_bench};
+use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
 use cowbird_harness::plan::DEFAULT_CPUS;
 use serde::Serialize;
 
-use crate::cli::{BenchArgs, MatrixArgs, Tier, WorkloadArgs};
+use crate::cli::{BenchArgs, BenchPart, MatrixArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};
 use crate::stage::Stage;
 use crate::ui::{Ui, print};
@@ -78,12 +78,20 @@ async fn measure(run: &Run, args: &BenchArgs, ui: &Arc<Ui>) -> Result<BTreeMap<S
     let guest = guest::build(run.offline, ui)?;
     let scratch = run.out.scratch()?;
     let stage = Stage::set(run, &guest, scratch.path(), ui).await?;
+    let options = BenchOptions {
+        repetitions: args.repetitions,
+        profile: args.profile,
+        part: args.part.map(|part| match part {
+            BenchPart::Snapshot => Part::Snapshot,
+            BenchPart::Tracer => Part::Tracer,
+        }),
+    };
     let mut kernels = BTreeMap::new();
     for cell in &run.cells {
         let name = &cell.id.kernel;
         let (_, plan) = stage.cell_plan(cell).map_err(anyhow::Error::msg)?;
         let task = ui.task(&format!("bench {name}"));
-        let measured = run_bench(&plan, args.repetitions, args.profile, &|phase: &str| {
+        let measured = run_bench(&plan, options, &|phase: &str| {
             task.step(phase);
         })
         .await
@@ -130,11 +138,16 @@ fn text(kernels: &BTreeMap<String, Kernel>) -> String {
             ]);
         }
         text += &format!(
-            "\n{name}: ratios to the same job without\n{}held in memory at most {:.1} of {:.0} MiB\n",
-            table::columns(&rows),
-            kernel.measured.held_bytes as f64 / MIB,
-            kernel.measured.held_limit_bytes as f64 / MIB,
+            "\n{name}: ratios to the same job without\n{}",
+            table::columns(&rows)
         );
+        if kernel.measured.held_limit_bytes > 0 {
+            text += &format!(
+                "held in memory at most {:.1} of {:.0} MiB\n",
+                kernel.measured.held_bytes as f64 / MIB,
+                kernel.measured.held_limit_bytes as f64 / MIB,
+            );
+        }
         for loss in &kernel.measured.losses {
             text += &format!("not all was recorded: {loss}\n");
         }

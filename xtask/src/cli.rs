@@ -190,6 +190,15 @@ pub struct MutantsArgs {
     pub run: MatrixArgs,
 }
 
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BenchPart {
+    /// What a snapshot costs its origin
+    Snapshot,
+    /// What the tracer costs
+    Tracer,
+}
+
 /// Arguments of `bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
@@ -202,6 +211,9 @@ pub struct BenchArgs {
     /// How often everything is measured; each ratio is the median of so many
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
+    /// Measure only this; by default all
+    #[arg(long, value_enum, value_name = "PART")]
+    pub part: Option<BenchPart>,
     /// How QEMU runs the guest
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,

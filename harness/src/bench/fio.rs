@@ -32,6 +32,17 @@ pub struct Measured {
     pub p99_us: f64,
 }
 
+impl Measured {
+    /// What lies half way between.
+    #[must_use]
+    pub fn mean(self, other: Self) -> Self {
+        Self {
+            iops: f64::midpoint(self.iops, other.iops),
+            p99_us: f64::midpoint(self.p99_us, other.p99_us),
+        }
+    }
+}
+
 impl Job {
     /// The arguments of fio.
     #[must_use]

@@ -1,8 +1,8 @@
 //! What a snapshot costs the origin, and what the tracer costs: ratios between jobs of fio inside one boot of a guest.
 //!
 //! Absolute times of an emulated machine say nothing, and the same job on the same machine differs
-//! from minute to minute. So every job with a snapshot, or under the eyes of the tracer, is divided by the same
-//! job without, run just before it; the spread over the repetitions is given with the median, and the baseline is
+//! from minute to minute. So every job with a snapshot is divided by the same job without, run just before it, and
+//! every job under the eyes of the tracer by the mean of the same job before and after it; the spread over the repetitions is given with the median, and the baseline is
 //! run once more at the end against the first one, as a gauge of the noise.
 
 pub mod fio;
@@ -124,14 +124,39 @@ pub struct BenchResult {
     pub losses: Vec<String>,
 }
 
+/// Which of the costs are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What a snapshot costs.
+    Snapshot,
+    /// What the tracer costs.
+    Tracer,
+}
+
+/// What is measured, and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct BenchOptions {
+    /// How often everything is measured.
+    pub repetitions: u32,
+    /// Whether the CPUs are looked at meanwhile. What is measured then is slower.
+    pub profile: bool,
+    /// Only this; none means all.
+    pub part: Option<Part>,
+}
+
+impl BenchOptions {
+    fn has(self, part: Part) -> bool {
+        self.part.is_none_or(|only| only == part)
+    }
+}
+
 /// Runs the benchmark on the kernel of a plan. The case of the plan does not matter.
 ///
 /// # Errors
 /// When the machine or a job fails; whatever was measured before is lost.
 pub async fn run_bench(
     plan: &CellPlan,
-    repetitions: u32,
-    profile: bool,
+    options: BenchOptions,
     progress: &dyn CellProgress,
 ) -> Result<BenchResult, CaseError> {
     let mut clock = PhaseClock::new(progress);
@@ -146,10 +171,10 @@ pub async fn run_bench(
     let mut bench = Bench {
         guest: Driver::new(vm, machine, &mut clock),
         fio,
-        profile,
+        options,
         result: BenchResult::default(),
     };
-    let measured = bench.run(repetitions).await;
+    let measured = bench.run().await;
     bench.guest.vm().stop().await;
     let result = bench.result;
     fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)?;
@@ -192,20 +217,27 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
 struct Bench<'a, 'p> {
     guest: Driver<'a, 'p>,
     fio: String,
-    profile: bool,
+    options: BenchOptions,
     result: BenchResult,
 }
 
 impl Bench<'_, '_> {
-    async fn run(&mut self, repetitions: u32) -> CaseResult<()> {
+    async fn run(&mut self) -> CaseResult<()> {
         self.guest.phase("fill");
         self.guest.mount(DEVICE, MOUNT, "").await?;
         self.guest.insert_module().await?;
         self.fio(&Job::fill(FILE, FILE_MIB)).await?;
         // The first job after the fill pays for what the others do not.
         self.measure(&random(0)).await?;
-        for repetition in 1..=repetitions {
-            self.repeat(u64::from(repetition)).await?;
+        for repetition in 1..=self.options.repetitions {
+            let seed = u64::from(repetition);
+            if self.options.has(Part::Snapshot) {
+                self.random_writes(seed).await?;
+                self.sequential_writes().await?;
+            }
+            if self.options.has(Part::Tracer) {
+                self.traced_writes(seed).await?;
+            }
         }
         for (mode, job) in [
             (Mode::RandomBaseline, random(1)),
@@ -218,7 +250,7 @@ impl Bench<'_, '_> {
         Ok(())
     }
 
-    async fn repeat(&mut self, seed: u64) -> CaseResult<()> {
+    async fn random_writes(&mut self, seed: u64) -> CaseResult<()> {
         self.guest.phase("random writes");
         let base = self.measure(&random(seed)).await?;
         self.guest.setup_snapshot(SPEC).await?;
@@ -231,8 +263,10 @@ impl Bench<'_, '_> {
         // Blocks of a new epoch; which region is new in it is part of the price.
         self.compare(Mode::RandomIncremental, &random(seed + 1), base)
             .await?;
-        self.guest.destroy_snapshot(SPEC.minor).await?;
+        self.guest.destroy_snapshot(SPEC.minor).await
+    }
 
+    async fn sequential_writes(&mut self) -> CaseResult<()> {
         self.guest.phase("sequential writes");
         let stream = self.measure(&sequential()).await?;
         let raw = self.measure(&read(DEVICE)).await?;
@@ -249,14 +283,13 @@ impl Bench<'_, '_> {
         self.guest.transition_to_incremental(SPEC.minor).await?;
         self.compare(Mode::SequentialIncremental, &sequential(), stream)
             .await?;
-        self.guest.destroy_snapshot(SPEC.minor).await?;
-        self.trace(seed).await
+        self.guest.destroy_snapshot(SPEC.minor).await
     }
 
-    /// Without a snapshot, with and without a recorder.
-    async fn trace(&mut self, seed: u64) -> CaseResult<()> {
+    /// Without a snapshot, with and without a recorder. The baseline is the mean of the jobs before and after.
+    async fn traced_writes(&mut self, seed: u64) -> CaseResult<()> {
         self.guest.phase("traced writes");
-        let base = self.measure(&random(seed)).await?;
+        let mut before = self.measure(&random(seed)).await?;
         for (mode, options) in [
             (Mode::RandomTraced, [].as_slice()),
             (Mode::RandomFingerprinted, ["--fingerprints"].as_slice()),
@@ -264,13 +297,16 @@ impl Bench<'_, '_> {
             let start = ["--tracer", TRACER, "record-start", TRACE];
             let start: Vec<&str> = start.iter().chain(options).copied().collect();
             self.guest.run(TRACER_TRIAL, &start).await?;
-            self.compare(mode, &random(seed), base).await?;
+            let measured = self.measure_one_of(mode, &random(seed)).await?;
             let stop = ["--tracer", TRACER, "record-stop", TRACE];
             self.guest.run(TRACER_TRIAL, &stop).await?;
             let info = self.guest.run_to_any_end(TRACER, &["info", TRACE]).await?;
             if info.code != Some(0) {
                 self.result.losses.push(info.stderr.trim().to_owned());
             }
+            let after = self.measure(&random(seed)).await?;
+            self.note(mode, measured, before.mean(after));
+            before = after;
         }
         Ok(())
     }
@@ -284,16 +320,27 @@ impl Bench<'_, '_> {
     }
 
     async fn compare(&mut self, mode: Mode, job: &Job, baseline: Measured) -> CaseResult<()> {
+        let measured = self.measure_one_of(mode, job).await?;
+        self.note(mode, measured, baseline);
+        Ok(())
+    }
+
+    fn note(&mut self, mode: Mode, measured: Measured, baseline: Measured) {
+        let jobs = self.result.jobs.entry(mode).or_default();
+        jobs.push(Compared { measured, baseline });
+    }
+
+    /// With a profile, if that was asked for.
+    async fn measure_one_of(&mut self, mode: Mode, job: &Job) -> CaseResult<Measured> {
         let sampler = self
+            .options
             .profile
             .then(|| Sampler::start(Arc::clone(self.guest.vm().qmp())));
         let measured = self.measure(job).await?;
         if let Some(sampler) = sampler {
             self.take_profile(mode, sampler).await?;
         }
-        let jobs = self.result.jobs.entry(mode).or_default();
-        jobs.push(Compared { measured, baseline });
-        Ok(())
+        Ok(measured)
     }
 
     /// The profile of the last repetition stays.
@@ -336,11 +383,12 @@ impl Bench<'_, '_> {
 
 /// The first baseline of the jobs that the last one is compared with.
 fn first_baseline(result: &BenchResult, last: Mode) -> Option<Measured> {
-    let mode = match last {
-        Mode::RandomBaseline => Mode::RandomFirstTouch,
-        _ => Mode::SequentialFirstTouch,
+    let modes = match last {
+        Mode::RandomBaseline => [Mode::RandomFirstTouch, Mode::RandomTraced].as_slice(),
+        _ => &[Mode::SequentialFirstTouch],
     };
-    Some(result.jobs.get(&mode)?.first()?.baseline)
+    let jobs = modes.iter().find_map(|mode| result.jobs.get(mode))?;
+    Some(jobs.first()?.baseline)
 }
 
 /// Size of a block, bytes.

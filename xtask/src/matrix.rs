@@ -18,7 +18,7 @@ use crate::mutants::{self, Mutant};
 use crate::output::{self, OutDir};
 use crate::plan::{self, PlannedCell, Shard};
 use crate::runner;
-use crate::select::select;
+use crate::select::{Rota, select};
 use crate::stage::Stage;
 use crate::ui::{Ui, print};
 use crate::workload::Wanted;
@@ -122,6 +122,10 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
             mutant.concerns(&cell.id.kernel) && (named || mutant.is_for(&cell.id.case, in_tier))
         })
     });
+    if args.kernel.is_empty() && !named && mutants.is_empty() {
+        let rota = Rota::new(&catalogue.kernels, cases());
+        cells.retain(|cell| rota.has(&cell.id.kernel, &cell.id.case));
+    }
     let durations = Durations::load(&root)?;
     let cells = match args.shard {
         Some(shard) => plan::deal(cells, shard, |cell| durations.of_cell(cell)),

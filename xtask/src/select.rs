@@ -39,6 +39,42 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
     Ok(all.iter().filter(wanted).collect())
 }
 
+/// Of the cases that come after the quick tier, a kernel that comes after it runs one in so many. Prime to the three
+/// flavours of a series, so that a case meets them all.
+const ROTA: usize = 8;
+
+/// Deals the later cases out to the later kernels. Kernels of one series and flavour differ by little, and all of
+/// them by all cases are too many to be run: every kernel runs the quick cases, every case runs on the quick
+/// kernels, and the rest is shared. A cell's turn does not depend on the tier, so that tiers nest.
+pub struct Rota {
+    kernels: Vec<String>,
+    cases: Vec<String>,
+}
+
+impl Rota {
+    /// Of everything that there is.
+    pub fn new<K: Selectable, C: Selectable>(kernels: &[K], cases: &[C]) -> Self {
+        Self {
+            kernels: later(kernels),
+            cases: later(cases),
+        }
+    }
+
+    /// Whether the kernel runs the case where neither was asked for by name.
+    pub fn has(&self, kernel: &str, case: &str) -> bool {
+        let place = |all: &[String], name| all.iter().position(|known| known == name);
+        match (place(&self.kernels, kernel), place(&self.cases, case)) {
+            (Some(kernel), Some(case)) => (kernel + case).is_multiple_of(ROTA),
+            _ => true,
+        }
+    }
+}
+
+fn later<T: Selectable>(all: &[T]) -> Vec<String> {
+    let later = all.iter().filter(|item| !item.is_in(Tier::Quick));
+    later.map(|item| item.name().to_owned()).collect()
+}
+
 impl Selectable for cowbird_images::KernelSpec {
     const KIND: &'static str = "kernel";
 
@@ -112,6 +148,28 @@ mod tests {
             chosen(&["raw", "ext4*", "raw"], Tier::Quick),
             Ok(vec!["ext4-files", "ext4-long", "raw"])
         );
+    }
+
+    #[test]
+    fn later_ones_meet_in_turn() {
+        let kernels: Vec<String> = (0..36).map(|number| format!("later-{number}")).collect();
+        let cases: Vec<String> = (0..60).map(|number| format!("long-{number}")).collect();
+        let rota = Rota {
+            kernels: kernels.clone(),
+            cases: cases.clone(),
+        };
+        assert!(rota.has("quick", "long-3") && rota.has("later-3", "short"));
+        for case in &cases {
+            let met = kernels
+                .iter()
+                .enumerate()
+                .filter(|(_, kernel)| rota.has(kernel, case));
+            let met: Vec<usize> = met.map(|(at, _)| at).collect();
+            assert!((4..=5).contains(&met.len()), "{case}: {met:?}");
+            for flavour in 0..3 {
+                assert!(met.iter().any(|at| at % 3 == flavour), "{case}: {met:?}");
+            }
+        }
     }
 
     #[test]

@@ -39,3 +39,38 @@ pub fn cargo() -> Command {
         .env_remove("CARGO_MANIFEST_PATH");
     command
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whoever follows a link of the documents arrives.
+    /// Method: every relative link of every document that git knows.
+    #[test]
+    fn links_of_the_documents_lead_somewhere() {
+        let listed = Command::new("git")
+            .args(["ls-files", "-z", "*.md"])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let (mut links, mut dead) = (0, Vec::new());
+        for document in listed.split_terminator('\0') {
+            let document = root().join(document);
+            let text = std::fs::read_to_string(&document).unwrap();
+            let targets = text
+                .split("](")
+                .skip(1)
+                .filter_map(|at| at.split(')').next());
+            for target in targets.filter(|target| !target.contains("://")) {
+                let path = target.split('#').next().unwrap_or_default();
+                links += 1;
+                if !document.with_file_name("").join(path).exists() {
+                    dead.push(format!("{}: {target}", document.display()));
+                }
+            }
+        }
+        assert!(links > 0, "no document has a link: git does not list them");
+        assert!(dead.is_empty(), "{}", dead.join("\n"));
+    }
+}

@@ -8,6 +8,7 @@ use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 use crate::accel::Accel;
 use crate::vm::arguments::Arguments;
 use crate::vm::emulator::Emulator;
+use crate::vm::host_clock;
 
 /// Console messages up to this level (exclusive) go to the serial console. Warnings included;
 /// every character costs an exit under software emulation, so not more.
@@ -201,14 +202,21 @@ impl VmConfig {
         //
         // Without a word about it the kernel distrusts the emulated TSC and takes the time from the
         // HPET, each time with an exit to the emulator and its global lock: more than half of all
-        // samples of a guest under load were there. The emulator's TSC is one clock for all CPUs.
+        // samples of a guest under load were there. The emulator's TSC is one clock for all CPUs: the host's own,
+        // whose frequency is given, because a kernel that measures it on a busy host may be wrong by a factor of
+        // 15 to 48 (seen with 5.10), and then all its time limits are. On a tape time is counted in instructions.
         //
         // One CPU until the guest's init starts the others: while a kernel boots it patches its own
         // code most, and QEMU before 8.1 now and then keeps executing the old code on another CPU
         // (seen with 7.2 as "Oops: int3" in one boot of 30).
-        let clock = match self.accel {
-            Accel::Tcg => "tsc=reliable ",
-            Accel::Kvm => "",
+        let frequency = match self.tape {
+            Some(_) => None,
+            None => host_clock::tsc_khz(),
+        };
+        let clock = match (self.accel, frequency) {
+            (Accel::Tcg, Some(khz)) => format!("tsc=reliable tsc_early_khz={khz} "),
+            (Accel::Tcg, None) => "tsc=reliable ".to_owned(),
+            (Accel::Kvm, _) => String::new(),
         };
         format!(
             "console=ttyS0 loglevel={CONSOLE_LEVEL} log_buf_len={LOG_RING} panic=-1 oops=panic \

@@ -7,6 +7,7 @@ pub mod agent;
 mod arguments;
 pub mod command;
 pub mod emulator;
+mod host_clock;
 pub mod process;
 pub mod qmp;
 mod stuck;

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::{BLOCK_BYTES, ChangeMap};
+use crate::durable;
 use crate::info::{self, Device, hex};
 use crate::topology;
 
@@ -154,32 +155,15 @@ impl Image {
     /// Replaces the label as a whole, and on stable storage.
     fn write_label(&self, label: &Label) -> Result<()> {
         let path = self.label_path();
-        let temporary = path.with_extension("cowbird-new");
-        let write = || -> io::Result<()> {
-            let text = serde_json::to_vec(label).map_err(io::Error::other)?;
-            fs::write(&temporary, text)?;
-            File::open(&temporary)?.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        let text = serde_json::to_vec(label).context("cannot write a label as JSON")?;
+        durable::replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Takes the label away, on stable storage too. A copy that is interrupted leaves an image without one:
     /// a label of its epoch would let an update complete it, which knows nothing of what was never copied.
     fn remove_label(&self) -> Result<()> {
         let path = self.label_path();
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let remove = || -> io::Result<()> {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            File::open(folder)?.sync_all()
-        };
-        remove().with_context(|| format!("cannot remove {}", path.display()))
+        durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     fn sync(&self) -> Result<()> {

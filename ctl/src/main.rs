@@ -5,6 +5,7 @@ mod change_map;
 mod commands;
 mod control;
 mod cow_file;
+mod durable;
 mod image;
 mod info;
 mod mounts;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::durable;
 use crate::info::Device;
 use crate::topology::{self, DeviceNumber};
 
@@ -55,12 +56,9 @@ impl Series {
     /// Writes its file, so that a crash leaves the old one or the new one.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = self.path(folder);
-        let draft = path.with_extension("json.new");
         let text = serde_json::to_string_pretty(self).context("cannot write a series as JSON")?;
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(&draft, text + "\n")
-            .and_then(|()| fs::File::open(&draft)?.sync_all())
-            .and_then(|()| fs::rename(&draft, &path))
+        durable::replace(&path, (text + "\n").as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -104,12 +102,7 @@ impl Series {
     /// Removes the file of a series, if there is one.
     pub fn forget(folder: &Path, series: &str) -> Result<()> {
         let path = folder.join(format!("{series}.json"));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 }
 

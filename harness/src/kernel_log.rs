@@ -63,6 +63,12 @@ const FRAME_WITHOUT_SYMBOL: &str = "0x";
 /// Texts on the console after which the kernel is gone.
 const PANICS: [&str; 2] = ["Kernel panic - not syncing", "end Kernel panic"];
 
+/// How the kernel numbers the first oops, on its first line.
+const FIRST_OOPS: &str = "[#1]";
+
+/// So far above a panic its first oops is looked for.
+const OOPS_LINES: usize = 500;
+
 /// By which the guest's init says that its agent, not the kernel, failed.
 const AGENT_LOST: &str = "cowbird-guest: AGENT LOST";
 
@@ -154,15 +160,20 @@ fn is_splat(record: &KernelRecord) -> bool {
         || SPLATS.iter().any(|splat| record.text.contains(splat))
 }
 
-/// The console text from the first panic line (with some lines before it: the oops that led there)
-/// to its end, if there is one.
+/// The console text from the oops that led to the first panic line, or some lines before that, to its end,
+/// if there is one. With several CPUs in trouble the first one's oops may be far up.
 #[must_use]
 pub fn find_panic(console: &str) -> Option<Splat> {
     let lines: Vec<&str> = console.lines().collect();
     let at = lines
         .iter()
         .position(|line| PANICS.iter().any(|panic| line.contains(panic)))?;
-    let from = at.saturating_sub(EXCERPT_LINES);
+    let far = at.saturating_sub(OOPS_LINES);
+    let oops = lines[far..at]
+        .iter()
+        .position(|line| line.contains(FIRST_OOPS));
+    let near = at.saturating_sub(EXCERPT_LINES);
+    let from = oops.map_or(near, |oops| near.min(far + oops));
     let to = lines.len().min(at + EXCERPT_LINES);
     Some(Splat {
         headline: lines[at].to_owned(),
@@ -181,7 +192,7 @@ pub fn find_panic(console: &str) -> Option<Splat> {
 pub fn is_stale_breakpoint(excerpt: &str) -> bool {
     let mut lines = excerpt
         .lines()
-        .skip_while(|line| !line.contains("int3: 0000 [#1]"));
+        .skip_while(|line| !(line.contains("int3: 0000") && line.contains(FIRST_OOPS)));
     let code = lines.find_map(|line| line.split_once("Code: ").map(|(_, code)| code));
     code.and_then(|code| code.split_once(" <"))
         .and_then(|(before, _)| before.split_whitespace().next_back())
@@ -341,5 +352,22 @@ mod tests {
         assert!(panic.headline.contains("not syncing: x"));
         assert!(panic.excerpt.contains("unable to handle"));
         assert_eq!(find_panic("all is well"), None);
+    }
+
+    /// Goal: the oops of one CPU is not lost behind those of others. Method: a hundred lines in between.
+    #[test]
+    fn a_panic_begins_with_the_first_oops() {
+        let between = "[    5.4] x+0x1/0x2\n".repeat(100);
+        let console = format!(
+            "[ 5.0] before\n[ 5.3] Oops: int3: 0000 [#1] SMP\n[ 5.3] Code: 1e fa e8 <37> 81\n{between}\
+             [ 5.5] Oops: int3: 0000 [#2] SMP\n[ 5.6] Kernel panic - not syncing: x\n"
+        );
+        let panic = find_panic(&console).unwrap();
+        assert!(
+            panic.excerpt.starts_with("[ 5.3] Oops"),
+            "{}",
+            panic.excerpt
+        );
+        assert!(is_stale_breakpoint(&panic.excerpt));
     }
 }

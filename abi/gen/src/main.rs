@@ -11,8 +11,12 @@ use anyhow::{Context, Result, bail};
 const HEADER: &str = "kmod/include/uapi/cowbird.h";
 const BINDINGS: &str = "abi/src/bindings.rs";
 
+/// The root of the checkout: what cargo says as it starts this program comes first, because a shared target folder
+/// may hold one that was compiled in another checkout.
 fn repository() -> PathBuf {
-    let mut dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let compiled_in = env!("CARGO_MANIFEST_DIR");
+    let mut dir = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(compiled_in), PathBuf::from);
     dir.pop();
     dir.pop();
     dir

@@ -83,7 +83,7 @@ pub enum AccelChoice {
 /// Arguments of `test-matrix`.
 #[derive(Clone, Debug, Args)]
 pub struct MatrixArgs {
-    /// Which kernels and cases: those of this tier and the ones before it
+    /// Which kernels and cases: those of this tier and the ones before it; kernels of a later tier than quick share its longer cases
     #[arg(long, value_enum, default_value = "quick")]
     pub tier: Tier,
     /// Only kernels that match; may be given several times; overrides the tier for kernels

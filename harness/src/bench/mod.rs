@@ -2,8 +2,9 @@
 //!
 //! Absolute times of an emulated machine say nothing, and the same job on the same machine differs
 //! from minute to minute. So every job with a snapshot is divided by the same job without, run just before it, and
-//! every job under the eyes of the tracer by the mean of the same job before and after it; the spread over the repetitions is given with the median, and the baseline is
-//! run once more at the end against the first one, as a gauge of the noise.
+//! every job under the eyes of the tracer by the mean of the same job before and after it; the spread over the
+//! repetitions is given with the median, and the baseline is run once more at the end against the first one, as a
+//! gauge of the noise.
 
 pub mod fio;
 pub mod profile;

@@ -15,6 +15,7 @@
  *   save.c     writes down what is in memory;  resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
+ *   hibernate.c ends tracking before the machine hibernates
  *   blockio.c  the module's own bios;  metadata.c those that somebody waits for
  *
  * Locking, outermost first:
@@ -642,6 +643,13 @@ int cb_unmount_init(void);
 void cb_unmount_exit(void);
 /* Whether the end of a filesystem is noticed, so that its files need not be held open. */
 bool cb_unmount_is_noticed(void);
+
+/* ---- hibernate.c ------------------------------------------------------- */
+
+/* Refuses, with a reason, while the machine hibernates. Under cb_control_mutex. */
+int cb_hibernate_check(char *reason);
+int cb_hibernate_init(void);
+void cb_hibernate_exit(void);
 
 /* ---- budget.c ---------------------------------------------------------- */
 

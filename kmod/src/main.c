@@ -21,9 +21,12 @@ static int __init cowbird_init(void)
 	ret = cb_unmount_init();
 	if (ret)
 		goto out_audit;
-	ret = cb_save_init();
+	ret = cb_hibernate_init();
 	if (ret)
 		goto out_unmount;
+	ret = cb_save_init();
+	if (ret)
+		goto out_hibernate;
 	ret = cb_info_init();
 	if (ret)
 		goto out_save;
@@ -40,6 +43,8 @@ out_info:
 	cb_info_exit();
 out_save:
 	cb_save_exit();
+out_hibernate:
+	cb_hibernate_exit();
 out_unmount:
 	cb_unmount_exit();
 out_audit:
@@ -59,6 +64,7 @@ static void __exit cowbird_exit(void)
 	cb_control_exit();
 	cb_info_exit();
 	cb_save_exit();
+	cb_hibernate_exit();
 	cb_unmount_exit();
 	cb_audit_exit();
 	cb_hook_exit();

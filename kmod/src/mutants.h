@@ -69,6 +69,7 @@
 #define CB_MUTANT_memory_at_any_cost 58
 #define CB_MUTANT_no_drain 59
 #define CB_MUTANT_own_writes_foreign 60
+#define CB_MUTANT_hibernate_blindly 61
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

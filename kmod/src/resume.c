@@ -219,6 +219,9 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
+	ret = cb_hibernate_check(setup->reason);
+	if (ret)
+		return ret;
 	if (cb_device_get(setup->minor))
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
 	if (!try_module_get(THIS_MODULE))

@@ -45,8 +45,11 @@ static int cb_set_check_minors(struct cb_set *set)
 
 static int cb_set_make(struct cb_set *set)
 {
-	int ret = cb_set_check_minors(set);
 	struct cb_setup *setup;
+	int ret = cb_hibernate_check(set->setups->reason);
+
+	if (!ret)
+		ret = cb_set_check_minors(set);
 
 	for (setup = set->setups; !ret && setup < set->setups + set->count; setup++) {
 		ret = cb_device_make(setup);

@@ -17,7 +17,7 @@ use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadAr
 use crate::output::OutDir;
 use crate::select::select;
 use crate::ui::{Ui, print};
-use crate::{gen_abi, host, matrix, mutants, prepare, repo, table, tape};
+use crate::{gen_abi, host, judge, matrix, mutants, prepare, repo, table, tape};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -56,10 +56,24 @@ impl Count {
     }
 }
 
+/// What came of one step: its count, and what failed in it, some lines each.
+#[derive(Debug, Default)]
+struct Outcome {
+    count: Count,
+    failures: String,
+}
+
+impl From<Count> for Outcome {
+    fn from(count: Count) -> Self {
+        let failures = String::new();
+        Self { count, failures }
+    }
+}
+
 /// A step that was done.
 struct Done {
     name: &'static str,
-    count: Count,
+    outcome: Outcome,
     time: Duration,
 }
 
@@ -99,7 +113,11 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
         steps.matrices(out.path(), &kernels, &quick_mutants);
     }
     print(&format!("\n{}", steps.summary()))?;
-    let failed: u64 = steps.done.iter().map(|done| done.count.failed).sum();
+    let failed: u64 = steps
+        .done
+        .iter()
+        .map(|done| done.outcome.count.failed)
+        .sum();
     Ok(if failed == 0 { 0 } else { 1 })
 }
 
@@ -123,9 +141,7 @@ impl Steps {
         tests.args(["--workspace", "--no-fail-fast"]);
         self.step("tests", |steps| {
             let (good, output) = steps.run("tests", tests)?;
-            let count = count_tests(&output, good);
-            steps.show_if(count.failed > 0, &output);
-            Ok(count)
+            Ok(steps.judge_tests(&output, good))
         })?;
         if has_make_target("kmod/core", "check") {
             let mut make = Command::new("make");
@@ -161,9 +177,7 @@ impl Steps {
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
             let (good, output) = steps.run("verdicts", tests)?;
-            let count = count_tests(&output, good);
-            steps.show_if(count.failed > 0, &output);
-            Ok(count)
+            Ok(steps.judge_tests(&output, good))
         });
     }
 
@@ -220,20 +234,38 @@ impl Steps {
             let (passed, failed) = ended.judgement.passed_and_failed();
             // An exit code that says "failed" is never outvoted by counts.
             let failed = failed.max(u64::from(ended.judgement.exit != 0));
-            Ok(Count { passed, failed })
+            let mut attention = ended.results.cells;
+            attention.retain(|cell| judge::standing(cell) != judge::Standing::Skipped);
+            Ok(Outcome {
+                count: Count { passed, failed },
+                failures: table::failures(&attention, &ended.judgement),
+            })
         });
     }
 
     /// A step that may be unable to run, which then is its failure.
-    fn stepped(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Count>) {
+    fn stepped(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Outcome>) {
         if let Err(error) = self.step(name, work) {
-            self.ui.line(&format!("error: {}", crate::describe(&error)));
-            let count = Count::one(false);
+            let failures = crate::describe(&error);
+            self.ui.line(&format!("error: {failures}"));
             self.done.push(Done {
                 name,
-                count,
+                outcome: Outcome {
+                    count: Count::one(false),
+                    failures,
+                },
                 time: Duration::ZERO,
             });
+        }
+    }
+
+    /// What became of a run of `cargo test`; its output is shown when something failed.
+    fn judge_tests(&self, output: &str, good: bool) -> Outcome {
+        let count = count_tests(output, good);
+        self.show_if(count.failed > 0, output);
+        Outcome {
+            count,
+            failures: failed_tests(output),
         }
     }
 
@@ -251,22 +283,30 @@ impl Steps {
         self.step(name, |steps| {
             let (good, output) = steps.run(name, command)?;
             steps.show_if(!good, &output);
-            Ok(Count::one(good))
+            Ok(Count::one(good).into())
         })
     }
 
     fn step(
         &mut self,
         name: &'static str,
-        work: impl FnOnce(&Self) -> Result<Count>,
+        work: impl FnOnce(&Self) -> Result<Outcome>,
     ) -> Result<()> {
         let started = Instant::now();
-        let count = work(self)?;
+        let outcome = work(self)?;
         let time = started.elapsed();
-        let verdict = if count.failed == 0 { "ok" } else { "FAILED" };
+        let verdict = if outcome.count.failed == 0 {
+            "ok"
+        } else {
+            "FAILED"
+        };
         self.ui
             .line(&format!("{name}: {verdict} ({:.1}s)", time.as_secs_f64()));
-        self.done.push(Done { name, count, time });
+        self.done.push(Done {
+            name,
+            outcome,
+            time,
+        });
         Ok(())
     }
 
@@ -304,7 +344,7 @@ impl Steps {
         }
     }
 
-    /// The table of steps, and the closing line.
+    /// The table of steps, what failed in them, and the closing line.
     fn summary(&self) -> String {
         let mut rows = vec![
             ["step", "passed", "failed", "time"]
@@ -312,7 +352,18 @@ impl Steps {
                 .to_vec(),
         ];
         let mut all = Count::default();
-        for Done { name, count, time } in &self.done {
+        let mut failures = String::new();
+        for Done {
+            name,
+            outcome,
+            time,
+        } in &self.done
+        {
+            let count = outcome.count;
+            if !outcome.failures.is_empty() {
+                let lines = outcome.failures.trim_end().replace('\n', "\n  ");
+                failures += &format!("{name}:\n  {lines}\n");
+            }
             all.passed += count.passed;
             all.failed += count.failed;
             rows.push(vec![
@@ -323,7 +374,7 @@ impl Steps {
             ]);
         }
         format!(
-            "{}\n{} passed, {} failed\n",
+            "{}\n{failures}{} passed, {} failed\n",
             table::columns(&rows),
             all.passed,
             all.failed
@@ -394,12 +445,22 @@ fn count_tests(output: &str, good: bool) -> Count {
     count
 }
 
+/// The names of the tests that failed in the output of `cargo test`, a line each.
+fn failed_tests(output: &str) -> String {
+    output
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+        .fold(String::new(), |text, name| text + name + "\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OUTPUT: &str = "running 2 tests
+    const OUTPUT: &str = "running 3 tests
 test a ... ok
+test b::c ... FAILED
+test b::d ... FAILED
 test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s
 test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.5s
 ";
@@ -422,7 +483,7 @@ test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         );
         assert_eq!(count_tests("", true), Count::default());
         // A binary that crashed left no result of its own.
-        let first = OUTPUT.lines().take(3).collect::<Vec<_>>().join("\n");
+        let first = OUTPUT.lines().take(5).collect::<Vec<_>>().join("\n");
         assert_eq!(
             count_tests(&first, false),
             Count {
@@ -434,16 +495,28 @@ test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
 
     #[test]
     fn the_closing_line() {
-        let done = |name, passed, failed| Done {
+        let done = |name, passed, failed, failures: &str| Done {
             name,
-            count: Count { passed, failed },
+            outcome: Outcome {
+                count: Count { passed, failed },
+                failures: failures.to_owned(),
+            },
             time: Duration::from_millis(1500),
         };
         let steps = Steps {
             ui: Ui::new(),
             logs: PathBuf::new(),
             offline: true,
-            done: vec![done("format", 1, 0), done("tests", 120, 2)],
+            done: vec![
+                done("format", 1, 0, ""),
+                done("tests", 120, 2, &failed_tests(OUTPUT)),
+                done(
+                    "daily cases",
+                    58,
+                    1,
+                    "a-kernel a-case: lost guest\n  the reason\n",
+                ),
+            ],
         };
         insta::assert_snapshot!(steps.summary());
     }

@@ -14,7 +14,7 @@ use crate::hog::Hog;
 use crate::hold::Holder;
 use crate::port::Port;
 use crate::workload::Workloads;
-use crate::{kernel_log, ops, script, stack, symbols};
+use crate::{hibernate, kernel_log, ops, script, stack, symbols};
 
 /// Requests served at the same time; more are refused.
 const MAX_REQUESTS: usize = 32;
@@ -44,7 +44,6 @@ pub fn run() {
         Ok(opened) => opened,
         Err(error) => return eprintln!("cowbird-guest: {error}"),
     };
-    let port = Arc::new(port);
     port.send(&FromGuest::Hello(hello()));
     let workloads = Workloads::default();
     let agent = Arc::new(Agent {
@@ -119,6 +118,9 @@ impl Agent {
                     Duration::from_millis(timeout_ms),
                 );
                 ops::run_and_kill(&program, &args, after, limit).map(Reply::Exited)
+            }
+            Request::Hibernate { device } => {
+                hibernate::hibernate(&device, &self.port).map(Reply::Text)
             }
             Request::ShiftClock { seconds } => ops::shift_clock(seconds).map(done),
             Request::TakeMemory { leave_mib } => self.hog.take(leave_mib).map(done),

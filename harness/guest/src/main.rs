@@ -8,6 +8,7 @@
 mod agent;
 mod async_io;
 mod error;
+mod hibernate;
 mod hog;
 mod hold;
 mod init;

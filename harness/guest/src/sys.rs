@@ -213,14 +213,32 @@ pub fn resize_ext4(file: impl AsFd, blocks: u64) -> Result<(), rustix::io::Errno
     unsafe { ioctl(file, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }
 }
 
+/// Lets the kernel swap to a device that is a swap area.
+pub fn swap_on(device: &str) -> std::io::Result<()> {
+    let path = std::ffi::CString::new(device)?;
+    // SAFETY: the call reads a path, which lives across it.
+    checked(unsafe { libc::swapon(path.as_ptr(), 0) })
+}
+
+/// Takes back what was swapped there, and ends it.
+pub fn swap_off(device: &str) -> std::io::Result<()> {
+    let path = std::ffi::CString::new(device)?;
+    // SAFETY: as above.
+    checked(unsafe { libc::swapoff(path.as_ptr()) })
+}
+
+fn checked(result: libc::c_int) -> std::io::Result<()> {
+    match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Lets the calling thread run before all that have no real-time priority.
 pub fn be_urgent() -> std::io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: the call reads one sched_param, which lives across it; 0 is the calling thread.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
+    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) })
 }
 
 /// A mapping of a file.

@@ -200,6 +200,12 @@ pub enum Request {
         /// When it has not died then it is an error, ms.
         timeout_ms: u64,
     },
+    /// Hibernates and comes back, in one boot; answers [`Reply::Text`] with how far it came, and an error with
+    /// `EOPNOTSUPP` where the kernel does not.
+    Hibernate {
+        /// The device that the image of memory goes to; its content is lost.
+        device: String,
+    },
     /// Moves the wall clock.
     ShiftClock {
         /// By so much, s.

@@ -188,7 +188,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 64] = [
+static CASES: [CaseInfo; 65] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -468,6 +468,14 @@ static CASES: [CaseInfo; 64] = [
         &modules(["dm_mod", "dm_delay"]),
         faults::layout,
         |driver, setting| Box::pin(faults::changing::origin_grows(driver, setting)),
+    ),
+    case(
+        "hibernation",
+        "a machine that hibernates to its origin, and comes back",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::changing::layout_swap,
+        |driver, setting| Box::pin(faults::changing::hibernation(driver, setting)),
     ),
     case(
         "disk-removed",

@@ -51,6 +51,20 @@ impl Driver<'_, '_> {
         self.prepare(request).await.map(|_| ())
     }
 
+    /// Hibernates to a device, whose content is lost, and comes back.
+    pub async fn hibernate(&mut self, device: &str) -> CaseResult<()> {
+        let request = Request::Hibernate {
+            device: device.into(),
+        };
+        match self.expect(request, self.limits.copy).await? {
+            Reply::Text(how) => {
+                self.note(format!("the machine {how}"));
+                Ok(())
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
     /// Moves the wall clock.
     pub async fn shift_clock(&mut self, seconds: i64) -> CaseResult<()> {
         self.prepare(Request::ShiftClock { seconds })

@@ -31,6 +31,18 @@ const MIB_BLOCKS: u64 = 256;
 /// How much of the origin its device shows at first, sectors.
 const SHOWN_SECTORS: u64 = 12 * MIB_SECTORS as u64;
 
+/// An origin that is swapped to, and its COW file, which would hold an image of the guest's memory.
+const SWAP_MIB: u32 = 160;
+const SWAP_COW_HOME_MIB: u32 = 112;
+
+const SWAP_SPEC: SnapshotSpec = SnapshotSpec {
+    origin: ORIGIN,
+    cow_file: COW_FILE,
+    cow_mib: 80,
+    cache_mib: 4,
+    minor: MINOR,
+};
+
 /// The first disk, and its number in the machine.
 const DISK: &str = "sda";
 const DISK_INDEX: usize = 0;
@@ -40,6 +52,11 @@ pub(in crate::cases) fn layout_filesystem() -> Layout {
         filesystem_mib: Some(SIZES_MIB[0]),
         ..Layout::filesystem(Filesystem::Ext4, PARTITION_MIB)
     }
+}
+
+/// Room for an image of the guest's memory.
+pub(in crate::cases) fn layout_swap() -> Layout {
+    Layout::raw(SWAP_MIB * MIB_SECTORS, SWAP_COW_HOME_MIB)
 }
 
 pub(in crate::cases) fn layout_scsi() -> Layout {
@@ -132,6 +149,34 @@ pub(in crate::cases) async fn origin_grows(
     guest.unstack(StackKind::Ruled).await?;
     raw_writers::tear_down(guest).await?;
     Ok(evidence(setting, marker, FAILURES))
+}
+
+/// The machine hibernates to the origin. What it writes then is not known to the kernel that comes back, so the
+/// series ends before.
+pub(in crate::cases) async fn hibernation(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.setup_snapshot(SWAP_SPEC).await?;
+
+    guest.phase("hibernate");
+    guest.hibernate(ORIGIN).await?;
+    guest.wait_until_failed(MINOR, "hibernates").await?;
+    guest.expect_unreadable(SNAPSHOT, IMAGE).await?;
+    guest
+        .expect_transition_refusal(&[MINOR], "does not track changes")
+        .await?;
+    guest.destroy_snapshot(MINOR).await?;
+    // Without writers: where the kernel did not come back from its image, the origin is still a swap area.
+    let marker = start_again(guest, SWAP_SPEC, IMAGE).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        expected_log: FAILURES,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
 }
 
 /// The disk with origin and COW file is pulled under writers, and comes back.

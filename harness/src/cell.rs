@@ -30,17 +30,14 @@ pub(crate) const INITRAMFS_FILE: &str = "initramfs.cpio";
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {
     let mut clock = PhaseClock::new(progress);
     let mut findings = Findings::default();
-    let mut emulator_failed = false;
     let mut plan = plan.clone();
     let attempted = attempt(&mut plan, &mut clock, &mut findings).await;
     let plan = &plan;
+    let mut suspect = false;
     let (verdict, reason, judgement) = match attempted {
         Ok(judged) => judged,
         Err(error) => {
-            emulator_failed = matches!(
-                error,
-                CaseError::Ended(End::Infrastructure(HarnessError::Emulator { .. }))
-            );
+            suspect = matches!(&error, CaseError::Ended(End::Infrastructure(error)) if error.is_suspect());
             let (verdict, reason) = verdict_of(&error, &mut findings);
             (verdict, reason, Judgement::default())
         }
@@ -60,7 +57,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         trials: judgement.trials,
         phases,
         trace,
-        emulator_failed,
+        says_nothing: verdict == Verdict::Infrastructure && !suspect,
         replayed: None,
         bundle: None,
         seconds,

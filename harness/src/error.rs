@@ -81,6 +81,16 @@ pub enum HarnessError {
     },
 }
 
+impl HarnessError {
+    /// Whether a kernel gone wrong, or a witness, may look like this. A second attempt must not hide it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        matches!(
+            self,
+            Self::Protocol { .. } | Self::Agent { .. } | Self::Witness { .. }
+        )
+    }
+}
+
 /// Adds operation and path to an I/O error.
 pub trait PathContext<T> {
     /// `operation` is an infinitive: "create".

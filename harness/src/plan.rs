@@ -103,8 +103,9 @@ pub struct CellOutcome {
     pub phases: Vec<(String, Duration)>,
     /// What became of the trace, if the cell was traced.
     pub trace: Option<TraceResult>,
-    /// Whether the emulator is known to have failed, so that the cell says nothing and can be run again.
-    pub emulator_failed: bool,
+    /// Whether it ended for a reason of the host's or of a kernel without a module, so that it says nothing
+    /// about the module and can be run again.
+    pub says_nothing: bool,
     /// What came of the comparison with the recording, if the cell is a replay that came to be compared.
     pub replayed: Option<Replayed>,
     /// The evidence, when the cell did not pass.

@@ -110,6 +110,9 @@ pub struct CellResult {
     /// Virtual CPUs of the guest; 0 when it was not reached.
     #[serde(default)]
     pub cpus: u32,
+    /// Why a first attempt said nothing about the module; null when this is the first.
+    #[serde(default)]
+    pub first_attempt: Option<String>,
     /// What was seen. For a mutant the truth is usually `mismatch`: see `caught`.
     pub verdict: Verdict,
     /// Why, in one sentence; empty for a pass.

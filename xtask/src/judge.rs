@@ -18,6 +18,8 @@
 //! surviving mutant; otherwise it could not run (2) with any broken cell, a missing result, a trace that
 //! allows no conclusion, or when nothing passed at all; otherwise it is good (0).
 //!
+//! A cell that ended for a reason of the host's is run a second time, which is what counts; how many were is said.
+//!
 //! A cell's trace does not change how the cell counts, except that a contradiction is a verdict. It counts by
 //! itself, and one that allows no conclusion is never taken for one that agrees.
 
@@ -75,6 +77,8 @@ pub struct Judgement {
     pub exit: u8,
     /// How many cells count how.
     pub counts: BTreeMap<Standing, u64>,
+    /// How many cells were run twice, because the first attempt said nothing about the module.
+    pub second_attempts: u64,
     /// How many traces are worth what.
     pub traces: BTreeMap<TraceStanding, u64>,
     /// Mutants that survived, as kernel and mutant.
@@ -168,9 +172,11 @@ pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
     } else {
         0
     };
+    let second_attempts = results.iter().filter(|cell| cell.first_attempt.is_some());
     Judgement {
         exit,
         counts,
+        second_attempts: second_attempts.count() as u64,
         traces,
         survivors,
         complaints,
@@ -192,6 +198,7 @@ pub mod tests {
             mutant: mutant.map(Into::into),
             seed: 17,
             cpus: 2,
+            first_attempt: None,
             verdict,
             reason: if verdict == Verdict::Pass {
                 String::new()

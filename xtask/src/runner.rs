@@ -69,6 +69,7 @@ pub fn broken(cell: &PlannedCell, reason: String) -> CellResult {
         mutant: cell.id.mutant.clone(),
         seed: cell.seed,
         cpus: 0,
+        first_attempt: None,
         verdict: Verdict::Infrastructure,
         reason,
         notes: Vec::new(),

@@ -114,12 +114,17 @@ impl Stage {
                     cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await
                 };
                 let mut outcome = run().await;
-                if outcome.emulator_failed {
-                    let first = format!("run again, because {}", outcome.reason);
+                let mut first = None;
+                if outcome.says_nothing {
+                    let because = format!("run again, because {}", outcome.reason);
+                    first = Some(outcome.reason);
                     outcome = run().await;
-                    outcome.notes.push(first);
+                    outcome.notes.push(because);
                 }
-                self.result(&cell, &ready, outcome)
+                CellResult {
+                    first_attempt: first,
+                    ..self.result(&cell, &ready, outcome)
+                }
             }
         };
         task.end(&one_line(&result));

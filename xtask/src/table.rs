@@ -177,6 +177,10 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
         .collect();
     let cells = if expected == 1 { "cell" } else { "cells" };
     text += &format!("{expected} {cells}: {}\n", counts.join(", "));
+    if judgement.second_attempts > 0 {
+        let count = judgement.second_attempts;
+        text += &format!("{count} at the second attempt, as its notes say\n");
+    }
     if !judgement.traces.is_empty() {
         let traces: Vec<String> = judgement
             .traces
@@ -222,6 +226,7 @@ mod tests {
         ];
         results.push(result("longer-name", "a", None, Infrastructure));
         results.push(result("longer-name", "c", None, Unsupported));
+        results[1].first_attempt = Some("a full disk".into());
         insta::assert_snapshot!(all(&results));
     }
 

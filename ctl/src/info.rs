@@ -129,12 +129,12 @@ pub fn render(report: &Report) -> String {
             device.max_cache / 4096
         );
         let _ = writeln!(out, "  series     {} epoch {}", device.uuid, device.seq_id);
-        match device.changes_from_epoch {
-            0 => out.push_str("  changes    unknown: first epoch of its series\n"),
-            epoch => {
-                let _ = writeln!(out, "  changes    known since epoch {epoch}");
-            }
-        }
+        let changes = match (device.changes_from_epoch, device.seq_id) {
+            (0, 1) => "unknown: first epoch of its series".to_owned(),
+            (0, epoch) => format!("unknown: those up to epoch {epoch} were not saved"),
+            (from, _) => format!("known since epoch {from}"),
+        };
+        let _ = writeln!(out, "  changes    {changes}");
         if !device.cow_is_pinned {
             let _ = writeln!(
                 out,
@@ -180,5 +180,14 @@ mod tests {
         assert!(text.contains("changes go on to be tracked"), "{text}");
         assert!(!text.contains("UNVERIFIED"), "{text}");
         assert!(text.contains("/dev/cowbird3  failed snapshot"), "{text}");
+        let mut report = report;
+        let mut changes = |from, epoch| {
+            report.devices[0].changes_from_epoch = from;
+            report.devices[0].seq_id = epoch;
+            render(&report)
+        };
+        assert!(changes(0, 1).contains("unknown: first epoch of its series"));
+        assert!(changes(0, 4).contains("unknown: those up to epoch 4 were not saved"));
+        assert!(changes(3, 4).contains("known since epoch 3"));
     }
 }

@@ -199,13 +199,25 @@ impl<'a> Btf<'a> {
     /// bit field.
     #[must_use]
     pub fn member_offset(&self, structure: &str, member: &str) -> Option<u32> {
-        let offset = self.find(&[KIND_STRUCT], structure)?;
-        let member = (0..self.entries(offset))
-            .map(|index| offset + TYPE_BYTES + index * 12)
-            .find(|entry| self.string(self.word(*entry)) == member.as_bytes())?;
+        let member = self.member(structure, member)?;
         // With bit fields in the structure, the upper byte is the size of the field.
         let bits = self.word(member + 8) & 0x00ff_ffff;
         bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Name of the type of a structure's member; `None` if there is no such member. Empty for a type without a name.
+    #[must_use]
+    pub fn member_type(&self, structure: &str, member: &str) -> Option<String> {
+        let member = self.member(structure, member)?;
+        Some(self.name_of(self.word(member + 4)))
+    }
+
+    /// Where a member of a structure is described.
+    fn member(&self, structure: &str, member: &str) -> Option<usize> {
+        let offset = self.find(&[KIND_STRUCT], structure)?;
+        (0..self.entries(offset))
+            .map(|index| offset + TYPE_BYTES + index * 12)
+            .find(|entry| self.string(self.word(*entry)) == member.as_bytes())
     }
 
     /// Constants of an enumeration with their values; `None` if the kernel does not have it.
@@ -227,8 +239,21 @@ impl<'a> Btf<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// BTF with these types and strings.
+    pub(crate) fn btf_of(types: &[u32], strings: &[u8]) -> Vec<u8> {
+        let types: Vec<u8> = types.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        let lengths = [24, 0, types.len(), types.len(), strings.len()];
+        for word in lengths {
+            bytes.extend_from_slice(&(word as u32).to_le_bytes());
+        }
+        bytes.extend_from_slice(&types);
+        bytes.extend_from_slice(strings);
+        bytes
+    }
 
     /// BTF with `typedef void (*btf_trace_x)(void *, struct bio *)` and `enum e { A = 3, B }`.
     fn sample() -> Vec<u8> {
@@ -265,18 +290,7 @@ mod tests {
             4,
             0, // 7: enum, and half a type
         ];
-        let types: Vec<u8> = types[..29]
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
-        let mut bytes = vec![0x9f, 0xeb, 1, 0];
-        let lengths = [24, 0, types.len(), types.len(), strings.len()];
-        for word in lengths {
-            bytes.extend_from_slice(&(word as u32).to_le_bytes());
-        }
-        bytes.extend_from_slice(&types);
-        bytes.extend_from_slice(strings);
-        bytes
+        btf_of(&types[..29], strings)
     }
 
     #[test]

@@ -57,6 +57,12 @@ pub enum KernelError {
         /// What is wrong.
         problem: String,
     },
+    /// The programs would stop the machine.
+    #[error(
+        "this real-time kernel guards the ring buffer of BPF with a lock that sleeps, and BPF programs must not \
+         sleep: recording would stop the machine. Use a kernel without PREEMPT_RT, or a newer one (6.12)"
+    )]
+    SleepingRing,
     /// A constant is not there.
     #[error("this kernel's BTF has no {0}, so operations cannot be told apart")]
     Constants(&'static str),
@@ -88,6 +94,9 @@ impl KernelFacts {
     /// When BTF is unusable, or lacks a tracepoint or an enumeration.
     pub fn from_btf(bytes: &[u8]) -> Result<Self, KernelError> {
         let btf = Btf::parse(bytes).map_err(KernelError::Btf)?;
+        if ring_sleeps(&btf) {
+            return Err(KernelError::SleepingRing);
+        }
         let status = parameters(&btf, "block_rq_complete")?;
         if argument(&status, "request") != Some(0) || status.len() < 3 {
             return Err(unknown_form("block_rq_complete", &status));
@@ -130,6 +139,15 @@ impl KernelFacts {
         let set = self.flags.iter().filter(|(from, _)| opf & from != 0);
         Flags(set.fold(0, |flags, (_, to)| flags | to))
     }
+}
+
+/// Whether an event may have to wait for its place in the ring with preemption off: where `spinlock_t` is a lock that
+/// sleeps (`PREEMPT_RT`) and guards the ring, as it did before it was made a `raw_spinlock_t`.
+fn ring_sleeps(btf: &Btf<'_>) -> bool {
+    let guard = btf.member_type("bpf_ringbuf", "spinlock");
+    // Else this member is in a union without a name, and called differently.
+    let sleeping = btf.member_offset("spinlock", "lock").is_some();
+    sleeping && guard.as_deref() == Some("spinlock_t")
 }
 
 fn parameters(btf: &Btf<'_>, name: &'static str) -> Result<Vec<Parameter>, KernelError> {
@@ -490,6 +508,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::tests::btf_of;
 
     fn facts(rq_status_is_errno: bool) -> KernelFacts {
         KernelFacts {
@@ -602,6 +621,41 @@ mod tests {
         assert_eq!(seen, [(80, 0, records[0].io), (88, 9, records[0].io)]);
         assert_eq!((more[1].sequence, decoder.decoded()), (3, 2));
         assert_eq!(decoder.records(), 4);
+    }
+
+    /// Goal: a ring whose lock sleeps is known by the kernel's types, and no other is.
+    /// Method: `struct bpf_ringbuf { spinlock_t spinlock; }` with each kind of `struct spinlock`, and a ring with a
+    /// `raw_spinlock_t`.
+    #[test]
+    fn a_ring_that_sleeps_is_known() {
+        const STRINGS: &[u8] = b"\0bpf_ringbuf\0spinlock\0spinlock_t\0raw_spinlock_t\0lock\0";
+        let at = |name: &str| {
+            let name = format!("\0{name}\0");
+            let found = STRINGS
+                .windows(name.len())
+                .position(|window| window == name.as_bytes());
+            1 + found.expect("a known name") as u32
+        };
+        let kernel = |lock: u32, guard: &str| {
+            let structure = (4 << 24) | 1;
+            let types = [
+                [at("spinlock"), structure, 4].as_slice(),
+                &[lock, 0, 0],
+                &[at(guard), 8 << 24, 1],
+                &[at("bpf_ringbuf"), structure, 4],
+                &[at("spinlock"), 2, 0],
+            ]
+            .concat();
+            btf_of(&types, STRINGS)
+        };
+        let sleeps = |bytes: &[u8]| ring_sleeps(&Btf::parse(bytes).unwrap());
+        assert!(sleeps(&kernel(at("lock"), "spinlock_t")));
+        assert!(!sleeps(&kernel(0, "spinlock_t")));
+        assert!(!sleeps(&kernel(at("lock"), "raw_spinlock_t")));
+        assert!(matches!(
+            KernelFacts::from_btf(&kernel(at("lock"), "spinlock_t")),
+            Err(KernelError::SleepingRing)
+        ));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use commands::{Outcome, block, doctor, export, info, record, report, top, verify
 /// Records what happens to every bio and every preserved block, and reads such recordings.
 ///
 /// Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but the trace is not complete,
-/// or nothing can be concluded from it; 4 the module broke an invariant.
+/// or nothing can be concluded from it; 4 the module broke an invariant; 5 nobody should record on this kernel.
 #[derive(Parser)]
 #[command(version)]
 struct Options {
@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Incomplete) => ExitCode::from(3),
         Ok(Outcome::Broken) => ExitCode::from(4),
         Ok(Outcome::CannotRecord) => ExitCode::FAILURE,
+        Ok(Outcome::MustNotRecord) => ExitCode::from(5),
         Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cowbird-trace: {error:#}");

@@ -61,6 +61,7 @@ pub(super) async fn act_traced(
     setting: &Setting,
 ) -> CaseResult<Evidence> {
     set_up(guest).await?;
+    guest.expect_tracer().await?;
     let record = ["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
     guest.run(TRACER_TRIAL, &record).await?;
     let evidence = attacked(guest, setting, ORIGIN).await?;

@@ -15,6 +15,7 @@ pub(super) fn layout() -> Layout {
 }
 
 pub(super) async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.expect_tracer().await?;
     guest.phase("trial");
     let arguments = ["--tracer", TRACER, "content", ORIGIN];
     guest.run(TRACER_TRIAL, &arguments).await?;

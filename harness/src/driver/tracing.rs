@@ -20,6 +20,9 @@ const TRACE: &str = "/tmp/cell.cbt";
 /// lose an event.
 const RING: &str = "32M";
 
+/// How `doctor` ends on a kernel on which nobody should record.
+const MUST_NOT_RECORD: i32 = 5;
+
 /// What is traced of a cell.
 pub(crate) struct Tracing {
     pub(crate) disks: Vec<WitnessedDisk>,
@@ -54,6 +57,7 @@ impl Driver<'_, '_> {
         // lost, because it cannot tell whose event was passed over.
         let mut arguments = vec!["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
         arguments.extend(["--ring-size", RING]);
+        self.expect_tracer().await?;
         if let Err(reason) = self.run_tracer(&arguments).await? {
             self.fail_tracing(format!("recording {number} did not begin: {reason}"));
             return Ok(());
@@ -61,6 +65,17 @@ impl Driver<'_, '_> {
         self.write_marks(number, BEGINS).await?;
         if let Some(tracing) = &mut self.tracing {
             tracing.recordings.running = Some((number, Default::default()));
+        }
+        Ok(())
+    }
+
+    /// Ends a case on a kernel that the tracer itself says it would harm.
+    pub(crate) async fn expect_tracer(&mut self) -> CaseResult<()> {
+        let exited = self.run_to_any_end(TRACER, &["doctor"]).await?;
+        if exited.code == Some(MUST_NOT_RECORD) {
+            let finding = exited.stdout.lines().find_map(|it| it.strip_prefix("FAIL"));
+            let reason = finding.unwrap_or_default().trim().to_owned();
+            return Err(CaseError::Unsupported(reason));
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
-use cowbird_trace::probes::{self, ProbeOptions, Probes};
+use cowbird_trace::kernel::KernelError;
+use cowbird_trace::probes::{self, ProbeError, ProbeOptions, Probes};
 use cowbird_trace::record::DEFAULT_RING_BYTES;
 
 use super::Outcome;
@@ -26,6 +27,7 @@ enum Finding {
 #[derive(Default)]
 struct Report {
     bad: bool,
+    harmful: bool,
 }
 
 impl Report {
@@ -69,7 +71,10 @@ fn privileges(report: &mut Report) -> bool {
 fn programs(report: &mut Report) {
     let facts = match probes::kernel_facts() {
         Ok(facts) => facts,
-        Err(error) => return report.line(Finding::Bad, "block layer", &error.to_string()),
+        Err(error) => {
+            report.harmful = matches!(error, ProbeError::Kernel(KernelError::SleepingRing));
+            return report.line(Finding::Bad, "kernel's types", &error.to_string());
+        }
     };
     let detail = format!(
         "BTF read; bio is argument {} of block_bio_queue, request argument {} of block_rq_issue, \
@@ -139,8 +144,9 @@ pub fn run(_options: &Options) -> Result<Outcome> {
         programs(&mut report);
     }
     tracefs(&mut report);
-    Ok(match report.bad {
-        true => Outcome::CannotRecord,
-        false => Outcome::Done,
+    Ok(match (report.harmful, report.bad) {
+        (true, _) => Outcome::MustNotRecord,
+        (false, true) => Outcome::CannotRecord,
+        (false, false) => Outcome::Done,
     })
 }

@@ -28,6 +28,8 @@ pub enum Outcome {
     Broken,
     /// `doctor` has found that this machine cannot be recorded.
     CannotRecord,
+    /// `doctor` has found that recording would harm this machine.
+    MustNotRecord,
 }
 
 /// What a trace says about itself.

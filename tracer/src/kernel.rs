@@ -60,7 +60,7 @@ pub enum KernelError {
     /// The programs would stop the machine.
     #[error(
         "this real-time kernel guards the ring buffer of BPF with a lock that sleeps, and BPF programs must not \
-         sleep: recording would stop the machine. Use a kernel without PREEMPT_RT, or a newer one (6.12)"
+         sleep: recording would stop the machine. Use a kernel without PREEMPT_RT, or a newer one"
     )]
     SleepingRing,
     /// A constant is not there.

@@ -33,11 +33,15 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     let mut plan = plan.clone();
     let attempted = attempt(&mut plan, &mut clock, &mut findings).await;
     let plan = &plan;
-    let mut suspect = false;
+    // A cell that came to its end is so if its kernel complained before the module was there.
+    let mut of_the_host = true;
     let (verdict, reason, judgement) = match attempted {
         Ok(judged) => judged,
         Err(error) => {
-            suspect = matches!(&error, CaseError::Ended(End::Infrastructure(error)) if error.is_suspect());
+            of_the_host = match &error {
+                CaseError::Ended(End::Infrastructure(error)) => error.is_of_the_host(),
+                _ => false,
+            };
             let (verdict, reason) = verdict_of(&error, &mut findings);
             (verdict, reason, Judgement::default())
         }
@@ -57,7 +61,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         trials: judgement.trials,
         phases,
         trace,
-        says_nothing: verdict == Verdict::Infrastructure && !suspect,
+        says_nothing: verdict == Verdict::Infrastructure && of_the_host,
         replayed: None,
         bundle: None,
         seconds,

@@ -82,11 +82,12 @@ pub enum HarnessError {
 }
 
 impl HarnessError {
-    /// Whether a kernel gone wrong, or a witness, may look like this. A second attempt must not hide it.
-    pub(crate) fn is_suspect(&self) -> bool {
+    /// Whether only the host can look like this. What a guest with a faulty module may cause as well (a lost agent, a
+    /// request that fails, a tool that stumbles over an image, a witness that disagrees) a second attempt must not hide.
+    pub(crate) fn is_of_the_host(&self) -> bool {
         matches!(
             self,
-            Self::Protocol { .. } | Self::Agent { .. } | Self::Witness { .. }
+            Self::File { .. } | Self::Qemu { .. } | Self::Emulator { .. } | Self::Qmp { .. }
         )
     }
 }

@@ -113,6 +113,10 @@ pub struct CellResult {
     /// Why a first attempt said nothing about the module; null when this is the first.
     #[serde(default)]
     pub first_attempt: Option<String>,
+    /// SHA-256 of all that the cell was made of, in hexadecimal; null when it was not made. Two cells of the same
+    /// name differ in it if harness, guest, kernel, module or options do.
+    #[serde(default)]
+    pub made_of: Option<String>,
     /// What was seen. For a mutant the truth is usually `mismatch`: see `caught`.
     pub verdict: Verdict,
     /// Why, in one sentence; empty for a pass.

@@ -50,6 +50,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         mutant: Vec::new(),
         traced: false,
         record: false,
+        resume: false,
         cpus: DEFAULT_CPUS,
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.

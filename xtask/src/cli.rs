@@ -115,6 +115,10 @@ pub struct MatrixArgs {
     /// The seed that every cell's seed is derived from; by default random, and printed first
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Go on with the run that left its results in --out: cells that ended there stay as they ended, unless what they
+    /// are made of has changed (harness, guest, kernel, module, options)
+    #[arg(long)]
+    pub resume: bool,
     /// Cells at the same time; by default so many that their CPUs are as many as the host's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,

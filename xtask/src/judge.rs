@@ -199,6 +199,7 @@ pub mod tests {
             seed: 17,
             cpus: 2,
             first_attempt: None,
+            made_of: Some("5f".repeat(32)),
             verdict,
             reason: if verdict == Verdict::Pass {
                 String::new()

@@ -20,6 +20,7 @@ mod regression;
 mod replay;
 mod repo;
 mod report;
+mod resume;
 mod runner;
 mod scale;
 mod select;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
 use cowbird_harness::{CellPlan, HostProgram, TrialPlan, cases};
 use cowbird_images::Catalogue;
-use cowbird_model::RunResults;
+use cowbird_model::{CellResult, RunResults};
 
 use crate::cli::{AccelChoice, MatrixArgs};
 use crate::durations::Durations;
@@ -17,6 +17,7 @@ use crate::judge::{self, Judgement};
 use crate::mutants::{self, Mutant};
 use crate::output::{self, OutDir};
 use crate::plan::{self, PlannedCell, Shard};
+use crate::resume::{Earlier, Known};
 use crate::runner;
 use crate::select::{Rota, select};
 use crate::stage::Stage;
@@ -57,6 +58,8 @@ pub struct Run {
     pub offline: bool,
     /// Where the results go.
     pub out: OutDir,
+    /// What an earlier run knew, if this one goes on with it.
+    pub earlier: Option<Earlier>,
 }
 
 /// The ended run.
@@ -97,9 +100,16 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         .cloned()
         .collect();
     let out = OutDir::open(&args.out)?;
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => random_seed()?,
+    let earlier = args.resume.then(|| Earlier::read(&out)).transpose()?;
+    let seed = match (args.seed, &earlier) {
+        (Some(seed), Some(earlier)) if seed != earlier.seed => bail!(
+            "the run in {} has the seed {}; leave --seed out, or --resume",
+            out.path().display(),
+            earlier.seed
+        ),
+        (Some(seed), _) => seed,
+        (None, Some(earlier)) => earlier.seed,
+        (None, None) => random_seed()?,
     };
     let mutant_names = names(&mutants, |mutant| &mutant.name);
     let tier_cases = chosen_cases.clone();
@@ -134,6 +144,9 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     if cells.is_empty() && args.shard.is_none() {
         bail!("no kernel and case are in this tier; name them with --kernel and --case");
     }
+    let earlier = earlier
+        .map(|results| Earlier::of(results, &cells, &out))
+        .transpose()?;
     let trials = if cells.iter().any(|cell| cell.id.case == REGRESSIONS) {
         regression::plans(&root)?
     } else {
@@ -159,6 +172,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         accel,
         offline,
         out,
+        earlier,
     })
 }
 
@@ -238,18 +252,24 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
         shard: run.shard.map(|shard| shard.to_string()),
         cells: Vec::new(),
     };
-    run.out.write_results(&results)?;
+    if run.earlier.is_none() {
+        run.out.write_results(&results)?;
+    }
     let scratch = run.out.scratch()?;
     let guest = guest.copy_to(scratch.path())?;
     let stage = Arc::new(Stage::set(run, &guest, scratch.path(), ui).await?);
-    let counter = ui.counter(results.cells_expected, "cells");
+    let mut so_far = ended_before(&run.cells, &stage);
+    if run.earlier.is_some() {
+        let (ended, all) = (so_far.len(), run.cells.len());
+        ui.line(&format!("{ended} of {all} cells have ended before"));
+    }
+    let order = order_of_running(&run.cells, &so_far);
+    let counter = ui.counter(order.len() as u64, "cells");
     let one = move |cell: PlannedCell| {
         let stage = Arc::clone(&stage);
         async move { stage.run(cell).await }
     };
-    let mut so_far = BTreeMap::new();
     let mut write_error = None;
-    let order = order_of_running(&run.cells);
     let in_order: Vec<PlannedCell> = order.iter().map(|at| run.cells[*at].clone()).collect();
     runner::run_cells(&in_order, run.jobs, one, |at, result| {
         counter.inc(1);
@@ -270,9 +290,19 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     }
 }
 
-/// Places of the cells in the plan, in the order in which they are run: what failed once is what fails next.
-fn order_of_running(cells: &[PlannedCell]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..cells.len()).collect();
+/// The results that an earlier run had, by their places in the plan.
+fn ended_before(cells: &[PlannedCell], stage: &Stage) -> BTreeMap<usize, CellResult> {
+    let ended = |(at, cell)| match stage.known(cell) {
+        Known::Ended(result) => Some((at, *result)),
+        Known::Nothing | Known::Broken(_) => None,
+    };
+    cells.iter().enumerate().filter_map(ended).collect()
+}
+
+/// Places of the cells that have not ended, in the order in which they are run: what failed once is what fails next.
+fn order_of_running(cells: &[PlannedCell], ended: &BTreeMap<usize, CellResult>) -> Vec<usize> {
+    let all = 0..cells.len();
+    let mut order: Vec<usize> = all.filter(|at| !ended.contains_key(at)).collect();
     // Stable: the others stay in their order.
     order.sort_by_key(|at| cells[*at].id.case != REGRESSIONS);
     order
@@ -317,6 +347,11 @@ mod tests {
             &[],
             1,
         );
-        assert_eq!(order_of_running(&cells), [1, 4, 0, 2, 3, 5]);
+        assert_eq!(
+            order_of_running(&cells, &BTreeMap::new()),
+            [1, 4, 0, 2, 3, 5]
+        );
+        let ended = [0, 4].map(|at| (at, runner::broken(&cells[at], String::new())));
+        assert_eq!(order_of_running(&cells, &ended.into()), [1, 2, 3, 5]);
     }
 }

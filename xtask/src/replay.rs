@@ -146,6 +146,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         soak_minutes: plan.soak_minutes,
         traced: plan.traced,
         record: false,
+        resume: false,
         cpus: plan.cpus,
         mutant: mutant.iter().cloned().collect(),
         seed: Some(plan.seed),

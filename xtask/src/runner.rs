@@ -70,6 +70,7 @@ pub fn broken(cell: &PlannedCell, reason: String) -> CellResult {
         seed: cell.seed,
         cpus: 0,
         first_attempt: None,
+        made_of: None,
         verdict: Verdict::Infrastructure,
         reason,
         notes: Vec::new(),

@@ -22,6 +22,7 @@ use crate::mutants::Mutant;
 use crate::output::{self, OutDir};
 use crate::plan::PlannedCell;
 use crate::prepare::{self, Ready, Wanted};
+use crate::resume::{Earlier, Known, Programs};
 use crate::runner;
 use crate::ui::Ui;
 
@@ -56,6 +57,9 @@ pub struct Stage {
     trials: Vec<TrialPlan>,
     /// How cells are recorded, if they are.
     tape: Option<TapePlan>,
+    programs: Programs,
+    /// What an earlier run knew.
+    earlier: Earlier,
     ui: Arc<Ui>,
 }
 
@@ -96,6 +100,8 @@ impl Stage {
             cpus: run.cpus,
             trials: run.trials.clone(),
             tape,
+            programs: Programs::read(guest)?,
+            earlier: run.earlier.clone().unwrap_or_default(),
             ui: Arc::clone(ui),
         })
     }
@@ -113,8 +119,11 @@ impl Stage {
                 let run = async || {
                     cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await
                 };
+                let mut first = match self.known(&cell) {
+                    Known::Broken(reason) => Some(reason),
+                    Known::Nothing | Known::Ended(_) => None,
+                };
                 let mut outcome = run().await;
-                let mut first = None;
                 if outcome.says_nothing {
                     let because = format!("run again, because {}", outcome.reason);
                     first = Some(outcome.reason);
@@ -123,12 +132,28 @@ impl Stage {
                 }
                 CellResult {
                     first_attempt: first,
+                    made_of: self.programs.made_of(&plan).ok(),
                     ..self.result(&cell, &ready, outcome)
                 }
             }
         };
         task.end(&one_line(&result));
         result
+    }
+
+    /// What the earlier run says of a cell.
+    pub fn known(&self, cell: &PlannedCell) -> Known {
+        let plan = self.cell_plan(cell).ok();
+        let made_of = plan.and_then(|(_, plan)| self.programs.made_of(&plan).ok());
+        let known = made_of.map(|made_of| self.earlier.of_cell(cell, &made_of));
+        match known {
+            Some(Known::Ended(mut result)) => {
+                // The list of mutants is no part of what a cell is made of.
+                result.caught = self.caught(cell, &result);
+                Known::Ended(result)
+            }
+            known => known.unwrap_or(Known::Nothing),
+        }
     }
 
     /// What the harness is to do for a cell, or why it cannot be done.
@@ -214,19 +239,22 @@ impl Stage {
             bundle: bundle.as_ref().map(|path| path.display().to_string()),
             ..runner::broken(cell, outcome.reason)
         };
-        if let Some(name) = &cell.id.mutant {
-            let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
-            let caught = mutant.is_some_and(|mutant| mutant.is_caught(&result));
-            result.caught = Some(caught);
-            // What was recorded on purpose is not thrown away.
-            if caught
-                && self.tape.is_none()
-                && let Some(bundle) = &bundle
-            {
-                output::prune_bundle(bundle);
-            }
+        result.caught = self.caught(cell, &result);
+        // What was recorded on purpose is not thrown away.
+        if result.caught == Some(true)
+            && self.tape.is_none()
+            && let Some(bundle) = &bundle
+        {
+            output::prune_bundle(bundle);
         }
         result
+    }
+
+    /// For a mutant's cell, whether it saw the fault.
+    fn caught(&self, cell: &PlannedCell, result: &CellResult) -> Option<bool> {
+        let name = cell.id.mutant.as_ref()?;
+        let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
+        Some(mutant.is_some_and(|mutant| mutant.is_caught(result)))
     }
 }
 

@@ -395,6 +395,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
         mutant: Vec::new(),
         traced: false,
         record: false,
+        resume: false,
         cpus: DEFAULT_CPUS,
         seed: None,
         jobs: None,

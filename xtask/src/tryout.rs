@@ -95,6 +95,7 @@ impl Tryout {
             soak_minutes: None,
             traced: false,
             record: false,
+            resume: false,
             cpus: DEFAULT_CPUS,
             accel,
             offline,

@@ -9,6 +9,7 @@ mod durable;
 mod image;
 mod info;
 mod mounts;
+mod probe;
 mod reload;
 mod series;
 mod setup;

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+use crate::probe;
+
+/// The unit of sizes in `/sys`.
+const SECTOR_BYTES: u64 = 512;
 /// Devices stacked on each other beyond which something is wrong.
 const MAX_DEPTH: usize = 16;
 
@@ -97,42 +99,28 @@ pub struct BlockDevice {
     pub bytes: u64,
 }
 
-/// Looks at a block device.
+/// Looks at a block device. It must answer within a bound; its size comes from `/sys`.
 pub fn open_block_device(path: &Path) -> Result<BlockDevice> {
     let meta = fs::metadata(path).with_context(|| format!("cannot find {}", path.display()))?;
     if !meta.file_type().is_block_device() {
         bail!("{} is not a block device", path.display());
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    let bytes = size_of_device(&file).with_context(|| format!("cannot size {}", path.display()))?;
-    if bytes == 0 {
+    probe::opens(path)?;
+    let number = DeviceNumber::from_raw(meta.rdev());
+    let size = number.sys_dir().join("size");
+    let text =
+        fs::read_to_string(&size).with_context(|| format!("cannot read {}", size.display()))?;
+    let sectors: u64 = text
+        .trim()
+        .parse()
+        .with_context(|| format!("{} is no size: {text:?}", size.display()))?;
+    if sectors == 0 {
         bail!("{} is empty (no medium?)", path.display());
     }
     Ok(BlockDevice {
-        number: DeviceNumber::from_raw(meta.rdev()),
-        bytes,
+        number,
+        bytes: sectors * SECTOR_BYTES,
     })
-}
-
-fn size_of_device(file: &File) -> std::io::Result<u64> {
-    let mut bytes = 0u64;
-    // SAFETY: BLKGETSIZE64 writes one u64 at the address, which is `bytes`.
-    let result = unsafe {
-        libc::ioctl(
-            file.as_raw_fd(),
-            BLKGETSIZE64,
-            std::ptr::from_mut(&mut bytes),
-        )
-    };
-    if result < 0 {
-        Err(std::io::Error::last_os_error())
-    } else {
-        Ok(bytes)
-    }
 }
 
 fn number_in(dir: &Path) -> Option<DeviceNumber> {

@@ -24,7 +24,7 @@ pub const SEND_PORT_NAME: &str = "cowbird.agent.send";
 
 /// Version of frames and messages together. It travels in every frame header, so that a guest of
 /// another build is refused by name and not by a decoding error somewhere in a message.
-pub const PROTOCOL_VERSION: u8 = 5;
+pub const PROTOCOL_VERSION: u8 = 6;
 
 /// Where a guest with a root volume keeps what was said until that was mounted: by the boot hooks, and by
 /// its own init.

@@ -87,6 +87,9 @@ pub enum StackKind {
     TwoPieces,
     /// Loop with direct I/O: works on requests.
     Loop,
+    /// Loop whose partitions are being read, for as long as the device below takes: meanwhile whoever opens it
+    /// waits in the kernel, where no signal reaches.
+    Scanned,
     /// Device-mapper, crypt, AES-XTS with [`CRYPT_KEY`]; the sector number is the tweak.
     Crypt,
     /// A thin volume, all of it provisioned in order; the second device holds the pool's metadata.

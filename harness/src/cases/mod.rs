@@ -188,7 +188,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 65] = [
+static CASES: [CaseInfo; 66] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -356,6 +356,14 @@ static CASES: [CaseInfo; 65] = [
         &modules(["btrfs", "null_blk", "nd_e820", "nd_pmem"]),
         refusals::layout,
         |driver, setting| Box::pin(refusals::act(driver, setting)),
+    ),
+    case(
+        "no-answer",
+        "a device that blocks whoever opens it, and snapshots of the one below it",
+        CaseTier::Daily,
+        &modules(["loop", "dm_mod", "dm_delay"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(refusals::act_no_answer(driver, setting)),
     ),
     case(
         "lazy-unmount",

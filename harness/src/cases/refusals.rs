@@ -1,10 +1,11 @@
 //! What cannot be snapshot correctly is refused, for a reason that names it.
 
-use cowbird_proto::message::Request;
+use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
-use super::{COW_MOUNT, Layout, Setting, raw_writers};
+use super::stacked::LOOP;
+use super::{COW_MOUNT, Layout, ORIGIN, Setting, raw_writers};
 use crate::disk::Filesystem;
-use crate::driver::{CaseResult, Driver};
+use crate::driver::{CaseResult, Driver, RULED};
 use crate::verify::Evidence;
 
 /// The smallest btrfs that its tools make, sectors.
@@ -14,6 +15,9 @@ const COW_HOME_MIB: u32 = 80;
 
 /// Memory of the guest that becomes a persistent one, which filesystems map directly.
 const PERSISTENT_MEMORY: &str = "memmap=32M!768M";
+
+/// Reads of a device that does not answer take so long, ms: longer than the case.
+const NO_ANSWER_MS: u32 = 3_600_000;
 
 pub(super) fn layout() -> Layout {
     Layout {
@@ -54,4 +58,38 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::WitnessOnly)
+}
+
+/// A loop device on the origin, whose partitions are being read from where no answer comes: opening it blocks in the
+/// kernel. The tool gives it up, and snapshots of the origin are as always.
+pub(super) async fn act_no_answer(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.stack_ruled(ORIGIN).await?;
+    let silent = RuledPiece {
+        start: 0,
+        sectors: u64::MAX,
+        rule: Rule::Delay {
+            reads_ms: NO_ANSWER_MS,
+            writes_ms: 0,
+        },
+    };
+    guest.rule(ORIGIN, &[silent]).await?;
+    guest.stack(&[RULED], StackKind::Scanned).await?;
+    guest.phase("refuse");
+    guest
+        .expect_refusal(raw_writers::spec(LOOP), "does not answer")
+        .await?;
+    let spec = raw_writers::spec(ORIGIN);
+    let evidence =
+        raw_writers::write_across_the_instant(guest, setting, ORIGIN, spec, None).await?;
+    guest.phase("teardown");
+    // Reads that wait go on when the rules change.
+    guest.rule(ORIGIN, &[]).await?;
+    guest.unstack(StackKind::Scanned).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(evidence)
 }

@@ -22,6 +22,9 @@ const COW_HOME_MIB: u32 = 96;
 /// The other disk of a mirror, and its first partition.
 const OTHER_HALF: &str = "/dev/vdc1";
 
+/// The device of [`StackKind::Loop`] and [`StackKind::Scanned`].
+pub(super) const LOOP: &str = "/dev/loop0";
+
 /// How the module refuses an origin of which it cannot know when it is quiet.
 const UNCOUNTED: &str = "does not count its I/O in flight";
 
@@ -57,7 +60,7 @@ pub(super) async fn act(
 ) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let (below, expected): (&[&str], _) = match kind {
-        StackKind::Loop => (&[ORIGIN], "/dev/loop0"),
+        StackKind::Loop | StackKind::Scanned => (&[ORIGIN], LOOP),
         StackKind::Linear | StackKind::TwoPieces | StackKind::Crypt => (&[ORIGIN], "/dev/dm-0"),
         StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),
         StackKind::Mirror => (&[ORIGIN, OTHER_HALF], "/dev/md0"),

@@ -3,6 +3,7 @@
 mod dm;
 mod md;
 mod ruled;
+mod scanned;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -20,6 +21,8 @@ const LOOP_CLR_FD: u32 = 0x4C01;
 const LOOP_CONFIGURE: u32 = 0x4C0A;
 /// `LO_FLAGS_DIRECT_IO`: else the backing device would lag behind by the page cache.
 const LO_DIRECT_IO: u32 = 16;
+/// `LO_FLAGS_PARTSCAN`: the ioctl returns when the partitions have been read.
+const LO_PARTSCAN: u32 = 8;
 
 /// `struct loop_config` of `linux/loop.h`.
 #[repr(C)]
@@ -46,7 +49,8 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
     match (kind, devices) {
         (StackKind::Linear, [device]) => dm::linear(device, 1),
         (StackKind::TwoPieces, [device]) => dm::linear(device, 2),
-        (StackKind::Loop, [device]) => stack_loop(device),
+        (StackKind::Loop, [device]) => stack_loop(device, LO_DIRECT_IO),
+        (StackKind::Scanned, [device]) => scanned::stack(device),
         (StackKind::Crypt, [device]) => dm::crypt(device),
         (StackKind::Thin, [data, metadata]) => dm::thin(data, metadata),
         (StackKind::Mirror, devices) => md::mirror(devices),
@@ -64,12 +68,8 @@ pub fn unstack(kind: StackKind) -> GuestResult<()> {
         StackKind::Thin => dm::remove("thin").and_then(|()| dm::remove("pool")),
         StackKind::Mirror => md::stop(),
         StackKind::Ruled => ruled::unstack(),
-        StackKind::Loop => {
-            let file = open(LOOP_DEVICE)?;
-            // SAFETY: LOOP_CLR_FD takes no argument.
-            unsafe { ioctl(&file, NoArg::<LOOP_CLR_FD>::new()) }
-                .context(format_args!("clear {LOOP_DEVICE}"))
-        }
+        StackKind::Scanned => scanned::unstack(),
+        StackKind::Loop => unstack_loop(),
     }
 }
 
@@ -79,7 +79,14 @@ fn open(path: &str) -> GuestResult<File> {
     options.open(path).context(format_args!("open {path}"))
 }
 
-fn stack_loop(device: &str) -> GuestResult<String> {
+fn unstack_loop() -> GuestResult<()> {
+    let file = open(LOOP_DEVICE)?;
+    // SAFETY: LOOP_CLR_FD takes no argument.
+    unsafe { ioctl(&file, NoArg::<LOOP_CLR_FD>::new()) }
+        .context(format_args!("clear {LOOP_DEVICE}"))
+}
+
+fn stack_loop(device: &str, flags: u32) -> GuestResult<String> {
     let backing = open(device)?;
     let file = open(LOOP_DEVICE)?;
     let config = LoopConfig {
@@ -90,7 +97,7 @@ fn stack_loop(device: &str) -> GuestResult<String> {
             number: 0,
             encrypt_type: 0,
             encrypt_key_size: 0,
-            flags: LO_DIRECT_IO,
+            flags,
             names: [0; 160],
             init: [0; 2],
         },

@@ -1,4 +1,4 @@
-//! Whether a device answers, asked in a process of its own.
+//! Whether a device answers, and what it says of itself, asked in a process of its own.
 //!
 //! Opening a drive may block in the kernel, where no signal reaches: a floppy drive without a medium, a disk whose
 //! partition table is being read from a path that is gone. A thread that hangs there keeps its whole process from ending,
@@ -21,36 +21,111 @@ const POLL: Duration = Duration::from_millis(5);
 /// More files than this tool ever has open.
 const FILES: libc::c_int = 1024;
 
+/// A filesystem that may span devices, and has no device number of its own that leads to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spanning {
+    Btrfs,
+    Zfs,
+}
+
+impl Spanning {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Btrfs => "a btrfs",
+            Self::Zfs => "a part of a ZFS pool",
+        }
+    }
+}
+
+/// What tells such a filesystem from others: eight bytes at a place.
+struct Signature {
+    of: Spanning,
+    at: u64,
+    magic: [u8; 8],
+}
+
+/// Of ZFS, the magic number of the checksum that ends the configuration in its first two labels: `zec_magic` of
+/// `zio_eck_t`, in the byte order of whoever wrote it. Labels take 256 KiB, and the configuration in them ends at 128 KiB.
+const ZFS_MAGIC: u64 = 0x0210_da7a_b10c_7a11;
+const ZFS_LABEL_BYTES: u64 = 256 << 10;
+const ZFS_MAGIC_AT: u64 = (128 << 10) - 40;
+
+const SIGNATURES: [Signature; 5] = [
+    // `magic` of `struct btrfs_super_block`, the first of which is at 64 KiB.
+    Signature {
+        of: Spanning::Btrfs,
+        at: (64 << 10) + 0x40,
+        magic: *b"_BHRfS_M",
+    },
+    Signature {
+        of: Spanning::Zfs,
+        at: ZFS_MAGIC_AT,
+        magic: ZFS_MAGIC.to_le_bytes(),
+    },
+    Signature {
+        of: Spanning::Zfs,
+        at: ZFS_MAGIC_AT,
+        magic: ZFS_MAGIC.to_be_bytes(),
+    },
+    Signature {
+        of: Spanning::Zfs,
+        at: ZFS_LABEL_BYTES + ZFS_MAGIC_AT,
+        magic: ZFS_MAGIC.to_le_bytes(),
+    },
+    Signature {
+        of: Spanning::Zfs,
+        at: ZFS_LABEL_BYTES + ZFS_MAGIC_AT,
+        magic: ZFS_MAGIC.to_be_bytes(),
+    },
+];
+
+/// The child's exit code is this and the place of a signature in [`SIGNATURES`]: above all errors of Linux.
+const FOUND: i32 = 200;
+
 /// Opens the device for reading and closes it again.
 ///
 /// # Errors
 /// When it cannot be opened, or when that takes too long.
 pub fn opens(path: &Path) -> Result<()> {
-    opens_within(path, LIMIT)
+    ask_within(path, &[], LIMIT).map(|_| ())
 }
 
-fn opens_within(path: &Path, limit: Duration) -> Result<()> {
+/// Looks for filesystems that may span devices, which begin at one of these bytes of the device. Where the device cannot
+/// be read there is none.
+///
+/// # Errors
+/// When it cannot be opened, or when that or reading takes too long.
+pub fn spanning(path: &Path, begins: &[u64]) -> Result<Option<Spanning>> {
+    ask_within(path, begins, LIMIT)
+}
+
+fn ask_within(path: &Path, begins: &[u64], limit: Duration) -> Result<Option<Spanning>> {
     let name = CString::new(path.as_os_str().as_bytes())
         .with_context(|| format!("bad path {}", path.display()))?;
     // SAFETY: the child calls only what may be called between fork and exit of a process with threads.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()).context("cannot start a process"),
-        0 => ask(&name),
+        0 => ask(&name, begins),
         child => child,
     };
     let begin = Instant::now();
     loop {
         match ended(child).with_context(|| format!("cannot wait for process {child}"))? {
-            Some(0) => return Ok(()),
-            Some(errno) => {
-                return Err(io::Error::from_raw_os_error(errno))
-                    .with_context(|| format!("cannot open {}", path.display()));
+            Some(0) => return Ok(None),
+            Some(code) => {
+                let found = usize::try_from(code - FOUND).ok();
+                return match found.and_then(|found| SIGNATURES.get(found)) {
+                    Some(signature) => Ok(Some(signature.of)),
+                    None => Err(io::Error::from_raw_os_error(code))
+                        .with_context(|| format!("cannot open {}", path.display())),
+                };
             }
             None if begin.elapsed() >= limit => {
                 // SAFETY: it is our child and has not been waited for. It may end long after us.
                 unsafe { libc::kill(child, libc::SIGKILL) };
                 bail!(
-                    "{} does not answer: opening it has taken more than {} s; look at the drive and at the kernel \
+                    "{} does not answer: it has taken more than {} s; look at the drive and at the kernel \
                      log. Process {child} goes when it does",
                     path.display(),
                     limit.as_secs()
@@ -62,8 +137,8 @@ fn opens_within(path: &Path, limit: Duration) -> Result<()> {
 }
 
 /// What the child does: it keeps nothing of ours open, least of all a pipe whose reader waits for our end.
-fn ask(name: &CStr) -> ! {
-    // SAFETY: these are system calls without memory of ours but for `name`, which ends with a zero.
+fn ask(name: &CStr, begins: &[u64]) -> ! {
+    // SAFETY: these are system calls. Of our memory they take `name`, which ends with a zero, and `bytes`, with its length.
     unsafe {
         if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) != 0 {
             // A kernel before 5.9.
@@ -71,15 +146,25 @@ fn ask(name: &CStr) -> ! {
                 libc::close(file);
             }
         }
-        let errno = match libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) {
-            -1 => *libc::__errno_location(),
-            _ => 0,
-        };
-        libc::_exit(errno)
+        let file = libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file == -1 {
+            libc::_exit(*libc::__errno_location());
+        }
+        let mut bytes = [0u8; 8];
+        for begin in begins {
+            for (code, signature) in (FOUND..).zip(&SIGNATURES) {
+                let at = begin.saturating_add(signature.at) as libc::off_t;
+                let read = libc::pread(file, bytes.as_mut_ptr().cast(), bytes.len(), at);
+                if read == bytes.len() as isize && bytes == signature.magic {
+                    libc::_exit(code);
+                }
+            }
+        }
+        libc::_exit(0)
     }
 }
 
-/// The exit code of a child that has ended; all errors of Linux fit it.
+/// The exit code of a child that has ended.
 fn ended(child: libc::pid_t) -> io::Result<Option<i32>> {
     let mut status = 0;
     // SAFETY: waitpid writes one number at the address, which is `status`.
@@ -114,11 +199,35 @@ mod tests {
         let name = CString::new(path.as_os_str().as_bytes()).unwrap();
         // SAFETY: the name ends with a zero.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-        let error = opens_within(&path, Duration::from_secs(1)).unwrap_err();
+        let error = ask_within(&path, &[], Duration::from_secs(1)).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("pipe does not answer: opening it has taken more than 1 s"),
+            text.contains("pipe does not answer: it has taken more than 1 s"),
             "{text}"
         );
+    }
+
+    /// Goal: each signature is found where its filesystem begins, and nowhere else. The places are those at which a btrfs of
+    /// mkfs.btrfs 6.2 and the devices of a pool of ZFS 2.1.11 have them.
+    #[test]
+    fn filesystems_that_span_devices() {
+        use std::os::unix::fs::FileExt;
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        for (of, at, magic) in [
+            (Spanning::Btrfs, 65600, *b"_BHRfS_M"),
+            (Spanning::Zfs, 131_032, *b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02"),
+            (Spanning::Zfs, 393_176, *b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11"),
+        ] {
+            let path = dir.path().join("device");
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_len(4 * MIB).unwrap();
+            assert_eq!(spanning(&path, &[0, MIB]).unwrap(), None);
+            file.write_all_at(&magic, MIB + at).unwrap();
+            assert_eq!(spanning(&path, &[0, 2 * MIB]).unwrap(), None);
+            assert_eq!(spanning(&path, &[0, MIB]).unwrap(), Some(of));
+            file.set_len(MIB).unwrap();
+            assert_eq!(spanning(&path, &[0, MIB]).unwrap(), None);
+        }
     }
 }

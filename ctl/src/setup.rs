@@ -13,6 +13,7 @@ use crate::control::{Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::info;
 use crate::mounts::{self, Mount};
+use crate::probe;
 use crate::reload;
 use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
@@ -116,6 +117,7 @@ fn new_series(
 ) -> Result<(Member, CowFile)> {
     let origin = topology::open_block_device(&volume.block_device)?;
     let freeze_files = open_mount_points(&filesystems_of(&origin.number, mounts)?)?;
+    refuse_spanning(origin.number, &volume.block_device, mounts)?;
     let cow_bytes = match options.cow_mb {
         Some(mb) => cow_file::mebibytes(mb).context("-f is too large")?,
         None => cow_file::default_bytes(origin.bytes),
@@ -164,6 +166,7 @@ fn next_of_series(
     }
     let origin = DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)?;
     let freeze_files = open_mount_points(&filesystems_of(&origin, mounts)?)?;
+    refuse_spanning(origin, &topology::stable_name(origin)?, mounts)?;
     let setup = Setup {
         minor,
         origin,
@@ -209,6 +212,28 @@ fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<
         }
     }
     Ok(found)
+}
+
+/// Refuses an origin with a part of a filesystem that may span devices, mounted from wherever: nobody freezes all of them. What
+/// an older filesystem has left does not count where another one is mounted.
+fn refuse_spanning(origin: DeviceNumber, path: &Path, mounts: &[Mount]) -> Result<()> {
+    let mut begins = Vec::new();
+    for (part, begin) in topology::parts(origin)? {
+        let above = topology::devices_above(&part)?;
+        // Of a disk with partitions, the disk is not what is mounted.
+        if !mounts.iter().any(|mount| above.contains(&mount.device)) {
+            begins.push(begin);
+        }
+    }
+    match probe::spanning(path, &begins)? {
+        None => Ok(()),
+        Some(found) => bail!(
+            "{} holds {}, which may span devices that cannot be frozen one by one; snapshots of it are not \
+             supported. If it is what was left of an earlier use, remove it with wipefs",
+            path.display(),
+            found.name()
+        ),
+    }
 }
 
 fn open_mount_points(mounts: &[&Mount]) -> Result<Vec<File>> {

@@ -107,13 +107,7 @@ pub fn open_block_device(path: &Path) -> Result<BlockDevice> {
     }
     probe::opens(path)?;
     let number = DeviceNumber::from_raw(meta.rdev());
-    let size = number.sys_dir().join("size");
-    let text =
-        fs::read_to_string(&size).with_context(|| format!("cannot read {}", size.display()))?;
-    let sectors: u64 = text
-        .trim()
-        .parse()
-        .with_context(|| format!("{} is no size: {text:?}", size.display()))?;
+    let sectors = number_of_sectors(number, "size")?;
     if sectors == 0 {
         bail!("{} is empty (no medium?)", path.display());
     }
@@ -140,6 +134,25 @@ fn partitions(device: DeviceNumber) -> Vec<DeviceNumber> {
         .filter(|path| path.join("partition").exists())
         .filter_map(|path| number_in(path))
         .collect()
+}
+
+/// The device and its partitions, each with the byte of the device that it begins at.
+pub fn parts(device: DeviceNumber) -> Result<Vec<(DeviceNumber, u64)>> {
+    let mut parts = vec![(device, 0)];
+    for partition in partitions(device) {
+        let start = number_of_sectors(partition, "start")?;
+        parts.push((partition, start * SECTOR_BYTES));
+    }
+    Ok(parts)
+}
+
+/// A number of sectors that `/sys` has of a device.
+fn number_of_sectors(device: DeviceNumber, name: &str) -> Result<u64> {
+    let path = device.sys_dir().join(name);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let number = text.trim().parse();
+    number.with_context(|| format!("{} is no number: {text:?}", path.display()))
 }
 
 /// The disk that a partition belongs to; a disk itself.

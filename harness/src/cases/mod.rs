@@ -351,7 +351,7 @@ static CASES: [CaseInfo; 66] = [
     ),
     case(
         "refusals",
-        "btrfs, a zoned device and one with DAX are refused",
+        "btrfs, ZFS, a zoned device and one with DAX are refused",
         CaseTier::Daily,
         &modules(["btrfs", "null_blk", "nd_e820", "nd_pmem"]),
         refusals::layout,

@@ -16,6 +16,13 @@ const COW_HOME_MIB: u32 = 80;
 /// Memory of the guest that becomes a persistent one, which filesystems map directly.
 const PERSISTENT_MEMORY: &str = "memmap=32M!768M";
 
+/// Where the first superblock of a btrfs begins, bytes.
+const BTRFS_BEGIN: u64 = 64 << 10;
+
+/// Where the configuration in the first label of a device of ZFS ends, bytes, and the magic number of the checksum there.
+const ZFS_CONFIGURATION_END: u64 = 128 << 10;
+const ZFS_MAGIC: u64 = 0x0210_da7a_b10c_7a11;
+
 /// Reads of a device that does not answer take so long, ms: longer than the case.
 const NO_ANSWER_MS: u32 = 3_600_000;
 
@@ -37,6 +44,28 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
         .await?;
     guest.unmount("/mnt/origin").await?;
+    // It may be mounted through another of its devices.
+    guest
+        .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
+        .await?;
+
+    let mut label = vec![0; 512];
+    label[512 - 40..][..8].copy_from_slice(&ZFS_MAGIC.to_le_bytes());
+    let request = Request::WriteDirect {
+        path: setting.origin().to_owned(),
+        offset: BTRFS_BEGIN,
+        content: vec![0; 4096],
+    };
+    guest.prepare(request).await?;
+    let request = Request::WriteDirect {
+        path: setting.origin().to_owned(),
+        offset: ZFS_CONFIGURATION_END - 512,
+        content: label,
+    };
+    guest.prepare(request).await?;
+    guest
+        .expect_refusal(raw_writers::spec(setting.origin()), "ZFS")
+        .await?;
 
     // It is loaded without zones at first.
     let name = "null_blk".to_owned();

@@ -7,7 +7,6 @@ use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -50,6 +49,9 @@ pub struct AutoExpand {
     /// Stay in the foreground, as a service does, and end with the snapshot
     #[arg(long)]
     foreground: bool,
+    /// As that, in a session of its own, which a terminal that goes does not end
+    #[arg(long, hide = true)]
+    detached: bool,
     /// Number of the snapshot
     minor: u32,
 }
@@ -91,29 +93,27 @@ pub fn command(arguments: &AutoExpand) -> Result<()> {
             on.minor
         );
     }
-    if arguments.foreground {
+    if arguments.detached {
+        // Nobody should have to end us to unmount what was ours by accident.
+        std::env::set_current_dir("/").context("cannot leave the working folder")?;
+        // SAFETY: setsid only makes a system call. It fails where we have a session of our own already.
+        unsafe { libc::setsid() };
+    }
+    if arguments.foreground || arguments.detached {
         return watch(arguments, series);
     }
     let myself = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(myself);
     command
-        .args(["reconfigure-auto-expand", "--foreground"])
+        .args(["reconfigure-auto-expand", "--detached"])
         .args(["--step", &arguments.step_mb.to_string()])
         .args(["--reserve", &arguments.reserve_mb.to_string()])
         .args(["--steps", &arguments.steps.to_string()])
         .arg(arguments.minor.to_string())
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         // What goes wrong later is told where the module tells it.
         .stderr(kernel_log().map_or_else(|_| Stdio::null(), Stdio::from));
-    // SAFETY: setsid only makes a system call, which is allowed between fork and exec.
-    unsafe {
-        command.pre_exec(|| match libc::setsid() {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
     command
         .spawn()
         .context("cannot start the process that watches the snapshot")?;
@@ -222,6 +222,7 @@ mod tests {
         reserve_mb: 0,
         steps: 2,
         foreground: true,
+        detached: false,
         minor: 3,
     };
 

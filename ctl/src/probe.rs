@@ -126,7 +126,7 @@ fn ask_within(path: &Path, begins: &[u64], limit: Duration) -> Result<Option<Spa
                 unsafe { libc::kill(child, libc::SIGKILL) };
                 bail!(
                     "{} does not answer: it has taken more than {} s; look at the drive and at the kernel \
-                     log. Process {child} goes when it does",
+                     log. Process {child} still waits for it",
                     path.display(),
                     limit.as_secs()
                 );

@@ -107,6 +107,30 @@ pub fn create_sparse(path: &Path, bytes: u64) -> HarnessResult<File> {
     Ok(file)
 }
 
+/// Writes every byte of a disk as it is, so that none of it is a hole: the host takes longer to write to a hole than to
+/// write again.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn make_solid(path: &Path) -> HarnessResult<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .on("open", path)?;
+    let bytes = file.metadata().on("inspect", path)?.len();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let length = chunk.len().min((bytes - at) as usize);
+        file.read_exact_at(&mut chunk[..length], at)
+            .on("read", path)?;
+        file.write_all_at(&chunk[..length], at).on("write", path)?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
 /// Makes a disk with these partitions, each filled with sectors that say where they are, so that
 /// even blocks that no workload ever wrote can be told apart.
 ///
@@ -428,6 +452,23 @@ fn next_data(file: &File, at: u64, length: u64) -> Result<Option<(u64, u64)>, Er
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: no hole, and nothing changed. Method: a sparse file with a few bytes and no whole number of chunks.
+    #[test]
+    fn a_solid_disk_has_no_hole() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let bytes = 3 * CHUNK_BYTES as u64 / 2;
+        let file = create_sparse(&path, bytes).unwrap();
+        file.write_all_at(b"something", 70_000).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 < bytes);
+        make_solid(&path).unwrap();
+        file.sync_all().unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 >= bytes);
+        assert!(std::fs::read(&path).unwrap() == before);
+    }
 
     #[test]
     fn the_partition_table_has_the_documented_layout() {

@@ -199,6 +199,8 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
             partition,
             plan.seed,
         )?;
+        // mkfs has made holes of what it will not read, and the first snapshot's COW file would lie in them.
+        disk::make_solid(&files.origin())?;
         disk::create_sparse(&files.image(), 1 << 20)?;
         let (fio, mut guest_files) = (FIO.path()?, FIO.files()?);
         guest_files.extend(cowbird_files(&plan));

@@ -166,7 +166,14 @@ fn next_of_series(
     }
     let origin = DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)?;
     let freeze_files = open_mount_points(&filesystems_of(&origin, mounts)?)?;
-    refuse_spanning(origin, &topology::stable_name(origin)?, mounts)?;
+    let gone = || {
+        format!(
+            "cannot snapshot {}, which seems to be gone",
+            device.block_device
+        )
+    };
+    let path = topology::stable_name(origin).with_context(gone)?;
+    refuse_spanning(origin, &path, mounts)?;
     let setup = Setup {
         minor,
         origin,

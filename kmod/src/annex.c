@@ -115,7 +115,9 @@ static int cb_annex_put_in_place(struct cb_device *dev, const struct cb_annex *a
 	int ret;
 
 	mutex_lock(&cb_life_mutex);
-	cb_engine_park(dev);
+	ret = cb_engine_park(dev);
+	if (ret)
+		goto out;
 	ret = cb_slotmap_copy(map, &dev->slotmap);
 	if (!ret) {
 		dev->annexes[dev->annex_count] = *annex;
@@ -125,6 +127,7 @@ static int cb_annex_put_in_place(struct cb_device *dev, const struct cb_annex *a
 		spin_unlock_irqrestore(&dev->lock, flags);
 	}
 	cb_engine_unpark(dev);
+out:
 	mutex_unlock(&cb_life_mutex);
 	vfree(map->buckets);
 	vfree(map->block_of);

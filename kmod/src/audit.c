@@ -27,12 +27,32 @@
 static bool cb_audit_registered;
 static unsigned int cb_audit_end_users; /* cb_control_mutex */
 
+/*
+ * Between the drain and the beginning of the epoch nothing may reach the origin; a
+ * write that does ends up behind the instant and in the image. Noted under the
+ * lock, where the phase cannot change: then the epoch does not begin. False where
+ * it has begun already.
+ */
+static bool cb_audit_escaped(struct cb_device *dev)
+{
+	unsigned long flags;
+	bool holding;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	holding = dev->phase == CB_PHASE_HOLDING;
+	if (holding && !cb_mutant(audit_begins_late))
+		dev->escaped = true;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	return holding;
+}
+
 static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 {
 	u64 sector = cb_bio_disk_sector(bio), unpreserved;
+	enum cb_phase phase = cb_phase_of(dev);
 	struct cb_blocks touched;
 
-	if (!READ_ONCE(dev->drained) || !cb_device_tracks(dev))
+	if (!READ_ONCE(dev->drained) || !cb_phase_is_live(phase))
 		return;
 	if (cb_mutant_is_deaf(dev, bio))
 		return;
@@ -43,6 +63,8 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	/* Our own stores into the COW file, and nobody else's; see cb_origin_guard_cow. */
 	if (dev->cow_on_origin &&
 	    cb_extents_touch(&dev->extents, sector, bio->bi_iter.bi_size >> SECTOR_SHIFT))
+		return;
+	if (phase == CB_PHASE_HOLDING && cb_audit_escaped(dev))
 		return;
 	unpreserved = cb_next_unpreserved(dev, touched.first, touched.last);
 	if (unpreserved <= touched.last) {

@@ -92,7 +92,8 @@ void cb_run_submit_load(struct cb_run *run)
 	if (cb_mutant(shift_preserved_copy) &&
 	    cb_run_first(run)->block + run->count + 1 < dev->block_count)
 		sector += CB_BLOCK_SECTORS;
-	cb_submit_past_hook(cb_run_bio(run, dev->origin.bdev, REQ_OP_READ | REQ_SYNC, sector));
+	cb_lane_add(dev, CB_LANE_ORIGIN,
+		    cb_run_bio(run, dev->origin.bdev, REQ_OP_READ | REQ_SYNC, sector));
 }
 
 void cb_run_submit_store(struct cb_run *run)
@@ -112,8 +113,9 @@ void cb_run_submit_store(struct cb_run *run)
 	if (cb_mutant(cow_base_forgotten) &&
 	    sector + run->count * CB_BLOCK_SECTORS <= cb_bdev_sectors(dev->cow.bdev))
 		sector += dev->cow_base;
-	cb_submit_past_hook(
-		cb_run_bio(run, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC, sector - dev->cow_base));
+	cb_lane_add(dev, CB_LANE_COW,
+		    cb_run_bio(run, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC,
+			       sector - dev->cow_base));
 }
 
 int cb_cow_sector(struct cb_device *dev, u64 slot, u64 *sector)
@@ -183,6 +185,16 @@ int cb_header_prepare(struct cb_device *dev)
 	return 0;
 }
 
+int cb_header_wait(struct cb_device *dev, unsigned long timeout_jiffies)
+{
+	if (!dev->header_bio)
+		return 0;
+	if (!wait_for_completion_io_timeout(&dev->header_done, timeout_jiffies))
+		return -ETIMEDOUT;
+	dev->header_bio = NULL;
+	return 0;
+}
+
 int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 {
 	struct bio *bio;
@@ -194,6 +206,9 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 		return ret;
 	if (READ_ONCE(dev->cow_gone))
 		return -ESTALE;
+	/* One that was given up still has the page. */
+	if (dev->header_bio)
+		return -ETIMEDOUT;
 	reinit_completion(&dev->header_done);
 	bio = cb_bio_alloc(dev->cow.bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH | REQ_FUA,
 			   &dev->run_bios);
@@ -201,24 +216,19 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 	bio->bi_private = dev;
 	bio->bi_end_io = cb_header_end_io;
 	WARN_ON_ONCE(bio_add_page(bio, dev->header_page, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
-	dev->header_submitted = true;
-	cb_submit_past_hook(bio);
-	if (!wait_for_completion_io_timeout(&dev->header_done, timeout_jiffies))
-		return -ETIMEDOUT;
-	dev->header_submitted = false;
-	return blk_status_to_errno(dev->header_status);
-}
-
-void cb_header_wait(struct cb_device *dev)
-{
-	if (dev->header_submitted)
-		wait_for_completion_io(&dev->header_done);
-	dev->header_submitted = false;
+	dev->header_bio = bio;
+	cb_lane_add(dev, CB_LANE_COW, bio);
+	ret = cb_header_wait(dev, timeout_jiffies);
+	/* What has not reached the disk need not, and must not later. */
+	if (ret && cb_lane_cancel(dev, CB_LANE_COW, bio)) {
+		bio_put(bio);
+		dev->header_bio = NULL;
+	}
+	return ret ?: blk_status_to_errno(dev->header_status);
 }
 
 void cb_header_free(struct cb_device *dev)
 {
-	cb_header_wait(dev);
 	if (dev->header_page)
 		__free_page(dev->header_page);
 }

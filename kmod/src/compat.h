@@ -13,6 +13,7 @@
 #include <linux/fs.h>
 #include <linux/ftrace.h>
 #include <linux/highmem.h>
+#include <linux/ioprio.h>
 #include <linux/part_stat.h>
 #include <linux/rcupdate.h>
 #include <linux/version.h>
@@ -88,6 +89,22 @@ static inline u64 cb_bio_disk_sector(struct bio *bio)
 #define CB_REQ_POLLED REQ_HIPRI
 #endif
 
+/* ---- submission -------------------------------------------------------- */
+
+/*
+ * What the submission of a bio returns: before 5.16 a cookie, by which a polled
+ * bio is looked for; nothing from then on.
+ */
+typedef unsigned int cb_cookie_t;
+#define CB_NO_COOKIE (~0u)
+
+/* A macro, so that the call is made by whoever is seen as the caller. */
+#ifdef HAVE_SUBMIT_BIO_VOID
+#define cb_submit_original(bio) ({ submit_bio_noacct(bio); CB_NO_COOKIE; })
+#else
+#define cb_submit_original(bio) ((cb_cookie_t)submit_bio_noacct(bio))
+#endif
+
 /* ---- bios -------------------------------------------------------------- */
 
 static inline struct bio *cb_bio_alloc(struct block_device *bdev, unsigned short vecs,
@@ -117,6 +134,37 @@ static inline struct bio *cb_bio_clone(struct block_device *bdev, struct bio *fr
 	if (bio)
 		bio_set_dev(bio, bdev);
 	return bio;
+#endif
+}
+
+/* Whether a write may be done in pieces: not where its atomicity or its place depends on one request. */
+static inline bool cb_bio_may_split(const struct bio *bio)
+{
+#ifdef REQ_ATOMIC
+	if (bio->bi_opf & REQ_ATOMIC)
+		return false;
+#endif
+	return bio_op(bio) == REQ_OP_WRITE || bio_op(bio) == REQ_OP_WRITE_ZEROES ||
+	       bio_op(bio) == REQ_OP_SECURE_ERASE;
+}
+
+/* The first sectors of a bio, which shrinks to the rest; NULL where there is no memory at once. */
+static inline struct bio *cb_bio_split(struct bio *bio, u32 sectors, struct bio_set *set)
+{
+	struct bio *piece = bio_split(bio, sectors, GFP_NOWAIT | __GFP_NOWARN, set);
+
+	return IS_ERR_OR_NULL(piece) ? NULL : piece;
+}
+
+/*
+ * The priority of its task, where it has none of its own: another task submits it.
+ * From 5.18 on each bio has it from the beginning.
+ */
+static inline void cb_bio_keep_ioprio(struct bio *bio)
+{
+#ifndef HAVE_SUBMIT_BIO_VOID
+	if (!ioprio_valid(bio_prio(bio)))
+		bio_set_prio(bio, get_current_ioprio());
 #endif
 }
 
@@ -236,21 +284,58 @@ static inline void cb_queue_unfreeze(struct request_queue *queue)
 #endif
 }
 
-/* Bios and requests in flight on a whole disk; exact only while none can enter. */
-static inline unsigned long cb_disk_in_flight(struct gendisk *disk)
+#ifdef HAVE_BIO_BDEV
+static inline long cb_part_in_flight(struct block_device *part)
 {
 	long sum = 0;
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
-#ifdef HAVE_BIO_BDEV
-		sum += part_stat_local_read_cpu(disk->part0, in_flight[0], cpu);
-		sum += part_stat_local_read_cpu(disk->part0, in_flight[1], cpu);
-#else
-		sum += part_stat_local_read_cpu(&disk->part0, in_flight[0], cpu);
-		sum += part_stat_local_read_cpu(&disk->part0, in_flight[1], cpu);
-#endif
+		sum += part_stat_local_read_cpu(part, in_flight[0], cpu);
+		sum += part_stat_local_read_cpu(part, in_flight[1], cpu);
 	}
+	return sum;
+}
+#else
+static inline long cb_part_in_flight(struct hd_struct *part)
+{
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		sum += part_stat_local_read_cpu(part, in_flight[0], cpu);
+		sum += part_stat_local_read_cpu(part, in_flight[1], cpu);
+	}
+	return sum;
+}
+#endif
+
+/*
+ * Bios and requests in flight on a whole disk; exact only while none can enter.
+ * A device that works on bios alone counts them where they were sent to: at the
+ * disk, or at one of its partitions.
+ */
+static inline unsigned long cb_disk_in_flight(struct gendisk *disk)
+{
+	long sum = 0;
+#ifdef HAVE_BIO_BDEV
+	struct block_device *part;
+	unsigned long index;
+
+	/* The disk itself is number 0 of the table. */
+	rcu_read_lock();
+	xa_for_each(&disk->part_tbl, index, part)
+		sum += cb_part_in_flight(part);
+	rcu_read_unlock();
+#else
+	struct disk_part_iter iter;
+	struct hd_struct *part;
+
+	disk_part_iter_init(&iter, disk, DISK_PITER_INCL_EMPTY_PART0);
+	while ((part = disk_part_iter_next(&iter)))
+		sum += cb_part_in_flight(part);
+	disk_part_iter_exit(&iter);
+#endif
 	return sum > 0 ? sum : 0;
 }
 

@@ -24,6 +24,12 @@ struct cb_control {
 	u32 pinned_count;
 };
 
+/* Who waits for another request can be killed. */
+static int cb_control_lock(void)
+{
+	return mutex_lock_killable(&cb_control_mutex) ? -EINTR : 0;
+}
+
 /* ---- pin --------------------------------------------------------------- */
 
 static int cb_ioctl_pin(struct cb_control *control, struct cowbird_ioc_pin *arg)
@@ -182,6 +188,7 @@ static int cb_setup_take_pinned(struct cb_control *control, u32 index, struct cb
 	if (index >= control->pinned_count)
 		return cb_refuse(setup->reason, -EINVAL, "no COW file has been pinned for it");
 	setup->cow_file = control->pinned[index];
+	setup->pin = index;
 	sb = file_inode(setup->cow_file)->i_sb;
 	if (!sb->s_bdev)
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
@@ -257,13 +264,29 @@ static int cb_set_resolve(struct cb_control *control, struct cb_set *set,
 	return ret;
 }
 
+/* The pins that snapshots have taken with them although they were not taken are not ours. */
+static void cb_control_forget_taken(struct cb_control *control, const struct cb_set *set)
+{
+	u32 i, kept = 0;
+
+	for (i = 0; i < set->count; i++)
+		if (set->setups[i].file_taken)
+			control->pinned[set->setups[i].pin] = NULL;
+	for (i = 0; i < control->pinned_count; i++)
+		if (control->pinned[i])
+			control->pinned[kept++] = control->pinned[i];
+	control->pinned_count = kept;
+}
+
 static int cb_set_run(struct cb_control *control, struct cb_set *set,
 		      const struct cowbird_ioc_setup *args)
 {
 	int ret;
 
 	mutex_lock(&control->lock);
-	mutex_lock(&cb_control_mutex);
+	ret = cb_control_lock();
+	if (ret)
+		goto out;
 	ret = cb_set_resolve(control, set, args);
 	if (!ret)
 		ret = cb_set_create(set);
@@ -271,6 +294,9 @@ static int cb_set_run(struct cb_control *control, struct cb_set *set,
 	/* On success the snapshots own the pins, otherwise we still do. */
 	if (!ret)
 		control->pinned_count = 0;
+	else
+		cb_control_forget_taken(control, set);
+out:
 	mutex_unlock(&control->lock);
 	return ret;
 }
@@ -382,7 +408,9 @@ static int cb_ioctl_reload(struct cowbird_ioc_reload *arg)
 		setup.origin_path = arg->origin_path;
 		setup.cow_path = arg->cow_path;
 		memcpy(setup.boot_id, arg->boot_id, sizeof(setup.boot_id));
-		mutex_lock(&cb_control_mutex);
+		ret = cb_control_lock();
+		if (ret)
+			return ret;
 		ret = cb_resume(&setup, &arg->state);
 		mutex_unlock(&cb_control_mutex);
 	}
@@ -410,7 +438,9 @@ static int cb_file_run(struct cb_control *control, struct cb_setup *setup, cb_fi
 		ret = cb_refuse(setup->reason, -EINVAL, "more than one COW file is pinned");
 	if (ret)
 		return ret;
-	mutex_lock(&cb_control_mutex);
+	ret = cb_control_lock();
+	if (ret)
+		return ret;
 	dev = cb_device_get(setup->minor);
 	if (dev)
 		ret = act(dev, setup);
@@ -467,7 +497,9 @@ static int cb_ioctl_on_minor(struct cowbird_ioc_destroy *arg,
 		ret = cb_refuse(arg->reason, -EINVAL, "minor %u: the minors are 0 to %u",
 				arg->minor, COWBIRD_MAX_MINORS - 1);
 	} else {
-		mutex_lock(&cb_control_mutex);
+		ret = cb_control_lock();
+		if (ret)
+			return ret;
 		ret = act(arg->minor, arg->reason);
 		mutex_unlock(&cb_control_mutex);
 	}
@@ -484,7 +516,9 @@ static int cb_ioctl_reconfigure(struct cowbird_ioc_reconfigure *arg)
 	ret = cb_check_bounds(arg->reason, arg->minor, arg->cache_bytes);
 	if (ret)
 		return ret;
-	mutex_lock(&cb_control_mutex);
+	ret = cb_control_lock();
+	if (ret)
+		return ret;
 	ret = cb_device_reconfigure(arg->minor, arg->cache_bytes, arg->reason);
 	mutex_unlock(&cb_control_mutex);
 	return ret;
@@ -520,7 +554,9 @@ static int cb_ioctl_changes(struct cowbird_ioc_changes *arg)
 	int ret;
 
 	memset(arg->reason, 0, sizeof(arg->reason));
-	mutex_lock(&cb_control_mutex);
+	ret = cb_control_lock();
+	if (ret)
+		return ret;
 	if (arg->minor < COWBIRD_MAX_MINORS)
 		dev = cb_device_get(arg->minor);
 	if (!dev)

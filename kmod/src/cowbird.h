@@ -3,6 +3,8 @@
  * Structures of the module and what its files offer each other.
  *
  *   hook.c     every bio of the machine passes here; finds the tracked ones
+ *   passage.c  who is inside the original submission, and for which disks
+ *   lanes.c    threads that submit bios, so that nobody else of ours sleeps in a disk
  *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
@@ -11,7 +13,8 @@
  *              how much memory
  *   quiesce.c  makes the cut at T0;  set.c the snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
- *   device.c   life of a snapshot;   control.c its ioctls;   info.c its report
+ *   device.c   life of a snapshot;   ending.c its end;   control.c its ioctls;
+ *              info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
@@ -24,9 +27,43 @@
  *   s_umount              of a filesystem that goes, or that is frozen
  *   cb_life_mutex         held while cb_devices[] changes, and by whoever parks
  *                         an engine: saving, unmounting, ending
- *   cb_hook_read_lock     SRCU around the passage of a write, original call
- *                         included; cb_devices[] is read under it
  *   cb_device.lock        spinlock, interrupts off; see each field
+ *
+ * cb_devices[] is read under RCU. Whoever unpublishes a snapshot waits for a grace
+ * period, and for those who pause on its account (pausing); tasks that sleep in
+ * the original submission hold no reference to a snapshot.
+ *
+ * What must stay true, wherever the code cites it:
+ *
+ *   I1  old before new     no write to a block of an active snapshot reaches the origin
+ *                          before the block's content of T0 is preserved: engine.c
+ *   I2  revalidate         what was read from the origin counts only if the block was
+ *                          still unpreserved afterwards: snapread.c
+ *   I3  a true cut         at T0 no write is in flight, and none that passed before lands
+ *                          later, on whatever task's list or queue above the origin it
+ *                          was: quiesce.c, passage.c, audit.c
+ *   I4  the origin first   its I/O is never failed; the delay of a write is bounded by
+ *                          hold_limit_s, counted from its arrival: engine.c
+ *   I5  no silent hole     what cannot be preserved or tracked fails the snapshot or the
+ *                          tracking, visibly: cb_device_spoil, cb_device_fail
+ *   I6  the map is true    a write is released only once the COW file knows on stable
+ *                          storage that its region changes: marking.c
+ *   I7  fixed extents      the COW file is addressed by extents that are pinned, or
+ *                          verified before the next write: cowfile.c, metadata.c
+ *   I8  bounded memory     and queues, per snapshot and in total: blocks.c, budget.c; who
+ *                          writes from above is slowed before anything is lost: origin.c
+ *   I9  own blocks         of the COW file read as zeros and are in no map: snapread.c
+ *   I10 nobody is freed under a sleeper
+ *                          neither the module's code (passage.c) nor a snapshot whose own
+ *                          I/O is still under way (ending.c)
+ *   I11 no thread that others wait for sleeps in a disk
+ *                          the engine and the control path submit through lanes: lanes.c
+ *   I12 every wait of the control path has a bound
+ *                          destroy, unmount, reboot and the report work whatever a disk
+ *                          does: cb_engine_park, cb_device_end
+ *   I13 one's slowness is not another's
+ *                          passages know their disks, lanes their cgroups, large writes
+ *                          are taken piece by piece
  */
 #ifndef COWBIRD_H
 #define COWBIRD_H
@@ -66,9 +103,14 @@
 #define CB_RUNS 128
 /* Held writes that the engine works on at once. */
 #define CB_HELD 512
-/* Held writes beyond which a writer that may sleep has to wait. */
+/* Blocks of one held write; larger ones are split: 1 MiB. So many pieces of large ones at once. */
+#define CB_HELD_BLOCKS 256
+#define CB_PIECES 8
+/* Held writes beyond which a writer has to pause when its submission returns. */
 #define CB_HELD_SLOW 1024
-/* Held writes beyond which the snapshot is given up; reached only by writers that may not sleep. */
+/* The same for one that asked not to be made to wait. */
+#define CB_HELD_SLOW_NOWAIT (8 * CB_HELD_SLOW)
+/* Held writes beyond which tracking is given up; what keeps them below is the pause. */
 #define CB_HELD_MAX 65536
 /* Blocks in memory that are worth a write to the COW file of their own: 1 MiB. */
 #define CB_STORE_BATCH 256
@@ -76,8 +118,10 @@
 #define CB_READ_MAX_SECTORS 2048
 /* Buckets of the table of blocks in memory. */
 #define CB_MEMORY_HASH_BITS 10
-/* Domains of the SRCU lock, so that a stuck disk delays few others. */
-#define CB_HOOK_DOMAINS 16
+/* Disks that a passage knows by name; with more it counts for all. */
+#define CB_PASSAGE_DISKS 4
+/* Notes of how many writes had arrived; see engine.c. */
+#define CB_ARRIVAL_NOTES 64
 
 /* Times that the COW file of a snapshot can be expanded. */
 #define CB_ANNEXES 16
@@ -121,7 +165,49 @@ struct cb_held {
 	u64 last;
 	u64 ready; /* blocks before this one are preserved */
 	u64 issued; /* blocks before this one are preserved or being loaded */
-	unsigned long since; /* jiffies */
+	unsigned long since; /* jiffies: when it arrived, or its piece was taken off */
+	bool piece; /* of a large write */
+};
+
+/* How many writes arrived at what time. */
+struct cb_arrivals {
+	u64 enqueued; /* L */
+	u64 popped; /* L */
+	/* Engine: a ring, next is the oldest. */
+	struct {
+		u64 enqueued;
+		unsigned long at; /* jiffies */
+	} notes[CB_ARRIVAL_NOTES];
+	u32 next;
+};
+
+/* Lanes to submit on; see lanes.c. */
+#define CB_LANES_RELEASE 8
+enum cb_lane_kind {
+	CB_LANE_ORIGIN,
+	CB_LANE_COW,
+	CB_LANE_RELEASE, /* and those behind it */
+	CB_LANES = CB_LANE_RELEASE + CB_LANES_RELEASE,
+};
+
+struct cb_lane {
+	spinlock_t lock;
+	struct bio_list bios; /* lock */
+	struct work_struct work;
+	struct cb_device *dev;
+};
+
+/* A task inside the original submission, on its own stack; see passage.c. */
+struct cb_passage {
+	struct hlist_node node;
+	struct task_struct *task;
+	unsigned long began; /* jiffies */
+	struct cb_device *pause; /* on whose account it has to pause, or NULL */
+	/* Disks to which it carries writes, and whether there are more; its bucket's lock. */
+	struct gendisk *disks[CB_PASSAGE_DISKS];
+	u32 disk_count;
+	bool many;
+	bool nowait;
 };
 
 /* One write of a metadata slot by the engine. */
@@ -208,8 +294,13 @@ struct cb_device {
 
 	spinlock_t lock;
 
+	/* Set once the set-up cannot fail any more: only then it is reported. */
+	bool settled;
+
 	/* Set once, during the cut: from here on nothing unpreserved may be written. */
 	bool drained;
+	/* A write that nobody could hold has reached the origin since, before the epoch began. */
+	bool escaped; /* L */
 
 	/* Written under lock, read anywhere. */
 	enum cb_phase phase;
@@ -260,8 +351,11 @@ struct cb_device {
 
 	/* Writes that the hook holds, in order of arrival. */
 	struct bio_list incoming; /* L */
-	u32 held_count; /* L: incoming plus being worked on */
+	struct cb_arrivals arrivals;
+	u32 held_count; /* L: incoming, being worked on, and on a lane */
 	wait_queue_head_t slow_wait; /* writers that wait for held_count to fall */
+	atomic_t pausing; /* these, and those that are about to */
+	atomic_t releasing; /* writes on a lane to the origin */
 
 	/* Engine. */
 	struct task_struct *engine;
@@ -270,6 +364,9 @@ struct cb_device {
 	struct list_head held; /* struct cb_held in order of arrival */
 	struct list_head held_free;
 	struct cb_held *held_array;
+	struct bio_list large; /* engine: writes that are admitted piece by piece */
+	u32 pieces_held; /* engine */
+	struct bio_set split_bios;
 	struct list_head entries_free; /* L: a reader may return the last one */
 	u32 entries_free_count; /* L */
 	struct list_head dirty;
@@ -295,10 +392,19 @@ struct cb_device {
 	unsigned long next_check; /* jiffies */
 	struct bio_set run_bios;
 
+	struct cb_lane lanes[CB_LANES];
+	struct workqueue_struct *lane_queue;
+
 	/* Parking: cb_life_mutex asks, the engine answers. */
 	bool park;
 	bool parked;
+	bool cow_slow; /* it was waited for in vain, and nothing has ended since */
 	wait_queue_head_t park_wait;
+
+	/* The end; see ending.c. */
+	struct work_struct end_work;
+	struct list_head end_list; /* cb_life_mutex */
+	struct cb_ending *ending;
 
 	/* Synchronous bios that were given up by those who waited. */
 	atomic_t meta_in_flight;
@@ -307,11 +413,12 @@ struct cb_device {
 	struct page *header_page;
 	struct completion header_done;
 	blk_status_t header_status;
-	bool header_submitted;
+	struct bio *header_bio; /* under way, or NULL */
 
 	/* Snapshot device. */
 	struct gendisk *disk;
 	bool disk_added;
+	bool disk_removed;
 	atomic_t open_count; /* -1 before the set is complete, and once it is being destroyed */
 	struct bio_set read_bios;
 	mempool_t read_pool;
@@ -346,9 +453,11 @@ struct cb_setup {
 	dev_t cow; /* device of the COW file's filesystem */
 	u64 cow_sector; /* reload: where slot 0 lies on it */
 	u64 cache_bytes;
-	struct cb_extent *extents; /* taken over on success */
+	struct cb_extent *extents; /* NULL once they are taken over */
 	u32 extent_count;
-	struct file *cow_file; /* taken over on success; NULL unless it is a new series */
+	struct file *cow_file; /* taken over; NULL unless it is a new series */
+	u32 pin; /* its place among the control device's pinned files */
+	bool file_taken; /* by a snapshot that was not taken, for as long as that may write there */
 	struct cb_device *before; /* the series goes on from this one, else NULL */
 	struct file **freeze_files;
 	u32 freeze_count;
@@ -393,6 +502,7 @@ int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_start(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_publish(struct cb_device *dev);
+/* After this nobody finds the snapshot any more; what it holds is on its way. */
 void cb_device_unpublish(struct cb_device *dev);
 void cb_device_free(struct cb_device *dev);
 /* Extents that user space gave, as the COW file's disk has them; on success the list is in use. */
@@ -409,6 +519,18 @@ void cb_device_settle(struct cb_setup *setup);
 
 /* COWBIRD_STATE_* */
 u32 cb_device_state(const struct cb_device *dev);
+
+/* A snapshot's reference to the module. */
+static inline bool cb_module_get(void)
+{
+	return cb_mutant(unload_any_time) || try_module_get(THIS_MODULE);
+}
+
+static inline void cb_module_put(void)
+{
+	if (!cb_mutant(unload_any_time))
+		module_put(THIS_MODULE);
+}
 
 /* Moves the phase; -EINVAL where the protocol does not know the move. */
 int cb_device_event(struct cb_device *dev, enum cb_event event);
@@ -492,23 +614,68 @@ static inline bool cb_mutant_is_deaf(const struct cb_device *dev, const struct b
 	       rcu_access_pointer(cb_devices[dev->minor + COWBIRD_MAX_MINORS]);
 }
 
+/* ---- ending.c ---------------------------------------------------------- */
+
+int cb_ending_init(void);
+void cb_ending_exit(void);
+int cb_ending_prepare(struct cb_device *dev);
+/*
+ * The end of a snapshot that is not published, or not any more: everything is freed
+ * as soon as its own I/O has ended. The caller waits for that with a limit; false
+ * where it has passed, and the rest goes on by itself. Either way the snapshot is
+ * not the caller's any more.
+ */
+bool cb_device_end(struct cb_device *dev);
+/* Whether there are snapshots at their end; a look without a lock. */
+bool cb_ending_has_any(void);
+/* Lets go of the COW files on a filesystem that goes, of snapshots that are at their end. */
+void cb_ending_forget_files(struct super_block *sb);
+
 /* ---- hook.c ------------------------------------------------------------ */
 
 int cb_hook_init(void);
 void cb_hook_exit(void);
 
-/* Submits one of the module's own bios, past the hook. */
-void cb_submit_past_hook(struct bio *bio);
+/* A bio that is to be seen by the hook, by which it is then set to NULL; see device.c. */
+extern struct bio *cb_hook_trial;
 
-/* Lets go of a write that dev held; snapshots with a higher minor see it next. */
+/* Submits one of the module's own bios, past the hook. */
+cb_cookie_t cb_submit_past_hook(struct bio *bio);
+
+/* Lets go of a write that dev held, or nobody did; the other snapshots are asked. May sleep. */
 void cb_hook_release(struct cb_device *dev, struct bio *bio);
 
+/* ---- passage.c --------------------------------------------------------- */
+
+void cb_passage_init(void);
+
+/* disk: to which the task carries a write; or NULL. */
+void cb_passage_begin(struct cb_passage *passage, struct gendisk *disk);
+void cb_passage_end(struct cb_passage *passage);
+/* Adds a disk, or NULL, to the passage of the current task; NULL where it has none. */
+struct cb_passage *cb_passage_extend(struct gendisk *disk);
+/* It carries no write any more, and goes on to keep the module. */
+void cb_passage_unload(struct cb_passage *passage);
+
 /*
- * Waits until every write that had entered the hook for this disk has left it.
- * The first form gives up after a time, with -ETIMEDOUT.
+ * Waits until no task carries a write to a disk that had entered the hook by now.
+ * -ETIMEDOUT past a deadline in jiffies.
  */
-int cb_hook_wait_timeout(struct gendisk *disk, unsigned long timeout_jiffies);
-void cb_hook_wait(struct gendisk *disk);
+int cb_passage_wait(struct gendisk *disk, unsigned long deadline);
+/* Waits until there is no passage at all; without a limit, but it says for whom it waits. */
+void cb_passage_wait_all(void);
+
+/* ---- lanes.c ----------------------------------------------------------- */
+
+int cb_lanes_init(struct cb_device *dev);
+/* Waits for the last bio to be submitted. Safe when there are none. */
+void cb_lanes_free(struct cb_device *dev);
+/* Submits a bio of our own, later. Never sleeps. */
+void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio);
+/* As cb_hook_release and then cb_engine_released, later. */
+void cb_lane_release(struct cb_device *dev, struct bio *bio);
+/* Takes a bio back; false where it has been submitted already. */
+bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio);
 
 /* ---- audit.c ----------------------------------------------------------- */
 
@@ -534,8 +701,10 @@ void cb_origin_note(struct cb_device *dev, u64 first, u64 last);
 /* Completes a discard that the snapshot cannot let through. */
 void cb_origin_absorb(struct cb_device *dev, struct bio *bio);
 
-/* Makes a writer wait while too many writes are held. */
-void cb_origin_slow_down(struct cb_device *dev);
+/* Asks the task of a passage to pause when it returns, where too many writes are held. */
+void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage);
+/* Does it: waits while too many writes are held, for a limited time. */
+void cb_origin_pause(struct cb_passage *passage);
 
 /*
  * Notices writes by others into the COW file. True when the write was taken
@@ -555,12 +724,15 @@ int cb_engine_start(struct cb_device *dev);
 /* Releases everything, waits for the engine's bios and ends the thread. */
 void cb_engine_stop(struct cb_device *dev);
 void cb_engine_wake(struct cb_device *dev);
+/* A write that was released has been submitted. Any thread. */
+void cb_engine_released(struct cb_device *dev);
 /*
  * Lets the engine come to rest: nothing in flight, nothing released or marked
  * any more, preserved blocks in the COW file as far as they may be. Under
- * cb_life_mutex, as everything until it is unparked.
+ * cb_life_mutex, as everything until it is unparked. -ETIMEDOUT, and it goes on,
+ * where a disk does not let it in time.
  */
-void cb_engine_park(struct cb_device *dev);
+int cb_engine_park(struct cb_device *dev);
 void cb_engine_unpark(struct cb_device *dev);
 
 /* ---- marking.c --------------------------------------------------------- */
@@ -619,7 +791,7 @@ int cb_meta_format(struct cb_device *dev);
  */
 int cb_save(struct cb_device *dev);
 /* Tells the disk what is the case now; under cb_life_mutex, with the engine parked. */
-int cb_save_status(struct cb_device *dev, enum cb_status status);
+int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status);
 int cb_save_init(void);
 void cb_save_exit(void);
 
@@ -714,8 +886,8 @@ int cb_header_prepare(struct cb_device *dev);
  * when nothing is held any more.
  */
 int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies);
-/* Waits for a header that is under way. */
-void cb_header_wait(struct cb_device *dev);
+/* Waits for a header that is under way; -ETIMEDOUT past so much time. */
+int cb_header_wait(struct cb_device *dev, unsigned long timeout_jiffies);
 void cb_header_free(struct cb_device *dev);
 
 /* ---- set.c ------------------------------------------------------------- */
@@ -746,6 +918,9 @@ static inline unsigned long cb_time_left(unsigned long deadline)
 int cb_snapdisk_init(void);
 void cb_snapdisk_exit(void);
 int cb_snapdisk_create(struct cb_device *dev);
+/* Nobody has it open, or will: its name is free afterwards. Safe when there is none. */
+void cb_snapdisk_remove(struct cb_device *dev);
+/* Waits for the last of its reads, then frees it. */
 void cb_snapdisk_destroy(struct cb_device *dev);
 /* Adds the disk, which nobody can open yet; then it can be. */
 int cb_snapdisk_publish(struct cb_device *dev);

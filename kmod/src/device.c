@@ -35,6 +35,10 @@ int cb_device_event(struct cb_device *dev, enum cb_event event)
 	spin_lock_irqsave(&dev->lock, flags);
 	old = dev->phase;
 	next = cb_phase_next(old, event);
+	/* The epoch would begin with a write in it that came after its instant. */
+	if (old == CB_PHASE_HOLDING && event != CB_EVENT_FAIL && event != CB_EVENT_CLOSE &&
+	    dev->escaped)
+		next = -EAGAIN;
 	if (next >= 0)
 		WRITE_ONCE(dev->phase, next);
 	spin_unlock_irqrestore(&dev->lock, flags);
@@ -118,12 +122,6 @@ u32 cb_device_state(const struct cb_device *dev)
 	return snapshot ? COWBIRD_STATE_UNVERIFIED_SNAPSHOT : COWBIRD_STATE_UNVERIFIED_INCREMENTAL;
 }
 
-static void cb_module_put(void)
-{
-	if (!cb_mutant(unload_any_time))
-		module_put(THIS_MODULE);
-}
-
 /* ---- set-up ------------------------------------------------------------ */
 
 struct cb_device *cb_device_alloc(struct cb_setup *setup)
@@ -148,6 +146,8 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	init_waitqueue_head(&dev->engine_wait);
 	init_waitqueue_head(&dev->reads_wait);
 	init_waitqueue_head(&dev->park_wait);
+	INIT_LIST_HEAD(&dev->end_list);
+	bio_list_init(&dev->large);
 	init_llist_head(&dev->done);
 	INIT_LIST_HEAD(&dev->held);
 	INIT_LIST_HEAD(&dev->held_free);
@@ -155,7 +155,10 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	INIT_LIST_HEAD(&dev->entries_free);
 	INIT_LIST_HEAD(&dev->dirty);
 	INIT_LIST_HEAD(&dev->runs_free);
-	return dev;
+	if (!cb_ending_prepare(dev))
+		return dev;
+	kvfree(dev);
+	return NULL;
 }
 
 int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
@@ -190,6 +193,10 @@ int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup)
 {
 	int ret = bioset_init(&dev->run_bios, CB_RUNS, 0, BIOSET_NEED_BVECS);
 
+	if (!ret)
+		ret = bioset_init(&dev->split_bios, CB_PIECES, 0, 0);
+	if (!ret)
+		ret = cb_lanes_init(dev);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
 	ret = cb_bdev_open(&dev->cow, setup->cow, NULL);
@@ -300,6 +307,8 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 
 	if (ret)
 		return ret;
+	/* Not the caller's any more: they may be in use for longer than the caller is there. */
+	setup->extents = NULL;
 	ret = cb_layout_init(&dev->layout, dev->block_count, dev->extents.slots,
 			     dev->extents.count);
 	if (ret)
@@ -353,6 +362,7 @@ int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
 /* Frees what there is; everything that could still use it has ended. */
 void cb_device_free(struct cb_device *dev)
 {
+	cb_lanes_free(dev);
 	/* Completions that have handed over their result but not yet returned. */
 	wait_event(dev->reads_wait, !atomic_read(&dev->meta_in_flight));
 	synchronize_rcu();
@@ -365,6 +375,7 @@ void cb_device_free(struct cb_device *dev)
 	mempool_exit(&dev->read_pool);
 	bioset_exit(&dev->read_bios);
 	bioset_exit(&dev->run_bios);
+	bioset_exit(&dev->split_bios);
 	if (dev->cow.bdev)
 		cb_bdev_close(&dev->cow);
 	if (dev->origin.bdev)
@@ -389,17 +400,16 @@ void cb_device_publish(struct cb_device *dev)
 	mutex_unlock(&cb_life_mutex);
 }
 
-/* Waits until nobody acts any more on what a look at this snapshot told before. */
-static void cb_device_wait_lookers(struct cb_device *dev)
+/*
+ * Waits until nobody acts any more on what a look at any snapshot told before. Who
+ * found it does not sleep until the write is held, noted or let through; what was
+ * let through needs no snapshot any more.
+ */
+static void cb_device_wait_lookers(void)
 {
-	/* First those that are looking, then those that have found. */
 	synchronize_rcu();
-	cb_hook_wait(dev->origin_disk);
-	if (dev->cow_disk != dev->origin_disk)
-		cb_hook_wait(dev->cow_disk);
 }
 
-/* After this nobody finds the snapshot through the hook, and no write is held. */
 void cb_device_unpublish(struct cb_device *dev)
 {
 	cb_device_event(dev, CB_EVENT_CLOSE);
@@ -408,8 +418,7 @@ void cb_device_unpublish(struct cb_device *dev)
 	mutex_lock(&cb_life_mutex);
 	cb_device_place(dev->slot, NULL);
 	mutex_unlock(&cb_life_mutex);
-	cb_device_wait_lookers(dev);
-	cb_engine_stop(dev);
+	cb_device_wait_lookers();
 }
 
 int cb_device_start(struct cb_device *dev, struct cb_setup *setup)
@@ -425,11 +434,8 @@ int cb_device_start(struct cb_device *dev, struct cb_setup *setup)
 	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot make the snapshot device");
 	ret = cb_engine_start(dev);
-	if (ret) {
-		cb_engine_stop(dev);
-		cb_snapdisk_destroy(dev);
+	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot start the snapshot's thread");
-	}
 	return 0;
 }
 
@@ -468,8 +474,9 @@ static void cb_device_restore_header(struct cb_device *dev, struct cb_device *be
 
 	if (!before)
 		return;
-	cb_header_wait(dev);
-	ret = cb_header_write(before, before->hold_limit_jiffies);
+	ret = cb_header_wait(dev, before->hold_limit_jiffies);
+	if (!ret)
+		ret = cb_header_write(before, before->hold_limit_jiffies);
 	if (ret)
 		cb_device_fail(before, ret, "cannot write the epoch header back");
 }
@@ -478,18 +485,8 @@ static void cb_device_restore_header(struct cb_device *dev, struct cb_device *be
 void cb_device_withdraw(struct cb_setup *setup)
 {
 	cb_device_unpublish(setup->dev);
-	cb_snapdisk_destroy(setup->dev);
+	cb_snapdisk_remove(setup->dev);
 	cb_device_restore_header(setup->dev, setup->before);
-}
-
-/* Frees a snapshot that nobody finds any more, all but its COW file. */
-static void cb_device_release(struct cb_device *dev)
-{
-	cb_snapdisk_destroy(dev);
-	cb_device_unclaim_memory(dev);
-	/* Waits for the last of our own bios, so the file can go afterwards. */
-	cb_device_free(dev);
-	cb_module_put();
 }
 
 /*
@@ -500,12 +497,13 @@ static void cb_device_release(struct cb_device *dev)
 static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 {
 	unsigned int temporary = dev->slot;
+	int ret;
 
 	/*
-	 * A writer that has found the old one at the minor goes on to the later
-	 * slots, so the new one must stay there until all such have left, and
-	 * until the old one's engine has let go of what it held. Being offered
-	 * to it twice changes nothing: what passes once passes again.
+	 * Who has found the old one goes on to all the others, among them the new
+	 * one, and so does what the old one lets go of: both are found until the
+	 * old one holds nothing. Being offered to the new one twice changes
+	 * nothing: what passes once passes again.
 	 */
 	mutex_lock(&cb_life_mutex);
 	cb_device_place(dev->minor, dev);
@@ -516,22 +514,30 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	before->cow_file = NULL;
 	WRITE_ONCE(dev->verified, before->verified);
 	mutex_unlock(&cb_life_mutex);
-	cb_device_wait_lookers(before);
+	cb_device_wait_lookers();
 	cb_device_event(before, CB_EVENT_CLOSE);
+	wake_up_all(&before->slow_wait);
 	cb_engine_wake(before);
-	cb_engine_stop(before);
 	mutex_lock(&cb_life_mutex);
+	ret = cb_engine_park(before);
 	WRITE_ONCE(dev->slot, dev->minor);
 	cb_device_place(temporary, NULL);
-	dev->changes = before->preserved;
-	dev->changes_from_epoch = before->tracked_from;
-	before->preserved = NULL;
+	/* At rest it notes nothing any more. */
+	if (!ret) {
+		dev->changes = before->preserved;
+		dev->changes_from_epoch = before->tracked_from;
+		before->preserved = NULL;
+		cb_engine_unpark(before);
+	}
 	dev->state_sequence = before->state_sequence;
 	dev->state_status = before->state_status;
 	dev->owns_state = true;
 	mutex_unlock(&cb_life_mutex);
+	if (ret)
+		cb_device_fail(dev, ret, "the epoch before it did not come to an end");
 	cb_engine_wake(dev);
-	cb_device_release(before);
+	cb_device_wait_lookers();
+	cb_device_end(before);
 }
 
 static void cb_device_take_file(struct cb_device *dev, struct cb_setup *setup)
@@ -550,7 +556,7 @@ int cb_device_make(struct cb_setup *setup)
 	lockdep_assert_held(&cb_control_mutex);
 	if (!setup->before && rcu_access_pointer(cb_devices[setup->minor]))
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
-	if (!cb_mutant(unload_any_time) && !try_module_get(THIS_MODULE))
+	if (!cb_module_get())
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
 	setup->dev = cb_device_alloc(setup);
 	if (!setup->dev) {
@@ -565,7 +571,10 @@ int cb_device_make(struct cb_setup *setup)
 	return ret;
 }
 
-/* Frees a snapshot that nobody has found, or finds any more; safe when there is none. */
+/*
+ * Ends a snapshot that nobody has found, or finds any more; safe when there is none.
+ * Its file goes with it: what is under way may still be written there.
+ */
 void cb_device_unmake(struct cb_setup *setup)
 {
 	struct cb_device *dev = setup->dev;
@@ -573,13 +582,11 @@ void cb_device_unmake(struct cb_setup *setup)
 	if (!dev)
 		return;
 	setup->dev = NULL;
-	cb_engine_stop(dev);
-	cb_snapdisk_destroy(dev);
-	cb_device_unclaim_memory(dev);
-	/* The caller's. */
-	dev->extents.list = NULL;
-	cb_device_free(dev);
-	cb_module_put();
+	if (setup->cow_file && !setup->before) {
+		cb_device_take_file(dev, setup);
+		setup->file_taken = true;
+	}
+	cb_device_end(dev);
 }
 
 /* The epoch has begun: the snapshot owns from here on what the caller brought. */
@@ -587,7 +594,7 @@ void cb_device_settle(struct cb_setup *setup)
 {
 	struct cb_device *dev = setup->dev;
 
-	setup->extents = NULL;
+	WRITE_ONCE(dev->settled, true);
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);
 	else
@@ -616,29 +623,40 @@ static int cb_device_claim_disk(struct cb_device *dev, char *reason)
 void cb_device_drop_preserved(struct cb_device *dev)
 {
 	u32 annexes = dev->annex_count;
+	int ret;
 
 	mutex_lock(&cb_life_mutex);
-	cb_engine_park(dev);
-	cb_blocks_free_preserved(dev);
-	WRITE_ONCE(dev->annex_count, 0);
-	cb_engine_unpark(dev);
+	ret = cb_engine_park(dev);
+	if (!ret) {
+		cb_blocks_free_preserved(dev);
+		WRITE_ONCE(dev->annex_count, 0);
+		cb_engine_unpark(dev);
+	}
 	mutex_unlock(&cb_life_mutex);
+	/* Some of it is under way to a disk that does not answer: it goes when the epoch ends. */
+	if (ret)
+		return;
 	cb_device_unclaim_memory(dev);
 	/* Writes to their blocks are nobody's business any more; the filesystem gives them out anew. */
 	if (annexes)
-		cb_device_wait_lookers(dev);
+		cb_device_wait_lookers();
 	cb_annex_free_all(dev, annexes);
 }
 
 /* So that the next reload neither counts the epoch before nor brings the snapshot back. */
 static void cb_device_tell_tracking(struct cb_device *dev)
 {
+	struct cb_meta_io *io = cb_meta_io_alloc(dev);
+
 	mutex_lock(&cb_life_mutex);
-	cb_engine_park(dev);
-	if (cb_phase_of(dev) == CB_PHASE_TRACKING && !cb_save_status(dev, CB_STATUS_DIRTY))
-		WRITE_ONCE(dev->saved, false);
-	cb_engine_unpark(dev);
+	if (io && !cb_engine_park(dev)) {
+		if (cb_phase_of(dev) == CB_PHASE_TRACKING &&
+		    !cb_save_status(dev, io, CB_STATUS_DIRTY))
+			WRITE_ONCE(dev->saved, false);
+		cb_engine_unpark(dev);
+	}
 	mutex_unlock(&cb_life_mutex);
+	cb_meta_io_free(io);
 }
 
 int cb_device_track(unsigned int minor, char *reason)
@@ -661,9 +679,10 @@ int cb_device_track(unsigned int minor, char *reason)
 	}
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
+	cb_snapdisk_remove(dev);
 	cb_snapdisk_destroy(dev);
 	/* Nobody decides any more as if the snapshot were there; then it can go. */
-	cb_device_wait_lookers(dev);
+	cb_device_wait_lookers();
 	cb_device_drop_preserved(dev);
 	if (cb_mutant(forget_at_transition))
 		bitmap_zero(dev->preserved, dev->block_count);
@@ -674,19 +693,11 @@ int cb_device_track(unsigned int minor, char *reason)
 	return 0;
 }
 
-/* Takes a snapshot apart; its COW file is let go of. */
-static void cb_device_end(struct cb_device *dev)
-{
-	cb_device_unpublish(dev);
-	mutex_lock(&cb_life_mutex);
-	cb_cow_file_drop(dev);
-	mutex_unlock(&cb_life_mutex);
-	cb_device_release(dev);
-}
-
 int cb_device_destroy(unsigned int minor, char *reason)
 {
 	struct cb_device *dev = cb_device_get(minor);
+	struct cb_meta_io *io;
+	bool rested;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
@@ -695,15 +706,22 @@ int cb_device_destroy(unsigned int minor, char *reason)
 	ret = cb_device_claim_disk(dev, reason);
 	if (ret)
 		return ret;
+	io = cb_meta_io_alloc(dev);
 	mutex_lock(&cb_life_mutex);
-	cb_engine_park(dev);
-	if (!READ_ONCE(dev->cow_gone))
-		cb_save_status(dev, CB_STATUS_ENDED);
+	rested = !cb_engine_park(dev);
+	if (rested && io && !READ_ONCE(dev->cow_gone))
+		cb_save_status(dev, io, CB_STATUS_ENDED);
+	else if (!READ_ONCE(dev->cow_gone))
+		pr_warn("snapshot %u of %s: its COW file still says that changes are tracked; remove the file before the next boot\n",
+			dev->minor, dev->origin_path);
 	/* A state of ours must not follow. */
 	dev->owns_state = false;
-	cb_engine_unpark(dev);
+	if (rested)
+		cb_engine_unpark(dev);
 	mutex_unlock(&cb_life_mutex);
+	cb_meta_io_free(io);
 	pr_info("snapshot %u of %s: destroyed\n", dev->minor, dev->origin_path);
+	cb_device_unpublish(dev);
 	cb_device_end(dev);
 	return 0;
 }
@@ -748,6 +766,7 @@ int cb_device_suspend(unsigned int minor, char *reason)
 		goto out_claim;
 	}
 	pr_info("snapshot %u of %s: suspended\n", dev->minor, dev->origin_path);
+	cb_device_unpublish(dev);
 	cb_device_end(dev);
 	cb_bdev_close(&claim);
 	return 0;
@@ -765,10 +784,16 @@ struct workqueue_struct *cb_read_queue;
 int cb_device_init(void)
 {
 	cb_read_queue = alloc_workqueue("cowbird_read", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
-	return cb_read_queue ? 0 : -ENOMEM;
+	if (!cb_read_queue)
+		return -ENOMEM;
+	if (!cb_ending_init())
+		return 0;
+	destroy_workqueue(cb_read_queue);
+	return -ENOMEM;
 }
 
 void cb_device_exit(void)
 {
+	cb_ending_exit();
 	destroy_workqueue(cb_read_queue);
 }

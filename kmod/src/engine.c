@@ -2,8 +2,9 @@
 /*
  * One thread per snapshot. It loads the T0 content of blocks that held writes
  * wait for, declares them preserved, releases the writes, and stores the blocks
- * in the COW file behind the writers' backs. All I/O is asynchronous; the
- * thread only decides. Each turn runs these steps in this order:
+ * in the COW file behind the writers' backs. The thread only decides: whatever it
+ * wants submitted goes to a lane (lanes.c), so that no disk can make it sleep and
+ * its time limits hold. Each turn runs these steps in this order:
  *
  *   finish   completed loads become preserved, completed stores free memory,
  *            completed marks are stable
@@ -25,6 +26,9 @@
 
 /* How often an idle engine looks after time limits and the origin's size. */
 #define CB_CHECK_INTERVAL HZ
+/* Longest wait for the engine to come to rest; the second after one that was in vain. */
+#define CB_PARK_LIMIT (10 * HZ)
+#define CB_PARK_LIMIT_AGAIN HZ
 /* How long a partial batch of preserved blocks waits for company. */
 #define CB_STORE_DELAY_JIFFIES max(HZ / 100, 1)
 
@@ -97,6 +101,7 @@ static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
 	spin_unlock_irqrestore(&dev->lock, flags);
 	atomic64_add(stored, &dev->stats.stored_blocks);
 	dev->stores_in_flight--;
+	WRITE_ONCE(dev->cow_slow, false);
 }
 
 static bool cb_engine_finish(struct cb_device *dev)
@@ -130,6 +135,14 @@ static void cb_engine_uncount(struct cb_device *dev)
 		wake_up_all(&dev->slow_wait);
 }
 
+void cb_engine_released(struct cb_device *dev)
+{
+	cb_engine_uncount(dev);
+	/* The engine waits for the last one before it rests. */
+	if (atomic_dec_and_test(&dev->releasing))
+		cb_engine_wake(dev);
+}
+
 /* fail-held and drop-held: what a snapshot that has failed still held is not written. */
 static bool cb_mutant_ends_held(struct cb_device *dev, struct bio *bio)
 {
@@ -145,11 +158,13 @@ static void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
 {
 	trace_cowbird_release(dev, cb_bio_disk_sector(bio), bio->bi_iter.bi_size >> SECTOR_SHIFT,
 			      cb_bio_opf(bio));
-	if (cb_mutant_ends_held(dev, bio))
+	if (cb_mutant_ends_held(dev, bio)) {
 		bio_endio(bio);
-	else
-		cb_hook_release(dev, bio);
-	cb_engine_uncount(dev);
+		cb_engine_uncount(dev);
+		return;
+	}
+	atomic_inc(&dev->releasing);
+	cb_lane_release(dev, bio);
 }
 
 /* Whether our own writes to blocks that somebody else has now must end first. */
@@ -199,6 +214,7 @@ static bool cb_engine_release(struct cb_device *dev)
 		/* While tracking: what is before ready was preserved, and so is noted. */
 		cb_origin_note(dev, held->ready, held->last);
 		list_move_tail(&held->list, &dev->held_free);
+		dev->pieces_held -= held->piece;
 		if (cb_mutant_loses(held->first))
 			continue;
 		if (cb_mutant(read_after_write) && !held->bio)
@@ -212,7 +228,10 @@ static bool cb_engine_release(struct cb_device *dev)
 
 /* ---- admit ------------------------------------------------------------- */
 
-static struct bio *cb_engine_pop(struct cb_device *dev)
+static unsigned long cb_arrivals_time(struct cb_device *dev, u64 number);
+
+/* The next write in order of arrival; *arrived: its number. */
+static struct bio *cb_engine_pop(struct cb_device *dev, u64 *arrived)
 {
 	unsigned long flags;
 	struct bio *bio = NULL;
@@ -221,12 +240,47 @@ static struct bio *cb_engine_pop(struct cb_device *dev)
 	/* While the cut is being made nothing moves. */
 	if (dev->phase != CB_PHASE_HOLDING)
 		bio = bio_list_pop(&dev->incoming);
+	if (bio)
+		*arrived = dev->arrivals.popped++;
 	spin_unlock_irqrestore(&dev->lock, flags);
 	return bio;
 }
 
+/*
+ * Large writes are admitted piece by piece, and few pieces of them at once, so that
+ * one write-zeroes of gigabytes neither takes all memory nor keeps small writes
+ * from theirs. Each piece is a write of its own to the time limit.
+ */
+static bool cb_engine_is_large(struct cb_device *dev, struct bio *bio,
+			       const struct cb_blocks *touched)
+{
+	return touched->last - touched->first >= CB_HELD_BLOCKS && cb_bio_may_split(bio) &&
+	       cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_mutant(hold_whole) &&
+	       !cb_mutant(remainder_only);
+}
+
+/*
+ * The first piece of a large write, which shrinks to the rest; the whole where it
+ * cannot be split at this moment. Nothing is waited for: what pieces are made from
+ * may be in the hands of writes that wait for this thread.
+ */
+static struct bio *cb_engine_split(struct cb_device *dev, struct bio *bio,
+				   struct cb_blocks *touched)
+{
+	u64 sector = cb_bio_disk_sector(bio), end;
+	struct bio *piece;
+
+	end = cb_geom_block_start(&dev->geom, touched->first + CB_HELD_BLOCKS);
+	piece = cb_bio_split(bio, end - sector, &dev->split_bios);
+	if (!piece)
+		return bio;
+	bio_chain(piece, bio);
+	touched->last = touched->first + CB_HELD_BLOCKS - 1;
+	return piece;
+}
+
 static void cb_engine_admit_one(struct cb_device *dev, struct bio *bio,
-				const struct cb_blocks *touched)
+				const struct cb_blocks *touched, unsigned long since, bool piece)
 {
 	struct cb_held *held;
 
@@ -244,9 +298,58 @@ static void cb_engine_admit_one(struct cb_device *dev, struct bio *bio,
 	held->last = touched->last;
 	if (cb_mutant(remainder_only) && touched->last - touched->first >= CB_RUN_BLOCKS)
 		held->ready = held->issued = touched->first + CB_RUN_BLOCKS;
-	held->since = jiffies;
+	held->since = since;
+	held->piece = piece;
+	dev->pieces_held += piece;
 	list_move_tail(&held->list, &dev->held);
 	cb_marks_want(&dev->marks, touched->first, touched->last);
+}
+
+/* Whether another large write, or a piece of one, can be admitted or let go. */
+static bool cb_engine_may_admit_large(struct cb_device *dev)
+{
+	if (bio_list_empty(&dev->large))
+		return false;
+	if (cb_device_passes_all(dev))
+		return !cb_engine_must_drain(dev);
+	return dev->pieces_held < CB_PIECES && !list_empty(&dev->held_free);
+}
+
+static void cb_engine_admit_piece(struct cb_device *dev, struct bio *bio)
+{
+	struct cb_blocks touched;
+	struct bio *piece = bio;
+
+	/* It touched the origin when it was put on the list. */
+	WARN_ON_ONCE(!cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
+				      bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched));
+	if (cb_engine_is_large(dev, bio, &touched))
+		piece = cb_engine_split(dev, bio, &touched);
+	if (piece != bio) {
+		unsigned long flags;
+
+		bio_list_add(&dev->large, bio);
+		spin_lock_irqsave(&dev->lock, flags);
+		dev->held_count++;
+		spin_unlock_irqrestore(&dev->lock, flags);
+	}
+	cb_engine_admit_one(dev, piece, &touched, jiffies, true);
+}
+
+static bool cb_engine_admit_large(struct cb_device *dev)
+{
+	bool progress = false;
+
+	while (cb_engine_may_admit_large(dev)) {
+		struct bio *bio = bio_list_pop(&dev->large);
+
+		if (cb_device_passes_all(dev))
+			cb_engine_let_go(dev, bio);
+		else
+			cb_engine_admit_piece(dev, bio);
+		progress = true;
+	}
+	return progress;
 }
 
 static bool cb_engine_admit(struct cb_device *dev)
@@ -257,10 +360,11 @@ static bool cb_engine_admit(struct cb_device *dev)
 	while (!cb_engine_must_drain(dev)) {
 		bool all = cb_device_passes_all(dev);
 		struct cb_blocks touched;
+		u64 arrived;
 
 		if (!all && list_empty(&dev->held_free))
 			break;
-		bio = cb_engine_pop(dev);
+		bio = cb_engine_pop(dev, &arrived);
 		if (!bio)
 			break;
 		progress = true;
@@ -268,10 +372,13 @@ static bool cb_engine_admit(struct cb_device *dev)
 		    !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
 				     bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 			cb_engine_let_go(dev, bio);
+		else if (cb_engine_is_large(dev, bio, &touched))
+			bio_list_add(&dev->large, bio);
 		else
-			cb_engine_admit_one(dev, bio, cb_mutant_touched(&touched));
+			cb_engine_admit_one(dev, bio, cb_mutant_touched(&touched),
+					    cb_arrivals_time(dev, arrived), false);
 	}
-	return progress;
+	return cb_engine_admit_large(dev) || progress;
 }
 
 /* ---- load -------------------------------------------------------------- */
@@ -440,18 +547,103 @@ static bool cb_engine_store(struct cb_device *dev, bool idle)
 
 /* ---- check ------------------------------------------------------------- */
 
+/*
+ * When writes arrived that are not admitted yet. A bio has no room for a time, so
+ * the engine notes how many had arrived at intervals; a write waits at least since
+ * the first of these notes that counts it.
+ */
+static unsigned long cb_arrivals_time(struct cb_device *dev, u64 number)
+{
+	const struct cb_arrivals *arrivals = &dev->arrivals;
+	u32 i;
+
+	for (i = 0; i < CB_ARRIVAL_NOTES; i++) {
+		/* From the oldest on. */
+		u32 at = (arrivals->next + i) % CB_ARRIVAL_NOTES;
+
+		if (arrivals->notes[at].enqueued > number)
+			return arrivals->notes[at].at;
+	}
+	return jiffies;
+}
+
+/* Takes a note when the last one is old enough for the notes to cover the limit. */
+static void cb_arrivals_note(struct cb_device *dev)
+{
+	struct cb_arrivals *arrivals = &dev->arrivals;
+	u32 last = (arrivals->next + CB_ARRIVAL_NOTES - 1) % CB_ARRIVAL_NOTES;
+	unsigned long interval = dev->hold_limit_jiffies / (CB_ARRIVAL_NOTES / 2);
+	unsigned long flags;
+	u64 enqueued;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	enqueued = arrivals->enqueued;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (arrivals->notes[last].enqueued == enqueued ||
+	    time_before(jiffies, arrivals->notes[last].at + interval))
+		return;
+	arrivals->notes[arrivals->next].enqueued = enqueued;
+	arrivals->notes[arrivals->next].at = jiffies;
+	arrivals->next = (arrivals->next + 1) % CB_ARRIVAL_NOTES;
+}
+
+/* Since when the write that waits longest does; false where none waits. */
+static bool cb_engine_oldest(struct cb_device *dev, unsigned long *since)
+{
+	struct cb_held *held;
+	bool waits = false;
+	unsigned long flags;
+	u64 next = 0;
+
+	*since = jiffies;
+	list_for_each_entry(held, &dev->held, list) {
+		if (time_before(held->since, *since))
+			*since = held->since;
+		waits = true;
+	}
+	spin_lock_irqsave(&dev->lock, flags);
+	if (dev->arrivals.enqueued != dev->arrivals.popped) {
+		next = dev->arrivals.popped;
+		waits = true;
+	} else {
+		next = U64_MAX;
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
+	if (next != U64_MAX && !cb_mutant(age_from_admission)) {
+		unsigned long arrived = cb_arrivals_time(dev, next);
+
+		if (time_before(arrived, *since))
+			*since = arrived;
+	}
+	return waits;
+}
+
+/* Whether what is waited for is that the COW file knows of the change. */
+static bool cb_engine_waits_for_marks(struct cb_device *dev)
+{
+	struct cb_held *held;
+
+	list_for_each_entry(held, &dev->held, list)
+		if (!cb_origin_marked(dev, held->first, held->last))
+			return true;
+	return false;
+}
+
 static void cb_engine_check_oldest(struct cb_device *dev)
 {
-	struct cb_held *oldest = list_first_entry_or_null(&dev->held, struct cb_held, list);
+	unsigned long since;
 
-	if (!oldest || !time_after(jiffies, oldest->since + dev->hold_limit_jiffies))
+	if (!cb_engine_oldest(dev, &since) ||
+	    !time_after(jiffies, since + dev->hold_limit_jiffies))
 		return;
-	if (cb_origin_marked(dev, oldest->first, oldest->last))
-		cb_device_spoil(dev, -ETIMEDOUT, "a write had to wait for more than %u s",
+	/* The tracking can do without the snapshot; without the marks it cannot. */
+	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_engine_waits_for_marks(dev))
+		cb_device_spoil(dev, -ETIMEDOUT,
+				"a write to it waited for more than %u s, because the disk of the COW file is too slow or does not answer",
 				dev->hold_limit_jiffies / HZ);
 	else
 		cb_device_fail(dev, -ETIMEDOUT,
-			       "a write had to wait for more than %u s to be marked",
+			       "a write to it waited for more than %u s for its mark in the COW file, whose disk is too slow or does not answer",
 			       dev->hold_limit_jiffies / HZ);
 }
 
@@ -461,6 +653,7 @@ static void cb_engine_check(struct cb_device *dev)
 	if (time_before(jiffies, dev->next_check))
 		return;
 	dev->next_check = jiffies + CB_CHECK_INTERVAL;
+	cb_arrivals_note(dev);
 	if (!cb_device_tracks(dev))
 		return;
 	cb_engine_check_oldest(dev);
@@ -472,9 +665,18 @@ static void cb_engine_check(struct cb_device *dev)
 
 /* ---- the thread -------------------------------------------------------- */
 
+/* Released writes count until they have been submitted: until then nothing else knows of them. */
 static bool cb_engine_is_idle(struct cb_device *dev)
 {
-	return !dev->loads_in_flight && !dev->stores_in_flight && !dev->marks_in_flight;
+	return !dev->loads_in_flight && !dev->stores_in_flight && !dev->marks_in_flight &&
+	       !atomic_read(&dev->releasing);
+}
+
+/* Whether what is still counted as held is on its lane. */
+static bool cb_engine_has_released_all(struct cb_device *dev)
+{
+	return list_empty(&dev->held) && bio_list_empty(&dev->incoming) &&
+	       bio_list_empty(&dev->large);
 }
 
 static bool cb_engine_has_work(struct cb_device *dev)
@@ -487,7 +689,9 @@ static bool cb_engine_has_work(struct cb_device *dev)
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
-	return (cb_device_passes_all(dev) && !cb_engine_must_drain(dev)) ||
+	return (cb_device_passes_all(dev) && !cb_engine_must_drain(dev) &&
+		!cb_engine_has_released_all(dev)) ||
+	       cb_engine_may_admit_large(dev) ||
 	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !bio_list_empty(&dev->incoming) &&
 		!list_empty(&dev->held_free));
 }
@@ -557,18 +761,28 @@ static int cb_engine_main(void *data)
 	return 0;
 }
 
-void cb_engine_park(struct cb_device *dev)
+int cb_engine_park(struct cb_device *dev)
 {
+	/* A disk that has kept one caller waiting is not waited for as long by the next. */
+	unsigned long limit = READ_ONCE(dev->cow_slow) ? CB_PARK_LIMIT_AGAIN : CB_PARK_LIMIT;
+
 	lockdep_assert_held(&cb_life_mutex);
 	WRITE_ONCE(dev->park, true);
 	cb_engine_wake(dev);
-	wait_event(dev->park_wait, READ_ONCE(dev->parked));
+	if (wait_event_timeout(dev->park_wait, READ_ONCE(dev->parked), limit))
+		return 0;
+	WRITE_ONCE(dev->cow_slow, true);
+	cb_engine_unpark(dev);
+	pr_warn("snapshot %u of %s: its own I/O has not ended within %lu s; the disk of the COW file or of the origin does not answer\n",
+		dev->minor, dev->origin_path, limit / HZ);
+	return -ETIMEDOUT;
 }
 
 void cb_engine_unpark(struct cb_device *dev)
 {
 	WRITE_ONCE(dev->park, false);
 	cb_engine_wake(dev);
+	/* The thread sleeps nowhere but in wait for us. */
 	wait_event(dev->park_wait, !READ_ONCE(dev->parked));
 }
 
@@ -599,6 +813,7 @@ int cb_engine_start(struct cb_device *dev)
 
 void cb_engine_stop(struct cb_device *dev)
 {
+	WRITE_ONCE(dev->park, false);
 	if (dev->engine)
 		kthread_stop(dev->engine);
 	dev->engine = NULL;

@@ -8,99 +8,204 @@
  * the original; ftrace's callback lets calls from this module through, which
  * is how both that call and the module's own bios avoid being intercepted.
  *
- * A write may sleep inside the original call, at queue entry, after we let it
- * pass. A switch of state in that time would let it reach the disk
- * unpreserved. Therefore the original is called inside an SRCU read section,
- * and a switch waits for that section (cb_hook_wait_timeout).
+ * Every outermost call registers a passage (passage.c) until the original has
+ * returned, reads included: a cut and an unload wait for passages. Snapshots are
+ * found and asked under RCU, where nothing sleeps; the original is called
+ * outside of it.
  */
 #include <linux/hash.h>
 #include <linux/slab.h>
 
 #include "cowbird.h"
 
-static struct srcu_struct cb_hook_srcu[CB_HOOK_DOMAINS];
+struct bio *cb_hook_trial;
 
-static struct srcu_struct *cb_hook_domain(struct gendisk *disk)
+cb_cookie_t notrace cb_submit_past_hook(struct bio *bio)
 {
-	return &cb_hook_srcu[hash_ptr(disk, ilog2(CB_HOOK_DOMAINS))];
-}
+	struct cb_passage passage;
+	bool outermost = !current->bio_list;
+	cb_cookie_t cookie;
 
-void notrace cb_submit_past_hook(struct bio *bio)
-{
-	submit_bio_noacct(bio);
+	/* So that the bios which a driver below makes of it are carried by a passage. */
+	if (outermost)
+		cb_passage_begin(&passage, NULL);
+	cookie = cb_submit_original(bio);
 	/* Keeps this a call: after a jump the return address would not be ours. */
 	barrier();
+	if (outermost)
+		cb_passage_end(&passage);
+	return cookie;
 }
 
-/*
- * The snapshot in this slot if the disk concerns it. RCU protects the look;
- * the caller's SRCU section, which is the disk's own, protects what is found.
- */
+/* The snapshot in this slot if the disk concerns it. */
 static struct cb_device *notrace cb_hook_find(unsigned int slot, struct gendisk *disk)
 {
-	struct cb_device *dev;
+	struct cb_device *dev = rcu_dereference(cb_devices[slot]);
 
-	rcu_read_lock();
-	dev = rcu_dereference(cb_devices[slot]);
-	if (dev && disk != dev->origin_disk && disk != dev->cow_disk)
-		dev = NULL;
-	rcu_read_unlock();
-	return dev;
+	return dev && (disk == dev->origin_disk || disk == dev->cow_disk) ? dev : NULL;
 }
 
 /*
- * Offers a write to the snapshots from the given slot on, and submits it when
- * none of them holds it. A write to a whole disk may concern several.
+ * Offers a write to all snapshots but one; a write to a whole disk may concern
+ * several. True when one of them took it over. passage: whose task may be made
+ * to pause when it has returned, or NULL.
  */
-static void notrace cb_hook_offer(struct bio *bio, unsigned int from, bool may_wait)
+static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
+				  const struct cb_device *except, struct cb_passage *passage)
 {
-	struct gendisk *disk = cb_bio_disk(bio);
-	struct srcu_struct *domain = cb_hook_domain(disk);
-	int index = srcu_read_lock(domain);
 	unsigned long used = READ_ONCE(cb_devices_used);
-	unsigned int slot = from;
+	unsigned int slot;
+	bool taken = false;
 
-	for_each_set_bit_from(slot, &used, CB_DEVICE_SLOTS) {
+	if (!used)
+		return false;
+	rcu_read_lock();
+	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
 		struct cb_device *dev = cb_hook_find(slot, disk);
 
-		if (!dev)
+		if (!dev || dev == except)
 			continue;
-		if (disk == dev->cow_disk && cb_origin_guard_cow(dev, bio))
-			goto out;
-		if (disk == dev->origin_disk && cb_origin_write(dev, bio)) {
-			if (may_wait)
-				cb_origin_slow_down(dev);
-			goto out;
+		taken = disk == dev->cow_disk && cb_origin_guard_cow(dev, bio);
+		if (!taken && disk == dev->origin_disk)
+			taken = cb_origin_write(dev, bio);
+		if (taken) {
+			cb_origin_ask_pause(dev, passage);
+			break;
 		}
 	}
-	cb_submit_past_hook(bio);
-out:
-	srcu_read_unlock(domain, index);
+	rcu_read_unlock();
+	return taken;
 }
 
+/*
+ * The other snapshots are asked, whatever their slots: one of them may have begun
+ * while this one held the write. It comes back to none that has let it pass and
+ * is still of that mind, so this ends.
+ */
 void cb_hook_release(struct cb_device *dev, struct bio *bio)
 {
-	cb_hook_offer(bio, READ_ONCE(dev->slot) + 1, false);
+	struct gendisk *disk = cb_bio_disk(bio);
+	struct cb_passage passage;
+
+	cb_passage_begin(&passage, disk);
+	if (!cb_hook_offer(bio, disk, dev, NULL)) {
+		cb_submit_original(bio);
+		barrier();
+	}
+	cb_passage_end(&passage);
 }
 
-static bool cb_is_data_write(const struct bio *bio)
+static bool notrace cb_is_data_write(const struct bio *bio)
 {
 	return op_is_write(bio_op(bio)) && bio->bi_iter.bi_size && !cb_mutant_passes(bio) &&
 	       !cb_bio_is_own(bio);
 }
 
-/* Runs in place of submit_bio_noacct. */
-static noinline void notrace cb_submit_hooked(struct bio *bio)
+/* ---- strays ------------------------------------------------------------ */
+
+/*
+ * Nested writes without a passage. Their outermost call did not come through the
+ * replacement: it dispatches a bio that a cgroup's limit had delayed, from 5.16 on
+ * (audit.c), or it began before the module was loaded. Such a write waits on a
+ * list of its task that nobody can see, so it is not put there: a thread submits
+ * it instead, as an outermost call of its own.
+ */
+#define CB_STRAY_LISTS 16
+
+static struct cb_stray_list {
+	spinlock_t lock;
+	struct bio_list bios;
+	struct work_struct work;
+} cb_strays[CB_STRAY_LISTS];
+
+static struct workqueue_struct *cb_stray_queue;
+
+static void cb_stray_work(struct work_struct *work)
 {
-	if (!cb_is_data_write(bio)) {
-		cb_submit_past_hook(bio);
-		return;
+	struct cb_stray_list *list = container_of(work, struct cb_stray_list, work);
+	struct bio *bio;
+
+	do {
+		spin_lock_irq(&list->lock);
+		bio = bio_list_pop(&list->bios);
+		spin_unlock_irq(&list->lock);
+		if (bio)
+			cb_hook_release(NULL, bio);
+	} while (bio);
+}
+
+static void cb_stray_take(struct bio *bio, struct gendisk *disk)
+{
+	struct cb_stray_list *list = &cb_strays[hash_ptr(disk, ilog2(CB_STRAY_LISTS))];
+	unsigned long flags;
+
+	/* As in cb_origin_enqueue. */
+	bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
+	spin_lock_irqsave(&list->lock, flags);
+	bio_list_add(&list->bios, bio);
+	spin_unlock_irqrestore(&list->lock, flags);
+	queue_work(cb_stray_queue, &list->work);
+}
+
+static int cb_stray_init(void)
+{
+	int i;
+
+	for (i = 0; i < CB_STRAY_LISTS; i++) {
+		spin_lock_init(&cb_strays[i].lock);
+		bio_list_init(&cb_strays[i].bios);
+		INIT_WORK(&cb_strays[i].work, cb_stray_work);
 	}
-	/*
-	 * Inside another driver's submission nothing may wait: the bios that
-	 * this task has queued on current->bio_list move only on its return.
-	 */
-	cb_hook_offer(bio, 0, !current->bio_list && !(bio->bi_opf & REQ_NOWAIT));
+	cb_stray_queue = alloc_workqueue("cowbird_stray", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return cb_stray_queue ? 0 : -ENOMEM;
+}
+
+/* ---- the replacement --------------------------------------------------- */
+
+/* Inside another driver's submission: the bio joins the list of the outermost call. */
+static cb_cookie_t notrace cb_submit_nested(struct bio *bio)
+{
+	struct gendisk *disk = cb_bio_disk(bio);
+	struct cb_passage *passage;
+	cb_cookie_t cookie;
+
+	if (cb_is_data_write(bio)) {
+		passage = cb_passage_extend(disk);
+		if (!passage && !cb_mutant(forget_nested)) {
+			cb_stray_take(bio, disk);
+			return CB_NO_COOKIE;
+		}
+		if (cb_hook_offer(bio, disk, NULL, passage))
+			return CB_NO_COOKIE;
+	}
+	cookie = cb_submit_original(bio);
+	barrier();
+	return cookie;
+}
+
+/* Runs in place of submit_bio_noacct. */
+static noinline cb_cookie_t notrace cb_submit_hooked(struct bio *bio)
+{
+	struct cb_passage passage;
+	struct gendisk *disk;
+	cb_cookie_t cookie = CB_NO_COOKIE;
+
+	if (unlikely(READ_ONCE(cb_hook_trial) == bio))
+		WRITE_ONCE(cb_hook_trial, NULL);
+	if (current->bio_list)
+		return cb_submit_nested(bio);
+	disk = cb_is_data_write(bio) ? cb_bio_disk(bio) : NULL;
+	cb_passage_begin(&passage, disk);
+	passage.nowait = bio->bi_opf & REQ_NOWAIT;
+	if (!disk || !cb_hook_offer(bio, disk, NULL, &passage)) {
+		cookie = cb_submit_original(bio);
+		barrier();
+	}
+	/* Counted until it has paused, by which the module stays loaded. */
+	if (unlikely(passage.pause))
+		cb_origin_pause(&passage);
+	cb_passage_end(&passage);
+	return cookie;
 }
 
 static void notrace cb_hook_callback(unsigned long ip, unsigned long parent_ip,
@@ -117,55 +222,6 @@ static struct ftrace_ops cb_hook_ops = {
 	.flags = CB_FTRACE_REPLACE_FLAGS,
 };
 
-struct cb_hook_barrier {
-	struct rcu_head head;
-	struct completion done;
-	refcount_t users; /* the waiter and the callback */
-};
-
-static void cb_hook_barrier_put(struct cb_hook_barrier *wait)
-{
-	if (refcount_dec_and_test(&wait->users))
-		kfree(wait);
-}
-
-static void cb_hook_barrier_done(struct rcu_head *head)
-{
-	struct cb_hook_barrier *wait = container_of(head, struct cb_hook_barrier, head);
-
-	complete(&wait->done);
-	cb_hook_barrier_put(wait);
-}
-
-int cb_hook_wait_timeout(struct gendisk *disk, unsigned long timeout_jiffies)
-{
-	struct cb_hook_barrier *wait = kmalloc(sizeof(*wait), GFP_NOIO);
-	int ret = 0;
-
-	if (!wait)
-		return -ENOMEM;
-	init_completion(&wait->done);
-	refcount_set(&wait->users, 2);
-	call_srcu(cb_hook_domain(disk), &wait->head, cb_hook_barrier_done);
-	if (!wait_for_completion_timeout(&wait->done, timeout_jiffies))
-		ret = -ETIMEDOUT;
-	cb_hook_barrier_put(wait);
-	return ret;
-}
-
-void cb_hook_wait(struct gendisk *disk)
-{
-	synchronize_srcu(cb_hook_domain(disk));
-}
-
-static void cb_hook_cleanup_domains(int count)
-{
-	while (count-- > 0) {
-		srcu_barrier(&cb_hook_srcu[count]);
-		cleanup_srcu_struct(&cb_hook_srcu[count]);
-	}
-}
-
 /* ftrace_free_filter is not exported everywhere; this frees as much. */
 static void cb_hook_reset_filter(void)
 {
@@ -175,17 +231,16 @@ static void cb_hook_reset_filter(void)
 int cb_hook_init(void)
 {
 	static unsigned char function[] = "submit_bio_noacct";
-	int ret, i;
+	int ret;
 
-	for (i = 0; i < CB_HOOK_DOMAINS; i++) {
-		ret = init_srcu_struct(&cb_hook_srcu[i]);
-		if (ret)
-			goto out_domains;
-	}
+	cb_passage_init();
+	ret = cb_stray_init();
+	if (ret)
+		return ret;
 	ret = ftrace_set_filter(&cb_hook_ops, function, sizeof(function) - 1, 0);
 	if (ret) {
 		pr_err("this kernel does not let ftrace see submit_bio_noacct (error %d)\n", ret);
-		goto out_domains;
+		goto out_strays;
 	}
 	ret = register_ftrace_function(&cb_hook_ops);
 	if (ret) {
@@ -194,34 +249,33 @@ int cb_hook_init(void)
 		goto out_filter;
 	}
 	/*
-	 * Tasks that were already past the entry of the original when it was
-	 * replaced are in no SRCU section. Let them move on before the first
-	 * snapshot can rely on the hook.
+	 * Tasks that had entered the original before it was replaced are in no
+	 * passage. This waits for those that run; what the others submit while
+	 * they sleep below enters nested, as strays.
 	 */
 	synchronize_rcu_tasks();
 	return 0;
 
 out_filter:
 	cb_hook_reset_filter();
-out_domains:
-	cb_hook_cleanup_domains(i);
+out_strays:
+	destroy_workqueue(cb_stray_queue);
 	return ret;
 }
 
 void cb_hook_exit(void)
 {
-	int i;
-
 	unregister_ftrace_function(&cb_hook_ops);
 	/*
-	 * A task may be in the replacement before its read section, inside it
-	 * or just after. The first wait moves every task of the first kind
-	 * into the second, SRCU waits for those, the last for the third.
+	 * A task may be in the replacement before its passage begins, inside it
+	 * or just after. The first wait moves every task of the first kind into
+	 * the second; the last is for the third. Tasks of the second kind may
+	 * sleep, for as long as their disk makes them, which no RCU waits for.
 	 */
 	synchronize_rcu_tasks();
-	for (i = 0; i < CB_HOOK_DOMAINS; i++)
-		synchronize_srcu(&cb_hook_srcu[i]);
+	if (!cb_mutant(unload_under_sleepers))
+		cb_passage_wait_all();
+	destroy_workqueue(cb_stray_queue);
 	synchronize_rcu_tasks();
-	cb_hook_cleanup_domains(CB_HOOK_DOMAINS);
 	cb_hook_reset_filter();
 }

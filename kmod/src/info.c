@@ -121,17 +121,19 @@ static int cb_info_show(struct seq_file *out, void *unused)
 	seq_puts(out, "null");
 #endif
 	seq_puts(out, ", \"devices\": [");
-	mutex_lock(&cb_control_mutex);
+	/* No lock: this must work also while somebody holds it who waits for a disk. */
+	rcu_read_lock();
 	for (i = 0; i < COWBIRD_MAX_MINORS; i++) {
-		struct cb_device *dev = cb_device_get(i);
+		struct cb_device *dev = rcu_dereference(cb_devices[i]);
 
-		if (!dev)
+		/* One that is still being made may yet be refused. */
+		if (!dev || !READ_ONCE(dev->settled))
 			continue;
 		seq_puts(out, first ? "" : ", ");
 		cb_info_device(out, dev);
 		first = false;
 	}
-	mutex_unlock(&cb_control_mutex);
+	rcu_read_unlock();
 	seq_puts(out, "]}\n");
 	return 0;
 }

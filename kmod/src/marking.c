@@ -52,7 +52,7 @@ static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 ind
 	mark->in_flight = true;
 	dev->marks_in_flight++;
 	atomic64_inc(&dev->stats.mark_writes);
-	cb_submit_past_hook(bio);
+	cb_lane_add(dev, CB_LANE_COW, bio);
 }
 
 /* ---- finish ------------------------------------------------------------ */
@@ -76,6 +76,7 @@ static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
 
 	mark->in_flight = false;
 	dev->marks_in_flight--;
+	WRITE_ONCE(dev->cow_slow, false);
 	if (mark == &dev->state_write)
 		cb_marking_state_done(dev, error);
 	else if (error)

@@ -92,6 +92,7 @@ static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsi
 			  u64 sector, u32 count)
 {
 	unsigned long limit = io->limited ? cb_time_left(io->deadline) : CB_META_TIMEOUT;
+	enum cb_lane_kind lane;
 	struct bio *bio;
 	u32 i;
 
@@ -110,10 +111,16 @@ static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsi
 	io->busy = true;
 	refcount_inc(&io->users);
 	atomic_inc(&io->dev->meta_in_flight);
-	cb_submit_past_hook(bio);
-	if (!wait_for_completion_io_timeout(&io->done, limit))
-		return -ETIMEDOUT;
-	return blk_status_to_errno(io->status);
+	lane = bdev == io->dev->origin.bdev ? CB_LANE_ORIGIN : CB_LANE_COW;
+	cb_lane_add(io->dev, lane, bio);
+	if (wait_for_completion_io_timeout(&io->done, limit))
+		return blk_status_to_errno(io->status);
+	/* What has not reached the disk need not, and must not later. */
+	if (cb_lane_cancel(io->dev, lane, bio)) {
+		bio->bi_status = BLK_STS_TIMEOUT;
+		bio_endio(bio);
+	}
+	return -ETIMEDOUT;
 }
 
 /* ---- reading ----------------------------------------------------------- */

@@ -70,6 +70,11 @@
 #define CB_MUTANT_no_drain 59
 #define CB_MUTANT_own_writes_foreign 60
 #define CB_MUTANT_hibernate_blindly 61
+#define CB_MUTANT_forget_nested 62
+#define CB_MUTANT_unload_under_sleepers 63
+#define CB_MUTANT_age_from_admission 64
+#define CB_MUTANT_hold_whole 65
+#define CB_MUTANT_audit_begins_late 66
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

@@ -92,8 +92,10 @@ static void cb_origin_enqueue(struct cb_device *dev, struct bio *bio)
 	 * a free request as any other, and does not fail.
 	 */
 	bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
+	cb_bio_keep_ioprio(bio);
 	bio_list_add(&dev->incoming, bio);
 	dev->held_count++;
+	dev->arrivals.enqueued++;
 }
 
 /* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
@@ -178,15 +180,40 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched));
 }
 
-void cb_origin_slow_down(struct cb_device *dev)
+void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage)
 {
-	if (READ_ONCE(dev->held_count) <= CB_HELD_SLOW)
+	u32 limit;
+
+	if (!passage || passage->pause)
 		return;
+	limit = passage->nowait ? CB_HELD_SLOW_NOWAIT : CB_HELD_SLOW;
+	if (READ_ONCE(dev->held_count) <= limit)
+		return;
+	/* Under RCU, in which the snapshot was found: it stays until this is taken back. */
+	atomic_inc(&dev->pausing);
+	passage->pause = dev;
+}
+
+/*
+ * Here the task is outside of every driver, whoever's device it has written to:
+ * so also writers above the origin are slowed, which hold no request of it.
+ */
+void cb_origin_pause(struct cb_passage *passage)
+{
+	struct cb_device *dev = passage->pause;
+
+	/* Nobody who waits for writes has to wait for a pause. */
+	cb_passage_unload(passage);
 	atomic64_inc(&dev->stats.throttled_writers);
 	trace_cowbird_overflow(dev, READ_ONCE(dev->held_count), CB_HELD_SLOW);
 	wait_event_timeout(dev->slow_wait,
 			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_passes_all(dev),
 			   CB_SLOW_LIMIT);
+	/* Who ends the snapshot waits for a grace period after the last one. */
+	rcu_read_lock();
+	if (atomic_dec_and_test(&dev->pausing))
+		wake_up_all(&dev->reads_wait);
+	rcu_read_unlock();
 }
 
 /*

@@ -22,6 +22,7 @@
 #include <linux/delay.h>
 #include <linux/ktime.h>
 #include <linux/sched/mm.h>
+#include <linux/slab.h>
 
 #include "cowbird.h"
 #include "cowbird_trace.h"
@@ -29,6 +30,8 @@
 #define CB_DRAIN_POLL_MS 1
 /* Reads of the origin by which it is found out whether it counts them. */
 #define CB_PROBE_READS 64
+/* Longest time that one of them may take. */
+#define CB_PROBE_LIMIT (10 * HZ)
 
 static struct super_block *cb_file_sb(struct file *file)
 {
@@ -126,53 +129,139 @@ static int cb_freeze_all(struct cb_set *set)
 	return 0;
 }
 
+/*
+ * One read of the origin by a thread, so that a device which lets nobody submit, or
+ * does not answer, makes the set-up fail and not hang.
+ */
+struct cb_probe {
+	struct work_struct work;
+	refcount_t users; /* who waits, and the thread */
+	struct completion done;
+	struct page *page;
+	struct cb_device *dev; /* until meta_in_flight is given back */
+	bool by_hook; /* the hook is tried, else what the origin counts */
+	bool seen; /* by the hook, or among the bios in flight */
+	int error;
+};
+
+static void cb_probe_put(struct cb_probe *probe)
+{
+	if (!refcount_dec_and_test(&probe->users))
+		return;
+	__free_page(probe->page);
+	kfree(probe);
+}
+
+/* Submitted as any kernel code does it, and not by a call from this module, the hook must see it. */
+static void cb_probe_hook(struct cb_probe *probe, struct bio *bio)
+{
+	WRITE_ONCE(cb_hook_trial, bio);
+	probe->error = submit_bio_wait(bio);
+	probe->seen = READ_ONCE(cb_hook_trial) != bio;
+}
+
 static void cb_probe_end_io(struct bio *bio)
 {
 	complete(bio->bi_private);
 }
 
-/* One read of the origin; whether it was seen among the bios in flight. */
-static bool cb_probe_in_flight(struct cb_device *dev, struct page *page)
+static void cb_probe_count(struct cb_probe *probe, struct bio *bio)
 {
-	DECLARE_COMPLETION_ONSTACK(done);
-	struct bio *bio = cb_bio_alloc(dev->origin.bdev, 1, REQ_OP_READ, &dev->run_bios);
+	DECLARE_COMPLETION_ONSTACK(ended);
+
+	bio->bi_private = &ended;
+	bio->bi_end_io = cb_probe_end_io;
+	cb_submit_past_hook(bio);
+	probe->seen = cb_disk_in_flight(probe->dev->origin_disk);
+	wait_for_completion_io(&ended);
+	probe->error = blk_status_to_errno(bio->bi_status);
+}
+
+static void cb_probe_work(struct work_struct *work)
+{
+	struct cb_probe *probe = container_of(work, struct cb_probe, work);
+	struct cb_device *dev = probe->dev;
 	u32 bytes = min_t(u64, dev->geom.sectors << SECTOR_SHIFT, CB_BLOCK_BYTES);
-	bool seen;
+	struct bio *bio = cb_bio_alloc(dev->origin.bdev, 1, REQ_OP_READ, &dev->run_bios);
 
 	bio->bi_iter.bi_sector = 0;
-	bio->bi_private = &done;
-	bio->bi_end_io = cb_probe_end_io;
-	WARN_ON_ONCE(bio_add_page(bio, page, bytes, 0) != bytes);
-	cb_submit_past_hook(bio);
-	seen = cb_disk_in_flight(dev->origin_disk);
-	wait_for_completion_io(&done);
+	WARN_ON_ONCE(bio_add_page(bio, probe->page, bytes, 0) != bytes);
+	if (probe->by_hook)
+		cb_probe_hook(probe, bio);
+	else
+		cb_probe_count(probe, bio);
 	bio_put(bio);
-	return seen;
+	complete(&probe->done);
+	cb_probe_put(probe);
+	/* The snapshot stays until none of its probes does anything any more. */
+	rcu_read_lock();
+	if (atomic_dec_and_test(&dev->meta_in_flight))
+		wake_up_all(&dev->reads_wait);
+	rcu_read_unlock();
+}
+
+static struct cb_probe *cb_probe_alloc(struct cb_device *dev, bool by_hook)
+{
+	struct cb_probe *probe = kzalloc(sizeof(*probe), GFP_KERNEL);
+
+	if (!probe)
+		return NULL;
+	probe->page = alloc_page(GFP_KERNEL);
+	if (!probe->page) {
+		kfree(probe);
+		return NULL;
+	}
+	probe->dev = dev;
+	probe->by_hook = by_hook;
+	refcount_set(&probe->users, 2);
+	init_completion(&probe->done);
+	INIT_WORK(&probe->work, cb_probe_work);
+	return probe;
+}
+
+static int cb_probe_read(struct cb_device *dev, struct cb_setup *setup, bool by_hook, bool *seen)
+{
+	struct cb_probe *probe = cb_probe_alloc(dev, by_hook);
+	int ret = 0;
+
+	if (!probe)
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+	atomic_inc(&dev->meta_in_flight);
+	queue_work(dev->lane_queue, &probe->work);
+	if (!wait_for_completion_io_timeout(&probe->done, CB_PROBE_LIMIT)) {
+		ret = cb_refuse(setup->reason, -ETIMEDOUT, "%s has not answered a read within %u s",
+				setup->origin_path, CB_PROBE_LIMIT / HZ);
+	} else {
+		*seen = probe->seen;
+		if (probe->error)
+			ret = cb_refuse(setup->reason, probe->error, "cannot read %s",
+					setup->origin_path);
+	}
+	cb_probe_put(probe);
+	return ret;
 }
 
 /*
- * Whether the origin can be drained: it has a request queue, or it counts the
- * bios that it has in flight. Device-mapper does so on some kernels without
- * saying it in its queue's flags, so it is tried: a read is issued and looked
- * for. Reads of other people that are seen instead prove the same.
+ * Whether the origin can be tracked and drained. The hook must see what others
+ * submit to it. And it has a request queue, or it counts the bios that it has in
+ * flight: device-mapper does so on some kernels without saying it in its queue's
+ * flags, so it is tried. Reads of other people that are seen in flight instead
+ * prove the same.
  */
 int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup)
 {
-	struct request_queue *queue = dev->origin_disk->queue;
-	struct page *page;
 	bool seen = false;
-	int i;
+	int ret, i;
 
-	if (queue_is_mq(queue))
-		return 0;
-	page = alloc_page(GFP_KERNEL);
-	if (!page)
-		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
-	for (i = 0; i < CB_PROBE_READS && !seen; i++)
-		seen = cb_probe_in_flight(dev, page);
-	__free_page(page);
-	if (seen)
-		return 0;
+	ret = cb_probe_read(dev, setup, true, &seen);
+	if (!ret && !seen)
+		ret = cb_refuse(setup->reason, -EOPNOTSUPP,
+				"this kernel submits I/O past submit_bio_noacct, where the module intercepts it; no snapshot is possible");
+	seen = queue_is_mq(dev->origin_disk->queue);
+	for (i = 0; i < CB_PROBE_READS && !seen && !ret; i++)
+		ret = cb_probe_read(dev, setup, false, &seen);
+	if (ret || seen)
+		return ret;
 	return cb_refuse(setup->reason, -EOPNOTSUPP,
 			 "%s does not count its I/O in flight, without which its writes cannot be drained; set queue/iostats to 1",
 			 dev->origin_disk->disk_name);
@@ -236,12 +325,12 @@ static int cb_step_gate(struct cb_setup *setup, unsigned long deadline)
 
 static int cb_step_leave(struct cb_setup *setup, unsigned long deadline)
 {
-	int ret = cb_hook_wait_timeout(setup->dev->origin_disk, cb_time_left(deadline));
+	int ret = cb_passage_wait(setup->dev->origin_disk, deadline);
 
 	if (ret)
 		return cb_refuse(setup->reason, ret,
-				 "writes that were being submitted did not go on within %u ms",
-				 setup->timeout_ms);
+				 "writes to %s that were being submitted did not go on within %u ms; try again when it is less busy, or allow more time",
+				 setup->origin_path, setup->timeout_ms);
 	return 0;
 }
 
@@ -270,6 +359,10 @@ static int cb_step_begin(struct cb_setup *setup, unsigned long deadline)
 {
 	int ret = cb_device_event(setup->dev, CB_EVENT_BEGIN);
 
+	if (ret == -EAGAIN)
+		return cb_refuse(setup->reason, ret,
+				 "a write that a limit on the I/O of its cgroup had delayed reached %s at the wrong moment; try again",
+				 setup->origin_path);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "the snapshot failed while it was being taken");
 	trace_cowbird_epoch(setup->dev, setup->dev->epoch, CB_EPOCH_BEGUN);

@@ -195,7 +195,6 @@ static int cb_resume_publish(struct cb_resume *resume)
 	}
 	if (ret) {
 		cb_device_unpublish(dev);
-		cb_snapdisk_destroy(dev);
 		return ret;
 	}
 	if (!dev->changes_from_epoch) {
@@ -224,36 +223,29 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 		return ret;
 	if (cb_device_get(setup->minor))
 		return cb_refuse(setup->reason, -EBUSY, "minor %u is in use", setup->minor);
-	if (!try_module_get(THIS_MODULE))
+	if (!cb_module_get())
 		return cb_refuse(setup->reason, -ENODEV, "the module is being unloaded");
 	dev = resume.dev = setup->dev = cb_device_alloc(setup);
 	if (!dev) {
-		ret = cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
-		goto out_module;
+		cb_module_put();
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 	}
 	ret = cb_device_claim_memory(dev, setup);
-	if (ret)
-		goto out_free;
-	ret = cb_resume_prepare(&resume);
+	if (!ret)
+		ret = cb_resume_prepare(&resume);
 	if (!ret)
 		ret = cb_resume_publish(&resume);
 	if (ret)
-		goto out_unclaim;
+		goto out;
+	WRITE_ONCE(dev->settled, true);
 	*state = cb_device_state(dev);
 	pr_info("snapshot %u of %s: taken up again in epoch %llu, %s\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
 		resume.reload.clean ? "as it was saved" : "changes are known by region");
+out:
 	cb_meta_io_free(resume.io);
 	kfree(resume.reload.slot);
-	return 0;
-
-out_unclaim:
-	cb_device_unclaim_memory(dev);
-out_free:
-	cb_meta_io_free(resume.io);
-	kfree(resume.reload.slot);
-	cb_device_free(dev);
-out_module:
-	module_put(THIS_MODULE);
+	if (ret)
+		cb_device_end(dev);
 	return ret;
 }

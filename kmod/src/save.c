@@ -128,11 +128,13 @@ int cb_save(struct cb_device *dev)
 		return -ENOMEM;
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
-	cb_engine_park(dev);
+	ret = cb_engine_park(dev);
+	if (ret)
+		goto out;
 	deadline = jiffies + CB_SAVE_TIMEOUT;
 	cb_meta_io_limit(io, deadline);
 	WRITE_ONCE(dev->saved, true);
-	ret = cb_hook_wait_timeout(dev->origin_disk, cb_time_left(deadline));
+	ret = cb_passage_wait(dev->origin_disk, deadline);
 	if (!ret)
 		ret = cb_drain(dev, deadline);
 	if (!ret)
@@ -141,6 +143,7 @@ int cb_save(struct cb_device *dev)
 	if (!begun)
 		WRITE_ONCE(dev->saved, false);
 	cb_engine_unpark(dev);
+out:
 	memalloc_noio_restore(noio);
 	cb_meta_io_free(io);
 	if (ret)
@@ -149,16 +152,14 @@ int cb_save(struct cb_device *dev)
 	return ret;
 }
 
-int cb_save_status(struct cb_device *dev, enum cb_status status)
+int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status)
 {
 	struct cb_state state = cb_meta_state(dev, status);
-	struct cb_meta_io *io = cb_meta_io_alloc(dev);
-	int ret = -ENOMEM;
+	int ret;
 
 	lockdep_assert_held(&cb_life_mutex);
-	if (io)
-		ret = cb_meta_write_state(io, &state);
-	cb_meta_io_free(io);
+	/* Writes are held meanwhile, maybe those of swapping: the memory was asked for before. */
+	ret = cb_meta_write_state(io, &state);
 	if (ret)
 		pr_warn("snapshot %u of %s: the state in the COW file is out of date (error %d)\n",
 			dev->minor, dev->origin_path, ret);

@@ -105,12 +105,18 @@ void cb_snapdisk_open_up(struct cb_device *dev)
 	kobject_uevent(&disk_to_dev(dev->disk)->kobj, KOBJ_CHANGE);
 }
 
+void cb_snapdisk_remove(struct cb_device *dev)
+{
+	if (dev->disk && dev->disk_added && !dev->disk_removed)
+		del_gendisk(dev->disk);
+	dev->disk_removed = true;
+}
+
 void cb_snapdisk_destroy(struct cb_device *dev)
 {
 	if (!dev->disk)
 		return;
-	if (dev->disk_added)
-		del_gendisk(dev->disk);
+	cb_snapdisk_remove(dev);
 	wait_event(dev->reads_wait, !atomic_read(&dev->reads_in_flight));
 	cb_disk_put(dev->disk, dev->disk_added);
 	dev->disk = NULL;

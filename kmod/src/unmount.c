@@ -34,7 +34,7 @@ static bool cb_unmount_concerns(struct cb_device *dev, struct super_block *sb)
 static bool cb_unmount_concerns_any(struct super_block *sb)
 {
 	unsigned long used = READ_ONCE(cb_devices_used);
-	bool concerned = false;
+	bool concerned = cb_ending_has_any();
 	unsigned int slot;
 
 	if (!sb->s_bdev)
@@ -61,6 +61,7 @@ static void cb_unmount_before(struct super_block *sb)
 		if (dev && dev->cow_inode && dev->cow_inode->i_sb == sb)
 			cb_cow_file_drop(dev);
 	}
+	cb_ending_forget_files(sb);
 	mutex_unlock(&cb_life_mutex);
 }
 

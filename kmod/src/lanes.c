@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Lanes: threads that submit bios, so that nobody else of ours sleeps in a disk.
+ *
+ * To submit a bio can mean to sleep: for a free request, at a frozen queue, in
+ * the limits of a cgroup. The engine, which releases writes and watches time
+ * limits, and whoever waits with a time limit, must not; they put their bios on
+ * a lane. A lane sleeps at one disk only:
+ *
+ *   CB_LANE_ORIGIN   loads and reads from the origin
+ *   CB_LANE_COW      stores, marks and metadata to and from the COW file
+ *   CB_LANE_RELEASE  and those after it: held writes that go on to the origin,
+ *                    by cgroup, so that the limits of one delay few others
+ *
+ * A bio that is still on its lane can be taken back (cb_lane_cancel). When the
+ * snapshot is being taken apart, what is left for the COW file is not submitted
+ * any more: its blocks may soon be somebody else's.
+ */
+#include <linux/hash.h>
+
+#include "cowbird.h"
+
+static struct bio *cb_lane_pop(struct cb_lane *lane)
+{
+	struct bio *bio;
+	unsigned long flags;
+
+	spin_lock_irqsave(&lane->lock, flags);
+	bio = bio_list_pop(&lane->bios);
+	spin_unlock_irqrestore(&lane->lock, flags);
+	return bio;
+}
+
+static void cb_lane_submit(struct cb_lane *lane, struct bio *bio)
+{
+	struct cb_device *dev = lane->dev;
+
+	if (lane >= &dev->lanes[CB_LANE_RELEASE]) {
+		cb_hook_release(dev, bio);
+		cb_engine_released(dev);
+	} else if (lane == &dev->lanes[CB_LANE_COW] && cb_phase_of(dev) == CB_PHASE_CLOSING &&
+		   op_is_write(bio_op(bio))) {
+		bio->bi_status = BLK_STS_IOERR;
+		bio_endio(bio);
+	} else {
+		cb_submit_past_hook(bio);
+	}
+}
+
+static void cb_lane_work(struct work_struct *work)
+{
+	struct cb_lane *lane = container_of(work, struct cb_lane, work);
+	struct blk_plug plug;
+	struct bio *bio;
+
+	/* What comes together reaches the driver together; who sleeps sends off what there is. */
+	blk_start_plug(&plug);
+	while ((bio = cb_lane_pop(lane)))
+		cb_lane_submit(lane, bio);
+	blk_finish_plug(&plug);
+}
+
+void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
+{
+	struct cb_lane *lane = &dev->lanes[kind];
+	unsigned long flags;
+
+	spin_lock_irqsave(&lane->lock, flags);
+	bio_list_add(&lane->bios, bio);
+	spin_unlock_irqrestore(&lane->lock, flags);
+	/* Does nothing where it is queued already; running work is queued once more. */
+	queue_work(dev->lane_queue, &lane->work);
+}
+
+void cb_lane_release(struct cb_device *dev, struct bio *bio)
+{
+	unsigned int number = 0;
+
+#ifdef CONFIG_BLK_CGROUP
+	number = hash_ptr(bio->bi_blkg, ilog2(CB_LANES_RELEASE));
+#endif
+	cb_lane_add(dev, CB_LANE_RELEASE + number, bio);
+}
+
+bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
+{
+	struct cb_lane *lane = &dev->lanes[kind];
+	struct bio_list kept = BIO_EMPTY_LIST;
+	bool found = false;
+	unsigned long flags;
+	struct bio *each;
+
+	spin_lock_irqsave(&lane->lock, flags);
+	while ((each = bio_list_pop(&lane->bios))) {
+		if (each == bio)
+			found = true;
+		else
+			bio_list_add(&kept, each);
+	}
+	lane->bios = kept;
+	spin_unlock_irqrestore(&lane->lock, flags);
+	return found;
+}
+
+int cb_lanes_init(struct cb_device *dev)
+{
+	u32 i;
+
+	for (i = 0; i < CB_LANES; i++) {
+		struct cb_lane *lane = &dev->lanes[i];
+
+		lane->dev = dev;
+		spin_lock_init(&lane->lock);
+		bio_list_init(&lane->bios);
+		INIT_WORK(&lane->work, cb_lane_work);
+	}
+	/* Writers wait for it, and memory may wait for them. */
+	dev->lane_queue = alloc_workqueue("cowbird/%u", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
+					  0, dev->minor);
+	return dev->lane_queue ? 0 : -ENOMEM;
+}
+
+void cb_lanes_free(struct cb_device *dev)
+{
+	if (dev->lane_queue)
+		destroy_workqueue(dev->lane_queue);
+	dev->lane_queue = NULL;
+}

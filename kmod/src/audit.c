@@ -22,6 +22,8 @@
  * drain and lands after it. So the ends of writes are watched as well: a write
  * that ends on blocks that are not preserved was never held.
  */
+#include <linux/rculist.h>
+
 #include "cowbird.h"
 
 static bool cb_audit_registered;
@@ -81,17 +83,17 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 
 static void cb_audit_all(struct bio *bio, bool ended)
 {
-	unsigned long used = READ_ONCE(cb_devices_used);
 	struct gendisk *disk = cb_bio_disk(bio);
-	struct cb_device *dev;
-	unsigned int slot;
+	struct hlist_head *watches = cb_registry_watches(disk);
+	struct cb_watch *watch;
 
+	if (!watches)
+		return;
 	rcu_read_lock();
-	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
-		dev = rcu_dereference(cb_devices[slot]);
-		if (dev && disk == dev->origin_disk && (!ended || dev->watches_ends))
-			cb_audit_write(dev, bio);
-	}
+	hlist_for_each_entry_rcu(watch, watches, node)
+		if (disk == watch->disk && disk == watch->dev->origin_disk &&
+		    (!ended || watch->dev->watches_ends))
+			cb_audit_write(watch->dev, bio);
 	rcu_read_unlock();
 }
 
@@ -101,7 +103,7 @@ static void notrace cb_audit_callback(unsigned long ip, unsigned long parent_ip,
 	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
 	struct bio *bio;
 
-	if (!regs || !READ_ONCE(cb_devices_used))
+	if (!regs || !READ_ONCE(cb_device_count))
 		return;
 	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
 	if (op_is_write(bio_op(bio)) && bio->bi_iter.bi_size)

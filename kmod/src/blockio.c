@@ -223,7 +223,9 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 	if (ret && cb_lane_cancel(dev, CB_LANE_COW, bio)) {
 		bio_put(bio);
 		dev->header_bio = NULL;
+		return ret;
 	}
+	dev->header_sent = true;
 	return ret ?: blk_status_to_errno(dev->header_status);
 }
 

@@ -3,6 +3,7 @@
  * Structures of the module and what its files offer each other.
  *
  *   hook.c     every bio of the machine passes here; finds the tracked ones
+ *   registry.c where snapshots are found, by minor and by disk
  *   passage.c  who is inside the original submission, and for which disks
  *   lanes.c    threads that submit bios, so that nobody else of ours sleeps in a disk
  *   audit.c    looks a second time, below the hook
@@ -29,7 +30,7 @@
  *                         an engine: saving, unmounting, ending
  *   cb_device.lock        spinlock, interrupts off; see each field
  *
- * cb_devices[] is read under RCU. Whoever unpublishes a snapshot waits for a grace
+ * Snapshots are found under RCU. Whoever unpublishes a snapshot waits for a grace
  * period, and for those who pause on its account (pausing); tasks that sleep in
  * the original submission hold no reference to a snapshot.
  *
@@ -227,6 +228,13 @@ struct cb_annex {
 	struct file *file; /* pinned */
 };
 
+/* A disk whose writes concern a snapshot; see registry.c. */
+struct cb_watch {
+	struct hlist_node node; /* changed under cb_life_mutex, read under RCU */
+	struct gendisk *disk;
+	struct cb_device *dev;
+};
+
 struct cb_stats {
 	atomic64_t preserved_blocks;
 	atomic64_t stored_blocks;
@@ -401,6 +409,10 @@ struct cb_device {
 	bool cow_slow; /* it was waited for in vain, and nothing has ended since */
 	wait_queue_head_t park_wait;
 
+	struct cb_watch origin_watch;
+	struct cb_watch cow_watch; /* where that is another disk */
+	bool watched; /* cb_life_mutex */
+
 	/* The end; see ending.c. */
 	struct work_struct end_work;
 	struct list_head end_list; /* cb_life_mutex */
@@ -414,6 +426,7 @@ struct cb_device {
 	struct completion header_done;
 	blk_status_t header_status;
 	struct bio *header_bio; /* under way, or NULL */
+	bool header_sent; /* it may be on the disk */
 
 	/* Snapshot device. */
 	struct gendisk *disk;
@@ -437,13 +450,13 @@ extern struct mutex cb_control_mutex;
 extern struct mutex cb_life_mutex;
 /*
  * By minor; while a series goes on with a new snapshot, that one is at its
- * minor + COWBIRD_MAX_MINORS until it takes over.
+ * minor + COWBIRD_MAX_MINORS until it takes over. Changed under cb_life_mutex,
+ * read under RCU.
  */
 #define CB_DEVICE_SLOTS (2 * COWBIRD_MAX_MINORS)
 extern struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
-/* Bit n: cb_devices[n] may be in use; what the hook looks at first. */
-extern unsigned long cb_devices_used;
-static_assert(CB_DEVICE_SLOTS <= BITS_PER_LONG, "cb_devices_used has a bit for each slot");
+/* How many the hook may find; what it looks at first. */
+extern int cb_device_count;
 extern struct workqueue_struct *cb_read_queue;
 
 /* What a set-up or a reload needs, checked and copied from user space. */
@@ -613,6 +626,16 @@ static inline bool cb_mutant_is_deaf(const struct cb_device *dev, const struct b
 	return cb_mutant(switch_too_early) && dev->minor < COWBIRD_MAX_MINORS &&
 	       rcu_access_pointer(cb_devices[dev->minor + COWBIRD_MAX_MINORS]);
 }
+
+/* ---- registry.c -------------------------------------------------------- */
+
+/* Under cb_life_mutex, as the two below: who looks from now on finds the snapshot, or nobody, there. */
+void cb_registry_place(unsigned int slot, struct cb_device *dev);
+/* The hook finds the snapshot by its disks, or does not any more. */
+void cb_registry_watch(struct cb_device *dev);
+void cb_registry_unwatch(struct cb_device *dev);
+/* What may concern a disk, others among it; under RCU. NULL where there is no snapshot at all. */
+struct hlist_head *cb_registry_watches(const struct gendisk *disk);
 
 /* ---- ending.c ---------------------------------------------------------- */
 

@@ -12,10 +12,11 @@ static unsigned int hold_limit_s = 30;
 module_param(hold_limit_s, uint, 0644);
 MODULE_PARM_DESC(hold_limit_s, "Seconds after which a held write ends its snapshot (default 30)");
 
+/* Longest wait for the epoch header of an epoch that was refused, and for the one before to be back. */
+#define CB_RESTORE_LIMIT (5 * HZ)
+
 DEFINE_MUTEX(cb_control_mutex);
 DEFINE_MUTEX(cb_life_mutex);
-struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
-unsigned long cb_devices_used;
 
 int cb_refuse(char *reason, int error, const char *fmt, ...)
 {
@@ -383,20 +384,11 @@ void cb_device_free(struct cb_device *dev)
 	kvfree(dev);
 }
 
-/* Who looks from now on finds the snapshot, or nobody, in this place. */
-static void cb_device_place(unsigned int slot, struct cb_device *dev)
-{
-	rcu_assign_pointer(cb_devices[slot], dev);
-	if (dev)
-		set_bit(slot, &cb_devices_used);
-	else
-		clear_bit(slot, &cb_devices_used);
-}
-
 void cb_device_publish(struct cb_device *dev)
 {
 	mutex_lock(&cb_life_mutex);
-	cb_device_place(dev->slot, dev);
+	cb_registry_place(dev->slot, dev);
+	cb_registry_watch(dev);
 	mutex_unlock(&cb_life_mutex);
 }
 
@@ -416,7 +408,8 @@ void cb_device_unpublish(struct cb_device *dev)
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
 	mutex_lock(&cb_life_mutex);
-	cb_device_place(dev->slot, NULL);
+	cb_registry_place(dev->slot, NULL);
+	cb_registry_unwatch(dev);
 	mutex_unlock(&cb_life_mutex);
 	cb_device_wait_lookers();
 }
@@ -472,11 +465,11 @@ static void cb_device_restore_header(struct cb_device *dev, struct cb_device *be
 {
 	int ret;
 
-	if (!before)
+	if (!before || !dev->header_sent)
 		return;
-	ret = cb_header_wait(dev, before->hold_limit_jiffies);
+	ret = cb_header_wait(dev, CB_RESTORE_LIMIT);
 	if (!ret)
-		ret = cb_header_write(before, before->hold_limit_jiffies);
+		ret = cb_header_write(before, CB_RESTORE_LIMIT);
 	if (ret)
 		cb_device_fail(before, ret, "cannot write the epoch header back");
 }
@@ -500,13 +493,11 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	int ret;
 
 	/*
-	 * Who has found the old one goes on to all the others, among them the new
-	 * one, and so does what the old one lets go of: both are found until the
-	 * old one holds nothing. Being offered to the new one twice changes
-	 * nothing: what passes once passes again.
+	 * The hook finds both until the old one holds nothing; what it lets go of
+	 * is offered to the new one.
 	 */
 	mutex_lock(&cb_life_mutex);
-	cb_device_place(dev->minor, dev);
+	cb_registry_place(dev->minor, dev);
 	dev->cow_inode = before->cow_inode;
 	dev->cow_file = before->cow_file;
 	dev->cow_ino = before->cow_ino;
@@ -521,7 +512,8 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	mutex_lock(&cb_life_mutex);
 	ret = cb_engine_park(before);
 	WRITE_ONCE(dev->slot, dev->minor);
-	cb_device_place(temporary, NULL);
+	cb_registry_place(temporary, NULL);
+	cb_registry_unwatch(before);
 	/* At rest it notes nothing any more. */
 	if (!ret) {
 		dev->changes = before->preserved;

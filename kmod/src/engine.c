@@ -618,13 +618,19 @@ static bool cb_engine_oldest(struct cb_device *dev, unsigned long *since)
 	return waits;
 }
 
-/* Whether what is waited for is that the COW file knows of the change. */
+static bool cb_engine_expired(struct cb_device *dev, unsigned long since)
+{
+	return time_after(jiffies, since + dev->hold_limit_jiffies);
+}
+
+/* Whether a write that has waited too long does so until the COW file knows of the change. */
 static bool cb_engine_waits_for_marks(struct cb_device *dev)
 {
 	struct cb_held *held;
 
 	list_for_each_entry(held, &dev->held, list)
-		if (!cb_origin_marked(dev, held->first, held->last))
+		if (cb_engine_expired(dev, held->since) &&
+		    !cb_origin_marked(dev, held->first, held->last))
 			return true;
 	return false;
 }
@@ -633,8 +639,7 @@ static void cb_engine_check_oldest(struct cb_device *dev)
 {
 	unsigned long since;
 
-	if (!cb_engine_oldest(dev, &since) ||
-	    !time_after(jiffies, since + dev->hold_limit_jiffies))
+	if (!cb_engine_oldest(dev, &since) || !cb_engine_expired(dev, since))
 		return;
 	/* The tracking can do without the snapshot; without the marks it cannot. */
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_engine_waits_for_marks(dev))

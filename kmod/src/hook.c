@@ -14,7 +14,7 @@
  * outside of it.
  */
 #include <linux/hash.h>
-#include <linux/slab.h>
+#include <linux/rculist.h>
 
 #include "cowbird.h"
 
@@ -37,14 +37,6 @@ cb_cookie_t notrace cb_submit_past_hook(struct bio *bio)
 	return cookie;
 }
 
-/* The snapshot in this slot if the disk concerns it. */
-static struct cb_device *notrace cb_hook_find(unsigned int slot, struct gendisk *disk)
-{
-	struct cb_device *dev = rcu_dereference(cb_devices[slot]);
-
-	return dev && (disk == dev->origin_disk || disk == dev->cow_disk) ? dev : NULL;
-}
-
 /*
  * Offers a write to all snapshots but one; a write to a whole disk may concern
  * several. True when one of them took it over. passage: whose task may be made
@@ -53,17 +45,17 @@ static struct cb_device *notrace cb_hook_find(unsigned int slot, struct gendisk 
 static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
 				  const struct cb_device *except, struct cb_passage *passage)
 {
-	unsigned long used = READ_ONCE(cb_devices_used);
-	unsigned int slot;
+	struct hlist_head *watches = cb_registry_watches(disk);
+	struct cb_watch *watch;
 	bool taken = false;
 
-	if (!used)
+	if (!watches)
 		return false;
 	rcu_read_lock();
-	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
-		struct cb_device *dev = cb_hook_find(slot, disk);
+	hlist_for_each_entry_rcu(watch, watches, node) {
+		struct cb_device *dev = watch->dev;
 
-		if (!dev || dev == except)
+		if (watch->disk != disk || dev == except)
 			continue;
 		taken = disk == dev->cow_disk && cb_origin_guard_cow(dev, bio);
 		if (!taken && disk == dev->origin_disk)

@@ -31,9 +31,10 @@ static int cb_set_check_members(struct cb_set *set, struct cb_setup *setup)
 
 static int cb_set_check_minors(struct cb_set *set)
 {
-	DECLARE_BITMAP(seen, COWBIRD_MAX_MINORS) = {};
+	DECLARE_BITMAP(seen, COWBIRD_MAX_MINORS);
 	struct cb_setup *setup;
 
+	bitmap_zero(seen, COWBIRD_MAX_MINORS);
 	for (setup = set->setups; setup < set->setups + set->count; setup++) {
 		if (!__test_and_set_bit(setup->minor, seen))
 			continue;

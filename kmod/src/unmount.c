@@ -33,14 +33,13 @@ static bool cb_unmount_concerns(struct cb_device *dev, struct super_block *sb)
 /* Without a lock: the end of any other filesystem must not wait for a snapshot. */
 static bool cb_unmount_concerns_any(struct super_block *sb)
 {
-	unsigned long used = READ_ONCE(cb_devices_used);
 	bool concerned = cb_ending_has_any();
 	unsigned int slot;
 
 	if (!sb->s_bdev)
 		return false;
 	rcu_read_lock();
-	for_each_set_bit(slot, &used, CB_DEVICE_SLOTS) {
+	for (slot = 0; slot < CB_DEVICE_SLOTS; slot++) {
 		struct cb_device *dev = rcu_dereference(cb_devices[slot]);
 
 		concerned |= dev && cb_unmount_concerns(dev, sb);

@@ -27,7 +27,7 @@
 #define COWBIRD_SECTOR_BYTES 512
 
 /* Snapshot devices are /dev/cowbird0 to /dev/cowbird<COWBIRD_MAX_MINORS - 1>. */
-#define COWBIRD_MAX_MINORS 16
+#define COWBIRD_MAX_MINORS 256
 
 /* Bounds of one setup request. */
 #define COWBIRD_MAX_EXTENTS (1024 * 1024)

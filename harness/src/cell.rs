@@ -110,7 +110,7 @@ async fn attempt(
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
     let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials);
+    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };
@@ -321,7 +321,7 @@ pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
     let case = find_case(plan)?;
     let recorded = load_workload(plan).await?;
     let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials);
+    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
     Ok(*setting.layout())
 }
 

@@ -10,7 +10,7 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::plan::CellPlan;
 use crate::tape::TapePlan;
 use crate::verify::CellFiles;
-use crate::vm::command::VmConfig;
+use crate::vm::command::{Bus, VmConfig};
 use crate::vm::{End, Vm};
 
 /// A machine that can be booted.
@@ -50,6 +50,15 @@ impl Machine {
 
     pub(crate) fn files(&self) -> &CellFiles {
         &self.files
+    }
+
+    /// How a disk is attached.
+    pub(crate) fn bus_of(&self, index: usize) -> HarnessResult<Bus> {
+        let disks = self.layout.attach(&self.files);
+        let disk = disks.get(index).ok_or_else(|| HarnessError::Plan {
+            detail: format!("the machine has no disk {index}"),
+        })?;
+        Ok(disk.bus)
     }
 
     /// Lays an archive behind the initramfs for the boots to come, in place of the one before. The file

@@ -48,6 +48,9 @@ pub struct CellPlan {
     /// How long the long load goes on, minutes; none: as long as its case says.
     #[serde(default)]
     pub soak_minutes: Option<u32>,
+    /// How many snapshot instants a case with writers above the origin has; none: as many as the case says.
+    #[serde(default)]
+    pub cuts: Option<u32>,
     /// Whether the tracer records beside the case, to be compared with the witness and the journal.
     #[serde(default)]
     pub traced: bool,

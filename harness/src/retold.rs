@@ -25,7 +25,7 @@ const READER_SHIFT: u32 = 13;
 #[must_use]
 pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
     let case = cases::find(&plan.case)?;
-    let setting = case.setting(plan.seed, None, None, &plan.trials);
+    let setting = case.setting(plan.seed, None, None, &plan.trials, None);
     let layout = setting.layout();
     let sectors = u64::from(layout.origin().sectors);
     (layout.is_plain() && sectors > 0).then_some(sectors)
@@ -324,7 +324,7 @@ mod tests {
     fn files_have_no_places() {
         let plain = |case: &str| {
             let case = cases::find(case).expect("a case");
-            case.setting(1, None, None, &[]).layout().is_plain()
+            case.setting(1, None, None, &[], None).layout().is_plain()
         };
         for case in ["raw-writers", "hot-read", "raw-kinds", "series"] {
             assert!(plain(case), "{case}");

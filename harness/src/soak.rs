@@ -26,6 +26,8 @@ pub struct SoakVolume {
     pub filesystem: bool,
     /// The number by which [`CellFiles::kept_image`] knows its images.
     pub kept: usize,
+    /// Blocks of COW files on the origin: zeros in the images, and in no change map.
+    pub own: BlockSet,
     /// Where in their files they begin, bytes.
     pub at_byte: u64,
     /// The instants of the images, in the order of [`CellFiles::kept_image`], which counts from 1.
@@ -61,12 +63,12 @@ pub(crate) fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult
         let witness = map(&disk.witness())?;
         let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
         self_check(&base, &log, &end, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
-        let own = BlockSet::new();
+        let own = &volume.own;
         let compare = |one: &mut Judgement, key: &MarkerKey, content: &[u8]| {
             let Some(marker) = one.find(&log, key) else {
                 return Ok(());
             };
-            let report = Oracle::new(&base, &log, marker, volume.origin, &own, DISCARD_MODEL)
+            let report = Oracle::new(&base, &log, marker, volume.origin, own, DISCARD_MODEL)
                 .and_then(|oracle| oracle.verify(content))
                 .map_err(|error| untrusted(&error))?;
             one.take_report(&report);
@@ -88,7 +90,7 @@ pub(crate) fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult
         }
         let mut one = Judgement::default();
         for map in &volume.maps {
-            one.check_map(&base, &log, volume.origin, &BlockSet::new(), map)?;
+            one.check_map(&base, &log, volume.origin, own, map)?;
         }
         // One line for each of a hundred maps would bury what matters.
         one.notes.clear();

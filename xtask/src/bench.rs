@@ -47,6 +47,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         case: vec![CASE.to_owned()],
         workload: WorkloadArgs::default(),
         soak_minutes: None,
+        cuts: None,
         mutant: Vec::new(),
         traced: false,
         record: false,

@@ -97,6 +97,9 @@ pub struct MatrixArgs {
     /// How long the case soak goes on; by default a minute and a half
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub soak_minutes: Option<u32>,
+    /// How many snapshot instants the cases with writers above the origin have; by default as many as each says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cuts: Option<u32>,
     /// Run a mutant, or all of them, instead of the module as it is; may be given several times. A
     /// mutant is caught on a kernel when at least one of its cells there sees the fault it was built with
     #[arg(long, value_name = "NAME|all")]

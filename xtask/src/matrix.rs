@@ -36,6 +36,8 @@ pub struct Run {
     pub workload: Option<Wanted>,
     /// How long the case soak goes on, minutes.
     pub soak_minutes: Option<u32>,
+    /// How many snapshot instants the cases with writers above the origin have.
+    pub cuts: Option<u32>,
     /// The regressions, if they are among the cells.
     pub trials: Vec<TrialPlan>,
     /// The mutants among them.
@@ -161,6 +163,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         cells,
         workload,
         soak_minutes: args.soak_minutes,
+        cuts: args.cuts,
         trials,
         mutants,
         traced: args.traced,

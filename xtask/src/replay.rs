@@ -144,6 +144,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         case,
         workload,
         soak_minutes: plan.soak_minutes,
+        cuts: plan.cuts,
         traced: plan.traced,
         record: false,
         resume: false,

@@ -257,6 +257,7 @@ mod tests {
             case: "a".into(),
             workload: None,
             soak_minutes: None,
+            cuts: None,
             traced: false,
             trials: Vec::new(),
             mutant: None,

@@ -392,6 +392,7 @@ fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
         case: Vec::new(),
         workload: WorkloadArgs::default(),
         soak_minutes: None,
+        cuts: None,
         mutant: Vec::new(),
         traced: false,
         record: false,

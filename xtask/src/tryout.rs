@@ -93,6 +93,7 @@ impl Tryout {
             jobs: Some(1),
             shard: None,
             soak_minutes: None,
+            cuts: None,
             traced: false,
             record: false,
             resume: false,

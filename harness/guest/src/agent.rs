@@ -177,6 +177,7 @@ impl Agent {
                 start_bytes,
                 bytes,
             } => ops::resize_partition(&disk, number, start_bytes, bytes).map(done),
+            Request::ReadPartitions { disk } => ops::read_partitions(&disk).map(done),
             Request::Perform { spec } => script::perform(spec).map(Reply::Performed),
             Request::KernelLog { after } => kernel_log::page(after),
             Request::DumpBlockedTasks => sysrq('w').map(done),

@@ -79,7 +79,7 @@ fn tell(path: &str, word: &str) -> GuestResult<()> {
 }
 
 /// What `mkswap` writes.
-fn make_swap(device: &str) -> GuestResult<()> {
+pub fn make_swap(device: &str) -> GuestResult<()> {
     let pages = ops::size_of(device)? / PAGE_BYTES as u64;
     let last = u32::try_from(pages.saturating_sub(1))
         .map_err(|_| failure(format!("{device} is too large to swap to")))?;

@@ -108,7 +108,7 @@ fn open(path: &str) -> GuestResult<File> {
 }
 
 /// This thread sees its own copy of all mounts from here on.
-fn leave_namespace() -> GuestResult<()> {
+pub fn leave_namespace() -> GuestResult<()> {
     // SAFETY: only this thread's view of the filesystem changes, and it shares no descriptor table
     // or other state that the flag would split.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("make a mount namespace")?;

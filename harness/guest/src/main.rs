@@ -39,6 +39,12 @@ fn main() {
             eprintln!("cowbird-guest: {error}");
             std::process::exit(1);
         }
+    } else if first.as_deref() == Some(workload::SWAPPER_ARGUMENT) {
+        let rest: Vec<String> = arguments.collect();
+        if let Err(error) = workload::swap(&rest) {
+            eprintln!("cowbird-guest: {error}");
+            std::process::exit(1);
+        }
     } else if std::process::id() == 1 && first.as_deref() == Some(SWITCHED_ARGUMENT) {
         init::serve();
     } else if std::process::id() == 1 {

@@ -307,6 +307,12 @@ pub fn open_direct(path: &str, write: bool) -> GuestResult<File> {
         .context(format_args!("open {path} for direct I/O"))
 }
 
+/// Reads the partition table of a disk again.
+pub fn read_partitions(disk: &str) -> GuestResult<()> {
+    let file = File::open(disk).context(format_args!("open {disk}"))?;
+    sys::read_partitions(&file).context(format_args!("read the partition table of {disk}"))
+}
+
 /// Gives a partition another size.
 pub fn resize_partition(disk: &str, number: u32, start: u64, bytes: u64) -> GuestResult<()> {
     let file = File::open(disk).context(format_args!("open {disk}"))?;

@@ -28,6 +28,7 @@ pub const FIEMAP_EXTENT_NOWHERE: u32 = 2 | 4;
 const BLKDISCARD: u32 = opcode::none(0x12, 119);
 const BLKZEROOUT: u32 = opcode::none(0x12, 127);
 const BLKSSZGET: u32 = opcode::none(0x12, 104);
+const BLKRRPART: u32 = opcode::none(0x12, 95);
 const BLKPG: u32 = opcode::none(0x12, 105);
 /// `BLKPG_RESIZE_PARTITION`.
 const BLKPG_RESIZE: i32 = 3;
@@ -161,6 +162,12 @@ struct PartitionRequest {
     flags: i32,
     data_bytes: i32,
     data: *const PartitionSize,
+}
+
+/// Reads the partition table of a disk again.
+pub fn read_partitions(disk: impl AsFd) -> Result<(), rustix::io::Errno> {
+    // SAFETY: BLKRRPART takes no argument.
+    unsafe { ioctl(disk, NoArg::<BLKRRPART>::new()) }
 }
 
 /// Gives a partition of a disk another size; bytes. It must begin where it is said to.

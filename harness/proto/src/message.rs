@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::workloads::{
     Chase, EndSignal, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec,
-    ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, ThrottledSpec, TurnsSpec,
-    WorkloadSpec, WorkloadState,
+    ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, StreamTarget, StreamsSpec,
+    SwapperSpec, ThrottledSpec, TurnsSpec, WorkloadSpec, WorkloadState,
 };
 
 /// Number of a request, chosen by the host, returned with the answer.
@@ -92,10 +92,16 @@ pub enum StackKind {
     Scanned,
     /// Device-mapper, crypt, AES-XTS with [`CRYPT_KEY`]; the sector number is the tweak.
     Crypt,
+    /// The same without queues of its own: whoever writes encrypts and submits (from 5.9 on).
+    CryptInline,
+    /// Device-mapper, striped over two devices in chunks of 256 KiB.
+    Striped,
     /// A thin volume, all of it provisioned in order; the second device holds the pool's metadata.
     Thin,
     /// RAID 1 of two devices, without metadata on them.
     Mirror,
+    /// RAID 5 of three devices, without metadata on them. Nobody has made their parity right.
+    Parity,
     /// Device-mapper, with pieces that fail or take their time, as [`Request::Rule`] tells them.
     Ruled,
 }
@@ -370,6 +376,11 @@ pub enum Request {
         start_bytes: u64,
         /// Its new size, bytes.
         bytes: u64,
+    },
+    /// Reads the partition table of a disk, which nobody uses, again.
+    ReadPartitions {
+        /// The disk.
+        disk: String,
     },
     /// Does the tasks of one stage of a script, to their end; answers [`Reply::Performed`].
     Perform {

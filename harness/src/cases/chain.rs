@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use cowbird_model::BlockSet;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::layout::MIB_SECTORS;
@@ -91,6 +92,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         second_disk: false,
         origin: setting.origin_range(),
         filesystem: false,
+        own: BlockSet::new(),
         kept: 0,
         at_byte,
         images: instants.clone(),

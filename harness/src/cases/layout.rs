@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cowbird_model::{Sector, SectorRange};
 
+use super::topology::Topology;
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::{HarnessResult, PathContext};
 use crate::recorded::Replay;
@@ -40,8 +41,10 @@ pub(crate) struct Layout {
     pub(super) filesystem_mib: Option<u32>,
     /// The second partition, an ext4 for the COW file.
     pub(super) cow_home: Option<Partition>,
-    /// The third partition, all zeros, for the metadata of a thin pool.
+    /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
     pub(super) metadata: Option<Partition>,
+    /// A partition table at the beginning of the origin, with this one in it.
+    pub(super) nested: Option<Partition>,
     /// The third partition, an ext4 of its own.
     pub(super) third: Option<Partition>,
     /// Whether there is a second volume: a third disk as the first, with other content and a witness of
@@ -100,6 +103,7 @@ impl Layout {
             filesystem_mib: None,
             cow_home: None,
             metadata: None,
+            nested: None,
             third: None,
             two_volumes: false,
             whole_disk: false,
@@ -116,9 +120,14 @@ impl Layout {
 
     /// The same with a third partition for the metadata of a thin pool.
     pub(super) fn with_metadata(self) -> Self {
+        self.with_zeros(METADATA_SECTORS / MIB_SECTORS)
+    }
+
+    /// The same with a third partition that is all zeros.
+    pub(super) fn with_zeros(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
-            metadata: Some(Self::behind(last, METADATA_SECTORS)),
+            metadata: Some(Self::behind(last, mib * MIB_SECTORS)),
             ..self
         }
     }
@@ -149,7 +158,7 @@ impl Layout {
     }
 
     /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
-    fn disk(&self) -> Partition {
+    pub(super) fn disk(&self) -> Partition {
         let third = self.metadata.or(self.third);
         let last = third.or(self.cow_home).unwrap_or(self.origin);
         Partition {
@@ -261,6 +270,14 @@ impl Layout {
                 }
             }
         }
+        if let Some(nested) = self.nested {
+            disk::write_partition_table(
+                &path,
+                self.origin.offset_bytes(),
+                self.logical_block_bytes,
+                &[nested],
+            )?;
+        }
         for partition in self.cow_home.into_iter().chain(self.third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;
         }
@@ -323,6 +340,10 @@ pub(crate) struct Setting {
     pub(super) soak: Option<Duration>,
     /// The scripts, for the case that has some.
     pub(super) trials: Vec<TrialPlan>,
+    /// The topology, for a case that is made of one.
+    pub(super) topology: Option<&'static Topology>,
+    /// How many snapshot instants there are, if the plan says.
+    pub(super) cuts: Option<u32>,
 }
 
 impl Setting {

@@ -1,5 +1,6 @@
 //! The cases: what is done in the guest, told as a story, and what must then be true.
 
+mod above;
 mod amplified;
 mod boots;
 mod chain;
@@ -27,6 +28,7 @@ mod series;
 mod soak;
 mod stacked;
 mod throttled;
+mod topology;
 mod tracer;
 mod two_volumes;
 mod whole_disk;
@@ -34,6 +36,7 @@ mod whole_disk;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use cowbird_proto::message::StackKind;
@@ -47,6 +50,7 @@ use crate::trials::TrialPlan;
 use crate::verify::Evidence;
 use crate::vm::command::Bus;
 pub(crate) use layout::{Layout, Setting};
+use topology::Topology;
 
 /// The origin in the guest.
 const ORIGIN: &str = "/dev/vda1";
@@ -104,22 +108,25 @@ pub struct CaseInfo {
     /// Other files of the host that do, as (path in the guest, path on the host).
     pub(crate) files: fn() -> HarnessResult<Vec<(String, PathBuf)>>,
     layout: fn() -> Layout,
+    /// What it is made of, if that is a topology; the layout is then that of the topology.
+    topology: Option<&'static Topology>,
     act: Act,
 }
 
 impl CaseInfo {
     /// What is on the disks: with a recorded workload or with scripts, the volume that they need. `soak`: how
-    /// long the long load goes on.
+    /// long the long load goes on; `cuts`: how many snapshot instants the cases made of topologies have.
     pub(crate) fn setting(
         &self,
         seed: u64,
         replay: Option<Replay>,
         soak: Option<Duration>,
         trials: &[TrialPlan],
+        cuts: Option<u32>,
     ) -> Setting {
         let layout = match &replay {
             Some(replay) => recorded::layout(replay),
-            None if trials.is_empty() => (self.layout)(),
+            None if trials.is_empty() => self.topology.map_or_else(self.layout, Topology::layout),
             None => regressions::layout(trials),
         };
         Setting {
@@ -128,6 +135,8 @@ impl CaseInfo {
             replay,
             soak,
             trials: trials.to_vec(),
+            topology: self.topology,
+            cuts,
         }
     }
 
@@ -175,6 +184,7 @@ const fn case(
         programs: &[],
         files: || Ok(Vec::new()),
         layout,
+        topology: None,
         act,
     }
 }
@@ -732,6 +742,12 @@ static CASES: [CaseInfo; 66] = [
     )),
 ];
 
+/// Those that are made of a topology are last.
+static ALL: LazyLock<Vec<CaseInfo>> = LazyLock::new(|| {
+    let of_topologies = topology::cases::CASES.iter();
+    CASES.iter().chain(of_topologies).copied().collect()
+});
+
 /// The case of a recorded workload. Without one there is nothing to do, so it belongs to no tier.
 static RECORDED: CaseInfo = case(
     "recorded",
@@ -745,13 +761,13 @@ static RECORDED: CaseInfo = case(
 /// All cases.
 #[must_use]
 pub fn cases() -> &'static [CaseInfo] {
-    &CASES
+    &ALL
 }
 
 /// The case of that name, self-tests included.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static CaseInfo> {
-    CASES
+    cases()
         .iter()
         .chain(&self_test::CASES)
         .chain([&RECORDED])

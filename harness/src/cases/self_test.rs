@@ -86,6 +86,7 @@ const fn case(
         programs: &[],
         files: || Ok(Vec::new()),
         layout: || Layout::bare(ORIGIN_MIB),
+        topology: None,
         act,
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use cowbird_model::MarkerKey;
+use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 
@@ -167,6 +167,7 @@ fn evidence(setting: &Setting) -> SoakEvidence {
         second_disk: false,
         origin,
         filesystem: false,
+        own: BlockSet::new(),
         kept,
         at_byte: 0,
         images: Vec::new(),

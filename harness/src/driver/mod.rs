@@ -1,6 +1,7 @@
 //! What a case can do to its guest, in the words of a case.
 
 mod faults;
+mod queues;
 mod root;
 mod snapshots;
 mod tracing;
@@ -14,6 +15,7 @@ use cowbird_proto::message::{
 use thiserror::Error;
 
 pub(crate) use self::faults::{FAILED, RULED};
+pub(crate) use self::queues::{Queue, Throttle};
 pub use self::snapshots::{DeviceInfo, ModuleInfo, SeriesRecord, SnapshotSpec};
 pub(crate) use self::tracing::Tracing;
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Write;
 
 use cowbird_model::{Epoch, MarkerKey};
-use cowbird_proto::message::{Reply, Request, WorkloadId, WorkloadSpec};
+use cowbird_proto::message::{Reply, Request, StreamTarget, StreamsSpec, WorkloadId, WorkloadSpec};
 
 use super::{CaseError, CaseResult, Driver, MAX_PAGES, unexpected};
 use crate::error::{HarnessError, PathContext};
@@ -202,7 +202,13 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
         WorkloadSpec::Throttled(spec) => vec![spec.device.clone()],
         WorkloadSpec::Turns(spec) => spec.devices.to_vec(),
         WorkloadSpec::Recorded(spec) => vec![spec.device.clone()],
-        WorkloadSpec::Kinds(_)
+        WorkloadSpec::Streams(StreamsSpec {
+            target: StreamTarget::Device(device),
+            ..
+        }) => vec![device.clone()],
+        WorkloadSpec::Streams(_)
+        | WorkloadSpec::Swapper(_)
+        | WorkloadSpec::Kinds(_)
         | WorkloadSpec::FsChurn(_)
         | WorkloadSpec::FsMix(_)
         | WorkloadSpec::Programs(_)

@@ -257,6 +257,17 @@ pub fn device_id(index: usize) -> String {
     format!("disk{index}")
 }
 
+/// The part of a guest's disk that reads and writes, as the monitor finds it; the PCI device of a virtio disk is only
+/// around it.
+#[must_use]
+pub fn backend_path(index: usize, bus: Bus) -> String {
+    let device = format!("/machine/peripheral/{}", device_id(index));
+    match bus {
+        Bus::Virtio => format!("{device}/virtio-backend"),
+        Bus::Scsi | Bus::Nvme => device,
+    }
+}
+
 /// The node that a disk with a witness is attached to.
 #[must_use]
 pub fn top_node(index: usize) -> String {

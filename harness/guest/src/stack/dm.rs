@@ -31,6 +31,9 @@ const TARGET_BYTES: usize = 40;
 /// Data blocks of a thin pool, sectors: the smallest that there are, 64 KiB.
 const THIN_BLOCK_SECTORS: u64 = 128;
 
+/// Chunks of a striped device, sectors: 256 KiB.
+const STRIPE_SECTORS: u64 = 512;
+
 /// `struct dm_ioctl`, with room for what may follow it.
 #[repr(C)]
 struct Request {
@@ -107,16 +110,32 @@ pub fn linear(device: &str, pieces: u64) -> GuestResult<String> {
     create("linear", &targets)
 }
 
-/// An encrypted device.
-pub fn crypt(device: &str) -> GuestResult<String> {
+/// An encrypted device, with further parameters of its target.
+pub fn crypt(device: &str, more: &str) -> GuestResult<String> {
     let key: String = CRYPT_KEY.iter().map(|byte| format!("{byte:02x}")).collect();
     let target = Target {
         start: 0,
         sectors: sectors_of(device)?,
         kind: "crypt",
-        parameters: format!("aes-xts-plain64 {key} 0 {} 0", number(device)?),
+        parameters: format!("aes-xts-plain64 {key} 0 {} 0{more}", number(device)?),
     };
     create("crypt", &[target])
+}
+
+/// Two devices as one, in turns; what does not fill a chunk on both of them is left out.
+pub fn striped(first: &str, second: &str) -> GuestResult<String> {
+    let each = sectors_of(first)?.min(sectors_of(second)?) / STRIPE_SECTORS * STRIPE_SECTORS;
+    let target = Target {
+        start: 0,
+        sectors: 2 * each,
+        kind: "striped",
+        parameters: format!(
+            "2 {STRIPE_SECTORS} {} 0 {} 0",
+            number(first)?,
+            number(second)?
+        ),
+    };
+    create("striped", &[target])
 }
 
 /// A thin volume as large as its pool, every block of which is provisioned at its own place: the

@@ -1,4 +1,4 @@
-//! A RAID 1 without metadata, made by the ioctls of `linux/raid/md_u.h`.
+//! RAIDs without metadata, made by the ioctls of `linux/raid/md_u.h`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,7 @@ const SET_ARRAY_INFO: u32 = opcode::write::<Array>(9, 0x23);
 const RUN_ARRAY: u32 = opcode::write::<[i32; 3]>(9, 0x30);
 const STOP_ARRAY: u32 = opcode::none(9, 0x32);
 
-/// `MD_SB_CLEAN`: both halves are equal, nothing has to be copied.
+/// `MD_SB_CLEAN`: nothing has to be copied or computed when the array starts.
 const CLEAN: i32 = 1;
 
 /// `MD_DISK_ACTIVE` and `MD_DISK_SYNC`.
@@ -58,8 +58,34 @@ struct Disk {
     state: i32,
 }
 
+/// `ALGORITHM_LEFT_SYMMETRIC`: where the parity of a RAID 5 is.
+const LEFT_SYMMETRIC: i32 = 2;
+
+/// Chunks of a RAID 5, bytes.
+const CHUNK_BYTES: i32 = 64 << 10;
+
 /// Mirrors the devices, which must have the same content.
 pub fn mirror(devices: &[String]) -> GuestResult<String> {
+    let level = Array {
+        level: 1,
+        ..Array::default()
+    };
+    start(devices, level)
+}
+
+/// A RAID 5 of the devices, whose parity is not made right: nothing may be read without one of them.
+pub fn parity(devices: &[String]) -> GuestResult<String> {
+    let level = Array {
+        level: 5,
+        layout: LEFT_SYMMETRIC,
+        chunk_size: CHUNK_BYTES,
+        ..Array::default()
+    };
+    start(devices, level)
+}
+
+/// Starts an array of these devices; gives its path.
+fn start(devices: &[String], level: Array) -> GuestResult<String> {
     fs::write(NEW_ARRAY, "md0").context(format_args!("make {ARRAY}"))?;
     let count = devices.len() as i32;
     let mut bytes = u64::MAX;
@@ -69,7 +95,6 @@ pub fn mirror(devices: &[String]) -> GuestResult<String> {
     let file = open(ARRAY)?;
     let array = Array {
         version: [0, 90, 0],
-        level: 1,
         size_kib: i32::try_from(bytes / 1024).unwrap_or(i32::MAX),
         nr_disks: count,
         raid_disks: count,
@@ -77,7 +102,7 @@ pub fn mirror(devices: &[String]) -> GuestResult<String> {
         state: CLEAN,
         active_disks: count,
         working_disks: count,
-        ..Array::default()
+        ..level
     };
     // SAFETY: SET_ARRAY_INFO reads one mdu_array_info_t, whose layout this is.
     unsafe { ioctl(&file, Setter::<SET_ARRAY_INFO, Array>::new(array)) }

@@ -51,9 +51,14 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
         (StackKind::TwoPieces, [device]) => dm::linear(device, 2),
         (StackKind::Loop, [device]) => stack_loop(device, LO_DIRECT_IO),
         (StackKind::Scanned, [device]) => scanned::stack(device),
-        (StackKind::Crypt, [device]) => dm::crypt(device),
+        (StackKind::Crypt, [device]) => dm::crypt(device, ""),
+        (StackKind::CryptInline, [device]) => {
+            dm::crypt(device, " 2 no_read_workqueue no_write_workqueue")
+        }
+        (StackKind::Striped, [first, second]) => dm::striped(first, second),
         (StackKind::Thin, [data, metadata]) => dm::thin(data, metadata),
         (StackKind::Mirror, devices) => md::mirror(devices),
+        (StackKind::Parity, devices) => md::parity(devices),
         (StackKind::Ruled, [device]) => ruled::stack(device),
         (kind, devices) => Err(failure(format!("{kind:?} of {} devices", devices.len()))),
     }
@@ -64,9 +69,10 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
 pub fn unstack(kind: StackKind) -> GuestResult<()> {
     match kind {
         StackKind::Linear | StackKind::TwoPieces => dm::remove("linear"),
-        StackKind::Crypt => dm::remove("crypt"),
+        StackKind::Crypt | StackKind::CryptInline => dm::remove("crypt"),
+        StackKind::Striped => dm::remove("striped"),
         StackKind::Thin => dm::remove("thin").and_then(|()| dm::remove("pool")),
-        StackKind::Mirror => md::stop(),
+        StackKind::Mirror | StackKind::Parity => md::stop(),
         StackKind::Ruled => ruled::unstack(),
         StackKind::Scanned => scanned::unstack(),
         StackKind::Loop => unstack_loop(),

@@ -2,6 +2,7 @@
 
 mod chaser;
 mod fs_churn;
+mod group;
 mod hot;
 mod journal;
 mod kinds;
@@ -11,11 +12,14 @@ mod range_locks;
 mod raw_writers;
 mod recorded;
 mod snapshot_view;
+mod streams;
+mod swapper;
 mod throttled;
 mod turns;
 
 pub use chaser::{MAX_DELAY_US, wait_for};
 pub use kinds::write_durably;
+pub use swapper::{SWAPPER_ARGUMENT, swap};
 pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
 
 use std::collections::HashMap;
@@ -94,6 +98,8 @@ impl Workloads {
             WorkloadSpec::Noise(spec) => noise::prepare(spec)?,
             WorkloadSpec::FsMix(spec) => fs_churn::prepare_mix(spec)?,
             WorkloadSpec::Programs(spec) => programs::prepare(spec)?,
+            WorkloadSpec::Streams(spec) => streams::prepare(spec)?,
+            WorkloadSpec::Swapper(spec) => swapper::prepare(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(

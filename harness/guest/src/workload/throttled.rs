@@ -13,10 +13,9 @@ use std::sync::atomic::Ordering;
 use cowbird_proto::message::ThrottledSpec;
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
-use rustix::mount::{MountFlags, mount};
 
 use super::snapshot_view::BLOCK_BYTES;
-use super::{Body, Parts, Shared};
+use super::{Body, Parts, Shared, group};
 use crate::async_io::{Aio, MAX_PARTS, Part};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::{open_direct, size_of};
@@ -28,8 +27,7 @@ pub const DELAYED_WRITER_ARGUMENT: &str = "delayed-writer";
 /// Identity in the sectors that this workload writes.
 const IDENTITY: u64 = 0xDE1A;
 
-const GROUPS: &str = "/sys/fs/cgroup";
-const GROUP: &str = "/sys/fs/cgroup/slow";
+const GROUP: &str = "slow";
 
 /// What the process says when all writes are submitted.
 const SUBMITTED: &str = "submitted";
@@ -48,15 +46,10 @@ pub fn prepare(spec: ThrottledSpec) -> GuestResult<Parts> {
 }
 
 fn limit(spec: &ThrottledSpec) -> GuestResult<()> {
-    fs::create_dir_all(GROUPS).context(format_args!("make {GROUPS}"))?;
-    mount("cgroup2", GROUPS, "cgroup2", MountFlags::empty(), None).context("mount cgroup2")?;
-    let control = format!("{GROUPS}/cgroup.subtree_control");
-    fs::write(&control, "+io").context("let groups limit I/O")?;
-    fs::create_dir(GROUP).context(format_args!("make {GROUP}"))?;
     let device = fs::read_to_string(format!("/sys/block/{}/dev", spec.disk))
         .context(format_args!("find the number of {}", spec.disk))?;
     let limit = format!("{} wbps={}", device.trim(), spec.bytes_per_second);
-    fs::write(format!("{GROUP}/io.max"), &limit).context(format_args!("set io.max to {limit}"))
+    group::make(GROUP, "io", "io.max", &limit)
 }
 
 /// Starts the process and counts: one operation when all is submitted, finished at its end.
@@ -94,8 +87,7 @@ pub fn write_delayed(arguments: &[String]) -> GuestResult<()> {
     let (Ok(seed), Ok(blocks)) = (seed.parse::<u64>(), blocks.parse::<u64>()) else {
         return Err(failure("seed and number of blocks are numbers"));
     };
-    let own = std::process::id().to_string();
-    fs::write(format!("{GROUP}/cgroup.procs"), own).context("join the group")?;
+    group::join(GROUP)?;
     let block = BLOCK_BYTES as u64;
     let stretch = size_of(device)? / block / blocks.max(1);
     let mut buffer = DirectBuffer::new(blocks as usize * BLOCK_BYTES);

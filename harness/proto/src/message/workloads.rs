@@ -28,6 +28,54 @@ pub enum WorkloadSpec {
     FsMix(FsMixSpec),
     /// Programs that know nothing of the harness.
     Programs(ProgramsSpec),
+    /// Writers that write large direct writes, each to a stretch of its own.
+    Streams(StreamsSpec),
+    /// A process that needs more memory than its cgroup may have.
+    Swapper(SwapperSpec),
+}
+
+/// Parameters of the writers of large direct writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamsSpec {
+    /// What is written to.
+    pub target: StreamTarget,
+    /// Seed.
+    pub seed: u64,
+    /// Threads.
+    pub writers: u32,
+    /// Length of each write, bytes.
+    pub write_bytes: u32,
+    /// Length of the stretch that a writer has to itself and writes from its beginning to its end, again and
+    /// again, bytes: a multiple of `write_bytes`.
+    pub stretch_bytes: u64,
+}
+
+/// What the writers of large direct writes write to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamTarget {
+    /// A block device; the stretches follow each other from its beginning on.
+    Device(String),
+    /// A filesystem that is mounted in a mount namespace of the writers' own and nowhere else; each stretch is a
+    /// file.
+    Unseen {
+        /// Block device.
+        device: String,
+        /// Type of the filesystem.
+        fstype: String,
+    },
+}
+
+/// Parameters of the process that swaps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapperSpec {
+    /// Partition that is made a swap area, and is given up again when the workload ends.
+    pub device: String,
+    /// Seed.
+    pub seed: u64,
+    /// Memory that the process writes to again and again, MiB.
+    pub used_mib: u32,
+    /// Memory that its cgroup may have, MiB.
+    pub limit_mib: u32,
 }
 
 /// Programs that run until they end or the workload is stopped.

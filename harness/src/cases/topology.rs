@@ -1,0 +1,310 @@
+//! Topologies as data: what the origin is and lies on, who writes to it from above, and how the disk of them all treats
+//! its requests. A case is made of one: see [`super::above`].
+//!
+//! All topologies stand on the disks of [`layout`], so that one guest can go through all of them. On the first disk
+//! are the device that is written to, the filesystem of the COW file, and a third partition for what needs one more
+//! device; with an array a second disk is as the first.
+
+pub(super) mod cases;
+
+use std::path::Path;
+
+use cowbird_model::{Sector, SectorRange};
+use cowbird_proto::message::StackKind;
+
+use super::layout::MIB_SECTORS;
+use super::{COW_HOME, Layout, ORIGIN, modules};
+use crate::disk::{Filesystem, Partition};
+use crate::driver::{Queue, Throttle};
+use crate::error::{HarnessResult, PathContext};
+
+/// The first disk.
+const DISK: &str = "/dev/vda";
+
+/// Its third partition.
+const THIRD: &str = "/dev/vda3";
+
+/// The first partition of the other disk of an array.
+const OTHER: &str = "/dev/vdc1";
+
+/// An array, and its partition.
+const ARRAY: &str = "/dev/md0";
+const ARRAY_PARTITION: &str = "/dev/md0p1";
+
+/// The first device-mapper device of a guest, and the second.
+const FIRST_MAPPED: &str = "/dev/dm-0";
+const SECOND_MAPPED: &str = "/dev/dm-1";
+
+/// Where the filesystem on the first partition is mounted, and the file on it that is put under a loop device.
+const MOUNT: &str = "/mnt/origin";
+const LOOP_FILE: &str = "loop.img";
+
+/// Its size.
+const LOOP_FILE_BYTES: usize = 32 << 20;
+
+/// The loop device.
+const LOOP: &str = "/dev/loop0";
+
+/// Sizes of the partitions, MiB.
+const FIRST_MIB: u32 = 48;
+const HOME_MIB: u32 = 72;
+const THIRD_MIB: u32 = 48;
+
+/// Where the partition of an array begins and ends on it, sectors. It is as odd as partitions may be.
+const NESTED: Partition = Partition {
+    start: MIB_SECTORS,
+    sectors: (FIRST_MIB - 2) * MIB_SECTORS + 5,
+};
+
+/// What the snapshots are taken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The whole first disk, with the COW file on its second partition.
+    Disk,
+    /// An array on the first partition.
+    Array,
+    /// The partition of that array.
+    ArrayPartition,
+}
+
+impl Origin {
+    /// Its path in the guest.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Disk => DISK,
+            Self::Array => ARRAY,
+            Self::ArrayPartition => ARRAY_PARTITION,
+        }
+    }
+
+    /// Where it is on the first disk.
+    pub(super) fn range(self, layout: &Layout) -> SectorRange {
+        let of = |part: Partition| SectorRange::new(Sector(part.start.into()), part.sectors.into());
+        match self {
+            Self::Disk => of(layout.disk()),
+            Self::Array => of(layout.origin()),
+            Self::ArrayPartition => of(Partition {
+                start: layout.origin().start + NESTED.start,
+                ..NESTED
+            }),
+        }
+    }
+
+    /// Where the filesystem of the COW file begins on it, bytes, if it is a part of it.
+    pub(super) fn cow_home_at(self, layout: &Layout) -> Option<u64> {
+        match self {
+            Self::Disk => layout.cow_home.map(Partition::offset_bytes),
+            Self::Array | Self::ArrayPartition => None,
+        }
+    }
+
+    /// Whether it lies on a RAID 1 of the first partitions of two disks.
+    pub(super) fn is_array(self) -> bool {
+        self != Self::Disk
+    }
+}
+
+/// Who writes to the origin, and through what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Above {
+    /// Writers on a part of the origin, or on all of it.
+    Part(&'static str),
+    /// Writers on a device that is stacked on these.
+    Stack {
+        kind: StackKind,
+        below: &'static [&'static str],
+        path: &'static str,
+    },
+    /// Writers on a loop device on a file of the filesystem on the first partition.
+    File,
+    /// Writers to files of a filesystem on the first partition that is mounted in their own mount namespace only.
+    Unseen,
+    /// The kernel, which swaps to the first partition.
+    Swap,
+}
+
+impl Above {
+    /// What the first partition holds.
+    fn filesystem(self) -> Option<Filesystem> {
+        matches!(self, Self::File | Self::Unseen).then_some(Filesystem::Ext4)
+    }
+
+    /// Whether cached pages of a filesystem are written that may change meanwhile.
+    pub(super) fn filesystem_is_written(self) -> bool {
+        self.filesystem().is_some()
+    }
+
+    /// Whether it takes a device of the second disk.
+    fn has_other_disk(self) -> bool {
+        matches!(self, Self::Stack { below, .. } if below.contains(&OTHER))
+    }
+
+    /// Where the filesystem is mounted for all to see, and the file on it that is written to.
+    pub(super) fn file(self) -> Option<(&'static str, String)> {
+        (self == Self::File).then(|| (MOUNT, format!("{MOUNT}/{LOOP_FILE}")))
+    }
+
+    /// The device that the writers write to, if it is one.
+    pub(super) fn device(self) -> Option<&'static str> {
+        match self {
+            Self::Part(path) | Self::Stack { path, .. } => Some(path),
+            Self::File => Some(LOOP),
+            Self::Unseen | Self::Swap => None,
+        }
+    }
+}
+
+/// Devices that stand on one another, and the disk below them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Topology {
+    /// What it is called.
+    pub(super) name: &'static str,
+    /// Modules that the kernel needs for it.
+    pub(super) modules: &'static [&'static str],
+    /// What the snapshots are taken of.
+    pub(super) origin: Origin,
+    /// Who writes.
+    pub(super) above: Above,
+    /// How the guest treats requests to the first disk.
+    pub(super) queue: Queue,
+    /// How slow the disk is around each instant.
+    pub(super) throttle: Throttle,
+    /// What each writer has to itself, bytes.
+    pub(super) stretch_bytes: u64,
+}
+
+/// Few requests, which are short, so that whoever writes much waits for them.
+pub(super) const SCARCE: Queue = Queue {
+    nr_requests: Some(4),
+    max_sectors_kb: Some(64),
+    ..Queue::AS_IT_IS
+};
+
+/// A disk that writers wait for.
+pub(super) const SLOW: Throttle = Throttle {
+    operations_per_second: 300,
+    ..Throttle::NONE
+};
+
+const fn on_disk(name: &'static str, modules: &'static [&'static str], above: Above) -> Topology {
+    Topology {
+        name,
+        modules,
+        origin: Origin::Disk,
+        above,
+        queue: SCARCE,
+        throttle: SLOW,
+        stretch_bytes: 1 << 20,
+    }
+}
+
+const fn stack(kind: StackKind, below: &'static [&'static str], path: &'static str) -> Above {
+    Above::Stack { kind, below, path }
+}
+
+/// dm-linear on a partition, as a logical volume is.
+pub(super) static LINEAR: Topology = on_disk(
+    "linear",
+    &modules(["dm_mod"]),
+    stack(StackKind::Linear, &[ORIGIN], FIRST_MAPPED),
+);
+
+/// An encrypted partition; the kernel's own threads submit.
+pub(super) static CRYPT: Topology = on_disk(
+    "crypt",
+    &modules(["dm_mod", "dm_crypt", "xts"]),
+    stack(StackKind::Crypt, &[ORIGIN], FIRST_MAPPED),
+);
+
+/// An encrypted partition; the writers submit.
+pub(super) static CRYPT_INLINE: Topology = on_disk(
+    "crypt-inline",
+    &modules(["dm_mod", "dm_crypt", "xts"]),
+    stack(StackKind::CryptInline, &[ORIGIN], FIRST_MAPPED),
+);
+
+/// A thin volume, data and metadata of which are on the origin.
+pub(super) static THIN: Topology = on_disk(
+    "thin",
+    &modules(["dm_mod", "dm_thin_pool"]),
+    stack(StackKind::Thin, &[ORIGIN, THIRD], SECOND_MAPPED),
+);
+
+/// A striped logical volume, both stripes of which are on the origin.
+pub(super) static STRIPED: Topology = on_disk(
+    "striped",
+    &modules(["dm_mod"]),
+    stack(StackKind::Striped, &[ORIGIN, THIRD], FIRST_MAPPED),
+);
+
+/// A RAID 1, one half of which is on the origin.
+pub(super) static RAID1: Topology = on_disk(
+    "raid1",
+    &modules(["md_mod", "raid1"]),
+    stack(StackKind::Mirror, &[ORIGIN, OTHER], ARRAY),
+);
+
+/// A RAID 5, two members of which are on the origin.
+pub(super) static RAID5: Topology = on_disk(
+    "raid5",
+    &modules(["md_mod", "raid456"]),
+    stack(StackKind::Parity, &[ORIGIN, THIRD, OTHER], ARRAY),
+);
+
+/// A loop device on a file of a filesystem on the origin.
+pub(super) static LOOP_ON_FILE: Topology = on_disk("loop", &modules(["loop"]), Above::File);
+
+/// A filesystem on the origin that the tools do not see.
+pub(super) static UNSEEN: Topology = on_disk("unseen", &modules([]), Above::Unseen);
+
+/// A swap area on the origin.
+pub(super) static SWAP: Topology = on_disk("swap", &modules([]), Above::Swap);
+
+/// An array that is written to through its partition.
+pub(super) static ARRAY_ABOVE: Topology = Topology {
+    origin: Origin::Array,
+    ..on_disk(
+        "array",
+        &modules(["md_mod", "raid1"]),
+        Above::Part(ARRAY_PARTITION),
+    )
+};
+
+/// The partition of an array.
+pub(super) static ARRAY_PART: Topology = Topology {
+    origin: Origin::ArrayPartition,
+    ..on_disk(
+        "array-partition",
+        &modules(["md_mod", "raid1"]),
+        Above::Part(ARRAY_PARTITION),
+    )
+};
+
+impl Topology {
+    /// The disks.
+    pub(super) fn layout(&self) -> Layout {
+        let raw = Layout::raw(FIRST_MIB * MIB_SECTORS, HOME_MIB).with_zeros(THIRD_MIB);
+        Layout {
+            content: self.above.file().map(|_| make_loop_file as _),
+            filesystem: self.above.filesystem(),
+            whole_disk: self.origin == Origin::Disk,
+            mirrored: self.above.has_other_disk() || self.origin.is_array(),
+            nested: self.origin.is_array().then_some(NESTED),
+            ..raw
+        }
+    }
+
+    /// What an array below the origin is made of.
+    pub(super) fn halves(&self) -> Option<&'static [&'static str]> {
+        self.origin.is_array().then_some(&[ORIGIN, OTHER])
+    }
+}
+
+/// The content of a filesystem with a file for a loop device: no byte of it is a hole.
+fn make_loop_file(folder: &Path) -> HarnessResult<()> {
+    let path = folder.join(LOOP_FILE);
+    std::fs::write(&path, vec![0xC0; LOOP_FILE_BYTES]).on("write", &path)
+}
+
+/// Who stands beside: the filesystem of the COW file.
+pub(super) const BESIDE: &str = COW_HOME;

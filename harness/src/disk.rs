@@ -91,22 +91,6 @@ pub fn mbr(
     Ok(table)
 }
 
-/// Writes a partition table to a place of a disk file: the partitions are those of a device that begins there.
-///
-/// # Errors
-/// As [`mbr`], and when the file cannot be written.
-pub fn write_partition_table(
-    path: &Path,
-    at: u64,
-    logical_block_bytes: u32,
-    partitions: &[Partition],
-) -> HarnessResult<()> {
-    let table = mbr(partitions, logical_block_bytes)?;
-    let file = OpenOptions::new().write(true).open(path).on("open", path)?;
-    file.write_all_at(&table, at)
-        .on("write a partition table to", path)
-}
-
 /// Makes a sparse file.
 ///
 /// # Errors

@@ -178,6 +178,9 @@ impl Agent {
                 bytes,
             } => ops::resize_partition(&disk, number, start_bytes, bytes).map(done),
             Request::ReadPartitions { disk } => ops::read_partitions(&disk).map(done),
+            Request::MakeDirty { path, pages, seed } => {
+                ops::make_dirty(&path, pages, seed).map(done)
+            }
             Request::Perform { spec } => script::perform(spec).map(Reply::Performed),
             Request::KernelLog { after } => kernel_log::page(after),
             Request::DumpBlockedTasks => sysrq('w').map(done),

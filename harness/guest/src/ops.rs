@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{Exited, MountApi, MountSpec, Reply};
+use cowbird_proto::rng::Rng;
 use rustix::fs::OFlags;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
@@ -319,6 +320,29 @@ pub fn resize_partition(disk: &str, number: u32, start: u64, bytes: u64) -> Gues
     sys::resize_partition(&file, number, start, bytes).context(format_args!(
         "resize partition {number} of {disk} to {bytes} bytes"
     ))
+}
+
+/// Writes to so many pages of a file, each once and in no order, through the page cache.
+pub fn make_dirty(path: &str, pages: u32, seed: u64) -> GuestResult<()> {
+    const PAGE_BYTES: usize = 4096;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .context(format_args!("open {path}"))?;
+    let mut order: Vec<u64> = (0..size_of(path)? / PAGE_BYTES as u64).collect();
+    if order.len() < pages as usize {
+        return Err(failure(format!("{path} has less than {pages} pages")));
+    }
+    let mut rng = Rng::new(seed);
+    for taken in 0..pages as usize {
+        let rest = (order.len() - taken) as u64;
+        order.swap(taken, taken + rng.below(rest) as usize);
+        let word = rng.next_u64().to_ne_bytes();
+        let offset = order[taken] * PAGE_BYTES as u64;
+        file.write_all_at(&word.repeat(PAGE_BYTES / word.len()), offset)
+            .context(format_args!("write {path} at {offset}"))?;
+    }
+    Ok(())
 }
 
 /// Copies a block device, or so many bytes of it, to a place on another.

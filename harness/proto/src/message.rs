@@ -382,6 +382,15 @@ pub enum Request {
         /// The disk.
         disk: String,
     },
+    /// Writes to pages of a file through the page cache, and leaves them there.
+    MakeDirty {
+        /// The file.
+        path: String,
+        /// So many pages of it, here and there; each once.
+        pages: u32,
+        /// Seed of which, and of their content.
+        seed: u64,
+    },
     /// Does the tasks of one stage of a script, to their end; answers [`Reply::Performed`].
     Perform {
         /// What to do.

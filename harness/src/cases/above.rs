@@ -10,8 +10,9 @@ use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{
     Request, StackKind, StreamTarget, StreamsSpec, SwapperSpec, WorkloadSpec,
 };
+use cowbird_proto::sector::SECTOR_BYTES;
 
-use super::topology::{Above, BESIDE, Topology};
+use super::topology::{Above, BESIDE, NESTED, Topology};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::cell::in_background;
 use crate::change_map::ChangeMap;
@@ -53,8 +54,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(90);
 /// How a kernel says that a device-mapper target or a RAID level is not there, or does not know what it is asked for.
 const EINVAL: i32 = 22;
 
-/// A case that ends without a device that its kernel cannot have.
-pub(super) fn topology(setting: &Setting) -> CaseResult<&'static Topology> {
+/// What the case is made of.
+fn topology(setting: &Setting) -> CaseResult<&'static Topology> {
     setting.topology.ok_or_else(|| {
         let detail = "the case has no topology".to_owned();
         HarnessError::Plan { detail }.into()
@@ -70,7 +71,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     build(guest, topology).await?;
-    let mut load = Load::start(guest, setting, topology).await?;
+    let mut load = Load::start(guest, setting, topology, WRITE_BYTES.into()).await?;
     load.wait(guest, WARM_UP_BYTES).await?;
 
     let mut volume = volume(setting, topology);
@@ -108,24 +109,29 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
 
 /// One instant while the disk is slow and the writers wait for it; but for the first of a series, with the changes that
 /// lead to it.
-pub(super) async fn take(
+async fn take(
     guest: &mut Driver<'_, '_>,
     topology: &Topology,
     load: &mut Load,
     cut: u32,
 ) -> CaseResult<(MarkerKey, Option<ChangeMap>)> {
-    guest.throttle(DISK_INDEX, topology.throttle).await?;
+    slow_down(guest, topology.throttle).await?;
     load.wait(guest, BYTES_BEFORE).await?;
     let marker = match cut {
         1 => guest.setup_snapshot(spec(topology)).await?,
         _ => guest.transition_to_snapshot(MINOR).await?,
     };
-    guest.throttle(DISK_INDEX, Throttle::NONE).await?;
+    slow_down(guest, Throttle::NONE).await?;
     let map = match cut {
         1 => None,
         _ => Some(guest.changes(MINOR).await?),
     };
     Ok((marker, map))
+}
+
+/// The disk is so slow from now on.
+pub(super) async fn slow_down(guest: &mut Driver<'_, '_>, throttle: Throttle) -> CaseResult<()> {
+    guest.throttle(DISK_INDEX, throttle).await
 }
 
 pub(super) const fn spec(topology: &Topology) -> SnapshotSpec {
@@ -158,9 +164,14 @@ pub(super) fn volume(setting: &Setting, topology: &Topology) -> SoakVolume {
 pub(super) async fn build(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResult<()> {
     if let Some(halves) = topology.halves() {
         let array = guest.stack(halves, StackKind::Mirror).await?;
-        guest
-            .prepare(Request::ReadPartitions { disk: array })
-            .await?;
+        let request = Request::WriteDirect {
+            path: array.clone(),
+            offset: 0,
+            content: disk::mbr(&[NESTED], SECTOR_BYTES as u32)?.to_vec(),
+        };
+        guest.prepare(request).await?;
+        let request = Request::ReadPartitions { disk: array };
+        guest.prepare(request).await?;
     }
     if let Some((mount, file)) = topology.above.file() {
         guest.mount(ORIGIN, mount, "").await?;
@@ -221,6 +232,7 @@ impl Load {
         guest: &mut Driver<'_, '_>,
         setting: &Setting,
         topology: &Topology,
+        stretch_bytes: u64,
     ) -> CaseResult<Self> {
         let streams = |target| {
             WorkloadSpec::Streams(StreamsSpec {
@@ -228,7 +240,7 @@ impl Load {
                 seed: setting.seed,
                 writers: WRITERS,
                 write_bytes: WRITE_BYTES,
-                stretch_bytes: topology.stretch_bytes,
+                stretch_bytes,
             })
         };
         let spec = match (topology.above, topology.above.device()) {

@@ -43,8 +43,8 @@ pub(crate) struct Layout {
     pub(super) cow_home: Option<Partition>,
     /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
     pub(super) metadata: Option<Partition>,
-    /// A partition table at the beginning of the origin, with this one in it.
-    pub(super) nested: Option<Partition>,
+    /// Whether the origin is filled with sectors that say where they are, before anything else is made on it.
+    pub(super) filled: bool,
     /// The third partition, an ext4 of its own.
     pub(super) third: Option<Partition>,
     /// Whether there is a second volume: a third disk as the first, with other content and a witness of
@@ -103,7 +103,7 @@ impl Layout {
             filesystem_mib: None,
             cow_home: None,
             metadata: None,
-            nested: None,
+            filled: true,
             third: None,
             two_volumes: false,
             whole_disk: false,
@@ -248,7 +248,7 @@ impl Layout {
             self.disk().length_bytes(),
             self.logical_block_bytes,
             &partitions,
-            &[self.origin],
+            self.filled.then_some(self.origin).as_slice(),
             seed,
         )?;
         if let Some(kind) = self.filesystem {
@@ -269,14 +269,6 @@ impl Layout {
                     disk::make_filled_ext4(&path, part, seed, folder.path())?;
                 }
             }
-        }
-        if let Some(nested) = self.nested {
-            disk::write_partition_table(
-                &path,
-                self.origin.offset_bytes(),
-                self.logical_block_bytes,
-                &[nested],
-            )?;
         }
         for partition in self.cow_home.into_iter().chain(self.third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;

@@ -41,6 +41,7 @@ const LOOP_FILE: &str = "loop.img";
 
 /// Its size.
 const LOOP_FILE_BYTES: usize = 32 << 20;
+const LARGE_LOOP_FILE_BYTES: usize = 96 << 20;
 
 /// The loop device.
 const LOOP: &str = "/dev/loop0";
@@ -50,8 +51,8 @@ const FIRST_MIB: u32 = 48;
 const HOME_MIB: u32 = 72;
 const THIRD_MIB: u32 = 48;
 
-/// Where the partition of an array begins and ends on it, sectors. It is as odd as partitions may be.
-const NESTED: Partition = Partition {
+/// Where the partition of an array begins and ends on it, sectors: as odd as partitions may be.
+pub(super) const NESTED: Partition = Partition {
     start: MIB_SECTORS,
     sectors: (FIRST_MIB - 2) * MIB_SECTORS + 5,
 };
@@ -169,8 +170,6 @@ pub(crate) struct Topology {
     pub(super) queue: Queue,
     /// How slow the disk is around each instant.
     pub(super) throttle: Throttle,
-    /// What each writer has to itself, bytes.
-    pub(super) stretch_bytes: u64,
 }
 
 /// Few requests, which are short, so that whoever writes much waits for them.
@@ -194,7 +193,6 @@ const fn on_disk(name: &'static str, modules: &'static [&'static str], above: Ab
         above,
         queue: SCARCE,
         throttle: SLOW,
-        stretch_bytes: 1 << 20,
     }
 }
 
@@ -289,7 +287,6 @@ impl Topology {
             filesystem: self.above.filesystem(),
             whole_disk: self.origin == Origin::Disk,
             mirrored: self.above.has_other_disk() || self.origin.is_array(),
-            nested: self.origin.is_array().then_some(NESTED),
             ..raw
         }
     }
@@ -304,6 +301,12 @@ impl Topology {
 fn make_loop_file(folder: &Path) -> HarnessResult<()> {
     let path = folder.join(LOOP_FILE);
     std::fs::write(&path, vec![0xC0; LOOP_FILE_BYTES]).on("write", &path)
+}
+
+/// The same with room for writers that have more to themselves, and for their files beside it.
+pub(super) fn make_large_loop_file(folder: &Path) -> HarnessResult<()> {
+    let path = folder.join(LOOP_FILE);
+    std::fs::write(&path, vec![0xC0; LARGE_LOOP_FILE_BYTES]).on("write", &path)
 }
 
 /// Who stands beside: the filesystem of the COW file.

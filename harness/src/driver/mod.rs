@@ -311,6 +311,13 @@ impl Driver<'_, '_> {
         self.prepare(request).await.map(|_| ())
     }
 
+    /// Writes everything back.
+    pub async fn sync_all(&mut self) -> CaseResult<()> {
+        self.expect(Request::SyncAll, self.limits.copy)
+            .await
+            .map(|_| ())
+    }
+
     /// Unmounts.
     pub async fn unmount(&mut self, target: &str) -> CaseResult<()> {
         self.expect(

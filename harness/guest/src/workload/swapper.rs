@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use cowbird_proto::message::SwapperSpec;
 use cowbird_proto::rng::Rng;
@@ -26,6 +27,10 @@ const SWAPPED_OUT: &str = "pswpout ";
 
 const PAGE_BYTES: usize = 4096;
 
+/// How long a device may be used by somebody else, and the pause before the next try.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+const BUSY_POLL: Duration = Duration::from_millis(50);
+
 /// The process says something after so many pages, with this word.
 const PAGES_EACH: u64 = 64;
 const WROTE: &str = "wrote";
@@ -35,12 +40,27 @@ pub fn prepare(spec: SwapperSpec) -> GuestResult<Parts> {
     let bytes = u64::from(spec.limit_mib) << 20;
     group::make(GROUP, "memory", "memory.max", &bytes.to_string())?;
     make_swap(&spec.device)?;
-    sys::swap_on(&spec.device).context(format_args!("swap to {}", spec.device))?;
+    swap_on(&spec.device).context(format_args!("swap to {}", spec.device))?;
     let body: Body = Box::new(move |shared| supervise(shared, &spec));
     Ok(Parts {
         golden: Vec::new(),
         threads: vec![body],
     })
+}
+
+/// A filesystem that was on the device may take a moment to end.
+fn swap_on(device: &str) -> std::io::Result<()> {
+    let deadline = Instant::now() + BUSY_LIMIT;
+    loop {
+        match sys::swap_on(device) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
+                std::thread::sleep(BUSY_POLL);
+            }
+            end => return end,
+        }
+    }
 }
 
 /// Starts the process and ends it with the workload.

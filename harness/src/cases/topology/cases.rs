@@ -4,7 +4,10 @@ use super::{
     ARRAY_ABOVE, ARRAY_PART, CRYPT, CRYPT_INLINE, LINEAR, LOOP_ON_FILE, RAID1, RAID5, STRIPED,
     SWAP, THIN, Topology, UNSEEN,
 };
-use crate::cases::{Act, CaseInfo, CaseTier, Layout, above, case};
+use crate::cases::throttled_set::Slow;
+use crate::cases::{
+    Act, CaseInfo, CaseTier, Layout, above, case, many_cuts, modules, sync_above, throttled_set,
+};
 
 const fn of(
     name: &'static str,
@@ -36,7 +39,7 @@ const fn writers(
 }
 
 /// In the order of the results.
-pub(in crate::cases) static CASES: [CaseInfo; 12] = [
+pub(in crate::cases) static CASES: [CaseInfo; 18] = [
     writers(
         "writers-above",
         "a whole disk whose partition is written through a logical volume, with few requests and a slow disk",
@@ -93,4 +96,52 @@ pub(in crate::cases) static CASES: [CaseInfo; 12] = [
         &ARRAY_ABOVE,
     ),
     writers("array-partition", "the partition of a RAID 1", &ARRAY_PART),
+    case(
+        "sync-above",
+        "a filesystem on a logical volume of the origin with very many dirty pages, all of them written back at once",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        sync_above::layout,
+        |driver, setting| Box::pin(sync_above::act(driver, setting)),
+    ),
+    case(
+        "throttled-set",
+        "delayed writes to one of two volumes, while the other one is slow to write its epoch header",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        throttled_set::layout,
+        |driver, setting| Box::pin(throttled_set::act(driver, setting, Slow::Mark)),
+    ),
+    case(
+        "throttled-set-drain",
+        "delayed writes to one of two volumes, while the other one is slow to come to rest",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        throttled_set::layout,
+        |driver, setting| Box::pin(throttled_set::act(driver, setting, Slow::Drain)),
+    ),
+    case(
+        "many-cuts-mapped",
+        "instant after instant under writers on devices of device-mapper above the origin",
+        CaseTier::Full,
+        &modules(["dm_mod", "dm_crypt", "xts", "dm_thin_pool"]),
+        many_cuts::layout,
+        |driver, setting| Box::pin(many_cuts::act(driver, setting, &many_cuts::MAPPED)),
+    ),
+    case(
+        "many-cuts-arrays",
+        "the same with arrays, above the origin and below it",
+        CaseTier::Full,
+        &modules(["md_mod", "raid1", "raid456"]),
+        many_cuts::layout,
+        |driver, setting| Box::pin(many_cuts::act(driver, setting, &many_cuts::ARRAYS)),
+    ),
+    case(
+        "many-cuts-files",
+        "the same with a loop device, a filesystem that the tools do not see, and swap",
+        CaseTier::Full,
+        &modules(["loop"]),
+        many_cuts::layout_files,
+        |driver, setting| Box::pin(many_cuts::act(driver, setting, &many_cuts::FILES)),
+    ),
 ];

@@ -3,21 +3,33 @@
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 
+#include "core/utf8.h"
 #include "cowbird.h"
 
-/* A JSON string; bytes outside of ASCII pass through as UTF-8. */
-static void cb_info_string(struct seq_file *out, const char *text)
+/*
+ * A JSON string. Names may hold any bytes, and messages that were cut off the beginning of a
+ * character: each byte that is not part of valid UTF-8 is a backslash and three octal digits, as
+ * in /proc/self/mountinfo, and so is the backslash itself.
+ */
+static void cb_info_string(struct seq_file *out, const char *string)
 {
-	seq_putc(out, '"');
-	for (; *text; text++) {
-		unsigned char c = *text;
+	const u8 *text = (const u8 *)string;
 
-		if (c == '"' || c == '\\')
-			seq_printf(out, "\\%c", c);
-		else if (c < 0x20)
-			seq_printf(out, "\\u%04x", c);
-		else
-			seq_putc(out, c);
+	seq_putc(out, '"');
+	while (*text) {
+		u32 length = cb_utf8_length(text);
+
+		if (!length || *text == '\\') {
+			seq_printf(out, "\\\\%03o", *text);
+			length = 1;
+		} else if (*text == '"') {
+			seq_puts(out, "\\\"");
+		} else if (*text < 0x20) {
+			seq_printf(out, "\\u%04x", *text);
+		} else {
+			seq_write(out, text, length);
+		}
+		text += length;
 	}
 	seq_putc(out, '"');
 }
@@ -102,7 +114,8 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
 		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
 		   READ_ONCE(dev->saved) ? "true" : "false");
-	seq_printf(out, ", \"memory_blocks\": %u", in_memory);
+	seq_printf(out, ", \"memory_blocks\": %u, \"expansions\": %u", in_memory,
+		   smp_load_acquire(&dev->annex_count));
 	cb_info_counters(out, dev);
 	seq_puts(out, ", \"error_text\": ");
 	cb_info_string(out, error_text);

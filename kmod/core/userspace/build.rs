@@ -1,7 +1,7 @@
 //! Compiles `kmod/core/*.c` as they stand, with the undefined-behaviour sanitizer
 //! trapping: a shift, index or overflow that C does not define ends the test.
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "geom.c",
     "slotmap.c",
     "extents.c",
@@ -12,6 +12,7 @@ const FILES: [&str; 10] = [
     "state.c",
     "marks.c",
     "reload.c",
+    "utf8.c",
 ];
 
 fn main() {

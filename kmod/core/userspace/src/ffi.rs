@@ -247,6 +247,8 @@ unsafe extern "C" {
     pub fn cb_reload_before(reload: *mut Reload, blocks: *mut u64) -> i32;
     pub fn cb_reload_index(reload: *mut Reload, map: *mut SlotMap) -> i32;
 
+    pub fn cb_utf8_length(text: *const u8) -> u32;
+
     pub fn cb_phase_next(phase: u32, event: u32) -> i32;
     pub fn cb_write_decide(phase: u32, preserved: bool, marked: bool, advisory: bool) -> u32;
     pub fn cb_read_decide(phase: u32, own: bool, preserved: bool, in_memory: bool) -> u32;

@@ -33,6 +33,12 @@ fn check(result: i32) -> Result<(), Errno> {
     }
 }
 
+/// Bytes of the character that a string begins with, or 0; `core/utf8.h`.
+pub fn utf8_length(text: &std::ffi::CStr) -> u32 {
+    // SAFETY: the string ends with a zero, behind which nothing is read.
+    unsafe { ffi::cb_utf8_length(text.as_ptr().cast()) }
+}
+
 /// Geometry of an origin; `core/geom.h`. All units are 512-byte sectors of the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Geom(ffi::Geom);

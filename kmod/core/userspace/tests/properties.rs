@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use cowbird_core::{
-    Action, Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c,
+    Action, Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c, utf8_length,
 };
 use proptest::prelude::*;
 
@@ -333,4 +333,35 @@ fn a_lost_snapshot_stays_lost() {
         22,
         "no epoch without a gate"
     );
+}
+
+/// Goal: a character is UTF-8 exactly if Rust says so. Method: all strings of up to three bytes, and of four those with a
+/// first byte that may begin one.
+#[test]
+fn utf8_is_what_rust_takes_for_it() {
+    fn check(bytes: &[u8]) {
+        let text = std::ffi::CString::new(bytes).unwrap();
+        let valid = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let expected = valid.chars().next().map_or(0, char::len_utf8);
+        assert_eq!(utf8_length(&text) as usize, expected, "{bytes:x?}");
+    }
+    check(&[]);
+    for first in 1..=255 {
+        check(&[first]);
+        for second in 1..=255 {
+            check(&[first, second]);
+            for third in 1..=255 {
+                check(&[first, second, third]);
+            }
+        }
+    }
+    for first in 0xee..=255 {
+        for second in 1..=255 {
+            for third in [1, 0x7f, 0x80, 0xbf, 0xc0, 0xff] {
+                for fourth in [1, 0x7f, 0x80, 0xbf, 0xc0, 0xff] {
+                    check(&[first, second, third, fourth]);
+                }
+            }
+        }
+    }
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::commands;
 use crate::info::{self, Device};
+use crate::names;
 
 /// Between two looks at the snapshot. A disk that takes 1 GiB of preserved blocks in a second fills 50 MiB
 /// meanwhile: steps should be larger.
@@ -80,16 +81,16 @@ pub fn command(arguments: &AutoExpand) -> Result<()> {
             device.state_name
         );
     }
-    let devices = info::read()?.devices;
-    if let Some(on) = devices
-        .iter()
+    let report = info::read()?;
+    if let Some(on) = report
+        .devices()
         .find(|other| other.origin_device == device.cow_device)
     {
         bail!(
             "the COW file of minor {} lies on {}, the origin of minor {}: what is free there now may be part of \
              its snapshot; put the COW file on another volume",
             device.minor,
-            on.block_device,
+            names::shown(&on.block_device),
             on.minor
         );
     }
@@ -128,9 +129,9 @@ fn kernel_log() -> io::Result<std::fs::File> {
 fn watch(arguments: &AutoExpand, series: &str) -> Result<()> {
     let mut done = 0;
     loop {
-        let devices = info::read()?.devices;
-        let device = devices
-            .iter()
+        let report = info::read()?;
+        let device = report
+            .devices()
             .find(|device| device.minor == arguments.minor);
         match next(arguments, series, done, device) {
             Step::Wait => thread::sleep(LOOK),
@@ -182,7 +183,7 @@ fn next(arguments: &AutoExpand, series: &str, done: u32, device: Option<&Device>
 
 fn expand(arguments: &AutoExpand, device: Option<&Device>) -> Result<()> {
     let folder = device
-        .and_then(|device| Path::new(&device.cow_file).parent())
+        .and_then(|device| device.cow_file.parent())
         .ok_or_else(|| anyhow!("the COW file has no folder"))?;
     let free_mb = free_mib(folder)?;
     if free_mb < arguments.step_mb.saturating_add(arguments.reserve_mb) {

@@ -7,13 +7,13 @@
 //!                              end  crc32c of everything before (u32)
 //! ```
 
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::durable::{self, Links};
 use crate::info::hex;
 
 const MAGIC: &[u8; 8] = b"COWBMAP\x01";
@@ -173,9 +173,10 @@ impl ChangeMap {
         Ok(map)
     }
 
-    /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path)
+    /// Reads the file of a map of at most so many blocks.
+    pub fn read(path: &Path, block_count: u64) -> Result<Self> {
+        let limit = (HEADER_BYTES + Self::words_for(block_count)? * 8 + CRC_BYTES) as u64;
+        let bytes = durable::read(path, limit, Links::Follow)
             .with_context(|| format!("cannot read the change map {}", path.display()))?;
         Self::decode(&bytes)
             .with_context(|| format!("cannot use the change map {}", path.display()))

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::control::{self, Control};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Report};
 use crate::series::Series;
+use crate::{durable, names, out};
 
 /// How long a busy snapshot is tried again, and how often.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,7 +42,7 @@ pub fn expand_cow_file(minor: u32, size_mb: u64) -> Result<()> {
     let bytes = cow_file::mebibytes(size_mb).context("--size is too large")?;
     let device = info::find(minor)?;
     // It has no name, so that nothing is left of it when the snapshot ends, however that happens.
-    let file = CowFile::create_unnamed(Path::new(&device.cow_file), bytes)?;
+    let file = CowFile::create_unnamed(&device.cow_file, bytes)?;
     let control = Control::open()?;
     control
         .pin(file.file())
@@ -55,13 +56,13 @@ pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
         .changes(minor)
         .with_context(|| format!("cannot tell the changes of snapshot {minor}"))?;
     if let Some(path) = output {
-        return fs::write(path, map.encode())
+        return durable::replace(path, &map.encode())
             .with_context(|| format!("cannot write {}", path.display()));
     }
     if json {
-        println!("{}", map.json()?);
+        out::text(&(map.json()? + "\n"));
     } else {
-        print!("{}", map.render());
+        out::text(&map.render());
     }
     Ok(())
 }
@@ -69,20 +70,23 @@ pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
 /// `cowbirdctl destroy`
 pub fn destroy(minor: u32, config: &Path) -> Result<()> {
     let control = Control::open()?;
-    let device = info::read()?
-        .devices
-        .into_iter()
-        .find(|device| device.minor == minor);
+    // Only what is left when the snapshot has ended depends on the report.
+    let device = info::find(minor);
     patiently(|| control.destroy(minor))
         .with_context(|| format!("cannot destroy snapshot {minor}"))?;
-    let Some(device) = device else { return Ok(()) };
+    let device = device.with_context(|| {
+        format!(
+            "snapshot {minor} has ended, but its COW file and its record in {} are left: remove them",
+            config.display()
+        )
+    })?;
     if device.cow_is_pinned {
-        remove_cow_file(Path::new(&device.cow_file), device.cow_inode);
+        remove_cow_file(&device.cow_file, device.cow_inode);
     } else {
-        eprintln!(
-            "cowbirdctl: {} was not in use when the snapshot ended; remove it when its filesystem is mounted",
-            device.cow_file
-        );
+        out::complain(format!(
+            "{} was not in use when the snapshot ended; remove it when its filesystem is mounted",
+            names::shown(&device.cow_file)
+        ));
     }
     Series::forget(config, &device.uuid)
 }
@@ -101,17 +105,26 @@ pub fn patiently(act: impl Fn() -> Result<()>) -> Result<()> {
     }
 }
 
+/// The report of a module is never longer: each of its snapshots has two names and a message.
+const REPORT_LIMIT_BYTES: u64 = 1 << 20;
+
 /// `cowbirdctl info`
-pub fn info(json: bool) -> Result<()> {
-    let text = info::read_text()?;
+pub fn info(json: bool, from: Option<&Path>) -> Result<()> {
+    let bytes = match from {
+        Some(path) => durable::read(path, REPORT_LIMIT_BYTES, durable::Links::Follow)
+            .with_context(|| format!("cannot read {}", path.display()))?,
+        None => info::read_bytes()?,
+    };
     if json {
-        print!("{text}");
+        out::bytes(&bytes);
         return Ok(());
     }
-    print!(
-        "{}",
-        info::render(&serde_json::from_str::<Report>(&text).context(info::BAD_REPORT)?)
-    );
+    let report = Report::parse(&bytes)?;
+    out::text(&info::render(&report));
+    let complaints: Vec<String> = report.complaints().collect();
+    if !complaints.is_empty() {
+        bail!("{}", complaints.join("; "));
+    }
     Ok(())
 }
 
@@ -121,18 +134,18 @@ fn remove_cow_file(path: &Path, inode: u64) {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.ino() == inode => fs::remove_file(path),
         Ok(_) => {
-            eprintln!(
-                "cowbirdctl: {} is not the COW file any more; left alone",
-                path.display()
-            );
+            out::complain(format!(
+                "{} is not the COW file any more; left alone",
+                names::shown(path)
+            ));
             return;
         }
         Err(error) => Err(error),
     };
     if let Err(error) = removed {
-        eprintln!(
-            "cowbirdctl: the COW file {} was not removed: {error}",
-            path.display()
-        );
+        out::complain(format!(
+            "the COW file {} was not removed: {error}",
+            names::shown(path)
+        ));
     }
 }

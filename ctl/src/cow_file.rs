@@ -1,15 +1,16 @@
-//! The COW file: created, sized and mapped to physical extents.
+//! The COW file: created, sized, shown to lie where its filesystem says, and mapped to physical extents.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use cowbird_abi::{COWBIRD_MAX_EXTENTS, cowbird_extent};
+use cowbird_abi::cowbird_extent;
 
+use crate::placement::{self, Proof};
 use crate::topology::DeviceNumber;
+use crate::{allocate, durable, fiemap, names, out};
 
 const MIB: u64 = 1 << 20;
 /// Default size: this part of the volume ...
@@ -17,39 +18,6 @@ const DEFAULT_DIVISOR: u64 = 10;
 /// ... but within these bounds.
 const DEFAULT_MIN_BYTES: u64 = 4 * MIB;
 const DEFAULT_MAX_BYTES: u64 = 10 << 30;
-
-/// Extents that one FIEMAP call asks for.
-const FIEMAP_BATCH: usize = 512;
-
-// From linux/fiemap.h.
-const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
-const FIEMAP_FLAG_SYNC: u32 = 1;
-const FIEMAP_EXTENT_LAST: u32 = 0x1;
-/// UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, NOT_ALIGNED, DATA_INLINE,
-/// DATA_TAIL and SHARED: such an extent cannot be written below the filesystem.
-const FIEMAP_EXTENT_UNUSABLE: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000;
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct FiemapExtent {
-    logical: u64,
-    physical: u64,
-    length: u64,
-    reserved64: [u64; 2],
-    flags: u32,
-    reserved: [u32; 3],
-}
-
-#[repr(C)]
-struct Fiemap {
-    start: u64,
-    length: u64,
-    flags: u32,
-    mapped_extents: u32,
-    extent_count: u32,
-    reserved: u32,
-    extents: [FiemapExtent; FIEMAP_BATCH],
-}
 
 /// Mebibytes in bytes, or `None` past 64 bits.
 pub fn mebibytes(mb: u64) -> Option<u64> {
@@ -67,19 +35,21 @@ pub struct CowFile {
     file: File,
     path: PathBuf,
     bytes: u64,
+    proofs: Vec<Proof>,
     keep: bool,
 }
 
 impl CowFile {
-    /// Creates the file and allocates its blocks without writing them.
+    /// Creates the file, allocates its blocks and shows that they are where the filesystem says.
     pub fn create(path: &Path, bytes: u64) -> Result<Self> {
         let path =
             std::path::absolute(path).with_context(|| format!("bad path {}", path.display()))?;
+        names::check_length(&path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(durable::PRIVATE)
             .open(&path)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => anyhow!(
@@ -88,13 +58,14 @@ impl CowFile {
                 ),
                 _ => anyhow!(error).context(format!("cannot create the COW file {}", path.display())),
             })?;
-        let cow = Self {
+        let mut cow = Self {
             file,
             path,
             bytes,
+            proofs: Vec::new(),
             keep: false,
         };
-        cow.allocate()?;
+        cow.make_room("-f")?;
         Ok(cow)
     }
 
@@ -104,7 +75,7 @@ impl CowFile {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .mode(0o600)
+            .mode(durable::PRIVATE)
             .custom_flags(libc::O_TMPFILE)
             .open(folder)
             .with_context(|| {
@@ -113,13 +84,14 @@ impl CowFile {
                     folder.display()
                 )
             })?;
-        let cow = Self {
+        let mut cow = Self {
             file,
             path: folder.to_owned(),
             bytes,
+            proofs: Vec::new(),
             keep: true,
         };
-        cow.allocate()?;
+        cow.make_room("--size")?;
         Ok(cow)
     }
 
@@ -128,33 +100,31 @@ impl CowFile {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .custom_flags(libc::O_NOFOLLOW)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .with_context(|| format!("cannot open the COW file {}", path.display()))?;
-        let bytes = file.metadata().context("cannot stat the COW file")?.len();
+        let meta = file.metadata().context("cannot stat the COW file")?;
+        if !meta.is_file() {
+            bail!("{} is not a regular file", path.display());
+        }
         Ok(Self {
             file,
             path: path.to_owned(),
-            bytes,
+            bytes: meta.len(),
+            proofs: Vec::new(),
             keep: true,
         })
     }
 
-    fn allocate(&self) -> Result<()> {
-        let length =
-            libc::off_t::try_from(self.bytes).context("the COW file would be too large")?;
-        // SAFETY: a plain system call on an open descriptor; no memory is passed.
-        if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, length) } < 0 {
-            let error = io::Error::last_os_error();
-            bail!(
-                "cannot allocate {} MiB for the COW file {}: {error}; choose a smaller size with -f",
-                self.bytes / MIB,
-                self.path.display()
-            );
+    fn make_room(&mut self, option: &str) -> Result<()> {
+        let made = allocate::allocate(&self.file, &self.path, self.bytes, option)?;
+        self.proofs = placement::prove(&self.file, &self.path, self.bytes, made)?;
+        // The file of a series must be there after a power cut.
+        if !self.keep {
+            durable::sync_name(&self.path)
+                .with_context(|| format!("cannot sync the folder of {}", self.path.display()))?;
         }
-        self.file
-            .sync_all()
-            .context("cannot write the COW file's metadata to the disk")
+        Ok(())
     }
 
     /// The open file.
@@ -185,89 +155,15 @@ impl CowFile {
     /// Physical extents in 512-byte sectors of the filesystem's device. To be
     /// called only while the file is pinned.
     pub fn extents(&self) -> Result<Vec<cowbird_extent>> {
-        let mut extents = Vec::new();
-        let mut next = 0;
-        loop {
-            let batch = self.fiemap(next)?;
-            for extent in &batch {
-                extents.push(self.check_extent(extent, next)?);
-                next = extent.logical + extent.length;
-                if extents.len() > COWBIRD_MAX_EXTENTS as usize {
-                    bail!(
-                        "{} has too many extents; the filesystem is too fragmented",
-                        self.path.display()
-                    );
-                }
-                if extent.flags & FIEMAP_EXTENT_LAST != 0 || next >= self.bytes {
-                    return self.check_complete(extents, next);
-                }
-            }
-            if batch.is_empty() {
-                return self.check_complete(extents, next);
-            }
-        }
-    }
-
-    fn check_extent(&self, extent: &FiemapExtent, expected: u64) -> Result<cowbird_extent> {
-        if extent.flags & FIEMAP_EXTENT_UNUSABLE != 0 || extent.logical != expected {
-            bail!(
-                "the filesystem of {} does not give the file plain blocks of its own \
-                 (flags {:#x} at byte {}); put the COW file on ext4 or xfs",
-                self.path.display(),
-                extent.flags,
-                extent.logical
-            );
-        }
-        Ok(cowbird_extent {
-            sector: extent.physical / 512,
-            sectors: extent.length / 512,
-        })
-    }
-
-    fn check_complete(
-        &self,
-        extents: Vec<cowbird_extent>,
-        end: u64,
-    ) -> Result<Vec<cowbird_extent>> {
-        if end < self.bytes {
-            bail!(
-                "the filesystem reports only {end} of {} bytes of {}",
-                self.bytes,
-                self.path.display()
-            );
-        }
-        Ok(extents)
-    }
-
-    fn fiemap(&self, start: u64) -> Result<Vec<FiemapExtent>> {
-        let mut request = Box::new(Fiemap {
-            start,
-            length: self.bytes.saturating_sub(start),
-            flags: FIEMAP_FLAG_SYNC,
-            mapped_extents: 0,
-            extent_count: FIEMAP_BATCH as u32,
-            reserved: 0,
-            extents: [FiemapExtent::default(); FIEMAP_BATCH],
-        });
-        // SAFETY: the structure is laid out as linux/fiemap.h says, and the kernel
-        // writes at most extent_count extents into the array at its end.
-        let result = unsafe {
-            libc::ioctl(
-                self.file.as_raw_fd(),
-                FS_IOC_FIEMAP,
-                std::ptr::from_mut(&mut *request),
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error()).with_context(|| {
-                format!(
-                    "the filesystem of {} does not tell where its blocks are",
-                    self.path.display()
-                )
-            });
-        }
-        let mapped = (request.mapped_extents as usize).min(FIEMAP_BATCH);
-        Ok(request.extents[..mapped].to_vec())
+        let extents = fiemap::extents(&self.file, &self.path, self.bytes)?;
+        placement::check(&self.proofs, &extents, &self.path)?;
+        Ok(extents
+            .iter()
+            .map(|extent| cowbird_extent {
+                sector: extent.physical / 512,
+                sectors: extent.length / 512,
+            })
+            .collect())
     }
 }
 
@@ -278,10 +174,7 @@ impl Drop for CowFile {
         }
         // The pin may still be on it; then removal fails, and the user must know.
         if let Err(error) = fs::remove_file(&self.path) {
-            eprintln!(
-                "cowbirdctl: {} was not removed: {error}",
-                self.path.display()
-            );
+            out::complain(format!("{} was not removed: {error}", self.path.display()));
         }
     }
 }
@@ -289,6 +182,11 @@ impl Drop for CowFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a filesystem without a block device: the disk that a host's files are on may not be open to tests.
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    }
 
     #[test]
     fn default_size_is_a_tenth_within_bounds() {
@@ -299,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_existing_file_is_never_taken() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let path = dir.path().join("cow");
         fs::write(&path, b"somebody's data").unwrap();
         let error = CowFile::create(&path, MIB).err().unwrap().to_string();
@@ -309,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_kept_goes_away() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let path = dir.path().join("cow");
         drop(CowFile::create(&path, MIB).unwrap());
         assert!(!path.exists());
@@ -319,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_reported_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let path = dir.path().join("cow");
         let error = CowFile::create(&path, 1 << 60).err().unwrap().to_string();
         assert!(error.contains("-f"), "{error}");

@@ -1,48 +1,210 @@
-//! Small files that a power cut leaves as they were or as they are to be.
+//! Small files: replaced so that a power cut leaves them as they were or as they are to be, and read so that nothing that
+//! lies in their place can hold the reader up.
+//!
+//! All of it goes through the open folder, and no link at the end of a name is followed: who may write to the folder of an
+//! image could otherwise choose what is overwritten.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
-/// Puts the content in place of what the file had, on stable storage, name and all.
+/// Nobody but the owner reads what is on a volume, or where it changes.
+pub const PRIVATE: u32 = 0o600;
+
+/// Names of drafts that are tried: one is taken only if somebody guesses it.
+const DRAFTS: usize = 8;
+
+/// Puts the content in place of what the file had, on stable storage, name and all. Others cannot read it.
+///
+/// # Errors
+/// When it cannot be written, or when what has the name is not a regular file.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = draft(path);
-    let mut file = File::create(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    sync_folder(path)
+    let folder = Folder::of(path)?;
+    let name = folder.name_of(path)?;
+    folder.check_kind(&name)?;
+    let (draft, mut file) = folder.create_draft()?;
+    let done = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| folder.rename(&draft, &name));
+    if let Err(error) = done {
+        let _ = folder.remove(&draft);
+        return Err(error);
+    }
+    folder.sync()
 }
 
 /// Removes the file, on stable storage. Neither it nor its folder needs to be there; what somebody else removed may
 /// not be on stable storage yet.
+///
+/// # Errors
+/// When it cannot be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     let there = |done: io::Result<()>| match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     };
-    there(fs::remove_file(path))?;
-    there(sync_folder(path))
-}
-
-/// Where the content is until it is complete.
-fn draft(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(".new");
-    name.into()
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    let folder = match Folder::of(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        folder => folder?,
     };
-    File::open(folder)?.sync_all()
+    there(folder.remove(&folder.name_of(path)?))?;
+    folder.sync()
+}
+
+/// Puts a file's name on stable storage.
+///
+/// # Errors
+/// When its folder cannot be written.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    Folder::of(path)?.sync()
+}
+
+/// Whether links at the end of a name are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The name is one that this tool has chosen.
+    Refuse,
+    /// The name is the user's.
+    Follow,
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// When it cannot be read, is longer, or is anything but a regular file, which might never end or never begin.
+pub fn read(path: &Path, limit: u64, links: Links) -> io::Result<Vec<u8>> {
+    let no_follow = match links {
+        Links::Refuse => libc::O_NOFOLLOW,
+        Links::Follow => 0,
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | no_follow)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) if links == Links::Refuse => {
+                io::Error::other("it is a symbolic link, which is not followed")
+            }
+            _ => error,
+        })?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::other(format!(
+            "it has more than {limit} bytes, which no such file has"
+        )));
+    }
+    Ok(content)
+}
+
+/// An open folder.
+struct Folder(File);
+
+impl Folder {
+    /// The folder of a file.
+    fn of(path: &Path) -> io::Result<Self> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(folder)
+            .map(Self)
+    }
+
+    fn name_of(&self, path: &Path) -> io::Result<CString> {
+        let name = path.file_name().unwrap_or(OsStr::new(""));
+        if name.is_empty() {
+            return Err(io::Error::other("it names no file"));
+        }
+        CString::new(name.as_bytes()).map_err(io::Error::other)
+    }
+
+    /// Refuses to replace a link, a device or a pipe by a file.
+    fn check_kind(&self, name: &CStr) -> io::Result<()> {
+        // SAFETY: all zeros are a valid `struct stat`, which is plain numbers.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the folder is open, the name ends with a zero, and the kernel writes one `struct stat`.
+        let result = unsafe {
+            libc::fstatat(
+                self.0.as_raw_fd(),
+                name.as_ptr(),
+                &raw mut stat,
+                libc::AT_SYMLINK_NOFOLLOW,
+            )
+        };
+        match check(result) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) if stat.st_mode & libc::S_IFMT == libc::S_IFREG => Ok(()),
+            Ok(()) => Err(io::Error::other(
+                "what is there is not a regular file, and is not replaced by one",
+            )),
+        }
+    }
+
+    /// A new file that nobody else has open, where the content is until it is complete.
+    fn create_draft(&self) -> io::Result<(CString, File)> {
+        for _ in 0..DRAFTS {
+            let mut random = [0; 8];
+            File::open("/dev/urandom")?.read_exact(&mut random)?;
+            let draft = format!(".cowbird-{:016x}.new", u64::from_ne_bytes(random));
+            let draft = CString::new(draft).map_err(io::Error::other)?;
+            let flags =
+                libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+            // SAFETY: the folder is open, and the name ends with a zero.
+            let result =
+                unsafe { libc::openat(self.0.as_raw_fd(), draft.as_ptr(), flags, PRIVATE) };
+            match check(result) {
+                // SAFETY: the descriptor was just opened, and belongs to nobody else.
+                Ok(()) => return Ok((draft, unsafe { File::from_raw_fd(result) })),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn rename(&self, from: &CStr, to: &CStr) -> io::Result<()> {
+        let folder = self.0.as_raw_fd();
+        // SAFETY: the folder is open, and the names end with a zero.
+        check(unsafe { libc::renameat(folder, from.as_ptr(), folder, to.as_ptr()) })
+    }
+
+    fn remove(&self, name: &CStr) -> io::Result<()> {
+        // SAFETY: the folder is open, and the name ends with a zero.
+        check(unsafe { libc::unlinkat(self.0.as_raw_fd(), name.as_ptr(), 0) })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     #[test]
@@ -52,6 +214,7 @@ mod tests {
         replace(&path, b"a longer content").unwrap();
         replace(&path, b"short").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"short");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         remove(&path).unwrap();
         remove(&path).unwrap();
         remove(&folder.path().join("none/label.json")).unwrap();
@@ -59,12 +222,54 @@ mod tests {
     }
 
     #[test]
+    fn others_cannot_read_it_whatever_they_could_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("map");
+        fs::write(&path, b"old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        replace(&path, b"new").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, PRIVATE);
+    }
+
+    #[test]
+    fn a_link_is_neither_followed_nor_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (victim, link) = (folder.path().join("victim"), folder.path().join("link"));
+        fs::write(&victim, b"somebody's data").unwrap();
+        symlink(&victim, &link).unwrap();
+        assert!(replace(&link, b"new").is_err());
+        assert!(read(&link, 100, Links::Refuse).is_err());
+        assert_eq!(fs::read(&victim).unwrap(), b"somebody's data");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&link, 100, Links::Follow).unwrap(), b"somebody's data");
+        assert!(replace(Path::new("/dev/null"), b"new").is_err());
+    }
+
+    #[test]
     fn what_cannot_be_written_leaves_the_old_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("label.json");
-        replace(&path, b"old").unwrap();
-        fs::create_dir(draft(&path)).unwrap();
+        fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"new").is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(path.is_dir());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_a_regular_file_of_bounded_size_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the name ends with a zero.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        for endless in [path.as_path(), Path::new("/dev/zero"), folder.path()] {
+            let error = read(endless, 100, Links::Follow).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
+        }
+        let path = folder.path().join("file");
+        fs::write(&path, [7; 100]).unwrap();
+        assert_eq!(read(&path, 100, Links::Refuse).unwrap().len(), 100);
+        assert!(read(&path, 99, Links::Refuse).is_err());
     }
 }

@@ -4,9 +4,9 @@
 //! series the image shows. Without that an update could mix two instants, or
 //! two volumes, into one image and nobody would notice.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,9 +14,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::{BLOCK_BYTES, ChangeMap};
-use crate::durable;
+use crate::durable::{self, Links};
 use crate::info::{self, Device, hex};
-use crate::topology;
+use crate::out;
+use crate::target::{self, Loss};
+use crate::topology::{self, BlockDevice};
 
 /// Bytes moved at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -35,6 +37,9 @@ struct Label {
 
 const LABEL_FORMAT: u32 = 1;
 
+/// Far more than any label has.
+const LABEL_LIMIT_BYTES: u64 = 64 << 10;
+
 /// A snapshot device and what the module says of it.
 struct Snapshot {
     file: File,
@@ -44,19 +49,13 @@ struct Snapshot {
 
 impl Snapshot {
     fn open(path: &Path) -> Result<Self> {
-        let minor = path.file_name().and_then(|name| {
-            name.to_str()?
-                .strip_prefix(cowbird_abi::DISK_PREFIX)?
-                .parse()
-                .ok()
-        });
-        let Some(minor) = minor else {
+        let BlockDevice { number, bytes } = topology::open_block_device(path)?;
+        let Some(minor) = topology::snapshot_minor(number) else {
             bail!(
                 "{} is not a snapshot device (/dev/cowbird<number>)",
                 path.display()
             );
         };
-        let bytes = topology::open_block_device(path)?.bytes;
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         // Asked while the device is open: it cannot become another epoch now.
         let device = info::find(minor)?;
@@ -85,42 +84,43 @@ impl Snapshot {
 struct Image {
     file: File,
     path: PathBuf,
+    /// It is a new file, and nothing that anybody could use yet.
+    is_draft: bool,
 }
 
 impl Image {
     /// A new file, or a block device of sufficient size.
-    fn create(path: &Path, bytes: u64) -> Result<Self> {
-        let is_device = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
-        if is_device {
-            let room = topology::open_block_device(path)?.bytes;
-            if room < bytes {
-                bail!("{} has {room} bytes, the snapshot {bytes}", path.display());
-            }
-            return Self::open(path);
+    fn create(path: &Path, bytes: u64, force: bool) -> Result<Self> {
+        if target::is_device(path) {
+            let loss = if force { Loss::Anything } else { Loss::Nothing };
+            return Ok(Self {
+                file: target::open_device(path, bytes, loss)?,
+                path: path.to_owned(),
+                is_draft: false,
+            });
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .with_context(|| format!("cannot create the image {}", path.display()))?;
-        file.set_len(bytes)
-            .with_context(|| format!("cannot size the image {}", path.display()))?;
-        Ok(Self {
-            file,
+        let image = Self {
+            file: target::create_file(path)?,
             path: path.to_owned(),
-        })
+            is_draft: true,
+        };
+        image
+            .file
+            .set_len(bytes)
+            .with_context(|| format!("cannot size the image {}", path.display()))?;
+        Ok(image)
     }
 
-    fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .with_context(|| format!("cannot open the image {}", path.display()))?;
+    fn open(path: &Path, bytes: u64) -> Result<Self> {
+        let file = if target::is_device(path) {
+            target::open_device(path, bytes, Loss::Image)?
+        } else {
+            target::open_file(path)?
+        };
         Ok(Self {
             file,
             path: path.to_owned(),
+            is_draft: false,
         })
     }
 
@@ -132,7 +132,7 @@ impl Image {
 
     fn read_label(&self) -> Result<Label> {
         let path = self.label_path();
-        let text = match fs::read_to_string(&path) {
+        let text = match durable::read(&path, LABEL_LIMIT_BYTES, Links::Refuse) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
                 "{} is missing, so nobody knows what {} shows; make the image with copy-image",
                 path.display(),
@@ -140,7 +140,7 @@ impl Image {
             ),
             text => text.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let label: Label = serde_json::from_str(&text)
+        let label: Label = serde_json::from_slice(&text)
             .with_context(|| format!("{} is damaged; make the image again", path.display()))?;
         if label.format != LABEL_FORMAT {
             bail!(
@@ -166,9 +166,11 @@ impl Image {
         durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
+    /// Puts content and name on stable storage.
     fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
+            .and_then(|()| durable::sync_name(&self.path))
             .with_context(|| format!("cannot sync {}", self.path.display()))
     }
 
@@ -192,15 +194,29 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.is_draft
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            out::complain(format_args!(
+                "{}, which is no image yet, was not removed: {error}",
+                self.path.display()
+            ));
+        }
+    }
+}
+
 /// `cowbirdctl copy-image`
-pub fn copy(snapshot: &Path, image: &Path) -> Result<()> {
+pub fn copy(snapshot: &Path, image: &Path, force: bool) -> Result<()> {
     let snapshot = Snapshot::open(snapshot)?;
-    let image = Image::create(image, snapshot.bytes)?;
+    let mut image = Image::create(image, snapshot.bytes, force)?;
     image.remove_label()?;
     let progress = progress_bar(snapshot.bytes);
     image.copy(&snapshot, 0, snapshot.bytes, &progress)?;
     image.sync()?;
     image.write_label(&snapshot.label())?;
+    image.is_draft = false;
     progress.finish();
     Ok(())
 }
@@ -208,8 +224,8 @@ pub fn copy(snapshot: &Path, image: &Path) -> Result<()> {
 /// `cowbirdctl update-image`
 pub fn update(snapshot: &Path, map: &Path, image: &Path) -> Result<()> {
     let snapshot = Snapshot::open(snapshot)?;
-    let map = ChangeMap::read(map)?;
-    let image = Image::open(image)?;
+    let map = ChangeMap::read(map, snapshot.bytes.div_ceil(BLOCK_BYTES))?;
+    let image = Image::open(image, snapshot.bytes)?;
     let label = image.read_label()?;
     check_update(&snapshot.label(), &map, &label)?;
     // An update that was interrupted may be run again from the same epoch.
@@ -261,7 +277,8 @@ fn check_update(snapshot: &Label, map: &ChangeMap, image: &Label) -> Result<()> 
     Ok(())
 }
 
-fn progress_bar(bytes: u64) -> ProgressBar {
+/// How far something of so many bytes is, for whoever looks at a terminal.
+pub fn progress_bar(bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
         bar.set_style(style);
@@ -324,7 +341,7 @@ mod tests {
     fn an_image_without_a_label_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
-        let image = Image::create(&path, 4096).unwrap();
+        let mut image = Image::create(&path, 4096, false).unwrap();
         assert!(
             image
                 .read_label()
@@ -338,8 +355,19 @@ mod tests {
         image.remove_label().unwrap();
         assert!(image.read_label().is_err(), "it is gone");
         assert!(
-            Image::create(&path, 4096).is_err(),
+            Image::create(&path, 4096, true).is_err(),
             "an existing file is never taken"
         );
+        image.is_draft = false;
+        drop(image);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_copy_that_fails_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        drop(Image::create(&path, 4096, false).unwrap());
+        assert!(!path.exists());
     }
 }

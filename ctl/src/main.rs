@@ -1,21 +1,32 @@
 //! `cowbirdctl`: takes, shows and ends snapshots of block devices.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod allocate;
 mod auto_expand;
 mod change_map;
 mod commands;
 mod control;
 mod cow_file;
+mod discards;
 mod durable;
+mod fiemap;
 mod image;
 mod info;
+mod mount;
 mod mounts;
+mod names;
+mod out;
+mod overlap;
+mod placement;
 mod probe;
 mod reload;
 mod series;
 mod setup;
+mod signature;
+mod target;
 mod topology;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,8 +81,11 @@ enum Command {
     CopyImage {
         /// /dev/cowbird<MINOR>
         snapshot: PathBuf,
-        /// New file, or a block device that may be overwritten
+        /// New file, or a block device that nobody uses
         image: PathBuf,
+        /// Overwrite what is recognised on a block device; it must not be in use even so
+        #[arg(long)]
+        force: bool,
     },
     /// Bring an image up to date by copying only the blocks that changed
     UpdateImage {
@@ -112,7 +126,7 @@ enum Command {
     /// Change the bound of preserved blocks in memory of an active snapshot
     Reconfigure {
         /// The bound, in MiB
-        #[arg(short = 'c', long = "cache-size", value_name = "MB")]
+        #[arg(short = 'c', long = "cache-size", value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
         cache_mb: u64,
         /// Number of the snapshot
         minor: u32,
@@ -120,7 +134,7 @@ enum Command {
     /// Give the preserved blocks of an active snapshot more room, until it ends
     ExpandCowFile {
         /// So much more, in MiB
-        #[arg(long = "size", value_name = "MB")]
+        #[arg(long = "size", value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
         size_mb: u64,
         /// Number of the snapshot
         minor: u32,
@@ -132,6 +146,16 @@ enum Command {
         /// Print the module's report as JSON
         #[arg(long)]
         json: bool,
+        /// Show a report that was saved with --json, instead of the module's
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+    },
+    /// Mount the filesystem of a snapshot, read-only and beside its origin; umount ends that
+    Mount {
+        /// Number of the snapshot
+        minor: u32,
+        /// Where to
+        folder: PathBuf,
     },
 }
 
@@ -143,14 +167,15 @@ struct SetupOptions {
         short = 'c',
         long = "cache-size",
         value_name = "MB",
-        default_value_t = 64
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u64).range(1..)
     )]
     cache_mb: u64,
     /// Size of a COW file in MiB; by default 10 % of the device, at most 10 GiB
-    #[arg(short = 'f', long = "fallocate", value_name = "MB")]
+    #[arg(short = 'f', long = "fallocate", value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
     cow_mb: Option<u64>,
     /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     timeout_ms: u32,
 }
 
@@ -214,7 +239,8 @@ struct ReloadOne {
         short = 'c',
         long = "cache-size",
         value_name = "MB",
-        default_value_t = 64
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u64).range(1..)
     )]
     cache_mb: u64,
     /// The origin
@@ -237,11 +263,12 @@ struct TransitionToSnapshot {
         short = 'c',
         long = "cache-size",
         value_name = "MB",
-        default_value_t = 64
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u64).range(1..)
     )]
     cache_mb: u64,
     /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     timeout_ms: u32,
     /// The numbers of the snapshots; of a single one its COW file may come first
     #[arg(value_name = "MINOR", num_args = 1.., required = true)]
@@ -265,9 +292,51 @@ impl TransitionToSnapshot {
     }
 }
 
+/// What the exit code says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Success = 0,
+    /// Nothing was done, or what was done is of no use.
+    Failure = 1,
+    /// The command makes no sense; clap's choice.
+    Usage = 2,
+    /// Of several things some were done.
+    Partly = 3,
+}
+
 fn main() -> ExitCode {
-    let Arguments { config, command } = Arguments::parse();
-    let result = match command {
+    let mut exit = match Arguments::try_parse() {
+        Ok(Arguments { config, command }) => match run(command, &config) {
+            Ok(()) => Exit::Success,
+            Err(error) => {
+                out::complain(format_args!("{error:#}"));
+                match error.downcast_ref::<reload::Partly>() {
+                    Some(_) => Exit::Partly,
+                    None => Exit::Failure,
+                }
+            }
+        },
+        Err(error) if error.use_stderr() => {
+            // If that fails there is nobody left to tell.
+            let _ = error.print();
+            Exit::Usage
+        }
+        Err(help) => {
+            out::text(&help.render().to_string());
+            Exit::Success
+        }
+    };
+    if let Err(error) = out::finish() {
+        out::complain(format_args!("{error:#}"));
+        if exit == Exit::Success {
+            exit = Exit::Failure;
+        }
+    }
+    ExitCode::from(exit as u8)
+}
+
+fn run(command: Command, config: &Path) -> Result<()> {
+    match command {
         Command::SetupSnapshot(SetupSnapshot {
             options,
             block_device,
@@ -279,15 +348,15 @@ fn main() -> ExitCode {
                 cow_file,
                 minor,
             };
-            setup::first(&[volume], &options, &config)
+            setup::first(&[volume], &options, config)
         }
         Command::SetupSnapshots(arguments) => arguments
             .volumes()
-            .and_then(|volumes| setup::first(&volumes, &arguments.options, &config)),
-        Command::Destroy { minor } => commands::destroy(minor, &config),
-        Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, &config),
-        Command::ReloadIncremental(arguments) => reload::one(&arguments, false, &config),
-        Command::Reload { all: _ } => reload::all(&config),
+            .and_then(|volumes| setup::first(&volumes, &arguments.options, config)),
+        Command::Destroy { minor } => commands::destroy(minor, config),
+        Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, config),
+        Command::ReloadIncremental(arguments) => reload::one(&arguments, false, config),
+        Command::Reload { all: _ } => reload::all(config),
         Command::Verify {
             all: _,
             minor: Some(minor),
@@ -297,7 +366,7 @@ fn main() -> ExitCode {
             minor: None,
         } => reload::verify_all(),
         Command::Suspend { minor } => reload::suspend(minor),
-        Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, &config),
+        Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, config),
         Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),
         Command::ReconfigureAutoExpand(arguments) => auto_expand::command(&arguments),
         Command::TransitionToIncremental { minor } => commands::transition_to_incremental(minor),
@@ -307,21 +376,18 @@ fn main() -> ExitCode {
             json,
             output,
         } => commands::changes(minor, json, output.as_deref()),
-        Command::CopyImage { snapshot, image } => image::copy(&snapshot, &image),
+        Command::CopyImage {
+            snapshot,
+            image,
+            force,
+        } => image::copy(&snapshot, &image, force),
         Command::UpdateImage {
             snapshot,
             change_map,
             image,
         } => image::update(&snapshot, &change_map, &image),
-        Command::Info { json } => commands::info(json),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // In one piece: the kernel log takes each write for a message.
-            let _ = io::stderr().write_all(format!("cowbirdctl: {error:#}\n").as_bytes());
-            ExitCode::FAILURE
-        }
+        Command::Info { json, from } => commands::info(json, from.as_deref()),
+        Command::Mount { minor, folder } => mount::command(minor, &folder),
     }
 }
 

@@ -11,8 +11,9 @@ use cowbird_abi as abi;
 use crate::control::{Control, Reload};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device};
-use crate::series::Series;
+use crate::series::{Records, Series};
 use crate::topology::{self, DeviceNumber};
+use crate::{names, out};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -37,7 +38,10 @@ pub fn one(arguments: &crate::ReloadOne, snapshot: bool, folder: &Path) -> Resul
     let origin = topology::open_block_device(&arguments.block_device)?.number;
     let cow_file = std::path::absolute(&arguments.cow_file)
         .with_context(|| format!("bad path {}", arguments.cow_file.display()))?;
-    let known = Series::read_all(folder)?.into_iter().find(|series| {
+    names::check_length(&cow_file)?;
+    let records = Records::read(folder)?;
+    records.complain();
+    let known = records.series.into_iter().find(|series| {
         series.cow_file == cow_file && number_of(&series.origin).is_ok_and(|is| is == origin)
     });
     let series = match known {
@@ -60,37 +64,84 @@ pub fn one(arguments: &crate::ReloadOne, snapshot: bool, folder: &Path) -> Resul
     Ok(())
 }
 
-/// `cowbirdctl reload --all`: every recorded series that is not there yet. One that cannot go on
-/// does not keep the others from it.
+/// Some of what was to be done was done, and some failed.
+#[derive(Debug)]
+pub struct Partly {
+    /// What failed, for people.
+    said: String,
+}
+
+impl std::fmt::Display for Partly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
+impl std::error::Error for Partly {}
+
+/// `done` succeeded; what `said` says did not, if it says something.
+fn verdict(done: usize, said: Option<String>) -> Result<()> {
+    match said {
+        None => Ok(()),
+        Some(said) if done > 0 => Err(Partly { said }.into()),
+        Some(said) => bail!(said),
+    }
+}
+
+/// `cowbirdctl reload --all`: every recorded series that is not there yet. One that cannot go on, or a file that is no
+/// record, does not keep the others from it.
 pub fn all(folder: &Path) -> Result<()> {
-    let present: Vec<String> = info::read()?
-        .devices
-        .into_iter()
-        .map(|device| device.uuid)
+    let report = info::read()?;
+    let present: Vec<&str> = report
+        .devices()
+        .map(|device| device.uuid.as_str())
         .collect();
-    let mut failed = 0;
-    for series in Series::read_all(folder)? {
-        if present.contains(&series.series) {
+    let records = Records::read(folder)?;
+    records.complain();
+    let (mut done, mut failed) = (0, 0);
+    for series in &records.series {
+        if present.contains(&series.series.as_str()) {
+            done += 1;
             continue;
         }
         // In an initramfs most devices come later, and with them their turn.
         if !series.origin.exists() || !series.cow_device.exists() {
-            println!("minor {}: its devices are not there yet", series.minor);
+            out::line(format_args!(
+                "minor {}: its devices are not there yet",
+                series.minor
+            ));
             continue;
         }
-        match reload(&series, true) {
-            Ok(state) if is_snapshot(state) => println!("minor {}: snapshot goes on", series.minor),
-            Ok(_) => println!("minor {}: changes go on to be tracked", series.minor),
+        match reload(series, true) {
+            Ok(state) => {
+                done += 1;
+                let what = if is_snapshot(state) {
+                    "snapshot goes on"
+                } else {
+                    "changes go on to be tracked"
+                };
+                out::line(format_args!("minor {}: {what}", series.minor));
+            }
             Err(error) => {
                 failed += 1;
-                eprintln!("cowbirdctl: minor {}: {error:#}", series.minor);
+                out::complain(format_args!("minor {}: {error:#}", series.minor));
             }
         }
     }
+    let mut said = Vec::new();
     if failed > 0 {
-        bail!("{failed} series cannot go on; their volumes need a full backup");
+        said.push(format!(
+            "{failed} series cannot go on; their volumes need a full backup"
+        ));
     }
-    Ok(())
+    if !records.bad.is_empty() {
+        said.push(format!(
+            "{} files in {} are not records that can be used",
+            records.bad.len(),
+            folder.display()
+        ));
+    }
+    verdict(done, (!said.is_empty()).then(|| said.join("; ")))
 }
 
 /// `cowbirdctl verify`
@@ -101,20 +152,27 @@ pub fn verify(minor: u32) -> Result<()> {
 /// `cowbirdctl verify --all`: whatever can be reached. A COW file whose filesystem is not mounted
 /// yet is left for later.
 pub fn verify_all() -> Result<()> {
-    let mut failed = 0;
-    for device in info::read()?.devices {
-        if device.cow_is_pinned || !device.tracks || !is_reachable(&device) {
+    let (mut done, mut failed) = (0, 0);
+    let report = info::read()?;
+    for device in report.devices() {
+        if device.cow_is_pinned || !device.tracks || !is_reachable(device) {
             continue;
         }
-        if let Err(error) = verify_device(&device) {
-            failed += 1;
-            eprintln!("cowbirdctl: minor {}: {error:#}", device.minor);
+        match verify_device(device) {
+            Ok(()) => done += 1,
+            Err(error) => {
+                failed += 1;
+                out::complain(format_args!("minor {}: {error:#}", device.minor));
+            }
         }
     }
+    let mut said: Vec<String> = report.complaints().collect();
     if failed > 0 {
-        bail!("{failed} COW files are not what they were; their volumes need a full backup");
+        said.push(format!(
+            "{failed} COW files are not what they were; their volumes need a full backup"
+        ));
     }
-    Ok(())
+    verdict(done, (!said.is_empty()).then(|| said.join("; ")))
 }
 
 /// `cowbirdctl suspend`
@@ -169,7 +227,7 @@ fn is_reachable(device: &Device) -> bool {
 
 fn verify_device(device: &Device) -> Result<()> {
     let control = Control::open()?;
-    let cow = CowFile::open(Path::new(&device.cow_file)).with_context(|| {
+    let cow = CowFile::open(&device.cow_file).with_context(|| {
         format!(
             "mount its filesystem, or destroy minor {} if it is gone",
             device.minor
@@ -178,7 +236,7 @@ fn verify_device(device: &Device) -> Result<()> {
     control.pin(cow.file()).context("cannot pin the COW file")?;
     control
         .verify(device.minor, &cow.extents()?)
-        .with_context(|| format!("cannot verify {}", device.cow_file))
+        .with_context(|| format!("cannot verify {}", names::shown(&device.cow_file)))
 }
 
 /// Without a record: the COW file itself, whose filesystem is mounted, tells where it is.

@@ -11,8 +11,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::control::{Control, Setup};
 use crate::cow_file::{self, CowFile};
+use crate::discards;
 use crate::info;
 use crate::mounts::{self, Mount};
+use crate::names;
 use crate::probe;
 use crate::reload;
 use crate::series::Series;
@@ -116,8 +118,10 @@ fn new_series(
     mounts: &[Mount],
 ) -> Result<(Member, CowFile)> {
     let origin = topology::open_block_device(&volume.block_device)?;
+    names::check_length(&absolute(&volume.block_device)?)?;
     let freeze_files = open_mount_points(&filesystems_of(&origin.number, mounts)?)?;
     refuse_spanning(origin.number, &volume.block_device, mounts)?;
+    discards::check(origin.number, &volume.block_device.display().to_string())?;
     let cow_bytes = match options.cow_mb {
         Some(mb) => cow_file::mebibytes(mb).context("-f is too large")?,
         None => cow_file::default_bytes(origin.bytes),
@@ -157,11 +161,11 @@ fn next_of_series(
 ) -> Result<Member> {
     let device = info::find(minor)?;
     if let Some(cow_file) = cow_file
-        && absolute(cow_file)? != Path::new(&device.cow_file)
+        && absolute(cow_file)? != device.cow_file
     {
         bail!(
             "a series keeps its COW file, which is {}; leave the argument out or name that",
-            device.cow_file
+            names::shown(&device.cow_file)
         );
     }
     let origin = DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)?;
@@ -169,11 +173,12 @@ fn next_of_series(
     let gone = || {
         format!(
             "cannot snapshot {}, which seems to be gone",
-            device.block_device
+            names::shown(&device.block_device)
         )
     };
     let path = topology::stable_name(origin).with_context(gone)?;
     refuse_spanning(origin, &path, mounts)?;
+    discards::check(origin, &names::shown(&device.block_device))?;
     let setup = Setup {
         minor,
         origin,
@@ -190,7 +195,7 @@ fn next_of_series(
     };
     Ok(Member {
         setup,
-        name: device.block_device,
+        name: names::shown(&device.block_device),
         _freeze_files: freeze_files,
     })
 }

@@ -42,7 +42,8 @@ impl DeviceNumber {
         })
     }
 
-    fn sys_dir(self) -> PathBuf {
+    /// Its folder in `/sys`.
+    pub fn sys_dir(self) -> PathBuf {
         PathBuf::from(format!("/sys/dev/block/{self}"))
     }
 }
@@ -91,6 +92,13 @@ pub fn stable_name(device: DeviceNumber) -> Result<PathBuf> {
         .with_context(|| format!("block device {device} has no name below /dev"))
 }
 
+/// The number of a snapshot, if the device is one.
+pub fn snapshot_minor(device: DeviceNumber) -> Option<u32> {
+    let path = fs::canonicalize(device.sys_dir()).ok()?;
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix(cowbird_abi::DISK_PREFIX)?.parse().ok()
+}
+
 /// An origin as the user named it.
 pub struct BlockDevice {
     /// Its number.
@@ -117,18 +125,20 @@ pub fn open_block_device(path: &Path) -> Result<BlockDevice> {
     })
 }
 
-fn number_in(dir: &Path) -> Option<DeviceNumber> {
+/// The device that a folder of `/sys` is about.
+pub fn number_in(dir: &Path) -> Option<DeviceNumber> {
     DeviceNumber::parse(&fs::read_to_string(dir.join("dev")).ok()?)
 }
 
-fn entries(dir: &Path) -> Vec<PathBuf> {
+/// What is in a folder; nothing where it is not there.
+pub fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
         .unwrap_or_default()
 }
 
 /// Partitions of a disk; none for a partition.
-fn partitions(device: DeviceNumber) -> Vec<DeviceNumber> {
+pub fn partitions(device: DeviceNumber) -> Vec<DeviceNumber> {
     entries(&device.sys_dir())
         .iter()
         .filter(|path| path.join("partition").exists())
@@ -156,7 +166,7 @@ fn number_of_sectors(device: DeviceNumber, name: &str) -> Result<u64> {
 }
 
 /// The disk that a partition belongs to; a disk itself.
-fn whole_disk(device: DeviceNumber) -> DeviceNumber {
+pub fn whole_disk(device: DeviceNumber) -> DeviceNumber {
     let dir = device.sys_dir();
     if !dir.join("partition").exists() {
         return device;
@@ -167,7 +177,8 @@ fn whole_disk(device: DeviceNumber) -> DeviceNumber {
         .unwrap_or(device)
 }
 
-fn related(device: DeviceNumber, folder: &str) -> Vec<DeviceNumber> {
+/// Devices that `/sys` lists as its `holders` or `slaves`.
+pub fn related(device: DeviceNumber, folder: &str) -> Vec<DeviceNumber> {
     entries(&device.sys_dir().join(folder))
         .iter()
         .filter_map(|path| number_in(path))
@@ -232,7 +243,11 @@ fn devices_below(device: DeviceNumber) -> Result<BTreeSet<DeviceNumber>> {
     closure(device, |next| related(whole_disk(next), "slaves"))
 }
 
-fn closure(
+/// Everything that can be reached by steps from a device, itself included.
+///
+/// # Errors
+/// When that takes too many steps.
+pub fn closure(
     start: DeviceNumber,
     step: impl Fn(DeviceNumber) -> Vec<DeviceNumber>,
 ) -> Result<BTreeSet<DeviceNumber>> {

@@ -15,6 +15,7 @@ mod incremental;
 mod kinds;
 mod layout;
 mod many_cuts;
+mod mishaps;
 mod persistence;
 mod power_cuts;
 mod raw_writers;
@@ -201,7 +202,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 66] = [
+static CASES: [CaseInfo; 68] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -378,6 +379,28 @@ static CASES: [CaseInfo; 66] = [
         raw_writers::layout,
         |driver, setting| Box::pin(refusals::act_no_answer(driver, setting)),
     ),
+    CaseInfo {
+        programs: mishaps::PROGRAMS,
+        ..case(
+            "mishaps",
+            "mistakes at the command line: odd names, images onto what is in use, records that are none, no fallocate",
+            CaseTier::Daily,
+            &modules(["loop", "md_mod", "raid456"]),
+            mishaps::layout,
+            |driver, setting| Box::pin(mishaps::act(driver, setting)),
+        )
+    },
+    CaseInfo {
+        programs: mishaps::XFS_PROGRAMS,
+        ..case(
+            "cow-elsewhere",
+            "a COW file on the realtime device of an xfs is refused, and nothing is damaged",
+            CaseTier::Daily,
+            &modules(["xfs"]),
+            mishaps::layout_elsewhere,
+            |driver, setting| Box::pin(mishaps::act_elsewhere(driver, setting)),
+        )
+    },
     case(
         "lazy-unmount",
         "unmounted lazily and in another mount namespace, and mounted again, while changes are tracked",

@@ -3,6 +3,7 @@
 mod faults;
 mod queues;
 mod root;
+mod shell;
 mod snapshots;
 mod tracing;
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 pub(crate) use self::faults::{FAILED, RULED};
 pub(crate) use self::queues::{Queue, Throttle};
+pub(crate) use self::shell::{SHELL, coreutil};
 pub use self::snapshots::{DeviceInfo, ModuleInfo, SeriesRecord, SnapshotSpec};
 pub(crate) use self::tracing::Tracing;
 

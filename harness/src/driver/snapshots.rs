@@ -212,9 +212,9 @@ impl Driver<'_, '_> {
         self.expect_control_refusal(&arguments, named).await
     }
 
-    /// Copies a snapshot to a new image with the control tool.
+    /// Copies a snapshot to a block device with the control tool, whatever that holds: often an image already.
     pub async fn copy_image(&mut self, snapshot: &str, image: &str) -> CaseResult<()> {
-        self.control(&format!("copy-image {snapshot} {image}"))
+        self.control(&format!("copy-image --force {snapshot} {image}"))
             .await
     }
 

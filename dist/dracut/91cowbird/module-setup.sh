@@ -2,9 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Puts Cowbird into the initramfs, where there is a series to take up again.
 
+# Only regular files: a dangling link or a pipe in that folder must not stop the making of an initramfs.
+cowbird_records() {
+	local record
+	for record in /etc/cowbird/*.json; do
+		if [ -f "$record" ] && [ ! -L "$record" ]; then
+			printf '%s\n' "$record"
+		fi
+	done
+}
+
 check() {
-	local records=(/etc/cowbird/*.json)
-	[ -e "${records[0]}" ] || return 1
+	[ -n "$(cowbird_records)" ] || return 1
 	require_binaries cowbirdctl
 }
 
@@ -18,7 +27,9 @@ installkernel() {
 
 install() {
 	inst_binary cowbirdctl
-	inst_multiple /etc/cowbird/*.json
+	local records
+	mapfile -t records < <(cowbird_records)
+	inst_multiple "${records[@]}"
 	# shellcheck disable=SC2154 # dracut sets it
 	inst_hook pre-mount 10 "$moddir/cowbird-reload.sh"
 }

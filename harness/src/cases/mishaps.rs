@@ -84,17 +84,80 @@ pub(super) fn layout_elsewhere() -> Layout {
 
 const ELSEWHERE_ORIGIN_MIB: u32 = 16;
 
+/// What went wrong in the sections so far: each is tried, whatever became of those before.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    async fn take(
+        &mut self,
+        guest: &mut Driver<'_, '_>,
+        section: CaseResult<()>,
+    ) -> CaseResult<()> {
+        let Err(CaseError::Failed(fault)) = section else {
+            return section;
+        };
+        self.0.push(fault);
+        guest
+            .shell_to_any_end(&format!(
+                "set +e; umount /mnt/snapshot; umount /mnt/origin; umount {THIRD_MOUNT}; cowbirdctl destroy {MINOR}; \
+                 rm -rf {COW_MOUNT}/cow /etc/cowbird /images"
+            ))
+            .await
+            .map(|_| ())
+    }
+}
+
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
-    odd_names(guest).await?;
-    wrong_targets(guest).await?;
-    private_files(guest).await?;
-    lost_output(guest).await?;
-    guest.shell(&format!("cowbirdctl destroy {MINOR}")).await?;
-    bad_records(guest).await?;
-    parity(guest).await?;
-    mounted(guest).await?;
-    without_fallocate(guest, setting).await
+    let mut faults = Faults::default();
+    let section = wrong_targets(guest).await;
+    faults.take(guest, section).await?;
+    let section = private_files(guest).await;
+    faults.take(guest, section).await?;
+    let section = lost_output(guest).await;
+    faults.take(guest, section).await?;
+    let section = bad_records(guest).await;
+    faults.take(guest, section).await?;
+    let section = parity(guest).await;
+    faults.take(guest, section).await?;
+    let section = mounted(guest).await;
+    faults.take(guest, section).await?;
+    let evidence = match without_fallocate(guest, setting).await {
+        Ok(evidence) => Some(evidence),
+        Err(error) => {
+            faults.take(guest, Err(error)).await?;
+            None
+        }
+    };
+    // Comes last: a module that fails here can do nothing more.
+    let section = odd_names(guest).await;
+    faults.take(guest, section).await?;
+    match evidence {
+        Some(evidence) if faults.0.is_empty() => {
+            guest.phase("teardown");
+            raw_writers::tear_down(guest).await?;
+            Ok(evidence)
+        }
+        _ => Err(CaseError::Failed(faults.0.join("; "))),
+    }
+}
+
+/// The snapshot that a section is about.
+async fn set_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest
+        .shell(&format!(
+            "cowbirdctl setup-snapshot -c 4 -f 12 {ORIGIN} {COW_MOUNT}/cow {MINOR}"
+        ))
+        .await
+        .map(|_| ())
+}
+
+async fn destroy(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest
+        .shell(&format!("cowbirdctl destroy {MINOR}"))
+        .await
+        .map(|_| ())
 }
 
 /// A COW file below a folder with bytes that are not UTF-8: all verbs work. A name that the module would cut off is refused.
@@ -138,17 +201,13 @@ async fn odd_names(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
              cowbirdctl reconfigure -c 5 {MINOR}; cowbirdctl destroy {MINOR}; {ODD_FOLDER} [ ! -e \"$ODD/cow\" ]"
         ))
         .await?;
-    guest
-        .shell(&format!(
-            "cowbirdctl setup-snapshot -c 4 -f 12 {ORIGIN} {COW_MOUNT}/cow {MINOR}"
-        ))
-        .await?;
     Ok(())
 }
 
 /// Images onto what is in use, or belongs to the snapshot.
 async fn wrong_targets(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("targets");
+    set_up(guest).await?;
     let copy = |target: &str| format!("cowbirdctl copy-image /dev/cowbird{MINOR} {target}");
     guest.mount(THIRD, THIRD_MOUNT, "").await?;
     guest
@@ -207,16 +266,19 @@ async fn wrong_targets(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
             1,
             "the origin of snapshot 0",
         )
-        .await
+        .await?;
+    destroy(guest).await
 }
 
 /// Images, maps and labels are nobody else's to read, and no link leads them elsewhere.
 async fn private_files(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("files");
+    set_up(guest).await?;
     // In the guest's root, which is in memory; sparse blocks there cost nothing.
     guest
         .shell(&format!(
-            "umask 0; mkdir /images; cd /images; echo mine > victim; ln -s victim link; \
+            "cowbirdctl transition-to-incremental {MINOR}; cowbirdctl transition-to-snapshot -c 4 {MINOR}; \
+             umask 0; mkdir /images; cd /images; echo mine > victim; ln -s victim link; \
              ln -s none dangling; \
              cowbirdctl changes {MINOR} --output map; \
              fails cowbirdctl changes {MINOR} --output link 2>/dev/null; \
@@ -228,13 +290,19 @@ async fn private_files(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
              [ \"$(stat -c %a image image.cowbird)\" = \"$(printf '600\\n600')\" ]; \
              cd /; rm -r /images"
         ))
-        .await
-        .map(|_| ())
+        .await?;
+    destroy(guest).await
 }
 
 /// Output that goes away or has no room, of each verb that prints.
 async fn lost_output(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("output");
+    set_up(guest).await?;
+    guest
+        .shell(&format!(
+            "cowbirdctl transition-to-incremental {MINOR}; cowbirdctl transition-to-snapshot -c 4 {MINOR}"
+        ))
+        .await?;
     for verb in [
         "info".to_owned(),
         "info --json".to_owned(),
@@ -253,7 +321,7 @@ async fn lost_output(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
             return Err(CaseError::Failed(format!("{verb}: {}", exited.stderr)));
         }
     }
-    Ok(())
+    destroy(guest).await
 }
 
 /// Files that are no records beside one that is, and output that goes away meanwhile: the good one is taken up.
@@ -373,7 +441,6 @@ async fn without_fallocate(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
     let evidence =
         raw_writers::write_across_the_instant(guest, setting, ORIGIN, spec, None).await?;
     guest.unmount(THIRD_MOUNT).await?;
-    raw_writers::tear_down(guest).await?;
     Ok(evidence)
 }
 
@@ -399,10 +466,9 @@ pub(super) async fn act_elsewhere(
     if outcome.code == Some(0) {
         guest.shell(&format!("cowbirdctl destroy {MINOR}")).await?;
     }
-    // A damaged one may be mounted no more, or fail while it is unmounted.
-    guest
-        .shell(&format!("[ ! -e {THIRD_MOUNT}/cow ]; umount {THIRD_MOUNT}"))
-        .await?;
+    // What is damaged may not be unmounted without an error.
+    let unmount = format!("umount {THIRD_MOUNT}");
+    guest.shell_to_any_end(&unmount).await?;
     let repair = format!("xfs_repair -n -r {IMAGE} {THIRD} 2>&1");
     let repaired = guest.shell_to_any_end(&repair).await?;
     if repaired.code != Some(0) {
@@ -425,7 +491,7 @@ pub(super) async fn act_elsewhere(
     // On the data device it is well.
     guest
         .shell(&format!(
-            "{mount}; [ \"$(cat {THIRD_MOUNT}/file)\" = kept ]; umount {THIRD_MOUNT}; \
+            "{mount}; [ ! -e {THIRD_MOUNT}/cow ]; [ \"$(cat {THIRD_MOUNT}/file)\" = kept ]; umount {THIRD_MOUNT}; \
              mkfs.xfs -q -f -K --unsupported -l size=10m -d agcount=2 -m bigtime=0,inobtcount=0 {THIRD}; \
              mount -t xfs {THIRD} {THIRD_MOUNT}; \
              cowbirdctl setup-snapshot -f 8 {ORIGIN} {THIRD_MOUNT}/cow {MINOR}; cowbirdctl destroy {MINOR}; \

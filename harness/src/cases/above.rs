@@ -12,6 +12,7 @@ use cowbird_proto::message::{
 };
 use cowbird_proto::sector::SECTOR_BYTES;
 
+use super::stacked::UNCOUNTED;
 use super::topology::{Above, BESIDE, NESTED, Topology};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::cell::in_background;
@@ -34,7 +35,7 @@ const WRITE_BYTES: u32 = 1 << 20;
 const COW_MIB: u32 = 56;
 
 /// Snapshot instants in one boot: one when a series begins, the others of its transitions.
-const CUTS: u32 = 4;
+const CUTS: u32 = 3;
 
 /// Written before the first instant, and before each: while the disk is slow, the writers then fill its queue.
 const WARM_UP_BYTES: u64 = 24 << 20;
@@ -50,6 +51,9 @@ const SWAP_SHARE: u64 = 16;
 
 /// Time for each of them.
 const WRITE_LIMIT: Duration = Duration::from_secs(90);
+
+/// From this kernel on an array counts what it has in flight.
+const ARRAYS_COUNT: (u32, u32) = (5, 14);
 
 /// How a kernel says that a device-mapper target or a RAID level is not there, or does not know what it is asked for.
 const EINVAL: i32 = 22;
@@ -118,7 +122,7 @@ async fn take(
     slow_down(guest, topology.throttle).await?;
     load.wait(guest, BYTES_BEFORE).await?;
     let marker = match cut {
-        1 => guest.setup_snapshot(spec(topology)).await?,
+        1 => set_up(guest, topology).await?,
         _ => guest.transition_to_snapshot(MINOR).await?,
     };
     slow_down(guest, Throttle::NONE).await?;
@@ -127,6 +131,26 @@ async fn take(
         _ => Some(guest.changes(MINOR).await?),
     };
     Ok((marker, map))
+}
+
+/// Whether the kernel cannot say when the origin is at rest.
+pub(super) fn cannot_be(guest: &Driver<'_, '_>, topology: &Topology) -> bool {
+    topology.origin.is_partitioned() && guest.kernel_is_before(ARRAYS_COUNT)
+}
+
+/// The first snapshot of a series.
+pub(super) async fn set_up(
+    guest: &mut Driver<'_, '_>,
+    topology: &Topology,
+) -> CaseResult<MarkerKey> {
+    match guest.setup_snapshot(spec(topology)).await {
+        Err(CaseError::Failed(reason))
+            if cannot_be(guest, topology) && reason.contains(UNCOUNTED) =>
+        {
+            Err(CaseError::Unsupported(reason))
+        }
+        end => end,
+    }
 }
 
 /// The disk is so slow from now on.
@@ -162,16 +186,11 @@ pub(super) fn volume(setting: &Setting, topology: &Topology) -> SoakVolume {
 
 /// Stacks the devices, then makes requests scarce: what is above does not know of it, and sends long ones down.
 pub(super) async fn build(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResult<()> {
-    if let Some(halves) = topology.halves() {
-        let array = guest.stack(halves, StackKind::Mirror).await?;
-        let request = Request::WriteDirect {
-            path: array.clone(),
-            offset: 0,
-            content: disk::mbr(&[NESTED], SECTOR_BYTES as u32)?.to_vec(),
-        };
-        guest.prepare(request).await?;
-        let request = Request::ReadPartitions { disk: array };
-        guest.prepare(request).await?;
+    if let Some((kind, below)) = topology.origin.below() {
+        let path = guest.stack(below, kind).await?;
+        if topology.origin.is_partitioned() {
+            partition(guest, path).await?;
+        }
     }
     if let Some((mount, file)) = topology.above.file() {
         guest.mount(ORIGIN, mount, "").await?;
@@ -183,7 +202,20 @@ pub(super) async fn build(guest: &mut Driver<'_, '_>, topology: &Topology) -> Ca
             return Err(CaseError::Failed(format!("{stacked} instead of {path}")));
         }
     }
-    guest.set_queue(DISK, topology.queue).await
+    let disk = topology.origin.queue_of();
+    guest.set_queue(disk, topology.queue).await
+}
+
+/// Makes one partition on an array.
+async fn partition(guest: &mut Driver<'_, '_>, array: String) -> CaseResult<()> {
+    let request = Request::WriteDirect {
+        path: array.clone(),
+        offset: 0,
+        content: disk::mbr(&[NESTED], SECTOR_BYTES as u32)?.to_vec(),
+    };
+    guest.prepare(request).await?;
+    let request = Request::ReadPartitions { disk: array };
+    guest.prepare(request).await.map(|_| ())
 }
 
 /// A kernel may have a driver without all that it is asked for here.
@@ -213,8 +245,8 @@ pub(super) async fn take_down(guest: &mut Driver<'_, '_>, topology: &Topology) -
         guest.unstack(StackKind::Loop).await?;
         guest.unmount(mount).await?;
     }
-    if topology.halves().is_some() {
-        guest.unstack(StackKind::Mirror).await?;
+    if let Some((kind, _)) = topology.origin.below() {
+        guest.unstack(kind).await?;
     }
     Ok(())
 }

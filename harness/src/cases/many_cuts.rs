@@ -29,25 +29,31 @@ const HOME_MIB: u32 = 72;
 const BYTES_BEFORE: u64 = 2 << 20;
 
 /// Devices of device-mapper.
-pub(super) static MAPPED: [&Topology; 5] = [
+pub(super) static MAPPED: [&Topology; 6] = [
     &topology::LINEAR,
     &topology::STRIPED,
     &topology::CRYPT,
     &topology::CRYPT_INLINE,
     &topology::THIN,
+    &topology::MAPPED_ABOVE,
 ];
 
 /// Arrays, above the origin and below it.
-pub(super) static ARRAYS: [&Topology; 4] = [
+pub(super) static ARRAYS: [&Topology; 5] = [
     &topology::RAID1,
     &topology::RAID5,
     &topology::ARRAY_ABOVE,
     &topology::ARRAY_PART,
+    &topology::VOLUME_ON_ARRAY,
 ];
 
 /// What needs the filesystem on the first partition, and then what makes a swap area of it.
-pub(super) static FILES: [&Topology; 3] =
-    [&topology::LOOP_ON_FILE, &topology::UNSEEN, &topology::SWAP];
+pub(super) static FILES: [&Topology; 4] = [
+    &topology::LOOP_ON_FILE,
+    &topology::UNSEEN,
+    &topology::SWAP,
+    &topology::DISK_ABOVE,
+];
 
 /// Disks with room for all.
 pub(super) fn layout() -> Layout {
@@ -81,6 +87,11 @@ pub(super) async fn act(
     let cuts = setting.cuts.unwrap_or(CUTS);
     let mut volumes = Vec::new();
     for topology in topologies {
+        if above::cannot_be(guest, topology) {
+            let reason = "this kernel does not count what an array has in flight";
+            guest.note(format!("{}: left out, because {reason}", topology.name));
+            continue;
+        }
         volumes.push(go_through(guest, setting, topology, cuts).await?);
     }
     guest.phase("teardown");
@@ -114,7 +125,7 @@ async fn go_through(
         load.wait(guest, BYTES_BEFORE).await?;
         let asked = Instant::now();
         if cut == 1 {
-            guest.setup_snapshot(above::spec(topology)).await?;
+            above::set_up(guest, topology).await?;
         } else {
             guest.transition_to_snapshot(MINOR).await?;
         }

@@ -26,7 +26,7 @@ const OTHER_HALF: &str = "/dev/vdc1";
 pub(super) const LOOP: &str = "/dev/loop0";
 
 /// How the module refuses an origin of which it cannot know when it is quiet.
-const UNCOUNTED: &str = "does not count its I/O in flight";
+pub(super) const UNCOUNTED: &str = "does not count its I/O in flight";
 
 /// Metadata of a thin pool.
 const METADATA: &str = "/dev/vda3";

@@ -62,6 +62,10 @@ pub(super) const NESTED: Partition = Partition {
 pub(super) enum Origin {
     /// The whole first disk, with the COW file on its second partition.
     Disk,
+    /// A loop device on the first partition: a disk of its own, with requests, that is not partitioned.
+    Loop,
+    /// A logical volume on the first partition.
+    Mapped,
     /// An array on the first partition.
     Array,
     /// The partition of that array.
@@ -73,6 +77,8 @@ impl Origin {
     pub(super) const fn path(self) -> &'static str {
         match self {
             Self::Disk => DISK,
+            Self::Loop => LOOP,
+            Self::Mapped => FIRST_MAPPED,
             Self::Array => ARRAY,
             Self::ArrayPartition => ARRAY_PARTITION,
         }
@@ -83,7 +89,7 @@ impl Origin {
         let of = |part: Partition| SectorRange::new(Sector(part.start.into()), part.sectors.into());
         match self {
             Self::Disk => of(layout.disk()),
-            Self::Array => of(layout.origin()),
+            Self::Loop | Self::Mapped | Self::Array => of(layout.origin()),
             Self::ArrayPartition => of(Partition {
                 start: layout.origin().start + NESTED.start,
                 ..NESTED
@@ -95,13 +101,31 @@ impl Origin {
     pub(super) fn cow_home_at(self, layout: &Layout) -> Option<u64> {
         match self {
             Self::Disk => layout.cow_home.map(Partition::offset_bytes),
-            Self::Array | Self::ArrayPartition => None,
+            Self::Loop | Self::Mapped | Self::Array | Self::ArrayPartition => None,
         }
     }
 
-    /// Whether it lies on a RAID 1 of the first partitions of two disks.
-    pub(super) fn is_array(self) -> bool {
-        self != Self::Disk
+    /// What it lies on, if it is no disk of the machine: what is stacked on which devices.
+    pub(super) fn below(self) -> Option<(StackKind, &'static [&'static str])> {
+        match self {
+            Self::Disk => None,
+            Self::Loop => Some((StackKind::Loop, &[ORIGIN])),
+            Self::Mapped => Some((StackKind::Linear, &[ORIGIN])),
+            Self::Array | Self::ArrayPartition => Some((StackKind::Mirror, &[ORIGIN, OTHER])),
+        }
+    }
+
+    /// Whether it is an array with a partition, or that partition.
+    pub(super) fn is_partitioned(self) -> bool {
+        matches!(self, Self::Array | Self::ArrayPartition)
+    }
+
+    /// The disk whose requests are few, without its folder.
+    pub(super) fn queue_of(self) -> &'static str {
+        match self {
+            Self::Loop => "loop0",
+            _ => "vda",
+        }
     }
 }
 
@@ -278,6 +302,36 @@ pub(super) static ARRAY_PART: Topology = Topology {
     )
 };
 
+/// A logical volume on a whole disk.
+pub(super) static DISK_ABOVE: Topology = Topology {
+    origin: Origin::Loop,
+    ..on_disk(
+        "disk",
+        &modules(["loop", "dm_mod"]),
+        stack(StackKind::Linear, &[LOOP], FIRST_MAPPED),
+    )
+};
+
+/// An encrypted logical volume; the writers submit.
+pub(super) static MAPPED_ABOVE: Topology = Topology {
+    origin: Origin::Mapped,
+    ..on_disk(
+        "mapped",
+        &modules(["dm_mod", "dm_crypt", "xts"]),
+        stack(StackKind::CryptInline, &[FIRST_MAPPED], SECOND_MAPPED),
+    )
+};
+
+/// A logical volume on an array.
+pub(super) static VOLUME_ON_ARRAY: Topology = Topology {
+    origin: Origin::Array,
+    ..on_disk(
+        "volume-on-array",
+        &modules(["md_mod", "raid1", "dm_mod"]),
+        stack(StackKind::Linear, &[ARRAY], FIRST_MAPPED),
+    )
+};
+
 impl Topology {
     /// The disks.
     pub(super) fn layout(&self) -> Layout {
@@ -286,14 +340,9 @@ impl Topology {
             content: self.above.file().map(|_| make_loop_file as _),
             filesystem: self.above.filesystem(),
             whole_disk: self.origin == Origin::Disk,
-            mirrored: self.above.has_other_disk() || self.origin.is_array(),
+            mirrored: self.above.has_other_disk() || self.origin.is_partitioned(),
             ..raw
         }
-    }
-
-    /// What an array below the origin is made of.
-    pub(super) fn halves(&self) -> Option<&'static [&'static str]> {
-        self.origin.is_array().then_some(&[ORIGIN, OTHER])
     }
 }
 

@@ -1,8 +1,8 @@
 //! The cases that are made of topologies.
 
 use super::{
-    ARRAY_ABOVE, ARRAY_PART, CRYPT, CRYPT_INLINE, LINEAR, LOOP_ON_FILE, RAID1, RAID5, STRIPED,
-    SWAP, THIN, Topology, UNSEEN,
+    ARRAY_ABOVE, ARRAY_PART, CRYPT, CRYPT_INLINE, DISK_ABOVE, LINEAR, LOOP_ON_FILE, MAPPED_ABOVE,
+    RAID1, RAID5, STRIPED, SWAP, THIN, Topology, UNSEEN, VOLUME_ON_ARRAY,
 };
 use crate::cases::throttled_set::Slow;
 use crate::cases::{
@@ -39,7 +39,7 @@ const fn writers(
 }
 
 /// In the order of the results.
-pub(in crate::cases) static CASES: [CaseInfo; 18] = [
+pub(in crate::cases) static CASES: [CaseInfo; 21] = [
     writers(
         "writers-above",
         "a whole disk whose partition is written through a logical volume, with few requests and a slow disk",
@@ -91,6 +91,21 @@ pub(in crate::cases) static CASES: [CaseInfo; 18] = [
         &SWAP,
     ),
     writers(
+        "writers-above-disk",
+        "a disk without partitions that is written through a logical volume on all of it",
+        &DISK_ABOVE,
+    ),
+    writers(
+        "writers-above-mapped",
+        "a logical volume that is written through an encrypted device on it",
+        &MAPPED_ABOVE,
+    ),
+    writers(
+        "writers-above-array",
+        "a RAID 1 that is written through a logical volume on it",
+        &VOLUME_ON_ARRAY,
+    ),
+    writers(
         "array-partition-above",
         "a RAID 1 that is written through its partition",
         &ARRAY_ABOVE,
@@ -132,7 +147,7 @@ pub(in crate::cases) static CASES: [CaseInfo; 18] = [
         "many-cuts-arrays",
         "the same with arrays, above the origin and below it",
         CaseTier::Full,
-        &modules(["md_mod", "raid1", "raid456"]),
+        &modules(["md_mod", "raid1", "raid456", "dm_mod"]),
         many_cuts::layout,
         |driver, setting| Box::pin(many_cuts::act(driver, setting, &many_cuts::ARRAYS)),
     ),
@@ -140,7 +155,7 @@ pub(in crate::cases) static CASES: [CaseInfo; 18] = [
         "many-cuts-files",
         "the same with a loop device, a filesystem that the tools do not see, and swap",
         CaseTier::Full,
-        &modules(["loop"]),
+        &modules(["loop", "dm_mod"]),
         many_cuts::layout_files,
         |driver, setting| Box::pin(many_cuts::act(driver, setting, &many_cuts::FILES)),
     ),

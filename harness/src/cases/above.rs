@@ -47,7 +47,6 @@ const BYTES_AFTER: u64 = 8 << 20;
 /// What the process that swaps may have of what it writes to, MiB; it writes in smaller pieces, and waits for reads.
 const SWAPPED_MIB: u32 = 40;
 const SWAP_LIMIT_MIB: u32 = 12;
-const SWAP_SHARE: u64 = 16;
 
 /// Time for each of them.
 const WRITE_LIMIT: Duration = Duration::from_secs(90);
@@ -255,8 +254,8 @@ pub(super) async fn take_down(guest: &mut Driver<'_, '_>, topology: &Topology) -
 pub(super) struct Load {
     pub(super) workload: Workload,
     written: u64,
-    /// So many times less than others is enough of it.
-    share: u64,
+    /// So many times less than elsewhere is enough of it.
+    costs: u64,
 }
 
 impl Load {
@@ -291,10 +290,7 @@ impl Load {
         Ok(Self {
             workload: guest.start_workload(spec).await?,
             written: 0,
-            share: match topology.above {
-                Above::Swap => SWAP_SHARE,
-                _ => 1,
-            },
+            costs: topology.costs,
         })
     }
 
@@ -306,7 +302,7 @@ impl Load {
             .wait_for_more(
                 &self.workload,
                 &mut self.written,
-                bytes / self.share,
+                bytes / self.costs,
                 WRITE_LIMIT,
             )
             .await

@@ -194,6 +194,8 @@ pub(crate) struct Topology {
     pub(super) queue: Queue,
     /// How slow the disk is around each instant.
     pub(super) throttle: Throttle,
+    /// So many times less than elsewhere is written, where writing costs so much more.
+    pub(super) costs: u64,
 }
 
 /// Few requests, which are short, so that whoever writes much waits for them.
@@ -217,6 +219,7 @@ const fn on_disk(name: &'static str, modules: &'static [&'static str], above: Ab
         above,
         queue: SCARCE,
         throttle: SLOW,
+        costs: 1,
     }
 }
 
@@ -232,18 +235,24 @@ pub(super) static LINEAR: Topology = on_disk(
 );
 
 /// An encrypted partition; the kernel's own threads submit.
-pub(super) static CRYPT: Topology = on_disk(
-    "crypt",
-    &modules(["dm_mod", "dm_crypt", "xts"]),
-    stack(StackKind::Crypt, &[ORIGIN], FIRST_MAPPED),
-);
+pub(super) static CRYPT: Topology = Topology {
+    costs: 4,
+    ..on_disk(
+        "crypt",
+        &modules(["dm_mod", "dm_crypt", "xts"]),
+        stack(StackKind::Crypt, &[ORIGIN], FIRST_MAPPED),
+    )
+};
 
 /// An encrypted partition; the writers submit.
-pub(super) static CRYPT_INLINE: Topology = on_disk(
-    "crypt-inline",
-    &modules(["dm_mod", "dm_crypt", "xts"]),
-    stack(StackKind::CryptInline, &[ORIGIN], FIRST_MAPPED),
-);
+pub(super) static CRYPT_INLINE: Topology = Topology {
+    costs: 4,
+    ..on_disk(
+        "crypt-inline",
+        &modules(["dm_mod", "dm_crypt", "xts"]),
+        stack(StackKind::CryptInline, &[ORIGIN], FIRST_MAPPED),
+    )
+};
 
 /// A thin volume, data and metadata of which are on the origin.
 pub(super) static THIN: Topology = on_disk(
@@ -280,7 +289,10 @@ pub(super) static LOOP_ON_FILE: Topology = on_disk("loop", &modules(["loop"]), A
 pub(super) static UNSEEN: Topology = on_disk("unseen", &modules([]), Above::Unseen);
 
 /// A swap area on the origin.
-pub(super) static SWAP: Topology = on_disk("swap", &modules([]), Above::Swap);
+pub(super) static SWAP: Topology = Topology {
+    costs: 16,
+    ..on_disk("swap", &modules([]), Above::Swap)
+};
 
 /// An array that is written to through its partition.
 pub(super) static ARRAY_ABOVE: Topology = Topology {
@@ -315,6 +327,7 @@ pub(super) static DISK_ABOVE: Topology = Topology {
 /// An encrypted logical volume; the writers submit.
 pub(super) static MAPPED_ABOVE: Topology = Topology {
     origin: Origin::Mapped,
+    costs: 4,
     ..on_disk(
         "mapped",
         &modules(["dm_mod", "dm_crypt", "xts"]),

@@ -255,11 +255,23 @@ pub(super) static CRYPT_INLINE: Topology = Topology {
 };
 
 /// A thin volume, data and metadata of which are on the origin.
-pub(super) static THIN: Topology = on_disk(
-    "thin",
-    &modules(["dm_mod", "dm_thin_pool"]),
-    stack(StackKind::Thin, &[ORIGIN, THIRD], SECOND_MAPPED),
-);
+pub(super) static THIN: Topology = Topology {
+    // Shorter than the pool's blocks, at which device-mapper splits already.
+    queue: Queue {
+        max_sectors_kb: Some(16),
+        ..SCARCE
+    },
+    throttle: Throttle {
+        operations_per_second: 1000,
+        ..SLOW
+    },
+    costs: 2,
+    ..on_disk(
+        "thin",
+        &modules(["dm_mod", "dm_thin_pool"]),
+        stack(StackKind::Thin, &[ORIGIN, THIRD], SECOND_MAPPED),
+    )
+};
 
 /// A striped logical volume, both stripes of which are on the origin.
 pub(super) static STRIPED: Topology = on_disk(

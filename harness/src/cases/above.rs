@@ -32,21 +32,21 @@ const WRITERS: u32 = 24;
 const WRITE_BYTES: u32 = 1 << 20;
 
 /// All that the writers write to, and more.
-const COW_MIB: u32 = 56;
+const COW_MIB: u32 = 40;
 
 /// Snapshot instants in one boot: one when a series begins, the others of its transitions.
 const CUTS: u32 = 3;
 
 /// Written before the first instant, and before each: while the disk is slow, the writers then fill its queue.
-const WARM_UP_BYTES: u64 = 24 << 20;
+const WARM_UP_BYTES: u64 = 8 << 20;
 const BYTES_BEFORE: u64 = 4 << 20;
 
 /// Written while a snapshot is active and is not copied yet.
-const BYTES_AFTER: u64 = 8 << 20;
+const BYTES_AFTER: u64 = 4 << 20;
 
 /// What the process that swaps may have of what it writes to, MiB; it writes in smaller pieces, and waits for reads.
-const SWAPPED_MIB: u32 = 40;
-const SWAP_LIMIT_MIB: u32 = 12;
+const SWAPPED_MIB: u32 = 28;
+const SWAP_LIMIT_MIB: u32 = 10;
 
 /// Time for each of them.
 const WRITE_LIMIT: Duration = Duration::from_secs(90);

@@ -40,16 +40,16 @@ const MOUNT: &str = "/mnt/origin";
 const LOOP_FILE: &str = "loop.img";
 
 /// Its size.
-const LOOP_FILE_BYTES: usize = 32 << 20;
+const LOOP_FILE_BYTES: usize = 26 << 20;
 const LARGE_LOOP_FILE_BYTES: usize = 96 << 20;
 
 /// The loop device.
 const LOOP: &str = "/dev/loop0";
 
 /// Sizes of the partitions, MiB.
-const FIRST_MIB: u32 = 48;
-const HOME_MIB: u32 = 72;
-const THIRD_MIB: u32 = 48;
+const FIRST_MIB: u32 = 40;
+const HOME_MIB: u32 = 56;
+const THIRD_MIB: u32 = 40;
 
 /// Where the partition of an array begins and ends on it, sectors: as odd as partitions may be.
 pub(super) const NESTED: Partition = Partition {
@@ -288,11 +288,19 @@ pub(super) static RAID1: Topology = on_disk(
 );
 
 /// A RAID 5, two members of which are on the origin.
-pub(super) static RAID5: Topology = on_disk(
-    "raid5",
-    &modules(["md_mod", "raid456"]),
-    stack(StackKind::Parity, &[ORIGIN, THIRD, OTHER], ARRAY),
-);
+pub(super) static RAID5: Topology = Topology {
+    // It writes page by page.
+    throttle: Throttle {
+        operations_per_second: 3000,
+        ..SLOW
+    },
+    costs: 2,
+    ..on_disk(
+        "raid5",
+        &modules(["md_mod", "raid456"]),
+        stack(StackKind::Parity, &[ORIGIN, THIRD, OTHER], ARRAY),
+    )
+};
 
 /// A loop device on a file of a filesystem on the origin.
 pub(super) static LOOP_ON_FILE: Topology = on_disk("loop", &modules(["loop"]), Above::File);

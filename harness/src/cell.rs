@@ -283,6 +283,7 @@ async fn question(driver: &mut Driver<'_, '_>, findings: &mut Findings) {
 
 async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> CaseResult<()> {
     driver.phase("shutdown");
+    driver.full_pace().await?;
     let limit = driver.limits.request;
     findings.kernel_log = std::mem::take(&mut driver.earlier.kernel_log);
     let last = driver.kernel_log(limit).await.map_err(shut_down_error)?;

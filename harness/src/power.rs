@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use cowbird_model::{
     Content, Entry, EntryIndex, MarkerKey, Sector, SectorRange, Survival, Truth, WitnessLog,
@@ -23,6 +24,11 @@ const SURVIVES_TORN_PERCENT: u64 = 20;
 pub enum Stop {
     /// Powered off by its own kernel.
     PowerOff,
+    /// The same without syncing first, as with a disk that does not answer, and in so much time.
+    PowerOffNow {
+        /// Longer is a hang.
+        within: Duration,
+    },
     /// The power is cut somewhere after this instant was marked on the disk.
     PowerCut {
         /// The instant.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{Event, FromGuest, Hello, Reply, Request, RequestId, ToGuest};
 use rustix::system::{RebootCommand, reboot, uname};
@@ -80,7 +80,7 @@ impl Agent {
         }
         let agent = Arc::clone(agent);
         std::thread::spawn(move || {
-            let power_off = request == Request::PowerOff;
+            let power_off = matches!(request, Request::PowerOff | Request::PowerOffNow);
             let result = agent.handle(request);
             agent.answer(id, result);
             if power_off {
@@ -159,6 +159,11 @@ impl Agent {
                 offset,
                 content,
             } => ops::write_direct(&path, offset, &content).map(done),
+            Request::ZeroOut {
+                path,
+                offset,
+                bytes,
+            } => ops::zero_out(&path, offset, bytes).map(done),
             Request::WriteText { path, text } => ops::write_text(&path, &text).map(done),
             Request::NameAddresses { addresses } => symbols::names(&addresses).map(Reply::Names),
             Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),
@@ -187,6 +192,15 @@ impl Agent {
             Request::SyncAll | Request::PowerOff => {
                 rustix::fs::sync();
                 Ok(Reply::Done)
+            }
+            Request::PowerOffNow => Ok(Reply::Done),
+            Request::Timed { request } => {
+                let begin = Instant::now();
+                let result = self.handle(*request).map(Box::new);
+                Ok(Reply::Timed {
+                    took_us: begin.elapsed().as_micros() as u64,
+                    result,
+                })
             }
             Request::CrashKernel => sysrq('c').map(done),
             Request::GoSilent => self.port.silence(),

@@ -99,14 +99,14 @@ struct IoEvent {
 impl Aio {
     /// A context for [`MAX_PARTS`] writes.
     pub fn new() -> io::Result<Self> {
+        Self::with_room(MAX_PARTS)
+    }
+
+    fn with_room(writes: usize) -> io::Result<Self> {
         let mut context: libc::c_ulong = 0;
         // SAFETY: io_setup writes one number, which is the context, to the address.
         check(unsafe {
-            libc::syscall(
-                libc::SYS_io_setup,
-                MAX_PARTS,
-                std::ptr::from_mut(&mut context),
-            )
+            libc::syscall(libc::SYS_io_setup, writes, std::ptr::from_mut(&mut context))
         })?;
         Ok(Self { context })
     }
@@ -197,6 +197,115 @@ impl Drop for Aio {
     fn drop(&mut self) {
         // SAFETY: the context is ours, and io_destroy waits for what is in flight.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+    }
+}
+
+/// `RWF_NOWAIT`.
+const NO_WAIT: u32 = 8;
+
+/// Native AIO with many writes in flight, each submitted and reaped by itself.
+pub struct Queue {
+    aio: Aio,
+    depth: usize,
+    in_flight: usize,
+}
+
+impl Queue {
+    /// With room for so many writes.
+    pub fn new(depth: usize) -> io::Result<Self> {
+        let aio = Aio::with_room(depth)?;
+        Ok(Self {
+            aio,
+            depth,
+            in_flight: 0,
+        })
+    }
+
+    /// Submits one write, which ends with `EAGAIN` rather than that the caller waits, unless it may. The buffer must
+    /// stay as it is until [`Self::reap`] has given its number.
+    pub fn submit(
+        &mut self,
+        file: &File,
+        buffer: &[u8],
+        offset: u64,
+        number: u64,
+        may_wait: bool,
+    ) -> io::Result<()> {
+        if self.in_flight == self.depth {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let mut block = Iocb {
+            data: number,
+            opcode: IOCB_PWRITE,
+            rw_flags: if may_wait { 0 } else { NO_WAIT },
+            fd: file.as_raw_fd().unsigned_abs(),
+            buffer: buffer.as_ptr() as u64,
+            bytes: buffer.len() as u64,
+            offset,
+            ..Iocb::default()
+        };
+        let mut pointer = std::ptr::from_mut(&mut block);
+        // SAFETY: io_submit reads the one block that the pointer names, which lives until it returns; it names a
+        // buffer that the caller keeps until the write has ended.
+        let submitted = check(unsafe {
+            libc::syscall(
+                libc::SYS_io_submit,
+                self.aio.context,
+                1,
+                std::ptr::from_mut(&mut pointer),
+            )
+        })?;
+        if submitted != 1 {
+            return Err(io::Error::other("the write was not taken"));
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// The numbers of the writes that have ended, and how; waits for one if it shall and one is in flight.
+    pub fn reap(&mut self, wait: bool) -> io::Result<Vec<(u64, io::Result<()>)>> {
+        if self.in_flight == 0 {
+            return Ok(Vec::new());
+        }
+        let least = usize::from(wait);
+        let mut events = vec![IoEvent::default(); self.in_flight];
+        let mut no_time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let timeout = match least {
+            0 => std::ptr::from_mut(&mut no_time),
+            _ => std::ptr::null_mut(),
+        };
+        // SAFETY: io_getevents writes at most `events.len()` events to the address, which has room for them, and
+        // reads a timespec that lives across the call, or none.
+        let result = check(unsafe {
+            libc::syscall(
+                libc::SYS_io_getevents,
+                self.aio.context,
+                least,
+                events.len(),
+                events.as_mut_ptr(),
+                timeout,
+            )
+        });
+        let count = match result {
+            Ok(count) => count.unsigned_abs() as usize,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        self.in_flight -= count;
+        events.truncate(count);
+        let end = |event: &IoEvent| match event.result {
+            moved if moved > 0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(
+                i32::try_from(-error).unwrap_or(libc::EIO),
+            )),
+        };
+        Ok(events
+            .iter()
+            .map(|event| (event.data, end(event)))
+            .collect())
     }
 }
 

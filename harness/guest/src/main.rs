@@ -45,6 +45,12 @@ fn main() {
             eprintln!("cowbird-guest: {error}");
             std::process::exit(1);
         }
+    } else if first.as_deref() == Some(workload::GROUPED_WRITER_ARGUMENT) {
+        let rest: Vec<String> = arguments.collect();
+        if let Err(error) = workload::write_grouped(&rest) {
+            eprintln!("cowbird-guest: {error}");
+            std::process::exit(1);
+        }
     } else if std::process::id() == 1 && first.as_deref() == Some(SWITCHED_ARGUMENT) {
         init::serve();
     } else if std::process::id() == 1 {

@@ -290,6 +290,13 @@ pub fn write_direct(path: &str, offset: u64, content: &[u8]) -> GuestResult<()> 
         .context(format_args!("write to {path}"))
 }
 
+/// Zeroes a part of a block device.
+pub fn zero_out(path: &str, offset: u64, bytes: u64) -> GuestResult<()> {
+    let device = open_direct(path, true)?;
+    sys::zero_out(&device, offset, bytes)
+        .context(format_args!("zero {bytes} bytes of {path} at {offset}"))
+}
+
 /// Writes a small text file, and makes its folder.
 pub fn write_text(path: &str, text: &str) -> GuestResult<()> {
     if let Some(folder) = std::path::Path::new(path).parent() {

@@ -7,9 +7,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::workloads::{
-    Chase, EndSignal, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec,
+    Chase, EndSignal, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec, PollSpec,
     ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, StreamTarget, StreamsSpec,
-    SwapperSpec, ThrottledSpec, TurnsSpec, WorkloadSpec, WorkloadState,
+    SwapperSpec, ThrottledSpec, TimedMode, TimedSpec, TurnsSpec, WorkloadSpec, WorkloadState,
 };
 
 /// Number of a request, chosen by the host, returned with the answer.
@@ -352,6 +352,15 @@ pub enum Request {
         /// What; offset and length are multiples of the device's blocks.
         content: Vec<u8>,
     },
+    /// Zeroes a part of a block device with one call.
+    ZeroOut {
+        /// Path.
+        path: String,
+        /// Where, bytes.
+        offset: u64,
+        /// How much, bytes.
+        bytes: u64,
+    },
     /// Writes a small text file (sysctl, sysfs).
     WriteText {
         /// Path.
@@ -442,6 +451,13 @@ pub enum Request {
     SyncAll,
     /// Syncs, answers, and powers the guest off.
     PowerOff,
+    /// The same without syncing: what the kernel does at its end is all that is left to wait for.
+    PowerOffNow,
+    /// Does something else, and tells how long it took; answers [`Reply::Timed`].
+    Timed {
+        /// The other.
+        request: Box<Request>,
+    },
     /// Panics the kernel (sysrq-c); never answered. Only for tests of the harness.
     CrashKernel,
     /// Stops every answer and heartbeat; never answered. Only for tests of the harness.
@@ -482,6 +498,13 @@ pub enum Reply {
     },
     /// State of a workload.
     Workload(WorkloadState),
+    /// Something was done that was to be timed.
+    Timed {
+        /// How long it took, us.
+        took_us: u64,
+        /// What came of it.
+        result: Result<Box<Reply>, GuestError>,
+    },
     /// Part of the kernel log.
     KernelLog {
         /// In order.

@@ -29,6 +29,7 @@ mod self_test;
 mod series;
 mod soak;
 mod stacked;
+mod stuck;
 mod sync_above;
 mod throttled;
 mod throttled_set;
@@ -54,6 +55,8 @@ use crate::trials::TrialPlan;
 use crate::verify::Evidence;
 use crate::vm::command::Bus;
 pub(crate) use layout::{Layout, Setting};
+use stuck::asleep::Sleep;
+use stuck::cow_stops::Moment;
 use topology::Topology;
 
 /// The origin in the guest.
@@ -202,7 +205,7 @@ const fn traced(case: CaseInfo) -> CaseInfo {
 }
 
 /// The order is that of the results.
-static CASES: [CaseInfo; 68] = [
+static CASES: [CaseInfo; 99] = [
     case(
         REGRESSIONS,
         "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
@@ -528,6 +531,118 @@ static CASES: [CaseInfo; 68] = [
         &modules(["virtio_scsi", "sd_mod"]),
         faults::changing::layout_scsi,
         |driver, setting| Box::pin(faults::changing::removed(driver, setting)),
+    ),
+    case(
+        "unload-asleep",
+        "the module is unloaded while readers and writers sleep for a request of the queue",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Requests)),
+    ),
+    case(
+        "unload-asleep-frozen",
+        "the same with tasks that sleep because the queue is frozen",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::FrozenQueue)),
+    ),
+    case(
+        "unload-asleep-wbt",
+        "the same with writeback that is throttled",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Writeback)),
+    ),
+    case(
+        "unload-asleep-iocost",
+        "the same with processes in a group that iocost lets do little",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Cost)),
+    ),
+    case(
+        "unload-asleep-io-max",
+        "the same with processes in a group that io.max lets do little",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Maximum)),
+    ),
+    case(
+        "cow-disk-stops",
+        "the disk of the COW file stops answering under a snapshot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Snapshot)),
+    ),
+    case(
+        "cow-disk-returns",
+        "the same; it answers again before the snapshot is destroyed",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Returns)),
+    ),
+    case(
+        "cow-disk-stops-tracking",
+        "the same while only changes are tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Tracking)),
+    ),
+    case(
+        "cow-disk-stops-transition",
+        "the same while the next snapshot of a series is taken",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Transition)),
+    ),
+    case(
+        "cow-disk-stops-power-off",
+        "the same under a snapshot, and then the machine is powered off",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::PowerOff)),
+    ),
+    case(
+        "slow-cow",
+        "thousands of writes in flight, and a COW file on a disk that is slow but moves",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::slow_cow::layout,
+        |driver, setting| Box::pin(stuck::slow_cow::act(driver, setting)),
+    ),
+    case(
+        "huge-write",
+        "one write of many times the memory for preserved blocks, beside a small writer",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::huge_write::layout,
+        |driver, setting| Box::pin(stuck::huge_write::act(driver, setting)),
+    ),
+    case(
+        "stuck-neighbours",
+        "snapshots of a healthy disk beside others on which tasks sleep all the time",
+        CaseTier::Daily,
+        &modules(["null_blk"]),
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::neighbours::act(driver, setting)),
+    ),
+    case(
+        "throttled-cgroup",
+        "two control groups that overwrite one origin, of which one may do next to nothing",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::slow_group::act(driver, setting)),
     ),
     case(
         "power-off",

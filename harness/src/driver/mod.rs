@@ -1,12 +1,14 @@
 //! What a case can do to its guest, in the words of a case.
 
 mod faults;
+mod pace;
 mod queues;
 mod root;
 mod shell;
 mod snapshots;
 mod tracing;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{
@@ -16,6 +18,7 @@ use cowbird_proto::message::{
 use thiserror::Error;
 
 pub(crate) use self::faults::{FAILED, RULED};
+pub(crate) use self::pace::{Begun, Pace, control, longest};
 pub(crate) use self::queues::{Queue, Throttle};
 pub(crate) use self::shell::{SHELL, coreutil};
 pub use self::snapshots::{DeviceInfo, ModuleInfo, SeriesRecord, SnapshotSpec};
@@ -111,6 +114,8 @@ pub struct Driver<'a, 'p> {
     logged: Option<u64>,
     /// What is recorded beside the case, if it is traced.
     pub(crate) tracing: Option<Tracing>,
+    /// Disks that do not run at their own pace.
+    paced: BTreeSet<usize>,
     machine: Machine,
 }
 
@@ -125,6 +130,7 @@ impl<'a, 'p> Driver<'a, 'p> {
             earlier: EarlierBoots::default(),
             logged: None,
             tracing: None,
+            paced: BTreeSet::new(),
             machine,
         }
     }
@@ -139,7 +145,7 @@ impl Driver<'_, '_> {
             return Err(CaseError::Unsupported(reason.to_owned()));
         }
         match stop {
-            Stop::PowerOff => self.stop_tracing().await?,
+            Stop::PowerOff | Stop::PowerOffNow { .. } => self.stop_tracing().await?,
             Stop::PowerCut { .. } => self.lose_tracing(),
         }
         let log = self.kernel_log(self.limits.request).await;
@@ -147,10 +153,21 @@ impl Driver<'_, '_> {
             .kernel_log
             .extend(log.map_err(shut_down_error)?);
         match stop {
-            Stop::PowerOff => self.vm.power_off().await.map_err(shut_down_error)?,
+            Stop::PowerOff => {
+                self.full_pace().await?;
+                self.vm.power_off().await.map_err(shut_down_error)?;
+            }
+            Stop::PowerOffNow { within } => {
+                let off = self.vm.power_off_now(within).await;
+                off.map_err(shut_down_error)?;
+                self.paced.clear();
+            }
             // QEMU ends at once, whatever the guest does; what the disk would have lost is decided
             // from its witness.
-            Stop::PowerCut { .. } => self.vm.stop().await,
+            Stop::PowerCut { .. } => {
+                self.vm.stop().await;
+                self.paced.clear();
+            }
         }
         self.earlier.record.append(self.vm.take_record());
         let (files, boot) = (self.machine.files().clone(), self.earlier.count);
@@ -245,9 +262,14 @@ impl Driver<'_, '_> {
 
     /// Loads the module under test.
     pub async fn insert_module(&mut self) -> CaseResult<()> {
+        self.insert_module_with("").await
+    }
+
+    /// The same with parameters, as on the command line of insmod.
+    pub async fn insert_module_with(&mut self, params: &str) -> CaseResult<()> {
         let request = Request::InsertModule {
             path: COWBIRD_KO.into(),
-            params: String::new(),
+            params: params.into(),
         };
         self.expect(request, self.limits.control).await?;
         self.start_tracing().await

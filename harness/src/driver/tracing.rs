@@ -206,8 +206,10 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
             target: StreamTarget::Device(device),
             ..
         }) => vec![device.clone()],
+        WorkloadSpec::Timed(spec) => vec![spec.device.clone()],
         WorkloadSpec::Streams(_)
         | WorkloadSpec::Swapper(_)
+        | WorkloadSpec::Poll(_)
         | WorkloadSpec::Kinds(_)
         | WorkloadSpec::FsChurn(_)
         | WorkloadSpec::FsMix(_)

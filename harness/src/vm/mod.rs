@@ -22,6 +22,7 @@ use cowbird_proto::message::{GuestError, Hello, Reply, Request};
 use thiserror::Error;
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::accel::Accel;
@@ -78,6 +79,12 @@ impl From<HarnessError> for CallError {
     fn from(error: HarnessError) -> Self {
         Self::Ended(End::Infrastructure(error))
     }
+}
+
+/// A request whose answer is not here yet.
+pub struct Pending {
+    name: String,
+    answer: oneshot::Receiver<Result<Reply, GuestError>>,
 }
 
 /// A running guest. Dropping it kills QEMU.
@@ -176,33 +183,62 @@ impl Vm {
     /// # Errors
     /// When the guest says no, or will not answer any more.
     pub async fn call(&mut self, request: Request, limit: Duration) -> Result<Reply, CallError> {
-        let name = request_name(&request);
-        let mut answer = self.agent.request(request).await?;
+        let mut pending = self.begin(request).await?;
+        match self.answer_within(&mut pending, limit).await? {
+            Some(reply) => Ok(reply),
+            None => {
+                let name = pending.name;
+                Err(self
+                    .hang(format!("no answer to {name} within {limit:?}"))
+                    .await
+                    .into())
+            }
+        }
+    }
+
+    /// Asks the guest without waiting for the answer; other requests can be made meanwhile.
+    ///
+    /// # Errors
+    /// When the request cannot be sent.
+    pub async fn begin(&mut self, request: Request) -> HarnessResult<Pending> {
+        Ok(Pending {
+            name: request_name(&request),
+            answer: self.agent.request(request).await?,
+        })
+    }
+
+    /// The answer, if it comes within `limit`; otherwise it can be waited for again.
+    ///
+    /// # Errors
+    /// When the guest says no, or will not answer any more.
+    pub async fn answer_within(
+        &mut self,
+        pending: &mut Pending,
+        limit: Duration,
+    ) -> Result<Option<Reply>, CallError> {
         let deadline = Instant::now() + limit;
         let mut tick = interval(SUPERVISION_PERIOD);
+        let Pending { name, answer } = pending;
         loop {
             tokio::select! {
                 // An answer that is there counts, whatever became of the guest since.
                 biased;
-                answer = &mut answer => match answer {
-                    Ok(Ok(reply)) => return Ok(reply),
+                answer = &mut *answer => match answer {
+                    Ok(Ok(reply)) => return Ok(Some(reply)),
                     Ok(Err(error)) => return Err(CallError::Guest { error }),
-                    Err(_) => return Err(self.no_answer(&name).await.into()),
+                    Err(_) => return Err(self.no_answer(name).await.into()),
                 },
                 _ = self.process.wait() => {
                     // What the guest said last may still be on its way through the socket.
-                    if let Ok(Ok(Ok(reply))) = timeout(LAST_WORDS, &mut answer).await {
-                        return Ok(reply);
+                    if let Ok(Ok(Ok(reply))) = timeout(LAST_WORDS, &mut *answer).await {
+                        return Ok(Some(reply));
                     }
                 }
                 _ = tick.tick() => {}
             }
             self.check().await?;
             if Instant::now() > deadline {
-                return Err(self
-                    .hang(format!("no answer to {name} within {limit:?}"))
-                    .await
-                    .into());
+                return Ok(None);
             }
         }
     }
@@ -229,8 +265,20 @@ impl Vm {
     /// # Errors
     /// When the guest does not go down, or goes down otherwise.
     pub async fn power_off(&mut self) -> Result<(), CallError> {
-        let limit = self.limits.shutdown;
-        self.call(Request::PowerOff, limit).await?;
+        self.power_off_by(Request::PowerOff, self.limits.shutdown)
+            .await
+    }
+
+    /// The same without syncing first; the kernel has so long to go down.
+    ///
+    /// # Errors
+    /// When the guest does not go down, or goes down otherwise.
+    pub async fn power_off_now(&mut self, limit: Duration) -> Result<(), CallError> {
+        self.power_off_by(Request::PowerOffNow, limit).await
+    }
+
+    async fn power_off_by(&mut self, request: Request, limit: Duration) -> Result<(), CallError> {
+        self.call(request, limit).await?;
         match timeout(limit, self.process.wait()).await {
             Ok(ProcessEnd { code: Some(0), .. }) => {}
             Ok(end) => return Err(self.classify_exit(end).into()),

@@ -15,12 +15,15 @@ mod snapshot_view;
 mod streams;
 mod swapper;
 mod throttled;
+mod timed;
 mod turns;
+mod watch;
 
 pub use chaser::{MAX_DELAY_US, wait_for};
 pub use kinds::write_durably;
 pub use swapper::{SWAPPER_ARGUMENT, swap};
 pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
+pub use timed::{GROUPED_WRITER_ARGUMENT, write_grouped};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -36,6 +39,7 @@ use crate::error::{GuestResult, failure};
 use crate::port::Port;
 use chaser::Hunt;
 use journal::Journal;
+use watch::Watches;
 
 /// Pause between two times that the journals of all threads are sent, whatever they hold: the
 /// operation that a hanging thread waits in must be known to the host.
@@ -73,6 +77,7 @@ pub struct Shared {
     error: Mutex<Option<GuestError>>,
     hunt: Mutex<Option<Arc<Hunt>>>,
     journals: Mutex<Vec<Arc<Mutex<Journal>>>>,
+    watches: Watches,
 }
 
 /// The body of one thread.
@@ -100,6 +105,8 @@ impl Workloads {
             WorkloadSpec::Programs(spec) => programs::prepare(spec)?,
             WorkloadSpec::Streams(spec) => streams::prepare(spec)?,
             WorkloadSpec::Swapper(spec) => swapper::prepare(spec)?,
+            WorkloadSpec::Timed(spec) => timed::prepare(spec)?,
+            WorkloadSpec::Poll(spec) => timed::prepare_poll(spec)?,
         };
         if parts.threads.len() > MAX_THREADS as usize {
             return Err(failure(format!(
@@ -194,6 +201,7 @@ impl Shared {
             error: Mutex::new(None),
             hunt: Mutex::new(None),
             journals: Mutex::new(Vec::new()),
+            watches: Watches::default(),
         }
     }
 
@@ -249,6 +257,8 @@ impl Shared {
             block_reads: get(&self.block_reads),
             differing_reads: get(&self.differing_reads),
             threads_running: self.threads_running.load(Ordering::Acquire),
+            longest_us: self.watches.longest_us(),
+            waiting: self.watches.waiting(),
             finished: self.finished.load(Ordering::Acquire),
             left_out: self
                 .left_out

@@ -32,6 +32,10 @@ pub enum WorkloadSpec {
     Streams(StreamsSpec),
     /// A process that needs more memory than its cgroup may have.
     Swapper(SwapperSpec),
+    /// Readers and writers of which it matters how long they wait.
+    Timed(TimedSpec),
+    /// A file that is read again and again.
+    Poll(PollSpec),
 }
 
 /// Parameters of the writers of large direct writes.
@@ -76,6 +80,54 @@ pub struct SwapperSpec {
     pub used_mib: u32,
     /// Memory that its cgroup may have, MiB.
     pub limit_mib: u32,
+}
+
+/// How the accesses of a [`TimedSpec`] are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimedMode {
+    /// Each thread has one direct access in flight.
+    Direct,
+    /// Each thread writes through the page cache, and syncs the data of each write.
+    Synced,
+    /// Each thread has so many direct writes in flight, which it submits without waiting where the kernel can. They
+    /// are not in the journal.
+    Deep(u32),
+    /// Each is a process in a control group, and has one direct access in flight. They are not in the journal.
+    Grouped,
+}
+
+/// Parameters of the readers and writers of which it matters how long they wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedSpec {
+    /// Block devices or files; the threads are dealt to them in turn.
+    pub devices: Vec<String>,
+    /// Seed.
+    pub seed: u64,
+    /// Threads that read blocks.
+    pub readers: u32,
+    /// Threads that write blocks; together they write each one of a device once before they begin again.
+    pub writers: u32,
+    /// The first block that they read and write.
+    pub first_block: u64,
+    /// So many blocks are theirs.
+    pub blocks: u64,
+    /// How they do it.
+    pub mode: TimedMode,
+    /// The control group of [`TimedMode::Grouped`], a folder; its limits are in force already.
+    pub group: Option<String>,
+    /// Whether the writers end when each block is written.
+    pub once: bool,
+    /// Pause of each thread between two accesses, us.
+    pub pause_us: u64,
+}
+
+/// Parameters of the reading of a file again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollSpec {
+    /// The file.
+    pub path: String,
+    /// Pause between two reads, ms.
+    pub pause_ms: u64,
 }
 
 /// Programs that run until they end or the workload is stopped.
@@ -300,6 +352,10 @@ pub struct WorkloadState {
     pub differing_reads: u64,
     /// Threads that still run.
     pub threads_running: u32,
+    /// Of accesses that are timed, the longest so far, those that have not ended included; us.
+    pub longest_us: u64,
+    /// Of threads whose accesses are timed, those whose access has not ended for a second or more.
+    pub waiting: u32,
     /// Whether the workload did all that it was asked to do (the hot one has an end).
     pub finished: bool,
     /// What this kernel or device cannot do and was therefore left out, each with the reason.

@@ -1,0 +1,309 @@
+//! The disk of the COW file stops answering, without any error. The origin goes on, and so does whoever looks after
+//! the snapshot; it fails, visibly. When the disk is back, or another one is taken, everything is as it was.
+//!
+//! The origin is the whole first disk, so that a filesystem on it is concerned that nobody needs.
+
+use std::time::Duration;
+
+use cowbird_proto::message::{Request, TimedSpec};
+
+use super::{
+    AFTERWARDS, BLOCKED_LIMIT, COW_HOME_MIB, Faults, HOLD_LIMIT_S, LONGEST_WRITE, OPERATOR_LIMIT,
+    ORIGIN_SECTORS, SPEC, done, stop, take_judged_image, timed,
+};
+use crate::cases::{COW_HOME, COW_MOUNT, Layout, MINOR, Setting, vacuous};
+use crate::driver::{
+    Begun, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
+};
+use crate::power::Stop;
+use crate::verify::{Evidence, ExpectedLog};
+
+/// The disk of the COW file.
+const DISK: usize = 2;
+const DISK_NAME: &str = "vdc";
+const HOME: &str = "/dev/vdc2";
+const HOME_MOUNT: &str = "/mnt/cow2";
+
+/// A filesystem on the origin.
+const CONCERNED: &str = "/dev/vda3";
+const CONCERNED_MOUNT: &str = "/mnt/third";
+const CONCERNED_MIB: u32 = 8;
+
+/// With so few requests whoever submits sleeps soon.
+const FEW_REQUESTS: &str = "4";
+
+/// Of all snapshots together: the next one needs what the failed one had, MiB.
+const TOTAL_CACHE_MIB: u32 = 6;
+
+const STOPS: SnapshotSpec = SnapshotSpec {
+    origin: "/dev/vda",
+    cow_file: "/mnt/cow2/snapshot.cow",
+    ..SPEC
+};
+
+/// Writers, and their pause: they must not keep the machine busy.
+const WRITERS: u32 = 16;
+const PAUSE_US: u64 = 10_000;
+
+/// Written before the disk stops: by then every region is marked.
+const BEFORE: u64 = 600;
+
+/// Written after the snapshot has failed.
+const AFTER: u64 = 200;
+
+/// From the stop on: longer than any write may take.
+const WATCHED: Duration = Duration::from_secs(HOLD_LIMIT_S + 7);
+
+/// What the module may say.
+const EXPECTED: ExpectedLog = &[
+    FAILED,
+    "the COW file still says that its marks are complete",
+    "the state in the COW file is out of date",
+];
+
+/// When it stops, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cases) enum Moment {
+    /// Under a snapshot.
+    Snapshot,
+    /// Under a snapshot; it is back before the snapshot is destroyed.
+    Returns,
+    /// While only changes are tracked.
+    Tracking,
+    /// While the next snapshot of a series is taken.
+    Transition,
+    /// Under a snapshot; then the machine is powered off.
+    PowerOff,
+}
+
+pub(in crate::cases) fn layout() -> Layout {
+    Layout {
+        two_volumes: true,
+        ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(CONCERNED_MIB)
+    }
+}
+
+pub(in crate::cases) async fn act(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    moment: Moment,
+) -> CaseResult<Evidence> {
+    prepare(guest).await?;
+    let info_limit = guest.info_limit().await?;
+    guest.phase("stop");
+    guest.setup_snapshot(STOPS).await?;
+    let info = guest.watch_info().await?;
+    let mut faults = Faults::default();
+    let (writers, transition) = stop_disk(guest, setting, moment).await?;
+    guest.vm().pause(WATCHED).await?;
+    judge_writes(guest, &writers, &mut faults).await?;
+    judge_failure(guest, moment, &mut faults).await?;
+    let mut late = Vec::new();
+    if let Some(mut transition) = transition {
+        judge_transition(guest, &mut transition, &mut faults).await?;
+        late.push(transition);
+    }
+    if moment == Moment::Returns {
+        guest.set_pace(DISK, Pace::Full).await?;
+    }
+    if moment == Moment::PowerOff {
+        let reads = stop(guest, &info).await?;
+        faults.unless(reads <= info_limit, || too_slow(reads, info_limit));
+        stop(guest, &writers).await?;
+        faults.finish()?;
+        return power_off(guest, setting).await;
+    }
+
+    guest.phase("destroy");
+    let unmount = Request::Umount {
+        target: CONCERNED_MOUNT.into(),
+    };
+    let what = "unmounting a filesystem of the origin";
+    match guest.bounded(what, unmount, OPERATOR_LIMIT).await? {
+        Ok(timing) => {
+            guest.note(format!("{what} took {:.1?}", timing.took));
+            if let Some(reason) = timing.refusal() {
+                faults.add(format!("{what} failed: {reason}"));
+            }
+        }
+        Err((fault, begun)) => {
+            faults.add(fault);
+            late.push(begun);
+        }
+    }
+    match guest.bounded_control("destroy 0", OPERATOR_LIMIT).await? {
+        Ok(timing) => {
+            guest.note(format!("destroy took {:.1?}", timing.took));
+            if let Some(reason) = timing.refusal() {
+                faults.add(format!("destroy failed: {reason}"));
+            }
+        }
+        Err((fault, begun)) => {
+            faults.add(fault);
+            late.push(begun);
+        }
+    }
+    let reads = longest(&guest.workload(&info).await?);
+    faults.unless(reads <= info_limit, || too_slow(reads, info_limit));
+    guest.note(format!("info took {reads:.1?} at most"));
+    judge_writes(guest, &writers, &mut faults).await?;
+
+    guest.phase("return");
+    guest.set_pace(DISK, Pace::Full).await?;
+    for mut begun in late {
+        if guest.ended_within(&mut begun, AFTERWARDS).await?.is_none() {
+            let what = begun.what();
+            faults.add(format!(
+                "{what} has not ended {AFTERWARDS:?} after the disk is back"
+            ));
+        }
+    }
+    stop(guest, &writers).await?;
+    stop(guest, &info).await?;
+    faults.finish()?;
+    guest.unmount(HOME_MOUNT).await?;
+    take_judged_image(guest, setting, EXPECTED, true).await
+}
+
+async fn prepare(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest.phase("setup");
+    guest.blocked_tasks_may_last(BLOCKED_LIMIT).await?;
+    if let Err(reason) = guest
+        .set_queue(DISK_NAME, "nr_requests", FEW_REQUESTS)
+        .await?
+    {
+        return Err(vacuous(&reason));
+    }
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.mount(HOME, HOME_MOUNT, "").await?;
+    guest.mount(CONCERNED, CONCERNED_MOUNT, "").await?;
+    let params = format!("hold_limit_s={HOLD_LIMIT_S} total_cache_mb={TOTAL_CACHE_MIB}");
+    guest.insert_module_with(&params).await
+}
+
+/// The disk stops at its moment, with writers at work: they, and the transition that has begun by then.
+async fn stop_disk(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    moment: Moment,
+) -> CaseResult<(Workload, Option<Begun>)> {
+    // What the filesystem of the COW file still has to write must not wait for the disk.
+    guest.prepare(Request::SyncAll).await?;
+    let spec = TimedSpec {
+        pause_us: PAUSE_US,
+        ..timed(setting, 0, WRITERS)
+    };
+    match moment {
+        Moment::Snapshot | Moment::Returns | Moment::PowerOff => {
+            let writers = guest.start_timed(spec).await?;
+            done(guest, &writers, BEFORE).await?;
+            guest.set_pace(DISK, Pace::Stopped).await?;
+            Ok((writers, None))
+        }
+        Moment::Tracking => {
+            guest.transition_to_incremental(MINOR).await?;
+            // The first write to each region waits for its mark.
+            guest.set_pace(DISK, Pace::Stopped).await?;
+            Ok((guest.start_timed(spec).await?, None))
+        }
+        Moment::Transition => {
+            guest.transition_to_incremental(MINOR).await?;
+            let writers = guest.start_timed(spec).await?;
+            done(guest, &writers, BEFORE).await?;
+            guest.set_pace(DISK, Pace::Stopped).await?;
+            let request = control(
+                &format!("transition-to-snapshot -c 4 {MINOR}"),
+                OPERATOR_LIMIT + AFTERWARDS,
+            );
+            let transition = guest.begin("transition-to-snapshot", request).await?;
+            Ok((writers, Some(transition)))
+        }
+    }
+}
+
+/// No write waits for longer than it may, and they go on.
+async fn judge_writes(
+    guest: &mut Driver<'_, '_>,
+    writers: &Workload,
+    faults: &mut Faults,
+) -> CaseResult<()> {
+    let before = guest.workload(writers).await?;
+    let waited = longest(&before);
+    let writes = before.operations;
+    guest.note(format!(
+        "{writes} writes, of which the longest took {waited:.1?}"
+    ));
+    faults.unless(waited <= LONGEST_WRITE, || {
+        format!("a write of the origin waited for {waited:.1?}, more than {LONGEST_WRITE:?}")
+    });
+    guest.vm().pause(Duration::from_secs(3)).await?;
+    let more = guest.workload(writers).await?.operations - writes;
+    faults.unless(more >= AFTER, || {
+        format!("the origin does not go on: {more} writes in 3 s, less than {AFTER}")
+    });
+    Ok(())
+}
+
+/// The snapshot has failed, or the tracking has ended, and the module says so.
+async fn judge_failure(
+    guest: &mut Driver<'_, '_>,
+    moment: Moment,
+    faults: &mut Faults,
+) -> CaseResult<()> {
+    let Some(info) = guest.info_within(OPERATOR_LIMIT).await? else {
+        faults.add(format!("info has not ended after {OPERATOR_LIMIT:?}"));
+        return Ok(());
+    };
+    match info.devices.iter().find(|device| device.minor == MINOR) {
+        Some(device) if device.error != 0 => {
+            guest.note(format!("failed as it must: {}", device.error_text));
+        }
+        // The transition is refused; changes go on to be tracked.
+        Some(device) if moment == Moment::Transition && device.tracks => {
+            guest.note(format!("the series goes on as {}", device.state_name));
+        }
+        Some(device) => faults.add(format!(
+            "the snapshot has not failed, it is {}",
+            device.state_name
+        )),
+        None => faults.add("there is no snapshot any more".to_owned()),
+    }
+    Ok(())
+}
+
+/// Taking the next snapshot ends in time, and not with success.
+async fn judge_transition(
+    guest: &mut Driver<'_, '_>,
+    transition: &mut Begun,
+    faults: &mut Faults,
+) -> CaseResult<()> {
+    let rest = OPERATOR_LIMIT.saturating_sub(transition.age());
+    match guest.ended_within(transition, rest).await? {
+        Some(timing) => match timing.refusal() {
+            Some(reason) => guest.note(format!(
+                "transition-to-snapshot failed after {:.1?}: {reason}",
+                timing.took
+            )),
+            None => faults.add("a snapshot was taken although its disk does not answer".to_owned()),
+        },
+        None => faults.add(format!(
+            "transition-to-snapshot has not ended after {OPERATOR_LIMIT:?}"
+        )),
+    }
+    Ok(())
+}
+
+/// The machine goes down in time, and after its next boot a new snapshot is right.
+async fn power_off(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("reboot");
+    let within = OPERATOR_LIMIT;
+    guest.reboot(Stop::PowerOffNow { within }).await?;
+    guest.phase("setup");
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    take_judged_image(guest, setting, EXPECTED, true).await
+}
+
+fn too_slow(reads: Duration, limit: Duration) -> String {
+    format!("reading /proc/cowbird-info took {reads:.1?}, more than {limit:.1?}")
+}

@@ -53,6 +53,8 @@ pub const IOC_RECONFIGURE: u32 = iowr::<cowbird_ioc_reconfigure>(COWBIRD_IOC_REC
 
 /// `COWBIRD_IOC_EXPAND`.
 pub const IOC_EXPAND: u32 = iowr::<cowbird_ioc_expand>(COWBIRD_IOC_EXPAND_NR);
+/// `COWBIRD_IOC_CHECK_FROZEN`.
+pub const IOC_CHECK_FROZEN: u32 = iowr::<cowbird_ioc_check_frozen>(COWBIRD_IOC_CHECK_FROZEN_NR);
 
 /// Text of a C string constant of the header.
 const fn text(bytes: &'static [u8]) -> &'static str {
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn ioctl_numbers_match_the_header() {
         assert_eq!(IOC_PIN, 0xc0c8cb01);
-        assert_eq!(IOC_SETUP, 0xc520cb02);
+        assert_eq!(IOC_SETUP, 0xc530cb02);
         assert_eq!(IOC_DESTROY, 0xc0c8cb03);
         assert_eq!(IOC_TRACK, 0xc0c8cb04);
         assert_eq!(IOC_CHANGES, 0xc108cb05);
@@ -112,6 +114,7 @@ mod tests {
         assert_eq!(IOC_SETUP_SET, 0xc0d8cb09);
         assert_eq!(IOC_RECONFIGURE, 0xc0d0cb0a);
         assert_eq!(IOC_EXPAND, 0xc0d0cb0b);
+        assert_eq!(IOC_CHECK_FROZEN, 0xc0e0cb0c);
     }
 
     #[test]

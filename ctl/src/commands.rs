@@ -1,6 +1,7 @@
 //! What each command does, step by step.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -41,9 +42,20 @@ pub fn reconfigure(minor: u32, cache_mb: u64, config: &Path) -> Result<()> {
 pub fn expand_cow_file(minor: u32, size_mb: u64) -> Result<()> {
     let bytes = cow_file::mebibytes(size_mb).context("--size is too large")?;
     let device = info::find(minor)?;
-    // It has no name, so that nothing is left of it when the snapshot ends, however that happens.
-    let file = CowFile::create_unnamed(&device.cow_file, bytes)?;
     let control = Control::open()?;
+    let cow_path = Path::new(&device.cow_file);
+    let folder = cow_path.parent().unwrap_or(Path::new("/"));
+    let folder = fs::File::open(folder).with_context(|| {
+        format!(
+            "cannot open {}, the folder of the COW file",
+            folder.display()
+        )
+    })?;
+    control
+        .check_frozen(&[folder.as_raw_fd()], &[])
+        .with_context(|| format!("cannot expand the COW file of snapshot {minor}"))?;
+    // It has no name, so that nothing is left of it when the snapshot ends, however that happens.
+    let file = CowFile::create_unnamed(cow_path, bytes)?;
     control
         .pin(file.file())
         .and_then(|()| control.expand(minor, &file.extents()?))

@@ -33,8 +33,10 @@ pub struct Setup {
     pub cache_bytes: u64,
     /// Physical pieces of the COW file.
     pub extents: Vec<abi::cowbird_extent>,
-    /// One open file of each filesystem to freeze.
+    /// One open file of each filesystem to freeze that can be seen.
     pub freeze_fds: Vec<i32>,
+    /// Every device that may carry one, seen or not.
+    pub freeze_devices: Vec<abi::cowbird_freeze_device>,
     /// Series that the snapshot belongs to.
     pub uuid: [u8; 16],
     /// Its number within the series.
@@ -78,6 +80,9 @@ impl Setup {
             extent_count: count(self.extents.len(), "extents")?,
             freeze_fd_count: count(self.freeze_fds.len(), "filesystems")?,
             freeze_fds: self.freeze_fds.as_ptr() as u64,
+            freeze_devices: self.freeze_devices.as_ptr() as u64,
+            freeze_device_count: count(self.freeze_devices.len(), "devices")?,
+            reserved: 0,
             uuid: self.uuid,
             epoch: self.epoch,
             timeout_ms: self.timeout_ms,
@@ -135,6 +140,25 @@ impl Control {
             }
             Err(error) => Err(anyhow!(error).context(format!("cannot open {path}"))),
         }
+    }
+
+    /// Refuses when one of these filesystems is frozen: a file made there would wait for the thaw.
+    pub fn check_frozen(
+        &self,
+        files: &[i32],
+        devices: &[abi::cowbird_freeze_device],
+    ) -> Result<()> {
+        let mut request = abi::cowbird_ioc_check_frozen {
+            abi_version: abi::COWBIRD_ABI_VERSION,
+            freeze_fd_count: count(files.len(), "filesystems")?,
+            freeze_fds: files.as_ptr() as u64,
+            freeze_devices: devices.as_ptr() as u64,
+            freeze_device_count: count(devices.len(), "devices")?,
+            reserved: 0,
+            reason: [0; abi::COWBIRD_REASON_BYTES as usize],
+        };
+        let result = self.ioctl(abi::IOC_CHECK_FROZEN, &mut request);
+        explain(result, &request.reason)
     }
 
     /// Fixes the extents of a COW file.

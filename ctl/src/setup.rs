@@ -1,6 +1,7 @@
 //! Taking snapshots: the first of a series, or the next; of one origin, or of several at one
 //! instant.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,8 @@ struct Member {
     setup: Setup,
     /// Origin, as the user knows it.
     name: String,
+    /// Its size.
+    origin_bytes: u64,
     /// Keeps the descriptors of `setup` open.
     _freeze_files: Vec<File>,
 }
@@ -51,9 +54,13 @@ pub fn first(volumes: &[Volume], options: &SetupOptions, config: &Path) -> Resul
     let mut cow_files = Vec::new();
     let mut members = Vec::new();
     for volume in volumes {
-        let (member, cow) = new_series(volume, options, &mounts)?;
-        members.push(member);
-        cow_files.push(cow);
+        members.push(new_series(volume, options, &mounts)?);
+    }
+    for (volume, member) in volumes.iter().zip(&members) {
+        check_frozen(&control, member, volume)?;
+    }
+    for (volume, member) in volumes.iter().zip(&members) {
+        cow_files.push(create_cow(volume, member, options)?);
     }
     // Declared after the files, so that on failure the pins go first: a pinned file cannot be
     // removed.
@@ -111,23 +118,13 @@ fn take(control: &Control, members: &[Member]) -> Result<()> {
     })
 }
 
-/// Creates the COW file; its extents are found when it is pinned.
-fn new_series(
-    volume: &Volume,
-    options: &SetupOptions,
-    mounts: &[Mount],
-) -> Result<(Member, CowFile)> {
+/// A member without its COW file.
+fn new_series(volume: &Volume, options: &SetupOptions, mounts: &[Mount]) -> Result<Member> {
     let origin = topology::open_block_device(&volume.block_device)?;
     names::check_length(&absolute(&volume.block_device)?)?;
     let freeze_files = open_mount_points(&filesystems_of(&origin.number, mounts)?)?;
     refuse_spanning(origin.number, &volume.block_device, mounts)?;
     discards::check(origin.number, &volume.block_device.display().to_string())?;
-    let cow_bytes = match options.cow_mb {
-        Some(mb) => cow_file::mebibytes(mb).context("-f is too large")?,
-        None => cow_file::default_bytes(origin.bytes),
-    };
-    let cow = CowFile::create(&volume.cow_file, cow_bytes)?;
-    topology::check_cow_placement(&origin.number, &cow.device()?, cow.path())?;
     let setup = Setup {
         minor: volume.minor,
         origin: origin.number,
@@ -135,22 +132,52 @@ fn new_series(
             .as_os_str()
             .as_bytes()
             .to_vec(),
-        cow_path: cow.path().as_os_str().as_bytes().to_vec(),
+        cow_path: absolute(&volume.cow_file)?.as_os_str().as_bytes().to_vec(),
         cache_bytes: cow_file::mebibytes(options.cache_mb).context("-c is too large")?,
         extents: Vec::new(),
         freeze_fds: freeze_files.iter().map(AsRawFd::as_raw_fd).collect(),
+        freeze_devices: topology::to_freeze(&origin.number)?,
         uuid: random_uuid()?,
         epoch: FIRST_EPOCH,
         timeout_ms: options.timeout_ms,
         boot_id: reload::boot_id()?,
         continues: false,
     };
-    let member = Member {
+    Ok(Member {
         setup,
         name: volume.block_device.display().to_string(),
+        origin_bytes: origin.bytes,
         _freeze_files: freeze_files,
+    })
+}
+
+/// Before anything is created on a filesystem that is frozen, which would wait for its thaw without
+/// an end, and could not even be killed.
+fn check_frozen(control: &Control, member: &Member, volume: &Volume) -> Result<()> {
+    let path = absolute(&volume.cow_file)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder_file = File::open(folder).with_context(|| {
+        format!(
+            "cannot open {}, the folder of the COW file",
+            folder.display()
+        )
+    })?;
+    let mut files = member.setup.freeze_fds.clone();
+    files.push(folder_file.as_raw_fd());
+    control
+        .check_frozen(&files, &member.setup.freeze_devices)
+        .with_context(|| format!("cannot snapshot {}", member.name))
+}
+
+/// Creates the COW file; its extents are found when it is pinned.
+fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Result<CowFile> {
+    let cow_bytes = match options.cow_mb {
+        Some(mb) => cow_file::mebibytes(mb).context("-f is too large")?,
+        None => cow_file::default_bytes(member.origin_bytes),
     };
-    Ok((member, cow))
+    let cow = CowFile::create(&volume.cow_file, cow_bytes)?;
+    topology::check_cow_placement(&member.setup.origin, &cow.device()?, cow.path())?;
+    Ok(cow)
 }
 
 fn next_of_series(
@@ -187,6 +214,7 @@ fn next_of_series(
         cache_bytes: cow_file::mebibytes(arguments.cache_mb).context("-c is too large")?,
         extents: Vec::new(),
         freeze_fds: freeze_files.iter().map(AsRawFd::as_raw_fd).collect(),
+        freeze_devices: topology::to_freeze(&origin)?,
         uuid: [0; 16],
         epoch: 0,
         timeout_ms: arguments.timeout_ms,
@@ -196,20 +224,19 @@ fn next_of_series(
     Ok(Member {
         setup,
         name: names::shown(&device.block_device),
+        origin_bytes: 0,
         _freeze_files: freeze_files,
     })
 }
 
-/// One mount of each filesystem whose blocks lie on the origin, or that the
+/// Every mount of each filesystem whose blocks lie on the origin, or that the
 /// origin lies below.
 fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<&'a Mount>> {
     let devices = topology::devices_above(origin)?;
     let mut found: Vec<&Mount> = Vec::new();
     for mount in mounts {
         if devices.contains(&mount.device) {
-            if !found.iter().any(|other| other.device == mount.device) {
-                found.push(mount);
-            }
+            found.push(mount);
         } else if mount
             .source_device()
             .is_some_and(|source| devices.contains(&source))
@@ -248,26 +275,40 @@ fn refuse_spanning(origin: DeviceNumber, path: &Path, mounts: &[Mount]) -> Resul
     }
 }
 
+/// An open file of each filesystem that can be reached by one of its mounts. The others have all their mounts hidden
+/// by other ones; the module finds them by their devices.
 fn open_mount_points(mounts: &[&Mount]) -> Result<Vec<File>> {
-    mounts
-        .iter()
-        .map(|mount| {
-            let file = OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_NONBLOCK)
-                .open(&mount.mount_point)
-                .with_context(|| format!("cannot open {}", mount.mount_point.display()))?;
-            let found = DeviceNumber::from_raw(file.metadata()?.dev());
-            if found != mount.device {
-                bail!(
-                    "{} is hidden by another mount, so its filesystem cannot be reached to freeze it; \
-                     mount it somewhere else as well",
-                    mount.mount_point.display()
-                );
-            }
-            Ok(file)
-        })
-        .collect()
+    let mut reached = BTreeSet::new();
+    let mut files = Vec::new();
+    for mount in mounts {
+        if reached.contains(&mount.device) {
+            continue;
+        }
+        if let Some(file) = open_mount_point(mount)? {
+            reached.insert(mount.device);
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// `None` where another filesystem is mounted over it.
+fn open_mount_point(mount: &Mount) -> Result<Option<File>> {
+    let path = &mount.mount_point;
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+    {
+        Ok(file) => file,
+        // Below a mount that covers it there need not be such a path.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot open {}", path.display()));
+        }
+    };
+    let found = DeviceNumber::from_raw(file.metadata()?.dev());
+    Ok((found == mount.device).then_some(file))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -279,4 +320,36 @@ fn random_uuid() -> Result<[u8; 16]> {
     let mut file = File::open("/dev/urandom").context("cannot open /dev/urandom")?;
     std::io::Read::read_exact(&mut file, &mut uuid).context("cannot read /dev/urandom")?;
     Ok(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount_of(path: &Path, device: DeviceNumber) -> Mount {
+        Mount {
+            device,
+            mount_point: path.to_owned(),
+            fs_type: "ext4".into(),
+            source: PathBuf::from("/dev/none"),
+        }
+    }
+
+    fn device_of(path: &Path) -> DeviceNumber {
+        DeviceNumber::from_raw(std::fs::metadata(path).unwrap().dev())
+    }
+
+    /// Goal: of several mounts of a filesystem any that is not covered serves, and one that cannot be
+    /// reached at all is left to the module.
+    #[test]
+    fn any_visible_mount_serves() {
+        let (seen, covering) = (Path::new("/"), Path::new("/proc"));
+        let device = device_of(seen);
+        let covered = mount_of(covering, device);
+        let below = mount_of(Path::new("/proc/no-such-folder"), device);
+        let visible = mount_of(seen, device);
+        let files = open_mount_points(&[&covered, &below, &visible, &visible]).unwrap();
+        assert_eq!(files.len(), 1);
+        assert!(open_mount_points(&[&covered, &below]).unwrap().is_empty());
+    }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cowbird_abi::{COWBIRD_FREEZE_HARMLESS, cowbird_freeze_device};
 
 use crate::probe;
 
@@ -195,6 +196,38 @@ pub fn devices_above(device: &DeviceNumber) -> Result<BTreeSet<DeviceNumber>> {
     })
 }
 
+/// The device and everything above it, as the module is told what to freeze: what has claimed one of
+/// them without being a filesystem is known where it is a device, or swap.
+pub fn to_freeze(device: &DeviceNumber) -> Result<Vec<cowbird_freeze_device>> {
+    let swaps = swaps();
+    let devices = devices_above(device)?;
+    Ok(devices
+        .into_iter()
+        .map(|device| {
+            let harmless = swaps.contains(&device)
+                || !partitions(device).is_empty()
+                || !related(device, "holders").is_empty();
+            cowbird_freeze_device {
+                major: device.major,
+                minor: device.minor,
+                flags: if harmless { COWBIRD_FREEZE_HARMLESS } else { 0 },
+                reserved: 0,
+            }
+        })
+        .collect())
+}
+
+/// Devices that are swapped to; what is on them is nobody's file.
+fn swaps() -> BTreeSet<DeviceNumber> {
+    let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    text.lines()
+        .skip(1)
+        .filter_map(|line| fs::metadata(line.split_ascii_whitespace().next()?).ok())
+        .filter(|meta| meta.file_type().is_block_device())
+        .map(|meta| DeviceNumber::from_raw(meta.rdev()))
+        .collect()
+}
+
 /// Loop devices on this device, or on a file of its filesystem.
 fn loops_on(device: DeviceNumber) -> Vec<DeviceNumber> {
     let lies_on_it = |dir: &PathBuf| {
@@ -286,8 +319,7 @@ pub fn check_cow_placement(origin: &DeviceNumber, cow: &DeviceNumber, path: &Pat
             path.display()
         );
     }
-    let below: BTreeSet<_> = devices_below(*cow)?.into_iter().map(whole_disk).collect();
-    if below.contains(&origin_disk) {
+    if is_among(*origin, &devices_below(*cow)?, whole_disk) {
         bail!(
             "{} is on a device that is itself stacked on the origin; choose a file on the origin's \
              own filesystem or on another disk",
@@ -295,6 +327,18 @@ pub fn check_cow_placement(origin: &DeviceNumber, cow: &DeviceNumber, path: &Pat
         );
     }
     Ok(())
+}
+
+/// Whether one of these devices shares blocks with the origin: it is the origin, its disk, or a partition
+/// of it. Another partition of the same disk does not.
+fn is_among(
+    origin: DeviceNumber,
+    devices: &BTreeSet<DeviceNumber>,
+    disk_of: impl Fn(DeviceNumber) -> DeviceNumber,
+) -> bool {
+    devices
+        .iter()
+        .any(|&device| device == origin || device == disk_of(origin) || disk_of(device) == origin)
 }
 
 #[cfg(test)]
@@ -352,5 +396,24 @@ mod tests {
         };
         assert!(check_cow_placement(&origin, &tmpfs, Path::new("/tmp/cow")).is_err());
         assert!(check_cow_placement(&origin, &origin, Path::new("/mnt/cow")).is_ok());
+    }
+
+    #[test]
+    fn of_a_disk_only_the_same_partition_counts() {
+        let device = |major, minor| DeviceNumber { major, minor };
+        // Partitions 1 to 15 of disk 254:0; device-mapper is 253.
+        let disk_of = |found: DeviceNumber| match found.major {
+            254 => device(254, 0),
+            _ => found,
+        };
+        let lies_on = |origin, below: &[DeviceNumber]| {
+            is_among(origin, &below.iter().copied().collect(), disk_of)
+        };
+        let volume = device(253, 0);
+        assert!(!lies_on(device(254, 1), &[volume, device(254, 2)]));
+        assert!(lies_on(device(254, 2), &[volume, device(254, 2)]));
+        assert!(lies_on(device(254, 0), &[volume, device(254, 2)]));
+        assert!(lies_on(device(254, 1), &[volume, device(254, 0)]));
+        assert!(lies_on(volume, &[device(253, 1), volume]));
     }
 }

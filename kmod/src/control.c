@@ -80,32 +80,57 @@ static int cb_setup_copy_extents(struct cb_setup *setup, u64 extents, u32 count)
 	return 0;
 }
 
-static int cb_setup_get_freeze_files(struct cb_setup *setup, const struct cowbird_ioc_setup *arg)
+static int cb_freeze_get_files(struct cb_freeze_list *list, u64 fds, u32 count, char *reason)
 {
-	__s32 __user *user = u64_to_user_ptr(arg->freeze_fds);
+	__s32 __user *user = u64_to_user_ptr(fds);
 	u32 i;
 
-	if (arg->freeze_fd_count > COWBIRD_MAX_FREEZE_FDS)
-		return cb_refuse(setup->reason, -EINVAL, "more than %u filesystems to freeze",
+	if (count > COWBIRD_MAX_FREEZE_FDS)
+		return cb_refuse(reason, -EINVAL, "more than %u filesystems to freeze",
 				 COWBIRD_MAX_FREEZE_FDS);
-	if (!arg->freeze_fd_count)
+	if (!count)
 		return 0;
-	setup->freeze_files = kcalloc(arg->freeze_fd_count, sizeof(struct file *), GFP_KERNEL);
-	if (!setup->freeze_files)
+	list->files = kcalloc(count, sizeof(struct file *), GFP_KERNEL);
+	if (!list->files)
 		return -ENOMEM;
-	for (i = 0; i < arg->freeze_fd_count; i++) {
+	for (i = 0; i < count; i++) {
 		s32 fd;
 
 		if (get_user(fd, &user[i]))
-			return cb_refuse(setup->reason, -EFAULT,
-					 "the list of filesystems is unreadable");
-		setup->freeze_files[i] = fget(fd);
-		if (!setup->freeze_files[i])
-			return cb_refuse(setup->reason, -EBADF,
+			return cb_refuse(reason, -EFAULT, "the list of filesystems is unreadable");
+		list->files[i] = fget(fd);
+		if (!list->files[i])
+			return cb_refuse(reason, -EBADF,
 					 "a filesystem's descriptor is not open");
-		setup->freeze_count++;
+		list->file_count++;
 	}
 	return 0;
+}
+
+static int cb_freeze_get_devices(struct cb_freeze_list *list, u64 devices, u32 count,
+				 char *reason)
+{
+	struct cowbird_freeze_device *copy;
+
+	if (count > COWBIRD_MAX_FREEZE_DEVICES)
+		return cb_refuse(reason, -EINVAL, "more than %u devices are stacked on the origin",
+				 COWBIRD_MAX_FREEZE_DEVICES);
+	if (!count)
+		return 0;
+	copy = vmemdup_user(u64_to_user_ptr(devices), count * sizeof(*copy));
+	if (IS_ERR(copy))
+		return cb_refuse(reason, PTR_ERR(copy), "the list of devices is unreadable");
+	list->devices = copy;
+	list->device_count = count;
+	return 0;
+}
+
+static void cb_freeze_release(struct cb_freeze_list *list)
+{
+	while (list->file_count)
+		fput(list->files[--list->file_count]);
+	kfree(list->files);
+	kvfree(list->devices);
 }
 
 static int cb_refuse_version(char *reason, u32 abi_version)
@@ -153,9 +178,7 @@ static int cb_setup_check(struct cb_setup *setup, struct cowbird_ioc_setup *arg)
 
 static void cb_setup_release(struct cb_setup *setup)
 {
-	while (setup->freeze_count)
-		fput(setup->freeze_files[--setup->freeze_count]);
-	kfree(setup->freeze_files);
+	cb_freeze_release(&setup->freeze);
 	kvfree(setup->extents);
 }
 
@@ -174,7 +197,11 @@ static int cb_setup_fill(struct cb_setup *setup, struct cowbird_ioc_setup *arg)
 	setup->cow_path = arg->cow_path;
 	memcpy(setup->uuid, arg->uuid, sizeof(setup->uuid));
 	memcpy(setup->boot_id, arg->boot_id, sizeof(setup->boot_id));
-	ret = cb_setup_get_freeze_files(setup, arg);
+	ret = cb_freeze_get_files(&setup->freeze, arg->freeze_fds, arg->freeze_fd_count,
+				  setup->reason);
+	if (!ret)
+		ret = cb_freeze_get_devices(&setup->freeze, arg->freeze_devices,
+					    arg->freeze_device_count, setup->reason);
 	if (!ret && !(arg->flags & COWBIRD_SETUP_CONTINUE))
 		ret = cb_setup_copy_extents(setup, arg->extents, arg->extent_count);
 	return ret;
@@ -303,7 +330,7 @@ out:
 
 static int cb_set_fill(struct cb_set *set, struct cowbird_ioc_setup *args, char *reason)
 {
-	u32 i, files = 0;
+	u32 i, filesystems = 0;
 
 	for (i = 0; i < set->count; i++) {
 		struct cb_setup *setup = &set->setups[i];
@@ -316,9 +343,9 @@ static int cb_set_fill(struct cb_set *set, struct cowbird_ioc_setup *args, char 
 			set->blamed = setup;
 			return ret;
 		}
-		files += setup->freeze_count;
+		filesystems += setup->freeze.file_count + setup->freeze.device_count;
 	}
-	set->frozen = kcalloc(max(files, 1u), sizeof(*set->frozen), GFP_KERNEL);
+	set->frozen = kvcalloc(max(filesystems, 1u), sizeof(*set->frozen), GFP_KERNEL);
 	return set->frozen ? 0 : -ENOMEM;
 }
 
@@ -342,7 +369,7 @@ static int cb_setup_all(struct cb_control *control, struct cowbird_ioc_setup *ar
 		*blamed = set.blamed - set.setups;
 	for (i = 0; i < count; i++)
 		cb_setup_release(&set.setups[i]);
-	kfree(set.frozen);
+	kvfree(set.frozen);
 	kfree(set.setups);
 	return ret;
 }
@@ -371,6 +398,24 @@ static int cb_ioctl_setup_set(struct cb_control *control, struct cowbird_ioc_set
 		return cb_refuse(arg->reason, PTR_ERR(args), "the list of snapshots is unreadable");
 	ret = cb_setup_all(control, args, arg->count, arg->timeout_ms, arg->reason, &arg->blamed);
 	kvfree(args);
+	return ret;
+}
+
+static int cb_ioctl_check_frozen(struct cowbird_ioc_check_frozen *arg)
+{
+	struct cb_freeze_list list = {};
+	int ret;
+
+	memset(arg->reason, 0, sizeof(arg->reason));
+	if (arg->abi_version != COWBIRD_ABI_VERSION)
+		return cb_refuse_version(arg->reason, arg->abi_version);
+	ret = cb_freeze_get_files(&list, arg->freeze_fds, arg->freeze_fd_count, arg->reason);
+	if (!ret)
+		ret = cb_freeze_get_devices(&list, arg->freeze_devices, arg->freeze_device_count,
+					    arg->reason);
+	if (!ret)
+		ret = cb_freeze_check(&list, arg->reason);
+	cb_freeze_release(&list);
 	return ret;
 }
 
@@ -625,6 +670,8 @@ static int cb_control_act(struct cb_control *control, unsigned int command, void
 		return cb_ioctl_with_file(control, arg, cb_verify_device);
 	case COWBIRD_IOC_EXPAND:
 		return cb_ioctl_with_file(control, arg, cb_annex_add);
+	case COWBIRD_IOC_CHECK_FROZEN:
+		return cb_ioctl_check_frozen(arg);
 	case COWBIRD_IOC_SUSPEND:
 		return cb_ioctl_on_minor(arg, cb_device_suspend);
 	default:

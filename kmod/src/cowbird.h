@@ -12,7 +12,8 @@
  *   marking.c  its marks of changed regions, on stable storage
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
  *              how much memory
- *   quiesce.c  makes the cut at T0;  set.c the snapshots that begin with it
+ *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
+ *              snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
  *   device.c   life of a snapshot;   ending.c its end;   control.c its ioctls;
  *              info.c its report
@@ -28,6 +29,7 @@
  *   s_umount              of a filesystem that goes, or that is frozen
  *   cb_life_mutex         held while cb_devices[] changes, and by whoever parks
  *                         an engine: saving, unmounting, ending
+ *   cb_device.use_lock    while the origin is opened or closed
  *   cb_device.lock        spinlock, interrupts off; see each field
  *
  * Snapshots are found under RCU. Whoever unpublishes a snapshot waits for a grace
@@ -123,6 +125,9 @@
 #define CB_PASSAGE_DISKS 4
 /* Notes of how many writes had arrived; see engine.c. */
 #define CB_ARRIVAL_NOTES 64
+
+/* Checks in a row that must not find a device before it counts as removed. */
+#define CB_MISSED_CHECKS 3
 
 /* Times that the COW file of a snapshot can be expanded. */
 #define CB_ANNEXES 16
@@ -263,11 +268,11 @@ struct cb_device {
 	/* Constant once published. */
 	unsigned int minor;
 	unsigned int slot; /* in cb_devices[]; changes once, when a series goes on */
-	struct cb_bdev origin;
+	struct cb_known_bdev origin; /* whether it is open: use_lock */
 	struct gendisk *origin_disk;
 	struct cb_geom geom;
 	u64 block_count;
-	struct cb_bdev cow; /* carries the COW file's filesystem */
+	struct cb_known_bdev cow; /* carries the COW file's filesystem */
 	struct gendisk *cow_disk;
 	u64 cow_base; /* first sector of cow_bdev on its disk */
 	struct cb_extents extents;
@@ -299,6 +304,14 @@ struct cb_device {
 	 * only where it was found. Written under cb_life_mutex, read anywhere.
 	 */
 	bool verified;
+
+	/*
+	 * Who needs the origin open; see cb_device_use. use_lock is taken under the lock
+	 * of the snapshot's disk and under cb_life_mutex, with the engine at work.
+	 */
+	struct mutex use_lock;
+	u32 users; /* use_lock */
+	bool read_use; /* the snapshot device is open, and counted. Under its disk's lock */
 
 	spinlock_t lock;
 
@@ -398,6 +411,7 @@ struct cb_device {
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */
 	unsigned long next_check; /* jiffies */
+	u32 missed_checks; /* that did not find the origin or the COW file's device */
 	struct bio_set run_bios;
 
 	struct cb_lane lanes[CB_LANES];
@@ -459,6 +473,21 @@ extern struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
 extern int cb_device_count;
 extern struct workqueue_struct *cb_read_queue;
 
+/* What is to be frozen, as user space names it: files of filesystems, and block devices. */
+struct cb_freeze_list {
+	struct file **files;
+	u32 file_count;
+	struct cowbird_freeze_device *devices;
+	u32 device_count;
+};
+
+/* A filesystem that is frozen: all of it, through one of its devices. */
+struct cb_frozen {
+	struct block_device *bdev;
+	struct super_block *sb; /* NULL where it is known by its device alone */
+	bool found; /* bdev is for cb_bdev_unfind; sb, if any, for deactivate_super */
+};
+
 /* What a set-up or a reload needs, checked and copied from user space. */
 struct cb_setup {
 	unsigned int minor;
@@ -472,8 +501,7 @@ struct cb_setup {
 	u32 pin; /* its place among the control device's pinned files */
 	bool file_taken; /* by a snapshot that was not taken, for as long as that may write there */
 	struct cb_device *before; /* the series goes on from this one, else NULL */
-	struct file **freeze_files;
-	u32 freeze_count;
+	struct cb_freeze_list freeze;
 	u8 uuid[COWBIRD_UUID_BYTES];
 	u8 boot_id[COWBIRD_UUID_BYTES];
 	u64 epoch;
@@ -491,7 +519,7 @@ struct cb_set {
 	u32 count;
 	u32 timeout_ms; /* of the whole cut */
 	struct cb_setup *blamed; /* out: why it was refused, if one member was the reason */
-	struct super_block **frozen; /* room for every filesystem that is named */
+	struct cb_frozen *frozen; /* room for every filesystem that is named */
 	u32 frozen_count;
 };
 
@@ -507,6 +535,8 @@ void cb_device_exit(void);
 struct cb_device *cb_device_alloc(struct cb_setup *setup);
 int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup);
+/* The set-up is over: the devices are not kept open from here on. */
+void cb_device_close_devices(struct cb_device *dev);
 /* Against all other snapshots, and against one: neither may change the other's image. */
 int cb_device_check_others(struct cb_device *dev, struct cb_setup *setup);
 int cb_device_check_pair(const struct cb_device *dev, const struct cb_device *other, char *reason);
@@ -523,6 +553,17 @@ int cb_device_place_extents(struct cb_device *dev, struct cb_setup *setup,
 			    struct cb_extents *extents);
 /* Frees what only a snapshot needs, when there is none any more. */
 void cb_device_drop_preserved(struct cb_device *dev);
+
+/*
+ * Around I/O to a device that nobody else is known to have open, as the reads of
+ * a snapshot. Where the origin's driver needs it, it is open in between. May sleep; not while the
+ * engine is parked.
+ */
+int cb_device_use(struct cb_device *dev);
+void cb_device_unuse(struct cb_device *dev);
+
+/* Ends tracking when the origin or the COW file's device is gone, or the origin was resized. For the engine. */
+void cb_device_check_devices(struct cb_device *dev);
 
 /* Steps of a member of a set; see set.c. */
 int cb_device_make(struct cb_setup *setup);
@@ -917,6 +958,15 @@ void cb_header_free(struct cb_device *dev);
 
 /* Takes the snapshots; the setups are complete but for what comes out. */
 int cb_set_create(struct cb_set *set);
+
+/* ---- freeze.c ---------------------------------------------------------- */
+
+/* Refuses when one of the filesystems is frozen already, before anything waits for it. */
+int cb_freeze_check(const struct cb_freeze_list *list, char *reason);
+
+/* Freezes the filesystems of all members, or none. */
+int cb_freeze_all(struct cb_set *set);
+void cb_thaw_all(struct cb_set *set);
 
 /* ---- quiesce.c --------------------------------------------------------- */
 

@@ -28,6 +28,11 @@ int cb_cow_file_pin(struct file *file, char *reason)
 		return cb_refuse(reason, -EINVAL, "the COW file is not a regular file");
 	if (!(file->f_mode & FMODE_WRITE))
 		return cb_refuse(reason, -EBADF, "the COW file is not open for writing");
+	/* Nothing of it could be written back. */
+	if (READ_ONCE(inode->i_sb->s_writers.frozen) != SB_UNFROZEN && !cb_mutant(trust_frozen))
+		return cb_refuse(reason, -EBUSY,
+				 "the COW file's filesystem on %s is frozen; thaw it first, with fsfreeze --unfreeze",
+				 inode->i_sb->s_id);
 	inode_lock(inode);
 	if (IS_SWAPFILE(inode))
 		ret = cb_refuse(reason, -EBUSY, "the COW file is in use as a swap or COW file");

@@ -141,6 +141,7 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	memcpy(dev->boot_id, setup->boot_id, sizeof(dev->boot_id));
 	strscpy(dev->origin_path, setup->origin_path, sizeof(dev->origin_path));
 	strscpy(dev->cow_path, setup->cow_path, sizeof(dev->cow_path));
+	mutex_init(&dev->use_lock);
 	spin_lock_init(&dev->lock);
 	bio_list_init(&dev->incoming);
 	init_waitqueue_head(&dev->slow_wait);
@@ -165,12 +166,11 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 int cb_device_open_origin(struct cb_device *dev, struct cb_setup *setup)
 {
 	struct block_device *bdev;
-	int ret = cb_bdev_open(&dev->origin, setup->origin, NULL);
+	int ret = cb_known_open(&dev->origin, setup->origin);
 
-	if (ret) {
-		dev->origin.bdev = NULL;
+	if (ret)
 		return cb_refuse(setup->reason, ret, "cannot open %s", setup->origin_path);
-	}
+	dev->users = 1;
 	bdev = dev->origin.bdev;
 	dev->origin_disk = bdev->bd_disk;
 	if (bdev_is_zoned(bdev))
@@ -200,16 +200,136 @@ int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup)
 		ret = cb_lanes_init(dev);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "not enough memory for the snapshot");
-	ret = cb_bdev_open(&dev->cow, setup->cow, NULL);
-	if (ret) {
-		dev->cow.bdev = NULL;
+	ret = cb_known_open(&dev->cow, setup->cow);
+	if (ret)
 		return cb_refuse(setup->reason, ret,
 				 "cannot open the device of the COW file's filesystem");
-	}
 	dev->cow_disk = dev->cow.bdev->bd_disk;
 	dev->cow_base = get_start_sect(dev->cow.bdev);
 	dev->cow_on_origin = dev->cow_disk == dev->origin_disk;
 	return 0;
+}
+
+/*
+ * A COW file's metadata is written at times when its filesystem is not mounted. On
+ * another device than the origin that needs an opener of its own.
+ */
+static bool cb_device_keeps_cow_open(const struct cb_device *dev)
+{
+	return dev->cow.needs_opener && dev->cow.bdev->bd_dev != dev->origin.bdev->bd_dev;
+}
+
+void cb_device_close_devices(struct cb_device *dev)
+{
+	if (!cb_device_keeps_cow_open(dev) && !cb_mutant(keep_open))
+		cb_known_close(&dev->cow);
+	cb_device_unuse(dev);
+}
+
+/* A device that is being opened by a worker. */
+struct cb_opening {
+	struct work_struct work;
+	struct completion done;
+	struct cb_known_bdev *known;
+	int ret;
+};
+
+static void cb_opening_run(struct work_struct *work)
+{
+	struct cb_opening *opening = container_of(work, struct cb_opening, work);
+
+	opening->ret = cb_known_reopen(opening->known);
+	complete(&opening->done);
+}
+
+/*
+ * Opens it in a context of its own: who asks holds the lock of another disk, or of a
+ * super block on another disk. Those are taken after a disk's lock elsewhere.
+ */
+static int cb_device_reopen(struct cb_known_bdev *known)
+{
+	struct cb_opening opening = { .known = known };
+
+	INIT_WORK_ONSTACK(&opening.work, cb_opening_run);
+	init_completion(&opening.done);
+	schedule_work(&opening.work);
+	wait_for_completion(&opening.done);
+	destroy_work_on_stack(&opening.work);
+	return opening.ret;
+}
+
+int cb_device_use(struct cb_device *dev)
+{
+	int ret = 0;
+
+	mutex_lock(&dev->use_lock);
+	if (!dev->origin.is_open && dev->origin.needs_opener)
+		ret = cb_device_reopen(&dev->origin);
+	if (!ret)
+		dev->users++;
+	mutex_unlock(&dev->use_lock);
+	return ret;
+}
+
+void cb_device_unuse(struct cb_device *dev)
+{
+	mutex_lock(&dev->use_lock);
+	if (!--dev->users && !cb_mutant(keep_open))
+		cb_known_close(&dev->origin);
+	mutex_unlock(&dev->use_lock);
+}
+
+/*
+ * Without its device, or with less of it, the state LOST can be written nowhere, and a
+ * driver that needs an opener may have none.
+ */
+static void cb_device_lose_state(struct cb_device *dev)
+{
+	if (cb_known_is_gone(&dev->cow) ||
+	    (dev->cow.needs_opener && !cb_device_keeps_cow_open(dev)))
+		dev->owns_state = false;
+}
+
+/* While a disk's table is read anew its partitions are gone for a moment. */
+static bool cb_device_is_gone(struct cb_device *dev, const struct cb_known_bdev *known)
+{
+	if (cb_mutant(ignore_removal) || !cb_known_is_gone(known))
+		return false;
+	return cb_known_disk_is_gone(known) || ++dev->missed_checks >= CB_MISSED_CHECKS;
+}
+
+static const char *cb_device_gone(struct cb_device *dev)
+{
+	u32 missed = dev->missed_checks;
+
+	if (cb_device_is_gone(dev, &dev->origin))
+		return "the origin was removed, or made anew in another place";
+	if (cb_device_is_gone(dev, &dev->cow))
+		return "the device of the COW file was removed, or made anew in another place";
+	if (dev->missed_checks == missed)
+		dev->missed_checks = 0;
+	return NULL;
+}
+
+void cb_device_check_devices(struct cb_device *dev)
+{
+	const char *gone = cb_device_gone(dev);
+	u64 sectors;
+
+	if (gone) {
+		cb_device_lose_state(dev);
+		cb_device_fail(dev, -ENODEV, "%s", gone);
+		return;
+	}
+	sectors = cb_bdev_sectors(dev->origin.bdev);
+	if (sectors == dev->geom.sectors || cb_mutant(ignore_size))
+		return;
+	cb_device_lose_state(dev);
+	if (sectors)
+		cb_device_fail(dev, -ESTALE, "the origin changed its size from %llu to %llu sectors",
+			       (unsigned long long)dev->geom.sectors, (unsigned long long)sectors);
+	else
+		cb_device_fail(dev, -ENODEV, "the origin was detached or has lost its medium");
 }
 
 int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
@@ -221,6 +341,10 @@ int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 	if (cb_phase_of(before) != CB_PHASE_TRACKING && cb_phase_of(before) != CB_PHASE_SPOILT)
 		return cb_refuse(setup->reason, -ESTALE,
 				 "changes were not tracked to the end; destroy minor %u and take a full backup",
+				 before->minor);
+	if (cb_known_is_gone(&before->origin))
+		return cb_refuse(setup->reason, -ESTALE,
+				 "the origin was removed; destroy minor %u and take a full backup",
 				 before->minor);
 	if (before->geom.start != dev->geom.start || before->geom.sectors != dev->geom.sectors)
 		return cb_refuse(setup->reason, -ESTALE,
@@ -377,10 +501,8 @@ void cb_device_free(struct cb_device *dev)
 	bioset_exit(&dev->read_bios);
 	bioset_exit(&dev->run_bios);
 	bioset_exit(&dev->split_bios);
-	if (dev->cow.bdev)
-		cb_bdev_close(&dev->cow);
-	if (dev->origin.bdev)
-		cb_bdev_close(&dev->origin);
+	cb_known_forget(&dev->cow);
+	cb_known_forget(&dev->origin);
 	kvfree(dev);
 }
 
@@ -591,6 +713,7 @@ void cb_device_settle(struct cb_setup *setup)
 		cb_device_take_over(dev, setup->before);
 	else
 		cb_device_take_file(dev, setup);
+	cb_device_close_devices(dev);
 	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
 		(unsigned long long)dev->block_count, (unsigned long long)dev->extents.slots);
@@ -640,8 +763,12 @@ static void cb_device_tell_tracking(struct cb_device *dev)
 {
 	struct cb_meta_io *io = cb_meta_io_alloc(dev);
 
+	if (!io || cb_device_use(dev)) {
+		cb_meta_io_free(io);
+		return;
+	}
 	mutex_lock(&cb_life_mutex);
-	if (io && !cb_engine_park(dev)) {
+	if (!cb_engine_park(dev)) {
 		if (cb_phase_of(dev) == CB_PHASE_TRACKING &&
 		    !cb_save_status(dev, io, CB_STATUS_DIRTY))
 			WRITE_ONCE(dev->saved, false);
@@ -649,6 +776,7 @@ static void cb_device_tell_tracking(struct cb_device *dev)
 	}
 	mutex_unlock(&cb_life_mutex);
 	cb_meta_io_free(io);
+	cb_device_unuse(dev);
 }
 
 int cb_device_track(unsigned int minor, char *reason)
@@ -689,7 +817,7 @@ int cb_device_destroy(unsigned int minor, char *reason)
 {
 	struct cb_device *dev = cb_device_get(minor);
 	struct cb_meta_io *io;
-	bool rested;
+	bool rested, used;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
@@ -699,9 +827,10 @@ int cb_device_destroy(unsigned int minor, char *reason)
 	if (ret)
 		return ret;
 	io = cb_meta_io_alloc(dev);
+	used = !cb_device_use(dev);
 	mutex_lock(&cb_life_mutex);
 	rested = !cb_engine_park(dev);
-	if (rested && io && !READ_ONCE(dev->cow_gone))
+	if (rested && io && !READ_ONCE(dev->cow_gone) && !cb_known_is_gone(&dev->cow))
 		cb_save_status(dev, io, CB_STATUS_ENDED);
 	else if (!READ_ONCE(dev->cow_gone))
 		pr_warn("snapshot %u of %s: its COW file still says that changes are tracked; remove the file before the next boot\n",
@@ -712,6 +841,8 @@ int cb_device_destroy(unsigned int minor, char *reason)
 		cb_engine_unpark(dev);
 	mutex_unlock(&cb_life_mutex);
 	cb_meta_io_free(io);
+	if (used)
+		cb_device_unuse(dev);
 	pr_info("snapshot %u of %s: destroyed\n", dev->minor, dev->origin_path);
 	cb_device_unpublish(dev);
 	cb_device_end(dev);
@@ -739,6 +870,12 @@ int cb_device_suspend(unsigned int minor, char *reason)
 		cb_refuse(reason, ret, "%s is in use; unmount its filesystems first",
 			  dev->origin_path);
 		goto out_disk;
+	}
+	if (!cb_known_is_same(&dev->origin, claim.bdev)) {
+		ret = cb_refuse(reason, -ENODEV,
+				"%s is not the device that was tracked, which is gone; destroy minor %u",
+				dev->origin_path, minor);
+		goto out_claim;
 	}
 	mutex_lock(&cb_life_mutex);
 	ret = cb_save(dev);

@@ -662,10 +662,7 @@ static void cb_engine_check(struct cb_device *dev)
 	if (!cb_device_tracks(dev))
 		return;
 	cb_engine_check_oldest(dev);
-	if (cb_bdev_sectors(dev->origin.bdev) != dev->geom.sectors && !cb_mutant(ignore_size))
-		cb_device_fail(dev, -ESTALE, "the origin changed its size from %llu to %llu sectors",
-			       (unsigned long long)dev->geom.sectors,
-			       (unsigned long long)cb_bdev_sectors(dev->origin.bdev));
+	cb_device_check_devices(dev);
 }
 
 /* ---- the thread -------------------------------------------------------- */

@@ -75,6 +75,9 @@
 #define CB_MUTANT_age_from_admission 64
 #define CB_MUTANT_hold_whole 65
 #define CB_MUTANT_audit_begins_late 66
+#define CB_MUTANT_keep_open 70
+#define CB_MUTANT_ignore_removal 71
+#define CB_MUTANT_freeze_visible 72
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

@@ -2,8 +2,7 @@
 /*
  * The cut at T0 (invariant 3).
  *
- *   freeze    every filesystem that writes to the origin, and look that it is
- *             frozen: a freeze that does nothing is an error, not a success
+ *   freeze    every filesystem that writes to the origin; see freeze.c
  *   gate      writes that enter the hook from now on are held, not blocked
  *   leave     writes that had entered before have been submitted
  *   drain     and have completed
@@ -15,8 +14,7 @@
  * write to any of them is let go before all are drained, so whoever waits for
  * one write before the next finds no later one in an image without the earlier.
  *
- * Freezing is done here and not in user space so that no filesystem stays
- * frozen when the tool is killed. All waits from the gate on share one
+ * All waits from the gate on share one
  * deadline; past it everything is let go and the snapshot is refused.
  */
 #include <linux/delay.h>
@@ -32,102 +30,6 @@
 #define CB_PROBE_READS 64
 /* Longest time that one of them may take. */
 #define CB_PROBE_LIMIT (10 * HZ)
-
-static struct super_block *cb_file_sb(struct file *file)
-{
-	return file_inode(file)->i_sb;
-}
-
-static void cb_thaw_all(struct cb_set *set)
-{
-	while (set->frozen_count) {
-		struct super_block *sb = set->frozen[--set->frozen_count];
-		int ret = 0;
-
-		if (!cb_mutant(freeze_nothing))
-			ret = cb_thaw(sb->s_bdev, sb);
-		if (ret)
-			pr_err("cannot thaw the filesystem on %s (error %d); try fsfreeze --unfreeze\n",
-			       sb->s_id, ret);
-	}
-}
-
-static int cb_freeze_one(struct cb_setup *setup, struct super_block *sb)
-{
-	int ret;
-
-	if (cb_mutant(freeze_nothing))
-		return 0;
-	if (!sb->s_bdev)
-		return cb_refuse(setup->reason, -EOPNOTSUPP,
-				 "filesystem %s on %s has no single block device to freeze",
-				 sb->s_type->name, sb->s_id);
-	/*
-	 * Some kernels let a freeze nest, but the thaw of 6.12 at least
-	 * then returns an error and keeps the device's count of freezes: later
-	 * ones would do nothing.
-	 */
-	if (READ_ONCE(sb->s_writers.frozen) != SB_UNFROZEN && cb_mutant(trust_frozen))
-		return 0;
-	if (READ_ONCE(sb->s_writers.frozen) != SB_UNFROZEN)
-		return cb_refuse(setup->reason, -EBUSY,
-				 "the filesystem on %s is frozen already; thaw it first", sb->s_id);
-	ret = cb_freeze(sb->s_bdev);
-	if (ret)
-		return cb_refuse(setup->reason, ret, "cannot freeze the filesystem on %s", sb->s_id);
-	if (READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE && !sb_rdonly(sb)) {
-		cb_thaw(sb->s_bdev, sb);
-		return cb_refuse(setup->reason, -EOPNOTSUPP,
-				 "freezing %s on %s had no effect, so no instant can be cut there",
-				 sb->s_type->name, sb->s_id);
-	}
-	return 0;
-}
-
-/* One that lies on several origins is named by each of them. */
-static bool cb_is_frozen_by(const struct cb_set *set, const struct super_block *sb)
-{
-	u32 i;
-
-	for (i = 0; i < set->frozen_count; i++)
-		if (set->frozen[i] == sb)
-			return true;
-	return false;
-}
-
-static int cb_freeze_for(struct cb_set *set, struct cb_setup *setup)
-{
-	u32 i;
-
-	for (i = 0; i < setup->freeze_count; i++) {
-		struct super_block *sb = cb_file_sb(setup->freeze_files[i]);
-		int ret;
-
-		if (cb_is_frozen_by(set, sb))
-			continue;
-		ret = cb_freeze_one(setup, sb);
-		if (ret)
-			return ret;
-		set->frozen[set->frozen_count++] = sb;
-	}
-	return 0;
-}
-
-static int cb_freeze_all(struct cb_set *set)
-{
-	struct cb_setup *setup;
-
-	for (setup = set->setups; setup < set->setups + set->count; setup++) {
-		int ret = cb_freeze_for(set, setup);
-
-		if (ret) {
-			set->blamed = setup;
-			cb_thaw_all(set);
-			return ret;
-		}
-	}
-	return 0;
-}
 
 /*
  * One read of the origin by a thread, so that a device which lets nobody submit, or

@@ -238,6 +238,7 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 	if (ret)
 		goto out;
 	WRITE_ONCE(dev->settled, true);
+	cb_device_close_devices(dev);
 	*state = cb_device_state(dev);
 	pr_info("snapshot %u of %s: taken up again in epoch %llu, %s\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,

@@ -105,7 +105,7 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_io *io, bool *beg
 		return ret;
 	if (!cb_device_tracks(dev))
 		return -ESTALE;
-	state.written_sectors = cb_bdev_written(dev->origin.bdev) + cb_save_own_sectors(dev);
+	state.written_sectors = cb_known_written(&dev->origin) + cb_save_own_sectors(dev);
 	*begun = true;
 	return cb_meta_write_state(io, &state);
 }
@@ -123,9 +123,15 @@ int cb_save(struct cb_device *dev)
 		return -ESTALE;
 	if (READ_ONCE(dev->saved))
 		return 0;
+	/* The head of the origin is read; before the engine is parked. */
+	ret = cb_device_use(dev);
+	if (ret)
+		return ret;
 	io = cb_meta_io_alloc(dev);
-	if (!io)
+	if (!io) {
+		cb_device_unuse(dev);
 		return -ENOMEM;
+	}
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
 	ret = cb_engine_park(dev);
@@ -146,6 +152,7 @@ int cb_save(struct cb_device *dev)
 out:
 	memalloc_noio_restore(noio);
 	cb_meta_io_free(io);
+	cb_device_unuse(dev);
 	if (ret)
 		pr_err("snapshot %u of %s: cannot be saved (error %d); after a reboot its changes are known by region only\n",
 		       dev->minor, dev->origin_path, ret);

@@ -53,7 +53,9 @@ static int cb_set_make(struct cb_set *set)
 		ret = cb_set_check_minors(set);
 
 	for (setup = set->setups; !ret && setup < set->setups + set->count; setup++) {
-		ret = cb_device_make(setup);
+		ret = cb_freeze_check(&setup->freeze, setup->reason);
+		if (!ret)
+			ret = cb_device_make(setup);
 		if (!ret)
 			ret = cb_set_check_members(set, setup);
 		if (ret)

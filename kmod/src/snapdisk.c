@@ -4,18 +4,37 @@
 
 static int cb_major;
 
+/*
+ * While it is open, snapshot reads may go to the origin at any time, for which some drivers
+ * need an opener. The kernel calls this and its counterpart under the disk's lock.
+ */
 static int cb_snapdisk_get(struct gendisk *disk)
 {
 	struct cb_device *dev = disk->private_data;
+	int ret;
 
-	/* Takes no lock: the caller holds the disk's, the destroyer ours. */
-	return atomic_inc_unless_negative(&dev->open_count) ? 0 : -ENXIO;
+	/* Takes no lock of ours: the caller holds the disk's, the destroyer ours. */
+	if (!atomic_inc_unless_negative(&dev->open_count))
+		return -ENXIO;
+	if (dev->read_use || !dev->origin.needs_opener || cb_phase_of(dev) == CB_PHASE_FAILED)
+		return 0;
+	ret = cb_device_use(dev);
+	/* Its reads fail from here on, as those of every failed snapshot. */
+	if (ret)
+		cb_device_fail(dev, ret, "the origin cannot be opened any more");
+	else
+		dev->read_use = true;
+	return 0;
 }
 
 static void cb_snapdisk_put(struct gendisk *disk)
 {
 	struct cb_device *dev = disk->private_data;
 
+	if (atomic_read(&dev->open_count) == 1 && dev->read_use) {
+		dev->read_use = false;
+		cb_device_unuse(dev);
+	}
 	atomic_dec(&dev->open_count);
 }
 

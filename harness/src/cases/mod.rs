@@ -16,6 +16,7 @@ mod kinds;
 mod layout;
 mod many_cuts;
 mod mishaps;
+mod other_namespace;
 mod persistence;
 mod power_cuts;
 mod raw_writers;
@@ -31,6 +32,7 @@ mod soak;
 mod stacked;
 mod stuck;
 mod sync_above;
+mod stale_cache;
 mod throttled;
 mod throttled_set;
 mod topology;
@@ -366,6 +368,36 @@ static CASES: [CaseInfo; 99] = [
         freezing::layout,
         |driver, setting| Box::pin(freezing::act_remount(driver, setting)),
     ),
+    case(
+        "frozen-home",
+        "a filesystem that others have frozen and that is to hold the COW file",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        other_namespace::layout,
+        |driver, setting| Box::pin(other_namespace::act_frozen_home(driver, setting)),
+    ),
+    CaseInfo {
+        programs: stale_cache::PROGRAMS,
+        ..case(
+            "other-namespace",
+            "a filesystem that is mounted in another mount namespace only",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            other_namespace::layout,
+            |driver, setting| Box::pin(other_namespace::act(driver, setting)),
+        )
+    },
+    CaseInfo {
+        programs: stale_cache::PROGRAMS,
+        ..case(
+            "stale-cache",
+            "a tracked disk and an untracked one, with which the same things are done",
+            CaseTier::Daily,
+            &modules(["dm_mod", "loop", "md_mod", "raid1"]),
+            stale_cache::layout,
+            |driver, setting| Box::pin(stale_cache::act(driver, setting)),
+        )
+    },
     case(
         "refusals",
         "btrfs, ZFS, a zoned device and one with DAX are refused",

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised with every incompatible change of a structure below. */
-#define COWBIRD_ABI_VERSION 2
+#define COWBIRD_ABI_VERSION 3
 
 #define COWBIRD_VERSION "0.1.0"
 
@@ -32,6 +32,7 @@
 /* Bounds of one setup request. */
 #define COWBIRD_MAX_EXTENTS (1024 * 1024)
 #define COWBIRD_MAX_FREEZE_FDS 64
+#define COWBIRD_MAX_FREEZE_DEVICES 4096
 #define COWBIRD_MIN_CACHE_BYTES (1024 * 1024)
 #define COWBIRD_UUID_BYTES 16
 #define COWBIRD_PATH_BYTES 512
@@ -63,10 +64,42 @@ struct cowbird_ioc_pin {
 };
 
 /*
+ * A block device that may carry a filesystem with writes to the origin, whoever has mounted
+ * it: the origin, its partitions, and what is stacked on them.
+ */
+struct cowbird_freeze_device {
+	__u32 major;
+	__u32 minor;
+	__u32 flags; /* COWBIRD_FREEZE_* */
+	__u32 reserved;
+};
+
+/*
+ * Who has claimed the device is known, and need not be frozen: devices stacked on it, which are
+ * named themselves; users of its partitions; swap.
+ */
+#define COWBIRD_FREEZE_HARMLESS 1
+
+/*
+ * COWBIRD_IOC_CHECK_FROZEN: EBUSY if one of these filesystems is frozen already. To be asked
+ * before a file is made on one of them, which would wait for the thaw.
+ */
+struct cowbird_ioc_check_frozen {
+	__u32 abi_version;
+	__u32 freeze_fd_count;
+	__u64 freeze_fds; /* as in a set-up */
+	__u64 freeze_devices; /* as in a set-up */
+	__u32 freeze_device_count;
+	__u32 reserved;
+	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
+};
+
+/*
  * COWBIRD_IOC_SETUP: takes a snapshot of one origin, using the pinned COW file.
  *
- * Every filesystem named by freeze_fds is frozen, which is verified, before
- * the origin is drained and the epoch begins; all are thawed before return.
+ * Every filesystem named by freeze_fds, or mounted from one of freeze_devices, is frozen,
+ * which is verified, before the origin is drained and the epoch begins; all are thawed before return.
+ * EBUSY if one is frozen already.
  */
 struct cowbird_ioc_setup {
 	__u32 abi_version;
@@ -78,6 +111,9 @@ struct cowbird_ioc_setup {
 	__u32 extent_count;
 	__u32 freeze_fd_count;
 	__u64 freeze_fds; /* pointer to __s32[]: any file of each filesystem */
+	__u64 freeze_devices; /* pointer to struct cowbird_freeze_device[] */
+	__u32 freeze_device_count;
+	__u32 reserved;
 	__u8 uuid[COWBIRD_UUID_BYTES]; /* of the series */
 	__u64 epoch;
 	__u32 timeout_ms; /* bound of the time in which writes are held at T0 */
@@ -240,6 +276,7 @@ struct cowbird_ioc_destroy {
 #define COWBIRD_IOC_SETUP_SET_NR 9
 #define COWBIRD_IOC_RECONFIGURE_NR 10
 #define COWBIRD_IOC_EXPAND_NR 11
+#define COWBIRD_IOC_CHECK_FROZEN_NR 12
 #define COWBIRD_IOC_PIN _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_PIN_NR, struct cowbird_ioc_pin)
 #define COWBIRD_IOC_SETUP _IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SETUP_NR, struct cowbird_ioc_setup)
 #define COWBIRD_IOC_SETUP_SET                                                                     \
@@ -260,6 +297,8 @@ struct cowbird_ioc_destroy {
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_EXPAND_NR, struct cowbird_ioc_expand)
 #define COWBIRD_IOC_SUSPEND                                                                       \
 	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_SUSPEND_NR, struct cowbird_ioc_suspend)
+#define COWBIRD_IOC_CHECK_FROZEN                                                                  \
+	_IOWR(COWBIRD_IOC_MAGIC, COWBIRD_IOC_CHECK_FROZEN_NR, struct cowbird_ioc_check_frozen)
 
 /*
  * The state field of /proc/cowbird-info. Dormant: saved, and nothing was written
@@ -321,7 +360,9 @@ struct cowbird_header {
 
 _Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
 _Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
-_Static_assert(sizeof(struct cowbird_ioc_setup) == 1312, "ABI: cowbird_ioc_setup");
+_Static_assert(sizeof(struct cowbird_freeze_device) == 16, "ABI: cowbird_freeze_device");
+_Static_assert(sizeof(struct cowbird_ioc_check_frozen) == 224, "ABI: cowbird_ioc_check_frozen");
+_Static_assert(sizeof(struct cowbird_ioc_setup) == 1328, "ABI: cowbird_ioc_setup");
 _Static_assert(sizeof(struct cowbird_ioc_setup_set) == 216, "ABI: cowbird_ioc_setup_set");
 _Static_assert(sizeof(struct cowbird_ioc_reconfigure) == 208, "ABI: cowbird_ioc_reconfigure");
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");

@@ -379,6 +379,13 @@ fn explain(result: io::Result<()>, reason: &[core::ffi::c_char]) -> Result<()> {
     }
 }
 
+/// Whether the module gave up because writes would have been held for too long.
+pub fn is_timed_out(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
 /// Whether the module refused because something is in use.
 pub fn is_busy(error: &anyhow::Error) -> bool {
     error

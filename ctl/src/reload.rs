@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use cowbird_abi as abi;
 
-use crate::control::{Control, Reload};
+use crate::control::{self, Control, Reload};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device};
 use crate::series::{Records, Series};
@@ -17,8 +17,12 @@ use crate::{names, out};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Bound of the time in which writes are held by a reload.
-const TIMEOUT_MS: u32 = 10_000;
+/// Bound of the time in which writes are held by a reload, each time that it is tried. The maps are read
+/// before; what is left are a few reads.
+const TIMEOUT_MS: u32 = 1000;
+
+/// How often it is tried when that was not enough. Nothing has begun then, and what is held goes on.
+const TRIES: u32 = 10;
 
 /// Identity of this boot.
 pub fn boot_id() -> Result<[u8; 16]> {
@@ -208,14 +212,25 @@ fn reload(series: &Series, snapshot: bool) -> Result<u32> {
         boot_id: boot_id()?,
         snapshot,
     };
-    let state = Control::open()?
-        .reload(&reload)
+    let control = Control::open()?;
+    let state = until_in_time(|| control.reload(&reload))
         .with_context(|| format!("cannot take up again what {} had", series.origin.display()))?;
     let device = info::find(series.minor)?;
     if is_reachable(&device) {
         verify_device(&device)?;
     }
     Ok(state)
+}
+
+/// Tries again what did not end in the time for which writes may be held.
+fn until_in_time<T>(act: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 1..TRIES {
+        match act() {
+            Err(error) if control::is_timed_out(&error) => {}
+            end => return end,
+        }
+    }
+    act()
 }
 
 /// Whether the COW file's name leads to a file on the device that it must be on.

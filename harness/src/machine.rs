@@ -100,7 +100,7 @@ impl Machine {
             .join(" "),
             disks: self.layout.attach(&self.files),
             cpus: plan.cpus,
-            memory_mib: plan.memory_mib,
+            memory_mib: self.layout.memory_mib.unwrap_or(plan.memory_mib),
             accel: plan.accel,
             work_dir: plan.work_dir.clone(),
             emulator: tape.map(|tape| tape.emulator.clone()).unwrap_or_default(),

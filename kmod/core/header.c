@@ -8,33 +8,6 @@
 
 static const u8 cb_header_magic[8] = { 'C', 'O', 'W', 'B', 'I', 'R', 'D', 1 };
 
-/*
- * Half a byte at a time: a header is checked once per epoch, so sixteen words
- * of table and no dependency on a kernel module are worth more than speed.
- */
-u32 cb_crc32c_more(u32 crc, const u8 *bytes, size_t length)
-{
-	static const u32 table[16] = {
-		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
-		0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
-	};
-	size_t i;
-
-	crc = ~crc;
-	for (i = 0; i < length; i++) {
-		crc ^= bytes[i];
-		crc = (crc >> 4) ^ table[crc & 15];
-		crc = (crc >> 4) ^ table[crc & 15];
-	}
-	return ~crc;
-}
-
-u32 cb_crc32c(const u8 *bytes, size_t length)
-{
-	return cb_crc32c_more(0, bytes, length);
-}
-
 void cb_header_encode(const struct cb_header *header, u8 *block)
 {
 	memset(block, 0, CB_BLOCK_BYTES);

@@ -3,6 +3,7 @@
 #ifndef COWBIRD_CORE_HEADER_H
 #define COWBIRD_CORE_HEADER_H
 
+#include "crc.h"
 #include "platform.h"
 
 #define CB_UUID_BYTES 16
@@ -24,12 +25,6 @@ struct cb_header {
 	u32 region_shift; /* a region has 1 << region_shift blocks */
 	u32 flags;
 };
-
-/* CRC-32C (Castagnoli, reflected, all-ones at both ends). */
-u32 cb_crc32c(const u8 *bytes, size_t length);
-
-/* Goes on where a checksum ended; begins with 0. */
-u32 cb_crc32c_more(u32 crc, const u8 *bytes, size_t length);
 
 /* Writes the header's CB_BLOCK_BYTES bytes. */
 void cb_header_encode(const struct cb_header *header, u8 *block);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "bytes.h"
+#include "crc.h"
 #include "header.h"
 #include "meta.h"
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "bytes.h"
 #include "reload.h"
+#include "words.h"
 
-static int cb_reload_lost(struct cb_reload *reload, const char *reason)
+int cb_reload_lost(struct cb_reload *reload, const char *reason)
 {
 	reload->reason = reason;
 	return -ESTALE;
@@ -13,7 +14,7 @@ static int cb_reload_read(struct cb_reload *reload, u64 sector)
 	int ret = reload->reader.read(reload->reader.context, sector, reload->slot);
 
 	if (ret)
-		reload->reason = "the COW file's metadata cannot be read";
+		reload->reason = CB_UNREADABLE;
 	return ret;
 }
 
@@ -53,7 +54,7 @@ int cb_reload_header(struct cb_reload *reload, u64 sector)
 /* ---- metadata slots ---------------------------------------------------- */
 
 /* What a slot must say of itself; epoch and sequence are the caller's. */
-static struct cb_meta cb_reload_meta(struct cb_reload *reload, u32 kind, u64 index, u64 sector)
+struct cb_meta cb_reload_meta(const struct cb_reload *reload, u32 kind, u64 index, u64 sector)
 {
 	struct cb_meta meta = { .kind = kind, .index = index, .sector = sector };
 
@@ -72,8 +73,7 @@ static int cb_reload_open_at(struct cb_reload *reload, const struct cb_meta *exp
 	ret = cb_meta_open(found, reload->slot);
 	*torn = ret == -EBADMSG;
 	if (ret == -ENOENT || !cb_meta_same_place(found, expected))
-		return cb_reload_lost(reload,
-				      "the COW file was moved or overwritten: its metadata is not in its place");
+		return cb_reload_lost(reload, CB_NOT_IN_PLACE);
 	return 0;
 }
 
@@ -159,11 +159,12 @@ int cb_reload_extents(struct cb_reload *reload, struct cb_extent *list)
 
 /* ---- state ------------------------------------------------------------- */
 
-int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
+/* The latest state that is whole. */
+static int cb_reload_latest(struct cb_reload *reload, u64 *epoch)
 {
-	u64 state_epoch = 0, copy;
 	bool any = false, torn;
 	struct cb_meta found;
+	u64 copy;
 	int ret;
 
 	for (copy = 0; copy < CB_STATE_COPIES; copy++) {
@@ -174,15 +175,29 @@ int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
 			continue;
 		any = true;
 		reload->state_sequence = found.sequence;
-		state_epoch = found.epoch;
+		*epoch = found.epoch;
 		cb_state_decode(&reload->state, reload->slot + CB_PAYLOAD_AT);
+		memcpy(reload->groups, reload->slot + CB_PAYLOAD_AT + CB_GROUPS_AT,
+		       sizeof(*reload->groups));
 	}
 	if (!any)
 		return cb_reload_lost(reload, "both copies of the state are damaged");
+	return 0;
+}
+
+int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
+{
+	u64 state_epoch = 0;
+	int ret = cb_reload_latest(reload, &state_epoch);
+
+	if (ret)
+		return ret;
 	ret = cb_state_judge(&reload->state, state_epoch, reload->header.epoch, now,
 			     &reload->clean, &reload->reason);
 	if (ret)
 		return ret;
+	if (reload->clean && reload->state.fine_rule > CB_FINE_GROUPS)
+		return cb_reload_lost(reload, "its maps were saved by a later version");
 	reload->mode = CB_MODE_SNAPSHOT;
 	if (state_epoch == reload->header.epoch && reload->state.mode == CB_MODE_INCREMENTAL)
 		reload->mode = CB_MODE_INCREMENTAL;
@@ -195,117 +210,47 @@ int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
 	if (reload->clean) {
 		reload->tracked_from = reload->state.tracked_from;
 		reload->changes_from = reload->state.changes_from;
-	} else if (reload->mode == CB_MODE_SNAPSHOT && reload->header.before_epoch) {
+	} else if (reload->header.before_epoch &&
+		   (reload->mode == CB_MODE_SNAPSHOT ||
+		    reload->state.tracked_from == reload->header.before_epoch)) {
+		/* Or it has ended so before, and a save since said since when changes are known. */
 		reload->tracked_from = reload->header.before_epoch;
 	}
+	reload->snapshot = reload->clean && reload->mode == CB_MODE_SNAPSHOT;
 	return 0;
 }
 
+int cb_reload_confirm(struct cb_reload *reload, const struct cb_now *now)
+{
+	u64 sequence = reload->state_sequence, state_epoch = 0;
+	bool clean = reload->clean;
+	int ret = cb_reload_latest(reload, &state_epoch);
+
+	if (!ret)
+		ret = cb_state_judge(&reload->state, state_epoch, reload->header.epoch, now,
+				     &reload->clean, &reload->reason);
+	if (!ret && (reload->state_sequence != sequence || reload->clean != clean))
+		ret = cb_reload_lost(reload, "somebody else wrote to the COW file meanwhile");
+	return ret;
+}
+
 /* ---- maps -------------------------------------------------------------- */
-
-static u64 cb_words_in_slot(u64 words, u64 index)
-{
-	u64 left = words - index * CB_PAYLOAD_WORDS;
-
-	return left < CB_PAYLOAD_WORDS ? left : CB_PAYLOAD_WORDS;
-}
-
-/* Bits past the end of a map are not believed: they would be blocks that do not exist. */
-static void cb_words_trim(u64 *words, u64 bits)
-{
-	if (bits % 64)
-		words[bits / 64] &= ((u64)1 << (bits % 64)) - 1;
-}
-
-static void cb_reload_add_payload(struct cb_reload *reload, u64 *words, u64 count)
-{
-	u64 i;
-
-	for (i = 0; i < count; i++)
-		words[i] |= cb_get(reload->slot + CB_PAYLOAD_AT + i * 8, 8);
-}
 
 /* Adds the regions that are marked in the area of an epoch. */
 static int cb_reload_regions(struct cb_reload *reload, u64 epoch, u64 *regions)
 {
 	const struct cb_layout *layout = &reload->layout;
-	u64 words = cb_words(layout->region_count), index;
+	struct cb_scan scan = {
+		.kind = CB_META_REGIONS,
+		.first = cb_layout_regions_of(layout, epoch),
+		.count = layout->region_slots,
+		.epoch = epoch,
+		.words = regions,
+	};
+	int ret = cb_scan_run(reload, &scan);
 
-	for (index = 0; index < layout->region_slots; index++) {
-		u64 count = cb_words_in_slot(words, index);
-		u64 *to = regions + index * CB_PAYLOAD_WORDS;
-		struct cb_meta found;
-		bool torn;
-		int ret = cb_reload_open_slot(reload, CB_META_REGIONS,
-					      cb_layout_regions_of(layout, epoch) + index, &found,
-					      &torn);
-
-		if (ret)
-			return ret;
-		/* A later epoch was begun there, and given up: what was there before is gone. */
-		if (torn || found.epoch > epoch)
-			memset(to, 0xFF, (size_t)count * 8);
-		else if (found.epoch == epoch)
-			cb_reload_add_payload(reload, to, count);
-	}
 	cb_words_trim(regions, layout->region_count);
-	return 0;
-}
-
-/* The bitmap of blocks that a clean save wrote for the area of an epoch. */
-static int cb_reload_fine(struct cb_reload *reload, u64 epoch, u64 *blocks)
-{
-	const struct cb_layout *layout = &reload->layout;
-	u64 words = cb_words(layout->block_count), index;
-
-	for (index = 0; index < layout->fine_slots; index++) {
-		struct cb_meta found;
-		bool torn;
-		int ret = cb_reload_open_slot(reload, CB_META_FINE,
-					      cb_layout_fine_of(layout, epoch) + index, &found,
-					      &torn);
-
-		if (ret)
-			return ret;
-		if (torn || found.epoch != epoch || found.sequence != reload->state_sequence)
-			return cb_reload_lost(reload, "the saved map of changes is damaged");
-		cb_reload_add_payload(reload, blocks + index * CB_PAYLOAD_WORDS,
-				      cb_words_in_slot(words, index));
-	}
-	cb_words_trim(blocks, layout->block_count);
-	return 0;
-}
-
-static void cb_words_fill(u64 *words, u64 first, u64 end, bool value)
-{
-	while (first < end) {
-		u64 bit = first % 64, count = 64 - bit;
-		u64 mask;
-
-		if (count > end - first)
-			count = end - first;
-		mask = (count == 64 ? ~(u64)0 : ((u64)1 << count) - 1) << bit;
-		if (value)
-			words[first / 64] |= mask;
-		else
-			words[first / 64] &= ~mask;
-		first += count;
-	}
-}
-
-static void cb_reload_expand(const struct cb_layout *layout, const u64 *regions, u64 *blocks)
-{
-	u64 region;
-
-	for (region = 0; region < layout->region_count; region++) {
-		u64 first = region << layout->region_shift;
-		u64 end = (region + 1) << layout->region_shift;
-
-		if (!(regions[region / 64] >> (region % 64) & 1))
-			continue;
-		cb_words_fill(blocks, first, end < layout->block_count ? end : layout->block_count,
-			      true);
-	}
+	return ret;
 }
 
 /* The COW file's own blocks are in no change map, whatever region they share. */
@@ -326,37 +271,75 @@ static void cb_reload_clear_own(struct cb_reload *reload, u64 *blocks)
 }
 
 /*
- * The marks of the current epoch are read last and stay alone in marked: only
- * they are on disk for the current one.
+ * The bitmap of blocks that a clean save wrote for the area of an epoch. regions
+ * name at least the same blocks, or are NULL where nobody knows.
  */
-int cb_reload_tracked(struct cb_reload *reload, u64 *blocks, u64 *marked)
+static int cb_reload_fine(struct cb_reload *reload, enum cb_fine_map which, u64 *blocks,
+			  const u64 *regions)
 {
 	const struct cb_layout *layout = &reload->layout;
-	u64 epoch = reload->header.epoch;
+	u64 epoch = reload->header.epoch - (which == CB_FINE_CHANGES ? 1 : 0);
+	struct cb_scan scan = {
+		.kind = CB_META_FINE,
+		.first = cb_layout_fine_of(layout, epoch),
+		.count = layout->fine_slots,
+		.epoch = epoch,
+		.words = blocks,
+		.regions = regions,
+	};
 	int ret;
 
-	if (!reload->clean && reload->tracked_from != epoch) {
-		ret = cb_reload_regions(reload, reload->tracked_from, marked);
-		if (ret)
-			return ret;
-		cb_reload_expand(layout, marked, blocks);
-		memset(marked, 0, (size_t)cb_words(layout->region_count) * 8);
+	if (reload->state.fine_rule == CB_FINE_GROUPS) {
+		scan.groups = reload->groups->of[which];
+		scan.group_shift = cb_group_shift(layout);
 	}
-	ret = cb_reload_regions(reload, epoch, marked);
-	if (ret)
-		return ret;
-	if (reload->clean)
-		return cb_reload_fine(reload, epoch, blocks);
-	cb_reload_expand(layout, marked, blocks);
-	cb_reload_clear_own(reload, blocks);
-	return 0;
+	ret = cb_scan_run(reload, &scan);
+	cb_words_trim(blocks, layout->block_count);
+	reload->unusable += scan.unusable;
+	/* A block that is preserved has its place in the COW file: more is not enough. */
+	if (which == CB_FINE_TRACKED && scan.unusable)
+		reload->snapshot = false;
+	if (scan.unusable)
+		cb_reload_clear_own(reload, blocks);
+	return ret;
 }
 
-int cb_reload_before(struct cb_reload *reload, u64 *blocks)
+int cb_reload_tracked(struct cb_reload *reload, u64 *blocks, u64 *marked, u64 *older)
 {
+	const struct cb_layout *layout = &reload->layout;
+	u64 epoch = reload->header.epoch, words = cb_words(layout->region_count), i;
+	int ret;
+
+	ret = cb_reload_regions(reload, epoch, marked);
+	if (!ret && reload->header.before_epoch &&
+	    (reload->tracked_from != epoch || reload->changes_from))
+		ret = cb_reload_regions(reload, reload->header.before_epoch, older);
+	if (ret)
+		return ret;
+	if (!reload->clean) {
+		cb_words_expand(layout, marked, 0, layout->block_count, blocks);
+		if (reload->tracked_from != epoch)
+			cb_words_expand(layout, older, 0, layout->block_count, blocks);
+		cb_reload_clear_own(reload, blocks);
+		return 0;
+	}
+	if (reload->tracked_from == epoch)
+		return cb_reload_fine(reload, CB_FINE_TRACKED, blocks, marked);
+	if (reload->tracked_from != reload->header.before_epoch)
+		return cb_reload_fine(reload, CB_FINE_TRACKED, blocks, NULL);
+	for (i = 0; i < words; i++)
+		older[i] |= marked[i];
+	return cb_reload_fine(reload, CB_FINE_TRACKED, blocks, older);
+}
+
+int cb_reload_before(struct cb_reload *reload, u64 *blocks, const u64 *older)
+{
+	bool known;
+
 	if (!reload->clean || !reload->changes_from)
 		return -ENODATA;
-	return cb_reload_fine(reload, reload->header.epoch - 1, blocks);
+	known = reload->changes_from == reload->header.before_epoch;
+	return cb_reload_fine(reload, CB_FINE_CHANGES, blocks, known ? older : NULL);
 }
 
 /* ---- index ------------------------------------------------------------- */
@@ -364,28 +347,32 @@ int cb_reload_before(struct cb_reload *reload, u64 *blocks)
 int cb_reload_index(struct cb_reload *reload, struct cb_slotmap *map)
 {
 	const struct cb_layout *layout = &reload->layout;
-	u64 slot = 0, index;
+	u64 first = layout->data_first / CB_PAYLOAD_WORDS, used = reload->state.slots_used;
+	struct cb_scan scan = { .kind = CB_META_INDEX, .map = map };
+	int ret;
 
-	for (index = 0; slot < reload->state.slots_used; index++) {
-		struct cb_meta found;
-		bool torn;
-		u32 i;
-		int ret = cb_reload_open_slot(reload, CB_META_INDEX, index, &found, &torn);
+	/* Slots that were given out lie behind the metadata, and in the file. */
+	if (used < layout->data_first || used > reload->header.cow_slots)
+		return cb_reload_lost(reload, "the saved state makes no sense");
+	if (reload->state.fine_rule == CB_FINE_ALL)
+		first = 0;
+	scan.first = first;
+	scan.count = (used + CB_PAYLOAD_WORDS - 1) / CB_PAYLOAD_WORDS - first;
+	scan.epoch = reload->header.epoch;
+	ret = cb_scan_run(reload, &scan);
+	if (scan.unusable)
+		reload->snapshot = false;
+	return ret;
+}
 
-		if (ret)
-			return ret;
-		if (torn || found.epoch != reload->header.epoch ||
-		    found.sequence != reload->state_sequence)
-			return cb_reload_lost(reload, "the saved index is damaged");
-		for (i = 0; i < CB_PAYLOAD_WORDS && slot < reload->state.slots_used; i++, slot++) {
-			u64 block = cb_get(reload->slot + CB_PAYLOAD_AT + i * 8, 8);
+void cb_reload_settle(struct cb_reload *reload, u64 *blocks, const u64 *before)
+{
+	u64 words = cb_words(reload->layout.block_count), i;
 
-			if (slot < layout->data_first)
-				continue;
-			if (block >= layout->block_count ||
-			    cb_slotmap_insert(map, block, (u32)slot))
-				return cb_reload_lost(reload, "the saved index makes no sense");
-		}
-	}
-	return 0;
+	if (reload->snapshot || !reload->clean || reload->mode != CB_MODE_SNAPSHOT ||
+	    !reload->changes_from)
+		return;
+	for (i = 0; i < words; i++)
+		blocks[i] |= before[i];
+	reload->tracked_from = reload->changes_from;
 }

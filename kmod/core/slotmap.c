@@ -60,19 +60,20 @@ u32 cb_slotmap_find(const struct cb_slotmap *map, u64 block)
 	return map->buckets[at] ? map->buckets[at] - 1 : CB_SLOT_NONE;
 }
 
-int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from)
+bool cb_slotmap_keeps(const struct cb_slotmap *map, u32 slot)
 {
-	u32 at;
+	/* The key of a slot without a block is 0, and block 0 is in another slot or in none. */
+	return cb_slotmap_find(map, map->block_of[slot]) == slot;
+}
 
-	for (at = 0; at <= from->bucket_mask; at++) {
-		u32 slot = from->buckets[at] - 1;
-		int ret;
+int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from, u64 *next, u64 end)
+{
+	int ret = 0;
 
-		if (!from->buckets[at])
-			continue;
-		ret = cb_slotmap_insert(to, from->block_of[slot], slot);
-		if (ret)
-			return ret;
+	while (!ret && *next < end && cb_slotmap_keeps(from, (u32)*next)) {
+		ret = cb_slotmap_insert(to, from->block_of[*next], (u32)*next);
+		if (!ret)
+			++*next;
 	}
-	return 0;
+	return ret;
 }

@@ -45,8 +45,14 @@ int cb_slotmap_init(struct cb_slotmap *map, u32 capacity, u32 *buckets, u64 *blo
  */
 int cb_slotmap_insert(struct cb_slotmap *map, u64 block, u32 slot);
 
-/* Takes over all that another map records; -EINVAL where it has no room for it. */
-int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from);
+/* Whether a block is recorded for a slot. */
+bool cb_slotmap_keeps(const struct cb_slotmap *map, u32 slot);
+
+/*
+ * Takes over what another map records for slots from *next on, before end, up to the
+ * first slot without a block; *next is that one then. -EINVAL where there is no room.
+ */
+int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from, u64 *next, u64 end);
 
 /* The slot of a block, or CB_SLOT_NONE. */
 u32 cb_slotmap_find(const struct cb_slotmap *map, u64 block);

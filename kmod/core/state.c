@@ -10,9 +10,11 @@ void cb_state_encode(const struct cb_state *state, u8 *payload)
 	memcpy(payload + 8, state->boot_id, CB_BOOT_ID_BYTES);
 	cb_put(payload + 24, state->written_sectors, 8);
 	cb_put(payload + 32, state->head_crc, 4);
+	cb_put(payload + 36, state->fine_rule, 4);
 	cb_put(payload + 40, state->slots_used, 8);
 	cb_put(payload + 48, state->tracked_from, 8);
 	cb_put(payload + 56, state->changes_from, 8);
+	cb_put(payload + 64, state->fine_since, 8);
 }
 
 void cb_state_decode(struct cb_state *state, const u8 *payload)
@@ -22,9 +24,11 @@ void cb_state_decode(struct cb_state *state, const u8 *payload)
 	memcpy(state->boot_id, payload + 8, CB_BOOT_ID_BYTES);
 	state->written_sectors = cb_get(payload + 24, 8);
 	state->head_crc = (u32)cb_get(payload + 32, 4);
+	state->fine_rule = (u32)cb_get(payload + 36, 4);
 	state->slots_used = cb_get(payload + 40, 8);
 	state->tracked_from = cb_get(payload + 48, 8);
 	state->changes_from = cb_get(payload + 56, 8);
+	state->fine_since = cb_get(payload + 64, 8);
 }
 
 int cb_state_judge(const struct cb_state *state, u64 state_epoch, u64 header_epoch,

@@ -32,15 +32,23 @@ enum cb_mode {
 	CB_MODE_INCREMENTAL, /* only changes are tracked */
 };
 
+/* Which slots of the fine maps a clean save has written; see groups.h. */
+enum cb_fine_rule {
+	CB_FINE_ALL, /* all of them, with the sequence of the state */
+	CB_FINE_GROUPS, /* those of the groups that the state names */
+};
+
 struct cb_state {
 	u32 status; /* enum cb_status */
 	u32 mode; /* enum cb_mode */
 	u8 boot_id[CB_BOOT_ID_BYTES]; /* of the boot that wrote it */
 	u64 written_sectors; /* CLEAN: the origin's write counter in that boot */
 	u32 head_crc; /* CLEAN: of the origin's first CB_HEAD_BYTES */
+	u32 fine_rule; /* CLEAN: enum cb_fine_rule */
 	u64 slots_used; /* CLEAN: slots that the index names, metadata included */
 	u64 tracked_from; /* CLEAN: epoch since which the fine map names all changes */
 	u64 changes_from; /* CLEAN: as tracked_from, of the map in the other area; 0 for none */
+	u64 fine_since; /* CLEAN, by groups: a slot of an earlier sequence does not count */
 };
 
 void cb_state_encode(const struct cb_state *state, u8 *payload);

@@ -93,32 +93,75 @@ static int cb_annex_check_place(struct cb_device *dev, const struct cb_extents *
 	return 0;
 }
 
+/* Slots that are copied to a larger map under one lock. */
+#define CB_ANNEX_LOCKED 64u
+/* So many may be left for when the engine rests. */
+#define CB_ANNEX_FEW 4096u
+
 /* A map with room for so many slots more; it takes over what is known when it is put in place. */
 static int cb_annex_alloc_map(struct cb_device *dev, u64 more, struct cb_slotmap *map)
 {
 	u32 capacity = min_t(u64, dev->slotmap.capacity + more, CB_SLOTMAP_MAX_SLOTS);
-	u32 *buckets = vzalloc(array_size(cb_slotmap_bucket_count(capacity), sizeof(*buckets)));
-	u64 *block_of = vzalloc(array_size(capacity, sizeof(*block_of)));
+	u64 available;
 
-	if (buckets && block_of && !cb_slotmap_init(map, capacity, buckets, block_of))
-		return 0;
-	vfree(buckets);
-	vfree(block_of);
-	return -ENOMEM;
+	if (!cb_memory_fits(cb_slotmap_bytes(capacity), &available))
+		return -ENOMEM;
+	return cb_blocks_alloc_slotmap(map, capacity);
+}
+
+/*
+ * Copies what slots from *next on keep, up to the first one that keeps nothing yet, and
+ * moves *next there. What a slot keeps never changes, so the engine goes on meanwhile.
+ */
+static int cb_annex_copy(struct cb_device *dev, struct cb_slotmap *map, u64 *next)
+{
+	bool more = true;
+	int ret = 0;
+
+	while (!ret && more) {
+		u64 end = min_t(u64, READ_ONCE(dev->slots_used), *next + CB_ANNEX_LOCKED);
+		unsigned long flags;
+
+		spin_lock_irqsave(&dev->lock, flags);
+		ret = cb_slotmap_copy(map, &dev->slotmap, next, end);
+		spin_unlock_irqrestore(&dev->lock, flags);
+		more = *next == end && end < READ_ONCE(dev->slots_used);
+		cond_resched();
+	}
+	return ret;
+}
+
+/* Until few are left that the engine has to rest for; it gives out slots more slowly than this copies. */
+static int cb_annex_copy_ahead(struct cb_device *dev, struct cb_slotmap *map, u64 *next)
+{
+	u64 before;
+	int ret;
+
+	do {
+		before = *next;
+		ret = cb_annex_copy(dev, map, next);
+	} while (!ret && *next != before && READ_ONCE(dev->slots_used) - *next > CB_ANNEX_FEW);
+	return ret;
 }
 
 /* With the engine at rest nothing enters the map; readers look at it under the lock. */
 static int cb_annex_put_in_place(struct cb_device *dev, const struct cb_annex *annex,
 				 struct cb_slotmap *map)
 {
+	u64 next = dev->layout.data_first;
 	unsigned long flags;
 	int ret;
 
 	mutex_lock(&cb_life_mutex);
-	ret = cb_engine_park(dev);
+	ret = cb_annex_copy_ahead(dev, map, &next);
+	if (!ret)
+		ret = cb_engine_park(dev);
 	if (ret)
 		goto out;
-	ret = cb_slotmap_copy(map, &dev->slotmap);
+	ret = cb_annex_copy(dev, map, &next);
+	/* A slot whose store failed keeps nothing, and its snapshot has failed. */
+	if (!ret && next != dev->slots_used && cb_phase_of(dev) == CB_PHASE_ACTIVE)
+		ret = -EIO;
 	if (!ret) {
 		dev->annexes[dev->annex_count] = *annex;
 		smp_store_release(&dev->annex_count, dev->annex_count + 1);

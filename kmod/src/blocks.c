@@ -230,6 +230,44 @@ static int cb_blocks_add_pages(struct cb_device *dev, struct page *pages, u32 co
 	return -ENOMEM;
 }
 
+/*
+ * Memory for a map, zeroed; NULL where there is none. Whether it fits has been decided
+ * before (cb_device_check_memory), of all maps together; should others have taken it
+ * meanwhile, nobody is killed for it. __GFP_NORETRY, because vmalloc knows it on
+ * all kernels: that of 6.19 warns of __GFP_RETRY_MAYFAIL.
+ */
+void *cb_map_alloc(u64 bytes)
+{
+	if (cb_mutant(maps_at_any_cost))
+		return vzalloc(bytes);
+	return __vmalloc(bytes, GFP_KERNEL | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN);
+}
+
+u64 cb_map_bytes(const struct cb_device *dev)
+{
+	return cb_words(dev->block_count) * sizeof(u64);
+}
+
+u64 cb_slotmap_bytes(u64 slots)
+{
+	u32 capacity = min_t(u64, slots, CB_SLOTMAP_MAX_SLOTS);
+
+	return (u64)cb_slotmap_bucket_count(capacity) * sizeof(u32) + (u64)capacity * sizeof(u64);
+}
+
+/* A map of so many slots, with memory of its own; nothing is left of it after an error. */
+int cb_blocks_alloc_slotmap(struct cb_slotmap *map, u32 capacity)
+{
+	u32 *buckets = cb_map_alloc((u64)cb_slotmap_bucket_count(capacity) * sizeof(*buckets));
+	u64 *block_of = cb_map_alloc((u64)capacity * sizeof(*block_of));
+
+	if (buckets && block_of && !cb_slotmap_init(map, capacity, buckets, block_of))
+		return 0;
+	vfree(buckets);
+	vfree(block_of);
+	return -ENOMEM;
+}
+
 /* Makes memory for so many more blocks. What was made before it ran out is kept. */
 static int cb_blocks_add(struct cb_device *dev, u32 count)
 {
@@ -325,16 +363,13 @@ int cb_blocks_set_limit(struct cb_device *dev, u32 limit)
 int cb_blocks_init(struct cb_device *dev)
 {
 	u32 capacity = min_t(u64, dev->extents.slots, CB_SLOTMAP_MAX_SLOTS);
-	u32 *buckets;
-	u64 *block_of;
+	int ret;
 
-	dev->preserved = vzalloc(BITS_TO_LONGS(dev->block_count) * sizeof(long));
-	buckets = vzalloc(array_size(cb_slotmap_bucket_count(capacity), sizeof(*buckets)));
-	block_of = vzalloc(array_size(capacity, sizeof(*block_of)));
-	/* The map owns both from here on, so that one place frees them. */
-	if (cb_slotmap_init(&dev->slotmap, capacity, buckets, block_of))
-		return -EINVAL;
-	if (!dev->preserved || !buckets || !block_of)
+	dev->preserved = cb_map_alloc(cb_map_bytes(dev));
+	ret = cb_blocks_alloc_slotmap(&dev->slotmap, capacity);
+	if (!ret)
+		ret = cb_saved_init(dev);
+	if (ret || !dev->preserved)
 		return -ENOMEM;
 	dev->own_blocks = cb_blocks_count_own(dev);
 	dev->slots_reserved = dev->layout.data_first;
@@ -373,6 +408,7 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 void cb_blocks_free(struct cb_device *dev)
 {
 	cb_blocks_free_preserved(dev);
+	cb_saved_free(dev);
 	vfree(dev->preserved);
 	vfree(dev->changes);
 }

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Memory for preserved blocks: what each snapshot may have, and all of them together. */
+/*
+ * Memory for preserved blocks: what each snapshot may have, and all of them together.
+ * And for its maps, which follow from the size of the origin and of the COW file: they
+ * are counted before the first of them is asked for.
+ */
+#include <linux/mm.h>
+
 #include "cowbird.h"
 
 /* Bound of preserved blocks in memory, all snapshots together. */
@@ -35,6 +41,45 @@ static int cb_device_claim_bytes(struct cb_device *dev, u64 bytes, char *reason)
 int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup)
 {
 	return cb_device_claim_bytes(dev, setup->cache_bytes, setup->reason);
+}
+
+/* Maps that have the size of the origin, that of the COW file, or of their metadata. */
+static u64 cb_device_other_bytes(const struct cb_device *dev)
+{
+	return cb_words(dev->layout.region_count) * 3 * sizeof(u64) +
+	       dev->layout.region_slots * PAGE_SIZE + dev->layout.fine_slots * sizeof(u16);
+}
+
+u64 cb_device_map_bytes(const struct cb_device *dev)
+{
+	return cb_map_bytes(dev) * (dev->changes ? 2 : 1) + cb_device_other_bytes(dev) +
+	       (READ_ONCE(dev->slotmap.block_of) ? cb_slotmap_bytes(dev->slotmap.capacity) : 0);
+}
+
+/*
+ * A quarter of what is available stays for others. Plain allocation of what is not there
+ * does not fail: it has the kernel kill processes, and panic when none is left.
+ */
+bool cb_memory_fits(u64 bytes, u64 *available)
+{
+	*available = (u64)max(si_mem_available(), 0L) << PAGE_SHIFT;
+	return bytes <= *available - *available / 4 || cb_mutant(maps_at_any_cost);
+}
+
+int cb_device_check_memory(struct cb_device *dev, struct cb_setup *setup)
+{
+	u64 of_origin = cb_map_bytes(dev) + cb_device_other_bytes(dev), available;
+	u64 of_cow = cb_slotmap_bytes(dev->extents.slots);
+
+	if (cb_memory_fits(of_origin + of_cow, &available))
+		return 0;
+	return cb_refuse(setup->reason, -ENOMEM,
+			 "not enough memory: the maps of %llu GiB take %llu MiB, those of a COW file of %llu MiB take %llu MiB, and of the %llu MiB that are available a quarter must stay",
+			 (unsigned long long)dev->geom.sectors >> 21,
+			 (unsigned long long)DIV_ROUND_UP(of_origin, 1 << 20),
+			 (unsigned long long)dev->extents.slots >> 8,
+			 (unsigned long long)DIV_ROUND_UP(of_cow, 1 << 20),
+			 (unsigned long long)available >> 20);
 }
 
 void cb_device_unclaim_memory(struct cb_device *dev)

@@ -240,6 +240,22 @@ struct cb_watch {
 	struct cb_device *dev;
 };
 
+/*
+ * What earlier saves have written, so that the next one has less to do. A bit of a map is
+ * never cleared within an epoch: a slot is the same as long as it has as many.
+ */
+struct cb_saved {
+	u16 *bits; /* of the map, by slot, in what was written; or CB_SAVED_NOTHING */
+	struct cb_groups *groups; /* of slots that hold something */
+	u64 since; /* sequence of the first save that counts; 0 for none */
+	u64 index_slots; /* slots of the index before this one are complete on disk */
+	bool all_seen; /* every slot of the map has been looked at once */
+	bool changes; /* all of the map of the epoch before is there */
+};
+
+#define CB_SAVED_NOTHING ((u16)~0)
+static_assert(CB_PAYLOAD_BITS < CB_SAVED_NOTHING, "a slot's bits can be counted");
+
 struct cb_stats {
 	atomic64_t preserved_blocks;
 	atomic64_t stored_blocks;
@@ -255,6 +271,7 @@ struct cb_stats {
 	atomic64_t throttled_writers;
 	atomic64_t mark_writes;
 	atomic_t memory_peak_blocks;
+	u32 save_hold_ms; /* cb_life_mutex: for so long the last save held writes */
 	u32 freeze_us; /* set once, before the epoch begins */
 	u32 gate_us;
 };
@@ -346,6 +363,9 @@ struct cb_device {
 	struct cb_marks marks;
 	u64 *mark_words;
 	bool saved;
+
+	/* What the COW file holds of what is in memory; see save.c. cb_life_mutex. */
+	struct cb_saved on_disk;
 
 	/*
 	 * Somebody else writes to the extents: never again will we, but for the
@@ -797,6 +817,8 @@ void cb_engine_released(struct cb_device *dev);
  * where a disk does not let it in time.
  */
 int cb_engine_park(struct cb_device *dev);
+/* The same with a time limit of the caller's, in jiffies. */
+int cb_engine_park_for(struct cb_device *dev, unsigned long limit);
 void cb_engine_unpark(struct cb_device *dev);
 
 /* ---- marking.c --------------------------------------------------------- */
@@ -830,16 +852,41 @@ int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot);
 /* CRC-32C of the origin's first CB_HEAD_BYTES, or of all of it. */
 int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc);
 
-/*
- * Writes slots [first, first + count) of a kind; fill makes one payload. In a
- * COW file that is not verified each slot is looked at first, and nothing is
- * written where it is not ours.
- */
-int cb_meta_write(struct cb_meta_io *io, enum cb_meta_kind kind, u64 first, u64 count, u64 epoch,
-		  u64 sequence, void (*fill)(struct cb_device *dev, u64 index, u8 *payload));
+/* Several of them, under way at the same time. */
+struct cb_meta_pool;
+struct cb_meta_pool *cb_meta_pool_alloc(struct cb_device *dev);
+void cb_meta_pool_limit(struct cb_meta_pool *pool, unsigned long deadline);
+void cb_meta_pool_free(struct cb_meta_pool *pool);
+/* One of them, for what is done alone. */
+struct cb_meta_io *cb_meta_pool_single(struct cb_meta_pool *pool);
 
-/* Writes the next state with FUA, after everything written before it. The engine is parked. */
-int cb_meta_write_state(struct cb_meta_io *io, const struct cb_state *state);
+/* A reader's scan, see core/scan.h; its context is a pool. */
+int cb_meta_scan(void *context, struct cb_reload *reload, struct cb_scan *scan);
+
+/*
+ * Gives the page of a slot that is to be written, zeroed; the payload is put there
+ * before the next call. Slots that follow each other go together. In a COW file that is
+ * not verified each slot is looked at first, and nothing is written where it is not
+ * ours.
+ */
+int cb_meta_put(struct cb_meta_pool *pool, enum cb_meta_kind kind, u64 index, u64 epoch,
+		u64 sequence, struct page **page);
+/* Waits until all of them are written; the first error since the last call. */
+int cb_meta_flush(struct cb_meta_pool *pool);
+/* Has the disk of the COW file write down what it has taken. */
+int cb_meta_sync(struct cb_meta_pool *pool);
+
+/* Puts slots [first, first + count) of a kind; fill makes one payload. */
+int cb_meta_write(struct cb_meta_pool *pool, enum cb_meta_kind kind, u64 first, u64 count,
+		  u64 epoch, u64 sequence,
+		  void (*fill)(struct cb_device *dev, u64 index, u8 *payload));
+
+/*
+ * Writes the next state with FUA, after everything written before it, with the groups of
+ * slots that a save has written. The engine is parked.
+ */
+int cb_meta_write_state(struct cb_meta_io *io, const struct cb_state *state,
+			const struct cb_groups *groups);
 
 /* A state of this status as things are. */
 struct cb_state cb_meta_state(struct cb_device *dev, enum cb_status status);
@@ -849,13 +896,21 @@ int cb_meta_format(struct cb_device *dev);
 
 /* ---- save.c, resume.c -------------------------------------------------- */
 
+/* Longest time that writes are held by a save while others may be waiting for them. */
+#define CB_SAVE_HOLD HZ
+/* The same where nobody is left who could wait. */
+#define CB_SAVE_HOLD_ALONE (10 * HZ)
+
 /*
- * Writes down all that is in memory, so that a reload goes on exactly. Under
- * cb_life_mutex.
+ * Writes down all that is in memory, so that a reload goes on exactly; writes are held no
+ * longer than hold. Under cb_life_mutex.
  */
-int cb_save(struct cb_device *dev);
+int cb_save(struct cb_device *dev, unsigned long hold);
 /* Tells the disk what is the case now; under cb_life_mutex, with the engine parked. */
 int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status);
+/* Memory for what is known to be on disk. */
+int cb_saved_init(struct cb_device *dev);
+void cb_saved_free(struct cb_device *dev);
 int cb_save_init(void);
 void cb_save_exit(void);
 
@@ -892,6 +947,12 @@ void cb_hibernate_exit(void);
 /* A share of the memory for all snapshots, and its end. */
 int cb_device_claim_memory(struct cb_device *dev, struct cb_setup *setup);
 void cb_device_unclaim_memory(struct cb_device *dev);
+/* Whether so much more may be taken, of what is available. */
+bool cb_memory_fits(u64 bytes, u64 *available);
+/* Whether the maps of a snapshot fit into memory. */
+int cb_device_check_memory(struct cb_device *dev, struct cb_setup *setup);
+/* What maps there are now take, bytes. */
+u64 cb_device_map_bytes(const struct cb_device *dev);
 /* Another bound of preserved blocks in memory. */
 int cb_device_reconfigure(unsigned int minor, u64 cache_bytes, char *reason);
 
@@ -911,6 +972,12 @@ int cb_data_slot(const struct cb_device *dev, u64 slot, u64 *sector, u64 *run);
 /* ---- blocks.c ---------------------------------------------------------- */
 
 int cb_blocks_init(struct cb_device *dev);
+/* Memory for a map, zeroed, for vfree; NULL where there is none. */
+void *cb_map_alloc(u64 bytes);
+/* What a map of the origin's blocks takes, and a map of so many slots. */
+u64 cb_map_bytes(const struct cb_device *dev);
+u64 cb_slotmap_bytes(u64 slots);
+int cb_blocks_alloc_slotmap(struct cb_slotmap *map, u32 capacity);
 void cb_blocks_free(struct cb_device *dev);
 /* Frees what only a snapshot needs; the bitmap stays. */
 void cb_blocks_free_preserved(struct cb_device *dev);

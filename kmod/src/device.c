@@ -470,8 +470,10 @@ static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
 
 int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
 {
-	int ret;
+	int ret = cb_device_check_memory(dev, setup);
 
+	if (ret)
+		return ret;
 	ret = bioset_init(&dev->read_bios, CB_RUNS, 0, 0);
 	if (!ret)
 		ret = mempool_init_kmalloc_pool(&dev->read_pool, 4, cb_snapread_bytes());
@@ -878,7 +880,8 @@ int cb_device_suspend(unsigned int minor, char *reason)
 		goto out_claim;
 	}
 	mutex_lock(&cb_life_mutex);
-	ret = cb_save(dev);
+	/* Nobody has the origin in use. */
+	ret = cb_save(dev, CB_SAVE_HOLD_ALONE);
 	if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && dev->dirty_count)
 		ret = -EBUSY;
 	else if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && cb_annex_is_used(dev))

@@ -765,10 +765,15 @@ static int cb_engine_main(void *data)
 
 int cb_engine_park(struct cb_device *dev)
 {
-	/* A disk that has kept one caller waiting is not waited for as long by the next. */
-	unsigned long limit = READ_ONCE(dev->cow_slow) ? CB_PARK_LIMIT_AGAIN : CB_PARK_LIMIT;
+	return cb_engine_park_for(dev, CB_PARK_LIMIT);
+}
 
+int cb_engine_park_for(struct cb_device *dev, unsigned long limit)
+{
 	lockdep_assert_held(&cb_life_mutex);
+	/* A disk that has kept one caller waiting is not waited for as long by the next. */
+	if (READ_ONCE(dev->cow_slow))
+		limit = min_t(unsigned long, limit, CB_PARK_LIMIT_AGAIN);
 	WRITE_ONCE(dev->park, true);
 	cb_engine_wake(dev);
 	if (wait_event_timeout(dev->park_wait, READ_ONCE(dev->parked), limit))

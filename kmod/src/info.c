@@ -55,6 +55,7 @@ static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
 #undef CB_COUNTER
 	seq_printf(out, ", \"memory_peak_blocks\": %d", atomic_read(&stats->memory_peak_blocks));
 	seq_printf(out, ", \"freeze_us\": %u, \"gate_us\": %u", stats->freeze_us, stats->gate_us);
+	seq_printf(out, ", \"save_hold_ms\": %u", READ_ONCE(stats->save_hold_ms));
 }
 
 static const char *cb_info_state(struct cb_device *dev)
@@ -114,8 +115,8 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
 		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
 		   READ_ONCE(dev->saved) ? "true" : "false");
-	seq_printf(out, ", \"memory_blocks\": %u, \"expansions\": %u", in_memory,
-		   smp_load_acquire(&dev->annex_count));
+	seq_printf(out, ", \"memory_blocks\": %u, \"expansions\": %u, \"map_bytes\": %llu",
+		   in_memory, smp_load_acquire(&dev->annex_count), cb_device_map_bytes(dev));
 	cb_info_counters(out, dev);
 	seq_puts(out, ", \"error_text\": ");
 	cb_info_string(out, error_text);

@@ -19,6 +19,8 @@ struct cb_meta_io {
 	struct cb_device *dev;
 	struct completion done;
 	bool busy; /* a bio is under way, and uses the pages */
+	struct bio *bio; /* that one, for who has begun it; and its lane */
+	enum cb_lane_kind lane;
 	bool limited; /* by deadline, all bios together */
 	unsigned long deadline; /* jiffies */
 	blk_status_t status;
@@ -87,12 +89,10 @@ void cb_meta_end_io(struct bio *bio)
 	rcu_read_unlock();
 }
 
-/* sector counts from the start of bdev; the first pages hold the data. */
-static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsigned int opf,
-			  u64 sector, u32 count)
+/* Begins one bio. sector counts from the start of bdev; the first pages hold the data. */
+static int cb_meta_io_start(struct cb_meta_io *io, struct block_device *bdev, unsigned int opf,
+			    u64 sector, u32 count)
 {
-	unsigned long limit = io->limited ? cb_time_left(io->deadline) : CB_META_TIMEOUT;
-	enum cb_lane_kind lane;
 	struct bio *bio;
 	u32 i;
 
@@ -101,7 +101,7 @@ static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsi
 	/* One that was given up may still write into these pages. */
 	if (smp_load_acquire(&io->busy))
 		return -ETIMEDOUT;
-	bio = cb_bio_alloc(bdev, count, opf, &io->dev->run_bios);
+	bio = cb_bio_alloc(bdev, max(count, 1u), opf, &io->dev->run_bios);
 	init_completion(&io->done);
 	bio->bi_iter.bi_sector = sector;
 	bio->bi_private = io;
@@ -111,16 +111,132 @@ static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsi
 	io->busy = true;
 	refcount_inc(&io->users);
 	atomic_inc(&io->dev->meta_in_flight);
-	lane = bdev == io->dev->origin.bdev ? CB_LANE_ORIGIN : CB_LANE_COW;
-	cb_lane_add(io->dev, lane, bio);
+	io->bio = bio;
+	io->lane = bdev == io->dev->origin.bdev ? CB_LANE_ORIGIN : CB_LANE_COW;
+	cb_lane_add(io->dev, io->lane, bio);
+	return 0;
+}
+
+/* What has not reached the disk need not, and must not later. */
+static void cb_meta_io_cancel(struct cb_meta_io *io)
+{
+	if (!cb_lane_cancel(io->dev, io->lane, io->bio))
+		return;
+	io->bio->bi_status = BLK_STS_TIMEOUT;
+	bio_endio(io->bio);
+}
+
+/* Waits for the bio that was begun last. */
+static int cb_meta_io_wait(struct cb_meta_io *io)
+{
+	unsigned long limit = io->limited ? cb_time_left(io->deadline) : CB_META_TIMEOUT;
+
 	if (wait_for_completion_io_timeout(&io->done, limit))
 		return blk_status_to_errno(io->status);
-	/* What has not reached the disk need not, and must not later. */
-	if (cb_lane_cancel(io->dev, lane, bio)) {
-		bio->bi_status = BLK_STS_TIMEOUT;
-		bio_endio(bio);
-	}
+	cb_meta_io_cancel(io);
 	return -ETIMEDOUT;
+}
+
+static int cb_meta_io_run(struct cb_meta_io *io, struct block_device *bdev, unsigned int opf,
+			  u64 sector, u32 count)
+{
+	int ret = cb_meta_io_start(io, bdev, opf, sector, count);
+
+	return ret ?: cb_meta_io_wait(io);
+}
+
+/* ---- several of them --------------------------------------------------- */
+
+/* Bios under way at once: at 1 ms each, they bring or take 2 GiB in a second. */
+#define CB_META_IOS 8
+
+static_assert(CB_SCAN_RUN == CB_RUN_BLOCKS, "what is asked for at once fits one bio");
+
+/* In the order in which they were begun; the next one may be in the making. */
+struct cb_meta_pool {
+	struct cb_device *dev;
+	struct cb_meta_io *io[CB_META_IOS];
+	struct cb_meta_io *looker; /* looks at what is to be overwritten */
+	u64 at[CB_META_IOS]; /* reads: number of the first slot in its scan */
+	u32 count[CB_META_IOS]; /* slots in it */
+	u32 ios;
+	u32 oldest;
+	u32 flying;
+	struct cb_meta open; /* writes: identity of the first slot of the one in the making */
+	u64 open_run; /* slots that may follow each other there */
+};
+
+struct cb_meta_pool *cb_meta_pool_alloc(struct cb_device *dev)
+{
+	struct cb_meta_pool *pool = kzalloc(sizeof(*pool), GFP_KERNEL);
+
+	if (!pool)
+		return NULL;
+	pool->dev = dev;
+	pool->looker = cb_meta_io_alloc(dev);
+	/* Some of them will do where there is little memory. */
+	while (pool->looker && pool->ios < CB_META_IOS) {
+		pool->io[pool->ios] = cb_meta_io_alloc(dev);
+		if (!pool->io[pool->ios])
+			break;
+		pool->ios++;
+	}
+	if (pool->ios)
+		return pool;
+	cb_meta_pool_free(pool);
+	return NULL;
+}
+
+void cb_meta_pool_free(struct cb_meta_pool *pool)
+{
+	u32 i;
+
+	if (!pool)
+		return;
+	for (i = 0; i < pool->ios; i++)
+		cb_meta_io_free(pool->io[i]);
+	cb_meta_io_free(pool->looker);
+	kfree(pool);
+}
+
+void cb_meta_pool_limit(struct cb_meta_pool *pool, unsigned long deadline)
+{
+	u32 i;
+
+	for (i = 0; i < pool->ios; i++)
+		cb_meta_io_limit(pool->io[i], deadline);
+	cb_meta_io_limit(pool->looker, deadline);
+}
+
+struct cb_meta_io *cb_meta_pool_single(struct cb_meta_pool *pool)
+{
+	return pool->looker;
+}
+
+static u32 cb_meta_pool_next(const struct cb_meta_pool *pool)
+{
+	return (pool->oldest + pool->flying) % pool->ios;
+}
+
+/* Those under way are given up: they own their pages until they end. */
+static void cb_meta_pool_abandon(struct cb_meta_pool *pool)
+{
+	u32 i;
+
+	for (i = 0; i < pool->flying; i++)
+		cb_meta_io_cancel(pool->io[(pool->oldest + i) % pool->ios]);
+	pool->oldest = cb_meta_pool_next(pool);
+	pool->flying = 0;
+}
+
+/* Waits for the one that was begun first. */
+static int cb_meta_pool_wait(struct cb_meta_pool *pool)
+{
+	struct cb_meta_io *io = pool->io[pool->oldest];
+
+	pool->oldest = (pool->oldest + 1) % pool->ios;
+	pool->flying--;
+	return cb_meta_io_wait(io);
 }
 
 /* ---- reading ----------------------------------------------------------- */
@@ -141,6 +257,69 @@ int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot)
 	memcpy(slot, page, CB_BLOCK_BYTES);
 	cb_kunmap(page);
 	return 0;
+}
+
+/* Begins the next read of a scan; false at its end. */
+static bool cb_meta_scan_start(struct cb_meta_pool *pool, struct cb_reload *reload,
+			       struct cb_scan *scan, int *error)
+{
+	struct cb_device *dev = pool->dev;
+	u32 next = cb_meta_pool_next(pool);
+	u64 sector, end;
+
+	pool->count[next] = cb_scan_next(reload, scan, &pool->at[next], &sector);
+	if (!pool->count[next])
+		return false;
+	end = sector + (u64)pool->count[next] * CB_BLOCK_SECTORS;
+	if (sector < dev->cow_base || end - dev->cow_base > cb_bdev_sectors(dev->cow.bdev))
+		*error = -ERANGE;
+	else
+		*error = cb_meta_io_start(pool->io[next], dev->cow.bdev, REQ_OP_READ | REQ_SYNC,
+					  sector - dev->cow_base, pool->count[next]);
+	return true;
+}
+
+static int cb_meta_scan_take(struct cb_meta_pool *pool, struct cb_reload *reload,
+			     struct cb_scan *scan, u32 which, int error)
+{
+	u32 i;
+	int ret = 0;
+
+	for (i = 0; !ret && i < pool->count[which]; i++) {
+		u8 *page = cb_kmap(pool->io[which]->pages[i]);
+
+		ret = cb_scan_take(reload, scan, pool->at[which] + i, page, error);
+		cb_kunmap(page);
+	}
+	cond_resched();
+	return ret;
+}
+
+int cb_meta_scan(void *context, struct cb_reload *reload, struct cb_scan *scan)
+{
+	struct cb_meta_pool *pool = context;
+	bool more = true;
+	int ret = 0;
+
+	while (!ret && (more || pool->flying)) {
+		u32 which = pool->oldest;
+		int error = 0;
+
+		if (more && pool->flying < pool->ios) {
+			u32 next = cb_meta_pool_next(pool);
+
+			more = cb_meta_scan_start(pool, reload, scan, &error);
+			if (more && error)
+				ret = cb_meta_scan_take(pool, reload, scan, next, error);
+			else if (more)
+				pool->flying++;
+			continue;
+		}
+		error = cb_meta_pool_wait(pool);
+		ret = cb_meta_scan_take(pool, reload, scan, which, error);
+	}
+	cb_meta_pool_abandon(pool);
+	return ret;
 }
 
 int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc)
@@ -200,45 +379,113 @@ static int cb_meta_look(struct cb_meta_io *io, enum cb_meta_kind kind, u64 index
 	return ret;
 }
 
-int cb_meta_write(struct cb_meta_io *io, enum cb_meta_kind kind, u64 first, u64 count, u64 epoch,
-		  u64 sequence, void (*fill)(struct cb_device *dev, u64 index, u8 *payload))
+/* Writes the one in the making. */
+static int cb_meta_pool_close(struct cb_meta_pool *pool)
 {
-	struct cb_device *dev = io->dev;
-	u64 slot = cb_layout_first(&dev->layout, kind) + first, end = first + count;
+	struct cb_device *dev = pool->dev;
+	u32 next = cb_meta_pool_next(pool), count = pool->count[next], i;
+	struct cb_meta_io *io = pool->io[next];
+	int ret = 0;
 
-	while (first < end) {
-		u64 sector, run;
-		u32 n, i;
-		int ret = cb_extents_slot(&dev->extents, slot, &sector, &run);
+	if (!pool->open_run)
+		return 0;
+	pool->open_run = 0;
+	if (READ_ONCE(dev->cow_gone))
+		return -ESTALE;
+	if (!READ_ONCE(dev->verified))
+		ret = cb_meta_look(pool->looker, pool->open.kind, pool->open.index, count);
+	if (ret)
+		return ret;
+	for (i = 0; i < count; i++) {
+		struct cb_meta meta = cb_meta_of(dev, pool->open.kind, pool->open.index + i,
+						 pool->open.epoch, pool->open.sequence);
+		u8 *page = cb_kmap(io->pages[i]);
 
-		if (ret)
-			return ret;
-		n = min3(run, end - first, (u64)CB_RUN_BLOCKS);
-		if (READ_ONCE(dev->cow_gone))
-			return -ESTALE;
-		if (!READ_ONCE(dev->verified)) {
-			ret = cb_meta_look(io, kind, first, n);
-			if (ret)
-				return ret;
-		}
-		for (i = 0; i < n; i++) {
-			struct cb_meta meta = cb_meta_of(dev, kind, first + i, epoch, sequence);
-			u8 *page = cb_kmap(io->pages[i]);
-
-			memset(page, 0, CB_BLOCK_BYTES);
-			if (fill)
-				fill(dev, first + i, page + CB_PAYLOAD_AT);
-			cb_meta_seal(&meta, page);
-			cb_kunmap(page);
-		}
-		ret = cb_meta_io_run(io, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC,
-				     sector - dev->cow_base, n);
-		if (ret)
-			return ret;
-		first += n;
-		slot += n;
+		cb_meta_seal(&meta, page);
+		cb_kunmap(page);
 	}
+	ret = cb_meta_io_start(io, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC,
+			       pool->open.sector - dev->cow_base, count);
+	if (!ret)
+		pool->flying++;
+	cond_resched();
+	return ret;
+}
+
+/* Begins to make one that starts with this slot. */
+static int cb_meta_pool_open(struct cb_meta_pool *pool, const struct cb_meta *meta, u64 run)
+{
+	int ret = cb_meta_pool_close(pool);
+
+	if (!ret && pool->flying == pool->ios)
+		ret = cb_meta_pool_wait(pool);
+	if (ret)
+		return ret;
+	pool->open = *meta;
+	pool->open_run = min_t(u64, run, CB_RUN_BLOCKS);
+	pool->count[cb_meta_pool_next(pool)] = 0;
 	return 0;
+}
+
+int cb_meta_put(struct cb_meta_pool *pool, enum cb_meta_kind kind, u64 index, u64 epoch,
+		u64 sequence, struct page **page)
+{
+	struct cb_meta meta = { .kind = kind, .index = index, .epoch = epoch, .sequence = sequence };
+	u64 slot = cb_layout_first(&pool->dev->layout, kind) + index, run;
+	u32 next = cb_meta_pool_next(pool);
+	int ret = cb_extents_slot(&pool->dev->extents, slot, &meta.sector, &run);
+
+	if (!ret && (!pool->open_run || pool->count[next] == pool->open_run ||
+		     kind != pool->open.kind || index != pool->open.index + pool->count[next] ||
+		     epoch != pool->open.epoch || sequence != pool->open.sequence))
+		ret = cb_meta_pool_open(pool, &meta, run);
+	if (ret)
+		return ret;
+	next = cb_meta_pool_next(pool);
+	*page = pool->io[next]->pages[pool->count[next]++];
+	clear_highpage(*page);
+	return 0;
+}
+
+int cb_meta_flush(struct cb_meta_pool *pool)
+{
+	int ret = cb_meta_pool_close(pool);
+
+	/* Where one did not end in time, nobody waits for the others. */
+	while (pool->flying && ret != -ETIMEDOUT) {
+		int error = cb_meta_pool_wait(pool);
+
+		ret = ret ?: error;
+	}
+	cb_meta_pool_abandon(pool);
+	return ret;
+}
+
+int cb_meta_sync(struct cb_meta_pool *pool)
+{
+	return cb_meta_io_run(pool->looker, pool->dev->cow.bdev,
+			      REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH, 0, 0);
+}
+
+int cb_meta_write(struct cb_meta_pool *pool, enum cb_meta_kind kind, u64 first, u64 count,
+		  u64 epoch, u64 sequence,
+		  void (*fill)(struct cb_device *dev, u64 index, u8 *payload))
+{
+	u64 end = first + count;
+	int ret = 0;
+
+	for (; !ret && first < end; first++) {
+		struct page *page;
+		u8 *slot;
+
+		ret = cb_meta_put(pool, kind, first, epoch, sequence, &page);
+		if (ret || !fill)
+			continue;
+		slot = cb_kmap(page);
+		fill(pool->dev, first, slot + CB_PAYLOAD_AT);
+		cb_kunmap(slot);
+	}
+	return ret;
 }
 
 struct cb_state cb_meta_state(struct cb_device *dev, enum cb_status status)
@@ -254,7 +501,8 @@ struct cb_state cb_meta_state(struct cb_device *dev, enum cb_status status)
 	return state;
 }
 
-int cb_meta_write_state(struct cb_meta_io *io, const struct cb_state *state)
+int cb_meta_write_state(struct cb_meta_io *io, const struct cb_state *state,
+			const struct cb_groups *groups)
 {
 	struct cb_device *dev = io->dev;
 	u64 sequence = dev->state_sequence + 1, index = sequence % CB_STATE_COPIES;
@@ -271,6 +519,8 @@ int cb_meta_write_state(struct cb_meta_io *io, const struct cb_state *state)
 	page = cb_kmap(io->pages[0]);
 	memset(page, 0, CB_BLOCK_BYTES);
 	cb_state_encode(state, page + CB_PAYLOAD_AT);
+	if (groups)
+		memcpy(page + CB_PAYLOAD_AT + CB_GROUPS_AT, groups, sizeof(*groups));
 	cb_meta_seal(&meta, page);
 	cb_kunmap(page);
 	/* Even if this fails it may have reached the disk. */
@@ -306,28 +556,34 @@ static void cb_meta_fill_state(struct cb_device *dev, u64 index, u8 *payload)
 int cb_meta_format(struct cb_device *dev)
 {
 	const struct cb_layout *layout = &dev->layout;
-	struct cb_meta_io *io = cb_meta_io_alloc(dev);
+	struct cb_meta_pool *pool = cb_meta_pool_alloc(dev);
 	struct cb_state state = cb_meta_state(dev, CB_STATUS_DIRTY);
-	int ret;
+	int ret, error;
 
-	if (!io)
+	if (!pool)
 		return -ENOMEM;
-	ret = cb_meta_write(io, CB_META_EXTENTS, 0, layout->extent_slots, dev->epoch, 0,
+	ret = cb_meta_write(pool, CB_META_EXTENTS, 0, layout->extent_slots, dev->epoch, 0,
 			    cb_meta_fill_extents);
 	if (!ret)
-		ret = cb_meta_write(io, CB_META_STATE, 0, CB_STATE_COPIES, dev->epoch, 0,
+		ret = cb_meta_write(pool, CB_META_STATE, 0, CB_STATE_COPIES, dev->epoch, 0,
 				    cb_meta_fill_state);
-	/* Of epoch 0: they hold nothing of any epoch. */
+	/*
+	 * Of epoch 0: they hold nothing of any epoch. All are written, because later on
+	 * a slot of a file that is not verified is written only where one of ours is.
+	 */
 	if (!ret)
-		ret = cb_meta_write(io, CB_META_REGIONS, 0, CB_AREAS * layout->region_slots, 0, 0,
+		ret = cb_meta_write(pool, CB_META_REGIONS, 0, CB_AREAS * layout->region_slots, 0,
+				    0, NULL);
+	if (!ret)
+		ret = cb_meta_write(pool, CB_META_FINE, 0, CB_AREAS * layout->fine_slots, 0, 0,
 				    NULL);
 	if (!ret)
-		ret = cb_meta_write(io, CB_META_FINE, 0, CB_AREAS * layout->fine_slots, 0, 0, NULL);
-	if (!ret)
-		ret = cb_meta_write(io, CB_META_INDEX, 0, layout->index_slots, 0, 0, NULL);
+		ret = cb_meta_write(pool, CB_META_INDEX, 0, layout->index_slots, 0, 0, NULL);
+	error = cb_meta_flush(pool);
+	ret = ret ?: error;
 	/* Flushes what was written before. */
 	if (!ret)
-		ret = cb_meta_write_state(io, &state);
-	cb_meta_io_free(io);
+		ret = cb_meta_write_state(pool->looker, &state, NULL);
+	cb_meta_pool_free(pool);
 	return ret;
 }

@@ -78,6 +78,10 @@
 #define CB_MUTANT_keep_open 70
 #define CB_MUTANT_ignore_removal 71
 #define CB_MUTANT_freeze_visible 72
+#define CB_MUTANT_save_skips_changed 75
+#define CB_MUTANT_reload_skips_group 76
+#define CB_MUTANT_maps_at_any_cost 77
+#define CB_MUTANT_neighbour_saves_all 78
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

@@ -2,8 +2,17 @@
 /*
  * Taking a series up again from its COW file, before or after its filesystem is
  * mounted. What the slots are worth is decided in core/reload.c; here they are
- * read, with every write to the origin held meanwhile, so that none is missed
- * between the look and the first note.
+ * read:
+ *
+ *   load      maps and index, several slots at once, while writes go on
+ *   hold      every write from here on, and wait for those in flight
+ *   confirm   that nothing was written since the series was left, and that the
+ *             state on disk is still the one that was loaded
+ *   track     from here on
+ *
+ * So writes are held for a few reads, however large the origin is, and none is
+ * missed between the look and the first note. A write that comes before the gate
+ * ends the series, as it did before it was loaded.
  */
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -12,9 +21,17 @@
 
 #include "cowbird.h"
 
+/*
+ * Longest time for maps and index; regions stand in for what was not read by then.
+ * Those of 64 TiB, all of it written to, are 2.1 GiB each.
+ */
+#define CB_RESUME_LOAD (60 * HZ)
+
 struct cb_resume {
 	struct cb_reload reload;
+	struct cb_meta_pool *pool;
 	struct cb_meta_io *io;
+	u64 *older; /* for cb_reload_before */
 	struct cb_device *dev;
 	struct cb_setup *setup;
 };
@@ -26,11 +43,31 @@ static int cb_resume_read(void *context, u64 sector, u8 *slot)
 	return cb_meta_read(resume->io, sector, slot);
 }
 
+static int cb_resume_scan(void *context, struct cb_reload *reload, struct cb_scan *scan)
+{
+	struct cb_resume *resume = context;
+
+	if (cb_mutant(reload_skips_group) && scan->kind == CB_META_FINE && scan->groups &&
+	    reload->mode == CB_MODE_INCREMENTAL) {
+		while (scan->next < scan->count &&
+		       !cb_group_has(scan->groups, scan->next >> scan->group_shift))
+			scan->next++;
+		scan->next += 1 << scan->group_shift;
+	}
+	return cb_meta_scan(resume->pool, reload, scan);
+}
+
 /* The core's reason, in the tool's words. */
 static int cb_resume_refuse(struct cb_resume *resume, int error)
 {
+	const char *why = resume->reload.reason ?: "the COW file's metadata cannot be used";
+
+	if (error != -ESTALE)
+		return cb_refuse(resume->setup->reason, error,
+				 "%s (error %d); see to its disk and reload again before anything is written to the origin, or take a full backup",
+				 why, error);
 	return cb_refuse(resume->setup->reason, error, "tracking cannot go on: %s; take a full backup",
-			 resume->reload.reason ?: "the COW file's metadata cannot be used");
+			 why);
 }
 
 /* ---- header and extents ------------------------------------------------ */
@@ -41,11 +78,14 @@ static int cb_resume_open(struct cb_resume *resume)
 	struct cb_device *dev = resume->dev;
 	int ret;
 
-	resume->io = cb_meta_io_alloc(dev);
+	resume->pool = cb_meta_pool_alloc(dev);
 	reload->slot = kmalloc(CB_BLOCK_BYTES, GFP_KERNEL);
-	if (!resume->io || !reload->slot)
+	reload->groups = kmalloc(sizeof(*reload->groups), GFP_KERNEL);
+	if (!resume->pool || !reload->slot || !reload->groups)
 		return -ENOMEM;
+	resume->io = cb_meta_pool_single(resume->pool);
 	reload->reader.read = cb_resume_read;
+	reload->reader.scan = cb_resume_scan;
 	reload->reader.context = resume;
 	reload->disk_sectors = cb_disk_sectors(dev->cow_disk);
 	ret = cb_reload_header(reload, resume->setup->cow_sector + dev->cow_base);
@@ -76,35 +116,92 @@ static int cb_resume_open(struct cb_resume *resume)
 
 /* ---- maps -------------------------------------------------------------- */
 
-static int cb_resume_load(struct cb_resume *resume)
+static int cb_resume_now(struct cb_resume *resume, struct cb_now *now)
 {
-	struct cb_reload *reload = &resume->reload;
 	struct cb_device *dev = resume->dev;
-	struct cb_now now = {};
-	u32 word;
 	int ret;
 
-	memcpy(now.boot_id, dev->boot_id, sizeof(now.boot_id));
-	ret = cb_meta_head_crc(resume->io, &now.head_crc);
+	memcpy(now->boot_id, dev->boot_id, sizeof(now->boot_id));
+	ret = cb_meta_head_crc(resume->io, &now->head_crc);
+	now->written_sectors = cb_bdev_written(dev->origin.bdev);
 	if (ret)
 		return cb_refuse(resume->setup->reason, ret, "cannot read %s", dev->origin_path);
-	now.written_sectors = cb_bdev_written(dev->origin.bdev);
-	ret = cb_reload_state(reload, &now);
+	return 0;
+}
+
+/* Asks about the state, at first and once more. */
+static int cb_resume_ask(struct cb_resume *resume,
+			 int (*ask)(struct cb_reload *reload, const struct cb_now *now))
+{
+	struct cb_reload *reload = &resume->reload;
+	struct cb_now now = {};
+	int ret = cb_resume_now(resume, &now);
+
+	if (ret)
+		return ret;
+	ret = ask(reload, &now);
 	if (ret && cb_mutant(reload_trusts_all)) {
 		memcpy(now.boot_id, reload->state.boot_id, sizeof(now.boot_id));
 		now.written_sectors = reload->state.written_sectors;
 		now.head_crc = reload->state.head_crc;
-		ret = cb_reload_state(reload, &now);
+		ret = ask(reload, &now);
 	}
-	if (ret)
-		return cb_resume_refuse(resume, ret);
-	ret = cb_reload_tracked(reload, (u64 *)dev->preserved, dev->marks.stable);
+	return ret ? cb_resume_refuse(resume, ret) : 0;
+}
+
+/* Room for the map of the epoch before, where there is one. */
+static int cb_resume_alloc_changes(struct cb_resume *resume)
+{
+	struct cb_device *dev = resume->dev;
+	u64 available;
+
+	if (!resume->reload.changes_from)
+		return 0;
+	if (cb_memory_fits(cb_map_bytes(dev), &available))
+		dev->changes = cb_map_alloc(cb_map_bytes(dev));
+	if (dev->changes)
+		return 0;
+	return cb_refuse(resume->setup->reason, -ENOMEM,
+			 "not enough memory: the change map of %llu GiB takes %llu MiB, and of the %llu MiB that are available a quarter must stay",
+			 (unsigned long long)dev->geom.sectors >> 21,
+			 (unsigned long long)cb_map_bytes(dev) >> 20,
+			 (unsigned long long)available >> 20);
+}
+
+static int cb_resume_load_maps(struct cb_resume *resume)
+{
+	struct cb_reload *reload = &resume->reload;
+	struct cb_device *dev = resume->dev;
+	int ret = cb_reload_tracked(reload, (u64 *)dev->preserved, dev->marks.stable,
+				    resume->older);
+
 	if (!ret && reload->changes_from)
-		ret = cb_reload_before(reload, (u64 *)dev->changes);
-	if (!ret && reload->clean && reload->mode == CB_MODE_SNAPSHOT)
+		ret = cb_reload_before(reload, (u64 *)dev->changes, resume->older);
+	if (!ret && reload->snapshot && resume->setup->want_snapshot)
 		ret = cb_reload_index(reload, &dev->slotmap);
 	if (ret)
 		return cb_resume_refuse(resume, ret);
+	cb_reload_settle(reload, (u64 *)dev->preserved, (u64 *)dev->changes);
+	return 0;
+}
+
+/* All that is known, while writes go on. */
+static int cb_resume_load(struct cb_resume *resume)
+{
+	struct cb_reload *reload = &resume->reload;
+	struct cb_device *dev = resume->dev;
+	u32 word;
+	int ret;
+
+	cb_meta_pool_limit(resume->pool, jiffies + CB_RESUME_LOAD);
+	ret = cb_resume_ask(resume, cb_reload_state);
+	if (!ret)
+		ret = cb_resume_alloc_changes(resume);
+	if (!ret)
+		ret = cb_resume_load_maps(resume);
+	/* To be tried again at once is only what took too long while writes were held. */
+	if (ret)
+		return ret == -ETIMEDOUT ? -EIO : ret;
 	for (word = 0; word < cb_words(dev->layout.region_count); word++)
 		dev->marks.issued[word] = dev->marks.stable[word];
 	dev->tracked_from = reload->tracked_from;
@@ -113,7 +210,7 @@ static int cb_resume_load(struct cb_resume *resume)
 	dev->state_status = reload->state.status;
 	dev->owns_state = true;
 	dev->saved = reload->clean;
-	if (reload->clean && reload->mode == CB_MODE_SNAPSHOT) {
+	if (reload->snapshot && resume->setup->want_snapshot) {
 		dev->slots_used = reload->state.slots_used;
 		dev->slots_reserved = dev->slots_used;
 	}
@@ -122,8 +219,7 @@ static int cb_resume_load(struct cb_resume *resume)
 
 static bool cb_resume_has_snapshot(const struct cb_resume *resume)
 {
-	return resume->setup->want_snapshot && resume->reload.clean &&
-	       resume->reload.mode == CB_MODE_SNAPSHOT;
+	return resume->setup->want_snapshot && resume->reload.snapshot;
 }
 
 /* From the gate to the first write that is tracked. */
@@ -135,10 +231,10 @@ static int cb_resume_go(struct cb_resume *resume)
 	unsigned int noio = memalloc_noio_save();
 	int ret;
 
-	cb_meta_io_limit(resume->io, deadline);
+	cb_meta_pool_limit(resume->pool, deadline);
 	ret = cb_gate_and_drain(&set, deadline);
 	if (!ret)
-		ret = cb_resume_load(resume);
+		ret = cb_resume_ask(resume, cb_reload_confirm);
 	if (!ret)
 		ret = cb_device_event(dev, cb_resume_has_snapshot(resume) ? CB_EVENT_BEGIN :
 									    CB_EVENT_TRACK);
@@ -172,10 +268,12 @@ static int cb_resume_prepare(struct cb_resume *resume)
 	if (ret)
 		return ret;
 	/* Allocated now: while writes are held nothing may be. */
-	dev->changes = vzalloc(cb_words(dev->block_count) * sizeof(u64));
-	if (!dev->changes || cb_header_prepare(dev))
+	resume->older = vzalloc(cb_words(dev->layout.region_count) * sizeof(u64));
+	if (!resume->older || cb_header_prepare(dev))
 		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 	ret = cb_check_drainable(dev, setup);
+	if (!ret)
+		ret = cb_resume_load(resume);
 	if (!ret)
 		ret = cb_device_start(dev, setup);
 	return ret;
@@ -197,10 +295,6 @@ static int cb_resume_publish(struct cb_resume *resume)
 		cb_device_unpublish(dev);
 		return ret;
 	}
-	if (!dev->changes_from_epoch) {
-		vfree(dev->changes);
-		dev->changes = NULL;
-	}
 	if (dev->disk_added) {
 		cb_snapdisk_open_up(dev);
 	} else {
@@ -209,6 +303,24 @@ static int cb_resume_publish(struct cb_resume *resume)
 		cb_device_drop_preserved(dev);
 	}
 	return 0;
+}
+
+static void cb_resume_free(struct cb_resume *resume)
+{
+	cb_meta_pool_free(resume->pool);
+	kfree(resume->reload.slot);
+	kfree(resume->reload.groups);
+	vfree(resume->older);
+}
+
+/* In words, how much is known. */
+static const char *cb_resume_precision(const struct cb_resume *resume)
+{
+	if (!resume->reload.clean)
+		return "changes are known by region";
+	if (resume->reload.unusable)
+		return "as it was saved, but a part of its maps could not be read and is known by region";
+	return "as it was saved";
 }
 
 int cb_resume(struct cb_setup *setup, u32 *state)
@@ -242,10 +354,9 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 	*state = cb_device_state(dev);
 	pr_info("snapshot %u of %s: taken up again in epoch %llu, %s\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,
-		resume.reload.clean ? "as it was saved" : "changes are known by region");
+		cb_resume_precision(&resume));
 out:
-	cb_meta_io_free(resume.io);
-	kfree(resume.reload.slot);
+	cb_resume_free(&resume);
 	if (ret)
 		cb_device_end(dev);
 	return ret;

@@ -3,44 +3,222 @@
  * A clean save: everything that is in memory is written down, so that a reload
  * goes on as if nothing had happened.
  *
+ *   ahead   maps and index, as far as they have changed since they were last
+ *           written, while writes go on; again, until few slots are left
  *   park    the engine comes to rest; preserved blocks are in the COW file
  *   hold    from here on no write passes: each waits until the disk says that
  *           changes go on, which the engine writes when it runs again
  *   leave   writes that had passed are noted, submitted
  *   drain   and done
- *   write   maps and index, then the state
+ *   rest    the slots that have changed meanwhile, then the state
  *
- * It may be done at any moment, and holds until the next write.
+ * It may be done at any moment, and holds until the next write. Where the last part
+ * does not get done in the time for which writes may be held, there is no clean
+ * state, and the series goes on by its region marks, as after a crash.
+ *
+ * A slot of the map that is as it was when it was last written is not written again;
+ * which slots count, the state says (core/groups.h).
  */
 #include <linux/reboot.h>
 #include <linux/sched/mm.h>
 
 #include "cowbird.h"
 
-/* Bound of the time in which writes may be held by a save. */
-#define CB_SAVE_TIMEOUT (10 * HZ)
+/* Longest time for what is written while writes go on. */
+#define CB_SAVE_AHEAD (30 * HZ)
+/* So many slots may be left for the time in which writes are held: two bios. */
+#define CB_SAVE_FEW (2 * CB_RUN_BLOCKS)
+/* How often the map is gone through until so few are left. */
+#define CB_SAVE_ROUNDS 8
+/* Longest time that preserved blocks in memory are waited for, and how often it is looked. */
+#define CB_SAVE_STORE_LIMIT (2 * HZ)
+#define CB_SAVE_STORE_POLL max(HZ / 100, 1)
+/* Entries of the index that are looked at under one lock. */
+#define CB_SAVE_LOCKED 64u
 
-static void cb_save_words(const unsigned long *bitmap, u64 bits, u64 slot, u8 *payload)
+/* ---- what is on disk already ------------------------------------------- */
+
+/* Nothing of it counts any more: all is written anew. */
+static void cb_save_forget(struct cb_device *dev)
 {
-	u64 first = slot * CB_PAYLOAD_WORDS, words = cb_words(bits);
+	struct cb_saved *saved = &dev->on_disk;
+
+	memset(saved->bits, 0xFF, dev->layout.fine_slots * sizeof(*saved->bits));
+	memset(saved->groups, 0, sizeof(*saved->groups));
+	saved->since = 0;
+	saved->index_slots = 0;
+	saved->all_seen = false;
+	saved->changes = false;
+}
+
+int cb_saved_init(struct cb_device *dev)
+{
+	struct cb_saved *saved = &dev->on_disk;
+
+	saved->bits = cb_map_alloc(dev->layout.fine_slots * sizeof(*saved->bits));
+	saved->groups = kzalloc(sizeof(*saved->groups), GFP_KERNEL);
+	if (!saved->bits || !saved->groups)
+		return -ENOMEM;
+	cb_save_forget(dev);
+	return 0;
+}
+
+void cb_saved_free(struct cb_device *dev)
+{
+	vfree(dev->on_disk.bits);
+	kfree(dev->on_disk.groups);
+}
+
+/* ---- maps -------------------------------------------------------------- */
+
+/* A slot's part of a map. */
+struct cb_save_part {
+	const unsigned long *words;
+	u32 count; /* of words */
+};
+
+static struct cb_save_part cb_save_part_of(struct cb_device *dev, const unsigned long *map,
+					   u64 slot)
+{
+	u64 first = slot * CB_PAYLOAD_WORDS, words = cb_words(dev->block_count);
 
 	/* Little-endian longs of 64 bits; see cb_changes_copy. */
-	if (first < words)
-		memcpy(payload, bitmap + first,
-		       min_t(u64, words - first, CB_PAYLOAD_WORDS) * sizeof(u64));
+	return (struct cb_save_part){
+		.words = map + first,
+		.count = min_t(u64, words - first, CB_PAYLOAD_WORDS),
+	};
 }
 
-static void cb_save_fill_tracked(struct cb_device *dev, u64 index, u8 *payload)
+static u32 cb_save_bits(const void *words, u32 count)
 {
-	if (cb_mutant(save_empty_map))
-		return;
-	cb_save_words(dev->preserved, dev->block_count, index % dev->layout.fine_slots, payload);
+	return bitmap_weight(words, count * 64);
 }
 
-static void cb_save_fill_changes(struct cb_device *dev, u64 index, u8 *payload)
+/* Puts a slot of a map; how many bits it has is counted in what goes to disk. */
+static int cb_save_slot(struct cb_device *dev, struct cb_meta_pool *pool,
+			const unsigned long *map, u64 epoch, u64 slot, u16 *bits)
 {
-	cb_save_words(dev->changes, dev->block_count, index % dev->layout.fine_slots, payload);
+	struct cb_save_part part = cb_save_part_of(dev, map, slot);
+	struct page *page;
+	u8 *to;
+	int ret = cb_meta_put(pool, CB_META_FINE, cb_layout_fine_of(&dev->layout, epoch) + slot,
+			      epoch, dev->state_sequence + 1, &page);
+
+	if (ret)
+		return ret;
+	to = cb_kmap(page);
+	if (!cb_mutant(save_empty_map))
+		memcpy(to + CB_PAYLOAD_AT, part.words, part.count * sizeof(u64));
+	if (bits)
+		*bits = cb_save_bits(to + CB_PAYLOAD_AT, part.count);
+	cb_kunmap(to);
+	return 0;
 }
+
+static u64 cb_save_group_end(struct cb_device *dev, u64 group)
+{
+	return min_t(u64, (group + 1) << cb_group_shift(&dev->layout), dev->layout.fine_slots);
+}
+
+/*
+ * Whether blocks of a group may have been noted or preserved in this epoch: then their
+ * region has been asked for, before.
+ */
+static bool cb_save_may_have(struct cb_device *dev, u64 group)
+{
+	u64 slot = group << cb_group_shift(&dev->layout);
+	u64 end = min_t(u64, cb_save_group_end(dev, group) * CB_PAYLOAD_BITS, dev->block_count);
+	u64 first = (slot * CB_PAYLOAD_BITS) >> dev->layout.region_shift;
+	u64 last = (end - 1) >> dev->layout.region_shift;
+
+	return find_next_bit((unsigned long *)dev->marks.issued, last + 1, first) <= last ||
+	       find_next_bit((unsigned long *)dev->marks.wanted, last + 1, first) <= last;
+}
+
+static bool cb_save_is_empty(struct cb_device *dev, const unsigned long *map, u64 group)
+{
+	u64 first = (group << cb_group_shift(&dev->layout)) * CB_PAYLOAD_BITS;
+	u64 end = min_t(u64, cb_save_group_end(dev, group) * CB_PAYLOAD_BITS, dev->block_count);
+
+	return find_next_bit(map, end, first) >= end && !cb_mutant(neighbour_saves_all);
+}
+
+/* The slots of a group that differ from what is on disk; how many, or an error. */
+static int cb_save_group(struct cb_device *dev, struct cb_meta_pool *pool, u64 group)
+{
+	u64 slot = group << cb_group_shift(&dev->layout), end = cb_save_group_end(dev, group);
+	int written = 0;
+
+	for (; slot < end; slot++) {
+		struct cb_save_part part = cb_save_part_of(dev, dev->preserved, slot);
+		u16 *bits = &dev->on_disk.bits[slot];
+		int ret;
+
+		if (*bits != CB_SAVED_NOTHING && !cb_mutant(neighbour_saves_all) &&
+		    (cb_mutant(save_skips_changed) || *bits == cb_save_bits(part.words, part.count)))
+			continue;
+		ret = cb_save_slot(dev, pool, dev->preserved, dev->epoch, slot, bits);
+		if (ret)
+			return ret;
+		written++;
+	}
+	return written;
+}
+
+/* The slots of the epoch's map that differ from what is on disk; how many, or an error. */
+static int cb_save_tracked(struct cb_device *dev, struct cb_meta_pool *pool,
+			   unsigned long deadline)
+{
+	u8 *groups = dev->on_disk.groups->of[CB_FINE_TRACKED];
+	u64 count = ((dev->layout.fine_slots - 1) >> cb_group_shift(&dev->layout)) + 1, group;
+	int written = 0;
+
+	for (group = 0; group < count; group++) {
+		int ret;
+
+		if (dev->on_disk.all_seen && !cb_save_may_have(dev, group))
+			continue;
+		if (!cb_group_has(groups, group) && cb_save_is_empty(dev, dev->preserved, group))
+			continue;
+		cb_group_add(groups, group);
+		ret = cb_save_group(dev, pool, group);
+		if (ret < 0)
+			return ret;
+		written += ret;
+		if (time_after(jiffies, deadline))
+			return -ETIMEDOUT;
+		cond_resched();
+	}
+	return written;
+}
+
+/* The map of the epoch before, which does not change any more. */
+static int cb_save_changes(struct cb_device *dev, struct cb_meta_pool *pool,
+			   unsigned long deadline)
+{
+	u8 *groups = dev->on_disk.groups->of[CB_FINE_CHANGES];
+	u64 count = ((dev->layout.fine_slots - 1) >> cb_group_shift(&dev->layout)) + 1, group, slot;
+
+	for (group = 0; group < count; group++) {
+		if (cb_save_is_empty(dev, dev->changes, group))
+			continue;
+		cb_group_add(groups, group);
+		slot = group << cb_group_shift(&dev->layout);
+		for (; slot < cb_save_group_end(dev, group); slot++) {
+			int ret = cb_save_slot(dev, pool, dev->changes, dev->epoch - 1, slot, NULL);
+
+			if (ret)
+				return ret;
+		}
+		if (time_after(jiffies, deadline))
+			return -ETIMEDOUT;
+		cond_resched();
+	}
+	dev->on_disk.changes = true;
+	return 0;
+}
+
+/* ---- index ------------------------------------------------------------- */
 
 static void cb_save_fill_index(struct cb_device *dev, u64 index, u8 *payload)
 {
@@ -53,6 +231,101 @@ static void cb_save_fill_index(struct cb_device *dev, u64 index, u8 *payload)
 		memcpy(payload + i * sizeof(block), &block, sizeof(block));
 	}
 }
+
+/* Whether each of the slots has been stored, and therefore never changes any more. */
+static bool cb_save_all_stored(struct cb_device *dev, u64 first, u64 end)
+{
+	bool all = true;
+
+	for (first = max(first, dev->layout.data_first); all && first < end;) {
+		u64 stop = min_t(u64, first + CB_SAVE_LOCKED, end);
+		unsigned long flags;
+
+		spin_lock_irqsave(&dev->lock, flags);
+		for (; all && first < stop; first++)
+			all = cb_slotmap_keeps(&dev->slotmap, (u32)first);
+		spin_unlock_irqrestore(&dev->lock, flags);
+	}
+	return all;
+}
+
+static u64 cb_save_index_first(struct cb_device *dev)
+{
+	return max(dev->on_disk.index_slots, dev->layout.data_first / CB_PAYLOAD_WORDS);
+}
+
+/* Slots of the index that are complete. */
+static int cb_save_index_ahead(struct cb_device *dev, struct cb_meta_pool *pool,
+			       unsigned long deadline)
+{
+	u64 index = cb_save_index_first(dev);
+	int ret = 0;
+
+	/* What lies in an annex is in no index. */
+	for (; !ret && (index + 1) * CB_PAYLOAD_WORDS <=
+			       min(READ_ONCE(dev->slots_used), dev->extents.slots);
+	     index++) {
+		if (!cb_save_all_stored(dev, index * CB_PAYLOAD_WORDS,
+					(index + 1) * CB_PAYLOAD_WORDS))
+			break;
+		ret = cb_meta_write(pool, CB_META_INDEX, index, 1, dev->epoch,
+				    dev->state_sequence + 1, cb_save_fill_index);
+		if (time_after(jiffies, deadline))
+			ret = -ETIMEDOUT;
+		cond_resched();
+	}
+	dev->on_disk.index_slots = index;
+	return ret;
+}
+
+/* ---- while writes go on ------------------------------------------------ */
+
+/* What the engine has in memory it stores when it finds the time. */
+static void cb_save_wait_stored(struct cb_device *dev)
+{
+	unsigned long deadline = jiffies + CB_SAVE_STORE_LIMIT;
+
+	while (READ_ONCE(dev->dirty_count) > CB_STORE_BATCH && READ_ONCE(dev->verified) &&
+	       cb_phase_of(dev) == CB_PHASE_ACTIVE && time_before(jiffies, deadline)) {
+		cb_engine_wake(dev);
+		schedule_timeout_uninterruptible(CB_SAVE_STORE_POLL);
+	}
+}
+
+static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool)
+{
+	unsigned long deadline = jiffies + CB_SAVE_AHEAD;
+	int ret = 0, error, round;
+
+	cb_meta_pool_limit(pool, deadline);
+	/* No other state is written before that of this save: the one on disk is not clean. */
+	if (!dev->on_disk.since)
+		dev->on_disk.since = dev->state_sequence + 1;
+	if (dev->changes && !dev->on_disk.changes)
+		ret = cb_save_changes(dev, pool, deadline);
+	for (round = 0; ret >= 0 && round < CB_SAVE_ROUNDS; round++) {
+		ret = cb_save_tracked(dev, pool, deadline);
+		error = cb_meta_flush(pool);
+		if (error)
+			return error;
+		if (ret < 0)
+			return ret;
+		dev->on_disk.all_seen = true;
+		if (ret <= CB_SAVE_FEW)
+			break;
+	}
+	if (ret < 0)
+		return ret;
+	cb_save_wait_stored(dev);
+	ret = 0;
+	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && READ_ONCE(dev->verified))
+		ret = cb_save_index_ahead(dev, pool, deadline);
+	error = cb_meta_flush(pool);
+	/* So that the flush before the state has little to do. */
+	return ret ?: error ?: cb_meta_sync(pool);
+}
+
+/* ---- while they are held ----------------------------------------------- */
 
 /* What our own write of the state will add to the origin's write counter. */
 static u64 cb_save_own_sectors(struct cb_device *dev)
@@ -68,36 +341,39 @@ static u64 cb_save_own_sectors(struct cb_device *dev)
 }
 
 /* All but the state. The snapshot is saved too where all of it is in the COW file. */
-static int cb_save_maps(struct cb_device *dev, struct cb_meta_io *io, struct cb_state *state)
+static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool, struct cb_state *state,
+			unsigned long deadline)
 {
-	u64 sequence = dev->state_sequence + 1;
-	int ret;
+	int ret, error;
 
 	state->mode = CB_MODE_INCREMENTAL;
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !dev->dirty_count && !cb_annex_is_used(dev))
 		state->mode = CB_MODE_SNAPSHOT;
 	state->changes_from = dev->changes ? dev->changes_from_epoch : 0;
-	ret = cb_meta_write(io, CB_META_FINE, cb_layout_fine_of(&dev->layout, dev->epoch),
-			    dev->layout.fine_slots, dev->epoch, sequence, cb_save_fill_tracked);
-	if (!ret && dev->changes)
-		ret = cb_meta_write(io, CB_META_FINE,
-				    cb_layout_fine_of(&dev->layout, dev->epoch - 1),
-				    dev->layout.fine_slots, dev->epoch - 1, sequence,
-				    cb_save_fill_changes);
-	if (!ret && state->mode == CB_MODE_SNAPSHOT) {
+	state->fine_rule = CB_FINE_GROUPS;
+	state->fine_since = dev->on_disk.since;
+	ret = cb_save_tracked(dev, pool, deadline);
+	if (ret >= 0 && state->mode == CB_MODE_SNAPSHOT) {
+		u64 first = cb_save_index_first(dev);
+		u64 end = DIV_ROUND_UP(dev->slots_used, CB_PAYLOAD_WORDS);
+
 		state->slots_used = dev->slots_used;
-		ret = cb_meta_write(io, CB_META_INDEX, 0,
-				    DIV_ROUND_UP(dev->slots_used, CB_PAYLOAD_WORDS), dev->epoch,
-				    sequence, cb_save_fill_index);
+		ret = end > first ? cb_meta_write(pool, CB_META_INDEX, first, end - first,
+						  dev->epoch, dev->state_sequence + 1,
+						  cb_save_fill_index) :
+				    0;
 	}
-	return ret;
+	error = cb_meta_flush(pool);
+	return ret < 0 ? ret : error;
 }
 
 /* Nothing passes and nothing is in flight. *begun: the state on disk may be clean. */
-static int cb_save_write(struct cb_device *dev, struct cb_meta_io *io, bool *begun)
+static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool, bool *begun,
+			 unsigned long deadline)
 {
 	struct cb_state state = cb_meta_state(dev, CB_STATUS_CLEAN);
-	int ret = cb_save_maps(dev, io, &state);
+	struct cb_meta_io *io = cb_meta_pool_single(pool);
+	int ret = cb_save_maps(dev, pool, &state, deadline);
 
 	if (!ret)
 		ret = cb_meta_head_crc(io, &state.head_crc);
@@ -107,15 +383,37 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_io *io, bool *beg
 		return -ESTALE;
 	state.written_sectors = cb_known_written(&dev->origin) + cb_save_own_sectors(dev);
 	*begun = true;
-	return cb_meta_write_state(io, &state);
+	return cb_meta_write_state(io, &state, dev->on_disk.groups);
 }
 
-int cb_save(struct cb_device *dev)
+static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long hold)
 {
-	unsigned long deadline;
-	struct cb_meta_io *io;
-	unsigned int noio;
+	unsigned long since = jiffies, deadline = since + hold;
 	bool begun = false;
+	int ret;
+
+	cb_meta_pool_limit(pool, deadline);
+	ret = cb_engine_park_for(dev, hold);
+	if (ret)
+		return ret;
+	WRITE_ONCE(dev->saved, true);
+	ret = cb_passage_wait(dev->origin_disk, deadline);
+	if (!ret)
+		ret = cb_drain(dev, deadline);
+	if (!ret)
+		ret = cb_save_write(dev, pool, &begun, deadline);
+	/* The state that failed may be on disk: then the engine overwrites it before the next write. */
+	if (!begun)
+		WRITE_ONCE(dev->saved, false);
+	cb_engine_unpark(dev);
+	dev->stats.save_hold_ms = jiffies_to_msecs(jiffies - since);
+	return ret;
+}
+
+int cb_save(struct cb_device *dev, unsigned long hold)
+{
+	struct cb_meta_pool *pool;
+	unsigned int noio;
 	int ret;
 
 	lockdep_assert_held(&cb_life_mutex);
@@ -127,33 +425,28 @@ int cb_save(struct cb_device *dev)
 	ret = cb_device_use(dev);
 	if (ret)
 		return ret;
-	io = cb_meta_io_alloc(dev);
-	if (!io) {
+	pool = cb_meta_pool_alloc(dev);
+	if (!pool) {
 		cb_device_unuse(dev);
+		pr_err("snapshot %u of %s: cannot be saved, because there is not enough memory; after a reboot its changes are known by region only\n",
+		       dev->minor, dev->origin_path);
 		return -ENOMEM;
 	}
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
-	ret = cb_engine_park(dev);
+	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool);
+	if (!ret)
+		ret = cb_save_rest(dev, pool,
+				   cb_mutant(neighbour_saves_all) ? CB_SAVE_HOLD_ALONE : hold);
 	if (ret)
-		goto out;
-	deadline = jiffies + CB_SAVE_TIMEOUT;
-	cb_meta_io_limit(io, deadline);
-	WRITE_ONCE(dev->saved, true);
-	ret = cb_passage_wait(dev->origin_disk, deadline);
-	if (!ret)
-		ret = cb_drain(dev, deadline);
-	if (!ret)
-		ret = cb_save_write(dev, io, &begun);
-	/* The state that failed may be on disk: then the engine overwrites it before the next write. */
-	if (!begun)
-		WRITE_ONCE(dev->saved, false);
-	cb_engine_unpark(dev);
-out:
+		cb_save_forget(dev);
 	memalloc_noio_restore(noio);
-	cb_meta_io_free(io);
+	cb_meta_pool_free(pool);
 	cb_device_unuse(dev);
-	if (ret)
+	if (ret == -ETIMEDOUT)
+		pr_warn("snapshot %u of %s: not saved, because writes would have been held for too long; tracking goes on, and if the machine stops before it is saved, its changes are known by region\n",
+			dev->minor, dev->origin_path);
+	else if (ret)
 		pr_err("snapshot %u of %s: cannot be saved (error %d); after a reboot its changes are known by region only\n",
 		       dev->minor, dev->origin_path, ret);
 	return ret;
@@ -166,7 +459,7 @@ int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status 
 
 	lockdep_assert_held(&cb_life_mutex);
 	/* Writes are held meanwhile, maybe those of swapping: the memory was asked for before. */
-	ret = cb_meta_write_state(io, &state);
+	ret = cb_meta_write_state(io, &state, NULL);
 	if (ret)
 		pr_warn("snapshot %u of %s: the state in the COW file is out of date (error %d)\n",
 			dev->minor, dev->origin_path, ret);
@@ -185,7 +478,7 @@ static int cb_save_reboot(struct notifier_block *block, unsigned long event, voi
 			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
 
 		if (dev && cb_device_tracks(dev))
-			cb_save(dev);
+			cb_save(dev, CB_SAVE_HOLD_ALONE);
 	}
 	mutex_unlock(&cb_life_mutex);
 	return NOTIFY_DONE;

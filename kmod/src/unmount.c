@@ -8,6 +8,12 @@
  * filesystem wrote has passed our hook, what is in memory is saved. Nothing
  * depends on the order of the two, or on nobody writing later: what was saved
  * counts until the next write, and that one waits until the disk says so.
+ *
+ * Two ends concern a snapshot: that of the COW file's filesystem, after which the
+ * file is not ours to write preserved blocks to, and its device may go; and that of
+ * a filesystem on all of the origin, which nobody writes to afterwards. A filesystem
+ * on a part of the origin is a neighbour: its writes were tracked, those of the others
+ * go on, and a save would be over with the next of them.
  */
 #include <linux/srcu.h>
 
@@ -16,18 +22,25 @@
 static struct srcu_struct cb_unmount_srcu;
 static bool cb_unmount_registered;
 
+static bool cb_unmount_has_cow(struct cb_device *dev, struct super_block *sb)
+{
+	return dev->cow.bdev->bd_dev == sb->s_bdev->bd_dev;
+}
+
 /*
- * Snapshots whose COW file, or a part of whose origin, lies on the super block's
+ * Snapshots whose COW file, or all of whose origin, lies on the super block's
  * device. All of this is constant once a snapshot is published.
  */
 static bool cb_unmount_concerns(struct cb_device *dev, struct super_block *sb)
 {
 	struct block_device *bdev = sb->s_bdev;
-	struct cb_blocks touched;
+	u64 start = get_start_sect(bdev), end = start + cb_bdev_sectors(bdev);
 
-	return dev->cow.bdev->bd_dev == bdev->bd_dev ||
-	       (dev->origin_disk == bdev->bd_disk &&
-		cb_geom_touched(&dev->geom, get_start_sect(bdev), cb_bdev_sectors(bdev), &touched));
+	if (cb_mutant(neighbour_saves_all) && dev->origin_disk == bdev->bd_disk)
+		return true;
+	return cb_unmount_has_cow(dev, sb) ||
+	       (dev->origin_disk == bdev->bd_disk && start <= dev->geom.start &&
+		end >= dev->geom.start + dev->geom.sectors);
 }
 
 /* Without a lock: the end of any other filesystem must not wait for a snapshot. */
@@ -78,9 +91,9 @@ static void cb_unmount_after(struct super_block *sb)
 		if (!dev || !cb_unmount_concerns(dev, sb))
 			continue;
 		if (cb_device_tracks(dev))
-			cb_save(dev);
+			cb_save(dev, CB_SAVE_HOLD);
 		/* From now on anybody may mount it, and move or remove the file. */
-		if (!dev->cow_inode)
+		if (!dev->cow_inode && cb_unmount_has_cow(dev, sb))
 			WRITE_ONCE(dev->verified, false);
 	}
 	mutex_unlock(&cb_life_mutex);

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::workloads::{
     Chase, EndSignal, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec, PollSpec,
-    ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, StreamTarget, StreamsSpec,
-    SwapperSpec, ThrottledSpec, TimedMode, TimedSpec, TurnsSpec, WorkloadSpec, WorkloadState,
+    ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, StopwatchSpec, StreamTarget,
+    StreamsSpec, SwapperSpec, ThrottledSpec, TimedMode, TimedSpec, TurnsSpec, WorkloadSpec,
+    WorkloadState,
 };
 
 /// Number of a request, chosen by the host, returned with the answer.
@@ -104,7 +105,25 @@ pub enum StackKind {
     Parity,
     /// Device-mapper, with pieces that fail or take their time, as [`Request::Rule`] tells them.
     Ruled,
+    /// Device-mapper: a device in [`SPREAD_PIECES`] pieces, evenly spread over one of any size, zeros between them
+    /// that swallow what is written.
+    Spread {
+        /// Tells several of them apart.
+        number: u8,
+        /// Size of the device, sectors.
+        sectors: u64,
+    },
+    /// Device-mapper: the pieces of a [`StackKind::Spread`], or of what has its size, in one again.
+    Gathered {
+        /// Tells several of them apart.
+        number: u8,
+        /// Size of what was spread, sectors.
+        sectors: u64,
+    },
 }
+
+/// Pieces of [`StackKind::Spread`].
+pub const SPREAD_PIECES: u64 = 16;
 
 /// What a piece of [`StackKind::Ruled`] does; what no piece covers goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

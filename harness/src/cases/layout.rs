@@ -64,6 +64,12 @@ pub(crate) struct Layout {
     pub(super) logical_block_bytes: u32,
     /// Room for so many images on the second disk.
     pub(super) images: u32,
+    /// Length of the first disk where it is more than its partitions need, sectors: a hole.
+    pub(super) disk_sectors: Option<u32>,
+    /// Size of the second disk, MiB, where it is an ext4 for the COW file and no image.
+    pub(super) cow_disk_mib: Option<u32>,
+    /// Memory of the machine, MiB, where a case needs more than others, or less.
+    pub(crate) memory_mib: Option<u32>,
     /// Further parameters of the kernel.
     pub(crate) kernel_parameters: &'static str,
     /// What makes files below a folder that is then the first content of the filesystem, which is an ext.
@@ -113,6 +119,9 @@ impl Layout {
             bus: Bus::Virtio,
             logical_block_bytes: LOGICAL_BLOCK_BYTES,
             images: 1,
+            disk_sectors: None,
+            cow_disk_mib: None,
+            memory_mib: None,
             kernel_parameters: "",
             content: None,
         }
@@ -161,9 +170,12 @@ impl Layout {
     pub(super) fn disk(&self) -> Partition {
         let third = self.metadata.or(self.third);
         let last = third.or(self.cow_home).unwrap_or(self.origin);
+        let needed = last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN;
         Partition {
             start: 0,
-            sectors: last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN,
+            sectors: self
+                .disk_sectors
+                .map_or(needed, |sectors| sectors.max(needed)),
         }
     }
 
@@ -283,6 +295,14 @@ impl Layout {
             count => u64::from(count) * self.image_stride_bytes(),
         };
         disk::create_sparse(&files.image(), images_bytes)?;
+        if let Some(mib) = self.cow_disk_mib {
+            let whole = Partition {
+                start: 0,
+                sectors: mib * MIB_SECTORS,
+            };
+            disk::create_sparse(&files.image(), whole.length_bytes())?;
+            disk::make_filesystem(Filesystem::Ext4, &files.image(), whole, seed)?;
+        }
         disk::create_sparse(&files.witness(), 0)?;
         Ok(())
     }

@@ -69,6 +69,7 @@ pub(super) async fn act(
         StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),
         StackKind::Mirror => (&[ORIGIN, OTHER_HALF], "/dev/md0"),
         StackKind::Ruled => (&[ORIGIN], RULED),
+        StackKind::Spread { .. } | StackKind::Gathered { .. } => (&[ORIGIN], "/dev/dm-0"),
     };
     let path = guest.stack(below, kind).await?;
     if path != expected {

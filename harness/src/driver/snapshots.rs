@@ -58,6 +58,15 @@ pub struct DeviceInfo {
     pub cow_slots: u64,
     /// Of these, in use.
     pub cow_slots_used: u64,
+    /// For so long the last save held writes, ms; 0 where the module does not say.
+    #[serde(default)]
+    pub save_hold_ms: u64,
+    /// Memory of its maps, bytes; 0 where the module does not say.
+    #[serde(default)]
+    pub map_bytes: u64,
+    /// Whether nothing was written since the last save.
+    #[serde(default)]
+    pub saved: bool,
     /// What went wrong.
     #[serde(default)]
     pub error_text: String,

@@ -200,6 +200,7 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
         WorkloadSpec::Hot(spec) => vec![spec.origin.clone()],
         WorkloadSpec::Kinds(spec) if spec.fstype.is_none() => vec![spec.target.clone()],
         WorkloadSpec::Throttled(spec) => vec![spec.device.clone()],
+        WorkloadSpec::Stopwatch(spec) => vec![spec.device.clone()],
         WorkloadSpec::Turns(spec) => spec.devices.to_vec(),
         WorkloadSpec::Recorded(spec) => vec![spec.device.clone()],
         WorkloadSpec::Streams(StreamsSpec {

@@ -1,10 +1,11 @@
 //! Compiles `kmod/core/*.c` as they stand, with the undefined-behaviour sanitizer
 //! trapping: a shift, index or overflow that C does not define ends the test.
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 13] = [
     "geom.c",
     "slotmap.c",
     "extents.c",
+    "crc.c",
     "header.c",
     "protocol.c",
     "layout.c",
@@ -13,6 +14,7 @@ const FILES: [&str; 11] = [
     "marks.c",
     "reload.c",
     "utf8.c",
+    "scan.c",
 ];
 
 fn main() {

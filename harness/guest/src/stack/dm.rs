@@ -22,6 +22,9 @@ const TARGET_MESSAGE: u32 = opcode::read_write::<Header>(0xfd, 14);
 /// Room for targets, or for a message.
 const DATA_BYTES: usize = 4096;
 
+/// `DM_READONLY_FLAG`: the devices below are opened for reading only.
+const READ_ONLY: u32 = 1;
+
 /// `DM_SKIP_LOCKFS_FLAG`: a change of the table does not freeze the filesystem on the device.
 const SKIP_LOCKFS: u32 = 1 << 10;
 
@@ -176,14 +179,28 @@ pub fn remove(name: &str) -> GuestResult<()> {
 
 /// Makes a device; gives its path.
 pub fn create(name: &str, targets: &[Target]) -> GuestResult<String> {
+    create_with(name, targets, 0)
+}
+
+/// Makes a device of what can only be read.
+pub fn create_read_only(name: &str, targets: &[Target]) -> GuestResult<String> {
+    create_with(name, targets, READ_ONLY)
+}
+
+fn create_with(name: &str, targets: &[Target], flags: u32) -> GuestResult<String> {
     let device = send(DEV_CREATE, &mut request(name))?;
-    load(name, targets)?;
+    load_with(name, targets, flags)?;
     Ok(format!("/dev/dm-{}", rustix::fs::minor(device)))
 }
 
 /// Gives a device another table, while it is used.
 pub fn load(name: &str, targets: &[Target]) -> GuestResult<()> {
+    load_with(name, targets, 0)
+}
+
+fn load_with(name: &str, targets: &[Target], flags: u32) -> GuestResult<()> {
     let mut load = request(name);
+    load.header.flags = flags;
     load.header.target_count = targets.len() as u32;
     let mut at = 0;
     for target in targets {

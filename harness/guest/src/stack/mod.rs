@@ -4,6 +4,7 @@ mod dm;
 mod md;
 mod ruled;
 mod scanned;
+mod spread;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -60,6 +61,12 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
         (StackKind::Mirror, devices) => md::mirror(devices),
         (StackKind::Parity, devices) => md::parity(devices),
         (StackKind::Ruled, [device]) => ruled::stack(device),
+        (StackKind::Spread { number, sectors }, [device]) => {
+            spread::spread(device, number, sectors)
+        }
+        (StackKind::Gathered { number, sectors }, [device]) => {
+            spread::gather(device, number, sectors)
+        }
         (kind, devices) => Err(failure(format!("{kind:?} of {} devices", devices.len()))),
     }
     .map(Reply::Text)
@@ -74,6 +81,8 @@ pub fn unstack(kind: StackKind) -> GuestResult<()> {
         StackKind::Thin => dm::remove("thin").and_then(|()| dm::remove("pool")),
         StackKind::Mirror | StackKind::Parity => md::stop(),
         StackKind::Ruled => ruled::unstack(),
+        StackKind::Spread { number, .. } => dm::remove(&spread::spread_name(number)),
+        StackKind::Gathered { number, .. } => dm::remove(&spread::gathered_name(number)),
         StackKind::Scanned => scanned::unstack(),
         StackKind::Loop => unstack_loop(),
     }

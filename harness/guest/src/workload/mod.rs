@@ -12,6 +12,7 @@ mod range_locks;
 mod raw_writers;
 mod recorded;
 mod snapshot_view;
+mod stopwatch;
 mod streams;
 mod swapper;
 mod throttled;
@@ -72,6 +73,7 @@ pub struct Shared {
     bytes_read: AtomicU64,
     block_reads: AtomicU64,
     differing_reads: AtomicU64,
+    longest_us: AtomicU64,
     threads_running: AtomicU32,
     left_out: Mutex<Vec<String>>,
     error: Mutex<Option<GuestError>>,
@@ -99,6 +101,7 @@ impl Workloads {
             WorkloadSpec::Kinds(spec) => kinds::prepare(spec)?,
             WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
             WorkloadSpec::Recorded(spec) => recorded::prepare(spec)?,
+            WorkloadSpec::Stopwatch(spec) => stopwatch::prepare(spec)?,
             WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
             WorkloadSpec::Noise(spec) => noise::prepare(spec)?,
             WorkloadSpec::FsMix(spec) => fs_churn::prepare_mix(spec)?,
@@ -196,6 +199,7 @@ impl Shared {
             bytes_read: AtomicU64::new(0),
             block_reads: AtomicU64::new(0),
             differing_reads: AtomicU64::new(0),
+            longest_us: AtomicU64::new(0),
             threads_running: AtomicU32::new(threads),
             left_out: Mutex::new(Vec::new()),
             error: Mutex::new(None),
@@ -257,7 +261,7 @@ impl Shared {
             block_reads: get(&self.block_reads),
             differing_reads: get(&self.differing_reads),
             threads_running: self.threads_running.load(Ordering::Acquire),
-            longest_us: self.watches.longest_us(),
+            longest_us: get(&self.longest_us).max(self.watches.longest_us()),
             waiting: self.watches.waiting(),
             finished: self.finished.load(Ordering::Acquire),
             left_out: self

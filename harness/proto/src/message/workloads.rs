@@ -20,6 +20,8 @@ pub enum WorkloadSpec {
     Throttled(ThrottledSpec),
     /// Writers that write to two volumes in turns.
     Turns(TurnsSpec),
+    /// One writer whose slowest write is measured.
+    Stopwatch(StopwatchSpec),
     /// What was done to another device once.
     Recorded(RecordedSpec),
     /// No I/O, but what moves other threads in time.
@@ -307,6 +309,17 @@ pub struct RawWritersSpec {
     pub pairs: u32,
     /// Every this many operations a pair discards or zeroes a range; 0 for never.
     pub discard_every: u64,
+}
+
+/// Parameters of the stopwatch: one writer, one block at a time, and how long the slowest one takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopwatchSpec {
+    /// Block device.
+    pub device: String,
+    /// Seed.
+    pub seed: u64,
+    /// Between two writes, µs.
+    pub pause_us: u64,
 }
 
 /// Parameters of the hot workload.

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::persist::{
-    self, Kind, Layout, Lost, Meta, Mode, Now, PAYLOAD, SLOT_BYTES, Series, Slot, State, Status,
+    self, FineRule, Kind, Layout, Lost, Meta, Mode, Now, PAYLOAD, SLOT_BYTES, Series, Slot, State,
+    Status,
 };
 use crate::{Extents, HEADER_COW_ON_ORIGIN, Header};
 
@@ -129,6 +130,7 @@ impl CowDisk {
             slots_used: self.layout.data_first(),
             tracked_from: epoch,
             changes_from: 0,
+            fine_rule: FineRule::All,
         };
         self.put_state(sequence, epoch, &state);
     }

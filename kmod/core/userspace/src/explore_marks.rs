@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use crate::cow_disk::{self, CowDisk};
-use crate::persist::{Changes, Kind, Mode, Series, Slot, State as DiskState, Status};
+use crate::persist::{Changes, FineRule, Kind, Mode, Series, Slot, State as DiskState, Status};
 use crate::{Action, Phase};
 
 /// A rule that is left out.
@@ -350,6 +350,7 @@ fn encode(empty: &CowDisk, disk: &Disk) -> CowDisk {
             slots_used: 0,
             tracked_from: epoch,
             changes_from: if clean && epoch > 1 { epoch - 1 } else { 0 },
+            fine_rule: FineRule::All,
         };
         cow.put_state(sequence, epoch, &state);
     }

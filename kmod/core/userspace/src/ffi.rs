@@ -114,9 +114,11 @@ pub struct State {
     pub boot_id: [u8; 16],
     pub written_sectors: u64,
     pub head_crc: u32,
+    pub fine_rule: u32,
     pub slots_used: u64,
     pub tracked_from: u64,
     pub changes_from: u64,
+    pub fine_since: u64,
 }
 
 #[repr(C)]
@@ -152,6 +154,8 @@ impl Marks {
 #[repr(C)]
 pub struct Reader {
     pub read: unsafe extern "C" fn(*mut c_void, u64, *mut u8) -> i32,
+    /// Reads several slots at once; the core does it by `read` where there is none.
+    pub scan: *const c_void,
     pub context: *mut c_void,
 }
 
@@ -159,6 +163,7 @@ pub struct Reader {
 pub struct Reload {
     pub reader: Reader,
     pub slot: *mut u8,
+    pub groups: *mut u8,
     pub disk_sectors: u64,
     pub header: Header,
     pub geom: Geom,
@@ -168,6 +173,8 @@ pub struct Reload {
     pub state_sequence: u64,
     pub clean: bool,
     pub mode: u32,
+    pub snapshot: bool,
+    pub unusable: u64,
     pub tracked_from: u64,
     pub changes_from: u64,
     pub reason: *const c_char,
@@ -193,7 +200,9 @@ unsafe extern "C" {
         block_of: *mut u64,
     ) -> i32;
     pub fn cb_slotmap_insert(map: *mut SlotMap, block: u64, slot: u32) -> i32;
-    pub fn cb_slotmap_copy(to: *mut SlotMap, from: *const SlotMap) -> i32;
+    pub fn cb_slotmap_keeps(map: *const SlotMap, slot: u32) -> bool;
+    pub fn cb_slotmap_copy(to: *mut SlotMap, from: *const SlotMap, next: *mut u64, end: u64)
+    -> i32;
     pub fn cb_slotmap_find(map: *const SlotMap, block: u64) -> u32;
 
     pub fn cb_extents_init(
@@ -243,8 +252,15 @@ unsafe extern "C" {
     pub fn cb_reload_header(reload: *mut Reload, sector: u64) -> i32;
     pub fn cb_reload_extents(reload: *mut Reload, list: *mut Extent) -> i32;
     pub fn cb_reload_state(reload: *mut Reload, now: *const Now) -> i32;
-    pub fn cb_reload_tracked(reload: *mut Reload, blocks: *mut u64, marked: *mut u64) -> i32;
-    pub fn cb_reload_before(reload: *mut Reload, blocks: *mut u64) -> i32;
+    pub fn cb_reload_tracked(
+        reload: *mut Reload,
+        blocks: *mut u64,
+        marked: *mut u64,
+        older: *mut u64,
+    ) -> i32;
+    pub fn cb_reload_before(reload: *mut Reload, blocks: *mut u64, older: *const u64) -> i32;
+    pub fn cb_reload_settle(reload: *mut Reload, blocks: *mut u64, before: *const u64);
+    pub fn cb_reload_confirm(reload: *mut Reload, now: *const Now) -> i32;
     pub fn cb_reload_index(reload: *mut Reload, map: *mut SlotMap) -> i32;
 
     pub fn cb_utf8_length(text: *const u8) -> u32;

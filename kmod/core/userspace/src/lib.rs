@@ -136,10 +136,27 @@ impl SlotMap {
         check(unsafe { ffi::cb_slotmap_insert(&raw mut self.map, block, slot) })
     }
 
-    /// Takes over all that another map records.
-    pub fn copy_from(&mut self, from: &Self) -> Result<(), Errno> {
-        // SAFETY: both were initialised, and their arrays are alive and belong to one of them only.
-        check(unsafe { ffi::cb_slotmap_copy(&raw mut self.map, &raw const from.map) })
+    /// Takes over what another map records for its first slots, so many at a time, until the first slot without
+    /// a block; gives that one.
+    pub fn copy_from(&mut self, from: &Self, capacity: u32, at_once: u32) -> Result<u32, Errno> {
+        let mut next = 0;
+        loop {
+            let end = (next + u64::from(at_once)).min(capacity.into());
+            // SAFETY: both were initialised, their arrays are alive and belong to one of them only, and the
+            // other one has that many slots.
+            check(unsafe {
+                ffi::cb_slotmap_copy(&raw mut self.map, &raw const from.map, &raw mut next, end)
+            })?;
+            if next < end || end == u64::from(capacity) {
+                return Ok(next as u32);
+            }
+        }
+    }
+
+    /// Whether a block is recorded for a slot, of those that there are.
+    pub fn keeps(&self, slot: u32) -> bool {
+        // SAFETY: as above, read only.
+        unsafe { ffi::cb_slotmap_keeps(&raw const self.map, slot) }
     }
 
     /// The slot of a block.

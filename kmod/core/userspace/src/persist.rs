@@ -126,6 +126,10 @@ pub struct Series {
     pub clean: bool,
     /// What it was doing.
     pub mode: Mode,
+    /// Whether its snapshot goes on: it was saved, and all of it can be read.
+    pub snapshot: bool,
+    /// Slots of the maps that regions stand in for.
+    pub unusable: u64,
     /// Blocks of the origin.
     pub block_count: u64,
     /// What was written since `tracked.from_epoch`. That is the current epoch, or, after a snapshot
@@ -169,6 +173,7 @@ struct Session<'a> {
     // The raw structure points into these.
     _source: Box<Source<'a>>,
     _slot: Box<Slot>,
+    _groups: Box<[u8; GROUPS_BYTES]>,
     list: Vec<ffi::Extent>,
 }
 
@@ -176,14 +181,17 @@ impl<'a> Session<'a> {
     fn new(read: &'a mut dyn FnMut(u64) -> Option<Slot>, disk_sectors: u64) -> Self {
         let mut source = Box::new(Source { read });
         let mut slot = Box::new([0; SLOT_BYTES]);
+        let mut groups = Box::new([0; GROUPS_BYTES]);
         let context = (&raw mut *source).cast();
         Self {
             raw: ffi::Reload {
                 reader: ffi::Reader {
                     read: read_slot,
+                    scan: std::ptr::null(),
                     context,
                 },
                 slot: slot.as_mut_ptr(),
+                groups: groups.as_mut_ptr(),
                 disk_sectors,
                 header: ffi::Header::default(),
                 geom: ffi::Geom::default(),
@@ -193,12 +201,15 @@ impl<'a> Session<'a> {
                 state_sequence: 0,
                 clean: false,
                 mode: 0,
+                snapshot: false,
+                unusable: 0,
                 tracked_from: 0,
                 changes_from: 0,
                 reason: std::ptr::null(),
             },
             _source: source,
             _slot: slot,
+            _groups: groups,
             list: Vec::new(),
         }
     }
@@ -232,35 +243,39 @@ impl<'a> Session<'a> {
         // SAFETY: the list has the length that the header names, and stays.
         let result = unsafe { ffi::cb_reload_extents(&raw mut self.raw, self.list.as_mut_ptr()) };
         self.check(result)?;
-        let now = ffi::Now {
-            boot_id: now.boot_id,
-            written_sectors: now.written_sectors,
-            head_crc: now.head_crc,
-        };
+        let now = raw_now(now);
         // SAFETY: as above.
         let result = unsafe { ffi::cb_reload_state(&raw mut self.raw, &raw const now) };
         self.check(result)
     }
 
-    /// Blocks since `tracked_from`, and marked regions.
-    fn tracked(&mut self) -> Result<(Vec<u64>, Vec<u64>), Lost> {
+    /// Blocks since `tracked_from`, marked regions, and what [`Self::before`] needs.
+    fn tracked(&mut self) -> Result<(Vec<u64>, Vec<u64>, Vec<u64>), Lost> {
         let mut blocks = vec![0; words(self.raw.layout.block_count)];
         let mut marked = vec![0; words(self.raw.layout.region_count)];
-        // SAFETY: both arrays are zeroed and have the lengths that the header asks for.
+        let mut older = marked.clone();
+        // SAFETY: the arrays are zeroed and have the lengths that the header asks for.
         let result = unsafe {
-            ffi::cb_reload_tracked(&raw mut self.raw, blocks.as_mut_ptr(), marked.as_mut_ptr())
+            ffi::cb_reload_tracked(
+                &raw mut self.raw,
+                blocks.as_mut_ptr(),
+                marked.as_mut_ptr(),
+                older.as_mut_ptr(),
+            )
         };
         self.check(result)?;
-        Ok((blocks, marked))
+        Ok((blocks, marked, older))
     }
 
-    fn before(&mut self) -> Result<Option<Changes>, Lost> {
+    fn before(&mut self, older: &[u64]) -> Result<Option<Changes>, Lost> {
         if self.raw.changes_from == 0 {
             return Ok(None);
         }
         let mut blocks = vec![0; words(self.raw.layout.block_count)];
         // SAFETY: as above.
-        let result = unsafe { ffi::cb_reload_before(&raw mut self.raw, blocks.as_mut_ptr()) };
+        let result = unsafe {
+            ffi::cb_reload_before(&raw mut self.raw, blocks.as_mut_ptr(), older.as_ptr())
+        };
         self.check(result)?;
         Ok(Some(Changes {
             from_epoch: self.raw.changes_from,
@@ -269,7 +284,7 @@ impl<'a> Session<'a> {
     }
 
     fn index(&mut self) -> Result<Vec<(u32, u64)>, Lost> {
-        if !self.raw.clean || self.mode() != Mode::Snapshot {
+        if !self.raw.snapshot {
             return Ok(Vec::new());
         }
         let capacity = u32::try_from(self.raw.header.cow_slots).map_err(|_| Lost {
@@ -283,7 +298,26 @@ impl<'a> Session<'a> {
         // SAFETY: the map is empty and initialised for all slots.
         let result = unsafe { ffi::cb_reload_index(&raw mut self.raw, map.raw()) };
         self.check(result)?;
+        if !self.raw.snapshot {
+            return Ok(Vec::new());
+        }
         Ok(map.entries())
+    }
+
+    /// What the changes mean where the snapshot cannot go on; then the state once more.
+    fn settle(
+        &mut self,
+        blocks: &mut [u64],
+        before: Option<&Changes>,
+        now: &Now,
+    ) -> Result<(), Lost> {
+        let before = before.map_or(std::ptr::null(), |before| before.words.as_ptr());
+        // SAFETY: both maps have a bit for each block; without one, nothing is known of it.
+        unsafe { ffi::cb_reload_settle(&raw mut self.raw, blocks.as_mut_ptr(), before) };
+        let now = raw_now(now);
+        // SAFETY: reader and scratch were set by `new` and live as long as the session.
+        let result = unsafe { ffi::cb_reload_confirm(&raw mut self.raw, &raw const now) };
+        self.check(result)
     }
 
     fn mode(&self) -> Mode {
@@ -292,6 +326,14 @@ impl<'a> Session<'a> {
         } else {
             Mode::Incremental
         }
+    }
+}
+
+fn raw_now(now: &Now) -> ffi::Now {
+    ffi::Now {
+        boot_id: now.boot_id,
+        written_sectors: now.written_sectors,
+        head_crc: now.head_crc,
     }
 }
 
@@ -314,9 +356,10 @@ pub fn reload(
 ) -> Result<Series, Lost> {
     let mut session = Session::new(&mut read, disk_sectors);
     session.open(header_sector, now)?;
-    let (blocks, marked) = session.tracked()?;
-    let before = session.before()?;
+    let (mut blocks, marked, older) = session.tracked()?;
+    let before = session.before(&older)?;
     let index = session.index()?;
+    session.settle(&mut blocks, before.as_ref(), now)?;
     let tracked = Changes {
         from_epoch: session.raw.tracked_from,
         words: blocks,
@@ -338,6 +381,8 @@ pub fn reload(
         epoch,
         clean: session.raw.clean,
         mode: session.mode(),
+        snapshot: session.raw.snapshot,
+        unusable: session.raw.unusable,
         block_count: layout.block_count,
         tracked,
         since_epoch,
@@ -469,6 +514,25 @@ impl Meta {
     }
 }
 
+/// Bytes of the groups that a state names; `core/groups.h`.
+pub const GROUPS_BYTES: usize = 3904;
+/// Where they lie in a state's slot.
+pub const GROUPS: Range<usize> = PAYLOAD.start + 96..PAYLOAD.start + 96 + GROUPS_BYTES;
+/// Most groups of one map.
+pub const GROUPS_MAX: u64 = GROUPS_BYTES as u64 / 2 * 8;
+
+/// Which slots of the maps a state means; `core/state.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FineRule {
+    /// All, each with the state's own sequence.
+    All,
+    /// Those of the groups that it names, with any sequence from this one on.
+    Groups {
+        /// The first sequence that counts.
+        since: u64,
+    },
+}
+
 /// What a state says; `core/state.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -502,6 +566,8 @@ pub struct State {
     pub tracked_from: u64,
     /// Since when the other fine map does.
     pub changes_from: u64,
+    /// Which slots of both count.
+    pub fine_rule: FineRule,
 }
 
 impl State {
@@ -516,9 +582,14 @@ impl State {
             boot_id: self.boot_id,
             written_sectors: self.written_sectors,
             head_crc: self.head_crc,
+            fine_rule: u32::from(self.fine_rule != FineRule::All),
             slots_used: self.slots_used,
             tracked_from: self.tracked_from,
             changes_from: self.changes_from,
+            fine_since: match self.fine_rule {
+                FineRule::All => 0,
+                FineRule::Groups { since } => since,
+            },
         };
         // SAFETY: the payload has the length that the function writes.
         unsafe { ffi::cb_state_encode(&raw const state, slot[PAYLOAD].as_mut_ptr()) };
@@ -548,6 +619,13 @@ impl State {
             slots_used: state.slots_used,
             tracked_from: state.tracked_from,
             changes_from: state.changes_from,
+            fine_rule: match state.fine_rule {
+                0 => FineRule::All,
+                1 => FineRule::Groups {
+                    since: state.fine_since,
+                },
+                _ => return None,
+            },
         })
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use cowbird_core::cow_disk::{CowDisk, HEAD_CRC, THIS_BOOT, UUID, WRITTEN, next_boot, same_boot};
 use cowbird_core::persist::{
-    Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, State, Status,
+    FineRule, Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, State, Status,
 };
 use cowbird_core::{HEADER_BYTES, Header};
 use proptest::prelude::*;
@@ -101,6 +101,7 @@ fn what_was_saved_comes_back_exactly() {
         slots_used: data + 2,
         tracked_from: 2,
         changes_from: 1,
+        fine_rule: FineRule::All,
     };
     disk.put_state(6, 2, &state);
     for now in [same_boot(), next_boot()] {

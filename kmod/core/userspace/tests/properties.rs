@@ -81,13 +81,19 @@ proptest! {
                 prop_assert_eq!(map.find(block), model.get(&block).copied());
             }
         }
-        // A larger map takes over all of it, and a smaller one only if it has room.
+        // A larger map takes over all of it up to the first slot that keeps nothing, and a smaller one only if it
+        // has room.
+        for slot in 0..capacity {
+            prop_assert_eq!(map.keeps(slot), used.contains(&slot));
+        }
+        let gap = (0..capacity).find(|slot| !used.contains(slot)).unwrap_or(capacity);
+        let mut expected = map.entries();
+        expected.retain(|&(slot, _)| slot < gap);
         let mut larger = SlotMap::new(capacity * 3).unwrap();
-        larger.copy_from(&map).unwrap();
-        prop_assert_eq!(larger.entries(), map.entries());
-        let fits = map.entries().iter().all(|&(slot, _)| slot < capacity.div_ceil(2));
+        prop_assert_eq!(larger.copy_from(&map, capacity, 3), Ok(gap));
+        prop_assert_eq!(larger.entries(), expected);
         let mut smaller = SlotMap::new(capacity.div_ceil(2)).unwrap();
-        prop_assert_eq!(smaller.copy_from(&map).is_ok(), fits);
+        prop_assert_eq!(smaller.copy_from(&map, capacity, 64).is_ok(), gap <= capacity.div_ceil(2));
     }
 
     /// Every slot lies inside a piece and on the grid, no two overlap, and what

@@ -95,7 +95,13 @@ impl CellFiles {
         self.dir.join("mirror.raw")
     }
 
-    /// The log of all writes to it.
+    /// The disk of the COW file, where it has one of its own.
+    #[must_use]
+    pub fn cow_disk(&self) -> PathBuf {
+        self.dir.join("cow.raw")
+    }
+
+    /// The log of all writes to [`Self::mirror`].
     #[must_use]
     pub fn mirror_witness(&self) -> PathBuf {
         self.dir.join("mirror-witness.log")

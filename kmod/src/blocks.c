@@ -7,7 +7,7 @@
  *
  *   (free) -> LOADING -> DIRTY -> STORING -> STORED -> (free)
  *
- * and is found by snapshot readers in the hash table from DIRTY until the slot
+ * and is found by snapshot readers in the table from DIRTY until the slot
  * map knows it, with no gap between: both change under the device's lock.
  */
 #include <linux/hash.h>
@@ -24,9 +24,25 @@
 /* Memory is asked for in pieces of so many blocks, as a power of two: 1 MiB. */
 #define CB_PIECE_ORDER 8
 
-static struct hlist_head *cb_blocks_bucket(struct cb_device *dev, u64 block)
+/* Buckets that move to a larger table at once: others wait for the lock with interrupts off. */
+#define CB_TABLE_MOVED 64
+
+/* ---- the table of blocks in memory ------------------------------------- */
+
+static struct hlist_head *cb_table_bucket(const struct cb_table *table, u64 block)
 {
-	return &dev->memory_hash[hash_64(block, CB_MEMORY_HASH_BITS)];
+	return &table->buckets[hash_64(block, table->bits)];
+}
+
+static struct cb_entry *cb_table_find(const struct cb_table *table, u64 block)
+{
+	struct cb_entry *entry;
+
+	if (table->buckets)
+		hlist_for_each_entry(entry, cb_table_bucket(table, block), hash)
+			if (entry->block == block)
+				return entry;
+	return NULL;
 }
 
 struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block)
@@ -34,11 +50,63 @@ struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block)
 	struct cb_entry *entry;
 
 	lockdep_assert_held(&dev->lock);
-	hlist_for_each_entry(entry, cb_blocks_bucket(dev, block), hash)
-		if (entry->block == block)
-			return entry;
-	return NULL;
+	entry = cb_table_find(&dev->memory_table, block);
+	return entry ?: cb_table_find(&dev->memory_table_before, block);
 }
+
+/* A bucket for each of so many blocks. */
+static int cb_table_init(struct cb_table *table, u32 blocks)
+{
+	table->bits = ilog2(roundup_pow_of_two(max(blocks, 2u)));
+	table->buckets = vzalloc(sizeof(*table->buckets) << table->bits);
+	return table->buckets ? 0 : -ENOMEM;
+}
+
+/* Moves the blocks of a bucket of the table before to the table. */
+static void cb_table_move(struct cb_device *dev, struct hlist_head *bucket)
+{
+	struct cb_entry *entry;
+	struct hlist_node *next;
+
+	lockdep_assert_held(&dev->lock);
+	hlist_for_each_entry_safe(entry, next, bucket, hash) {
+		hlist_del(&entry->hash);
+		hlist_add_head(&entry->hash, cb_table_bucket(&dev->memory_table, entry->block));
+	}
+}
+
+/* Makes the table large enough for so many blocks. */
+static int cb_table_grow(struct cb_device *dev, u32 blocks)
+{
+	struct cb_table table, *before = &dev->memory_table_before;
+	unsigned long flags;
+	u32 i, end;
+
+	lockdep_assert_held(&cb_control_mutex);
+	if (blocks <= 1u << dev->memory_table.bits || !dev->memory_table.buckets)
+		return 0;
+	if (cb_table_init(&table, blocks))
+		return -ENOMEM;
+	spin_lock_irqsave(&dev->lock, flags);
+	*before = dev->memory_table;
+	dev->memory_table = table;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	for (i = 0; i < 1u << before->bits; cond_resched()) {
+		end = min(i + CB_TABLE_MOVED, 1u << before->bits);
+		spin_lock_irqsave(&dev->lock, flags);
+		for (; i < end; i++)
+			cb_table_move(dev, &before->buckets[i]);
+		spin_unlock_irqrestore(&dev->lock, flags);
+	}
+	spin_lock_irqsave(&dev->lock, flags);
+	swap(table.buckets, before->buckets);
+	before->buckets = NULL;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	vfree(table.buckets);
+	return 0;
+}
+
+/* ---- entries ------------------------------------------------------------ */
 
 /* A free entry for a block that is in no other, or NULL while all are in use. */
 struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
@@ -54,7 +122,7 @@ struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
 	dev->entries_free_count--;
 	entry->block = block;
 	entry->state = CB_ENTRY_LOADING;
-	hlist_add_head(&entry->hash, cb_blocks_bucket(dev, block));
+	hlist_add_head(&entry->hash, cb_table_bucket(&dev->memory_table, block));
 	in_use = dev->entry_count - dev->entries_free_count;
 	if (in_use > atomic_read(&dev->stats.memory_peak_blocks))
 		atomic_set(&dev->stats.memory_peak_blocks, in_use);
@@ -349,7 +417,8 @@ int cb_blocks_set_limit(struct cb_device *dev, u32 limit)
 	int ret = 0;
 
 	lockdep_assert_held(&cb_control_mutex);
-	if (limit > READ_ONCE(dev->entry_count))
+	ret = cb_table_grow(dev, limit);
+	if (!ret && limit > READ_ONCE(dev->entry_count))
 		ret = cb_blocks_add(dev, limit - READ_ONCE(dev->entry_count));
 	cb_blocks_bound(dev, ret ? before : limit);
 	if (cb_blocks_shrink(dev)) {
@@ -375,6 +444,8 @@ int cb_blocks_init(struct cb_device *dev)
 	dev->slots_reserved = dev->layout.data_first;
 	dev->slots_used = dev->layout.data_first;
 	dev->entry_limit = dev->cache_bytes / CB_BLOCK_BYTES;
+	if (cb_table_init(&dev->memory_table, dev->entry_limit))
+		return -ENOMEM;
 	return cb_blocks_add(dev, dev->entry_limit);
 }
 
@@ -382,6 +453,7 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 {
 	struct cb_entry *entry, *next;
 	LIST_HEAD(entries);
+	struct hlist_head *table;
 	u32 *buckets;
 	u64 *block_of;
 	unsigned long flags;
@@ -393,7 +465,8 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 	dev->entry_count = 0;
 	dev->slotmap.buckets = NULL;
 	dev->slotmap.block_of = NULL;
-	memset(dev->memory_hash, 0, sizeof(dev->memory_hash));
+	table = dev->memory_table.buckets;
+	dev->memory_table.buckets = NULL;
 	INIT_LIST_HEAD(&dev->entries_free);
 	INIT_LIST_HEAD(&dev->dirty);
 	dev->entries_free_count = 0;
@@ -401,6 +474,7 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 	spin_unlock_irqrestore(&dev->lock, flags);
 	list_for_each_entry_safe(entry, next, &entries, all)
 		cb_entry_free(entry);
+	vfree(table);
 	vfree(buckets);
 	vfree(block_of);
 }

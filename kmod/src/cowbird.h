@@ -14,7 +14,8 @@
  *              how much memory
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
  *              snapshots that begin with it
- *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads
+ *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by
+ *              these bios
  *   device.c   life of a snapshot;   ending.c its end;   control.c its ioctls;
  *              info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
@@ -119,8 +120,6 @@
 #define CB_STORE_BATCH 256
 /* Largest read of the snapshot device that is handled at once, in sectors. */
 #define CB_READ_MAX_SECTORS 2048
-/* Buckets of the table of blocks in memory. */
-#define CB_MEMORY_HASH_BITS 10
 /* Disks that a passage knows by name; with more it counts for all. */
 #define CB_PASSAGE_DISKS 4
 /* Notes of how many writes had arrived; see engine.c. */
@@ -143,13 +142,19 @@ enum cb_entry_state {
 /* One block in memory. Owned by the engine; fields marked L by cb_device.lock. */
 struct cb_entry {
 	struct list_head all; /* L: in cb_device.entries_all */
-	struct hlist_node hash; /* L: in memory_hash unless free or stored */
+	struct hlist_node hash; /* L: in a memory_table unless free or stored */
 	struct list_head list; /* engine: free, dirty, or of a run */
 	struct page *page; /* T0 content, constant while DIRTY and after */
 	u64 block; /* L */
 	u32 slot; /* engine: valid while STORING */
 	u16 readers; /* L */
 	u8 state; /* L: enum cb_entry_state */
+};
+
+/* A hash table of blocks in memory. */
+struct cb_table {
+	struct hlist_head *buckets; /* NULL where there is none */
+	u32 bits;
 };
 
 /* One bio of the engine's own and the blocks that it carries. */
@@ -388,7 +393,13 @@ struct cb_device {
 	u32 annex_count;
 
 	struct cb_slotmap slotmap; /* L */
-	struct hlist_head memory_hash[1 << CB_MEMORY_HASH_BITS]; /* L */
+	/*
+	 * Blocks in memory, by number: a bucket for each that there may be. Before
+	 * that many were allowed there was a smaller table, from which they move
+	 * bit by bit: a block is in one of the two. L
+	 */
+	struct cb_table memory_table;
+	struct cb_table memory_table_before;
 
 	/* Writes that the hook holds, in order of arrival. */
 	struct bio_list incoming; /* L */
@@ -469,6 +480,8 @@ struct cb_device {
 	atomic_t open_count; /* -1 before the set is complete, and once it is being destroyed */
 	struct bio_set read_bios;
 	mempool_t read_pool;
+	mempool_t read_pages; /* of two pages each */
+	struct workqueue_struct *read_queue;
 	atomic_t reads_in_flight;
 	wait_queue_head_t reads_wait;
 
@@ -491,7 +504,6 @@ extern struct mutex cb_life_mutex;
 extern struct cb_device __rcu *cb_devices[CB_DEVICE_SLOTS];
 /* How many the hook may find; what it looks at first. */
 extern int cb_device_count;
-extern struct workqueue_struct *cb_read_queue;
 
 /* What is to be frozen, as user space names it: files of filesystems, and block devices. */
 struct cb_freeze_list {
@@ -548,8 +560,6 @@ int cb_device_track(unsigned int minor, char *reason);
 int cb_device_suspend(unsigned int minor, char *reason);
 /* The snapshot with a minor, under cb_control_mutex. */
 struct cb_device *cb_device_get(unsigned int minor);
-int cb_device_init(void);
-void cb_device_exit(void);
 
 /* Parts of a set-up that a reload shares. */
 struct cb_device *cb_device_alloc(struct cb_setup *setup);
@@ -1053,7 +1063,7 @@ static inline unsigned long cb_time_left(unsigned long deadline)
 	return time_before(jiffies, deadline) ? deadline - jiffies : 1;
 }
 
-/* ---- snapdisk.c, snapread.c -------------------------------------------- */
+/* ---- snapdisk.c, snapread.c, readio.c ---------------------------------- */
 
 int cb_snapdisk_init(void);
 void cb_snapdisk_exit(void);
@@ -1066,8 +1076,10 @@ void cb_snapdisk_destroy(struct cb_device *dev);
 int cb_snapdisk_publish(struct cb_device *dev);
 void cb_snapdisk_open_up(struct cb_device *dev);
 
+/* What reads need; cb_snapread_free is safe without it, and comes when no read is under way. */
+int cb_snapread_init(struct cb_device *dev);
+void cb_snapread_free(struct cb_device *dev);
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio);
-size_t cb_snapread_bytes(void);
 
 /* ---- control.c, info.c ------------------------------------------------- */
 

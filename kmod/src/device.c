@@ -474,9 +474,7 @@ int cb_device_init_memory(struct cb_device *dev, struct cb_setup *setup)
 
 	if (ret)
 		return ret;
-	ret = bioset_init(&dev->read_bios, CB_RUNS, 0, 0);
-	if (!ret)
-		ret = mempool_init_kmalloc_pool(&dev->read_pool, 4, cb_snapread_bytes());
+	ret = cb_snapread_init(dev);
 	if (!ret)
 		ret = cb_blocks_init(dev);
 	if (!ret)
@@ -499,8 +497,7 @@ void cb_device_free(struct cb_device *dev)
 	cb_blocks_free(dev);
 	cb_annex_free_all(dev, dev->annex_count);
 	kvfree(dev->extents.list);
-	mempool_exit(&dev->read_pool);
-	bioset_exit(&dev->read_bios);
+	cb_snapread_free(dev);
 	bioset_exit(&dev->run_bios);
 	bioset_exit(&dev->split_bios);
 	cb_known_forget(&dev->cow);
@@ -909,23 +906,4 @@ out_disk:
 	if (dev->disk)
 		atomic_set(&dev->open_count, 0);
 	return ret;
-}
-
-struct workqueue_struct *cb_read_queue;
-
-int cb_device_init(void)
-{
-	cb_read_queue = alloc_workqueue("cowbird_read", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
-	if (!cb_read_queue)
-		return -ENOMEM;
-	if (!cb_ending_init())
-		return 0;
-	destroy_workqueue(cb_read_queue);
-	return -ENOMEM;
-}
-
-void cb_device_exit(void)
-{
-	cb_ending_exit();
-	destroy_workqueue(cb_read_queue);
 }

@@ -6,12 +6,12 @@ static int __init cowbird_init(void)
 {
 	int ret;
 
-	ret = cb_device_init();
+	ret = cb_ending_init();
 	if (ret)
 		return ret;
 	ret = cb_snapdisk_init();
 	if (ret)
-		goto out_device;
+		goto out_ending;
 	ret = cb_hook_init();
 	if (ret)
 		goto out_snapdisk;
@@ -53,8 +53,8 @@ out_hook:
 	cb_hook_exit();
 out_snapdisk:
 	cb_snapdisk_exit();
-out_device:
-	cb_device_exit();
+out_ending:
+	cb_ending_exit();
 	return ret;
 }
 
@@ -69,7 +69,7 @@ static void __exit cowbird_exit(void)
 	cb_audit_exit();
 	cb_hook_exit();
 	cb_snapdisk_exit();
-	cb_device_exit();
+	cb_ending_exit();
 }
 
 module_init(cowbird_init);

@@ -82,6 +82,9 @@
 #define CB_MUTANT_reload_skips_group 76
 #define CB_MUTANT_maps_at_any_cost 77
 #define CB_MUTANT_neighbour_saves_all 78
+#define CB_MUTANT_split_slots 80
+#define CB_MUTANT_bridge_errors 81
+#define CB_MUTANT_patch_too_early 82
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

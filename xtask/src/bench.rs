@@ -85,6 +85,7 @@ async fn measure(run: &Run, args: &BenchArgs, ui: &Arc<Ui>) -> Result<BTreeMap<S
         profile: args.profile,
         part: args.part.map(|part| match part {
             BenchPart::Snapshot => Part::Snapshot,
+            BenchPart::ScatteredRead => Part::ScatteredRead,
             BenchPart::Tracer => Part::Tracer,
         }),
     };
@@ -174,6 +175,7 @@ fn label(mode: Mode) -> &'static str {
         Mode::SequentialIncremental => "1 MiB sequential writes, incremental",
         Mode::SnapshotRead => "snapshot read, blocks on the origin",
         Mode::SnapshotReadPreserved => "snapshot read, blocks preserved",
+        Mode::SnapshotReadScattered => "snapshot read, single blocks preserved",
         Mode::RandomTraced => "4 KiB random writes, traced",
         Mode::RandomFingerprinted => "4 KiB random writes, traced with fingerprints",
         Mode::RandomBaseline => "4 KiB random writes, none again (noise)",

@@ -202,6 +202,8 @@ pub struct MutantsArgs {
 pub enum BenchPart {
     /// What a snapshot costs its origin
     Snapshot,
+    /// Of that, only reads of a snapshot with single preserved blocks all over it
+    ScatteredRead,
     /// What the tracer costs
     Tracer,
 }

@@ -29,8 +29,12 @@ use crate::plan::{CellPlan, CellProgress, PhaseClock};
 use crate::program::FIO;
 use crate::verify::CellFiles;
 
-/// The disk, MiB: one partition, an ext4.
-const DISK_MIB: u32 = 2048;
+/// The first partition of the disk, an ext4, MiB.
+const FILESYSTEM_MIB: u32 = 2046;
+/// The second one, which is read and overwritten as it is, MiB.
+const RAW_MIB: u32 = 1024;
+/// The disk, MiB: some room is in front of the partitions.
+const DISK_MIB: u32 = FILESYSTEM_MIB + RAW_MIB + 2;
 /// The file that is written, MiB; filled before anything is measured.
 const FILE_MIB: u32 = 512;
 /// I/Os of a random job.
@@ -41,6 +45,7 @@ const COW_MIB: u32 = 900;
 const CACHE_MIB: u32 = 64;
 
 const DEVICE: &str = "/dev/vda1";
+const RAW: &str = "/dev/vda2";
 const MOUNT: &str = "/mnt/origin";
 const FILE: &str = "/mnt/origin/data";
 const SNAPSHOT: &str = "/dev/cowbird0";
@@ -53,6 +58,16 @@ const SPEC: SnapshotSpec = SnapshotSpec {
     cache_mib: CACHE_MIB,
     minor: 0,
 };
+
+/// The snapshot of the second partition; its COW file is on the first.
+const RAW_SPEC: SnapshotSpec = SnapshotSpec {
+    origin: RAW,
+    cow_mib: RAW_COW_MIB,
+    ..SPEC
+};
+
+/// Room for the blocks that [`RANDOM_IOS`] overwrite, and for the tracking state, MiB.
+const RAW_COW_MIB: u32 = 160;
 
 /// fio has so long for one job.
 const JOB_LIMIT: Duration = Duration::from_secs(240);
@@ -77,6 +92,8 @@ pub enum Mode {
     SnapshotRead,
     /// Sequential read of a snapshot part of whose blocks are in the COW file.
     SnapshotReadPreserved,
+    /// Sequential read of a snapshot with single preserved blocks all over it, against the origin before and after.
+    SnapshotReadScattered,
     /// 4 KiB random writes while the tracer records, with its defaults: no contents.
     RandomTraced,
     /// The same with the fingerprints of all contents.
@@ -130,6 +147,8 @@ pub struct BenchResult {
 pub enum Part {
     /// What a snapshot costs.
     Snapshot,
+    /// Of that, only reads of a snapshot with preserved blocks all over it.
+    ScatteredRead,
     /// What the tracer costs.
     Tracer,
 }
@@ -147,7 +166,9 @@ pub struct BenchOptions {
 
 impl BenchOptions {
     fn has(self, part: Part) -> bool {
-        self.part.is_none_or(|only| only == part)
+        self.part.is_none_or(|only| {
+            only == part || (only == Part::Snapshot && part == Part::ScatteredRead)
+        })
     }
 }
 
@@ -189,10 +210,15 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
     in_background(move || {
         let partition = Partition {
             start: 2048,
-            sectors: (DISK_MIB - 2) * 2048,
+            sectors: FILESYSTEM_MIB * 2048,
+        };
+        let raw = Partition {
+            start: partition.end(),
+            sectors: RAW_MIB * 2048,
         };
         let bytes = u64::from(DISK_MIB) << 20;
-        disk::create_partitioned(&files.origin(), bytes, 512, &[partition], &[], plan.seed)?;
+        let partitions = [partition, raw];
+        disk::create_partitioned(&files.origin(), bytes, 512, &partitions, &[], plan.seed)?;
         disk::make_filesystem(
             disk::Filesystem::Ext4,
             &files.origin(),
@@ -237,6 +263,9 @@ impl Bench<'_, '_> {
             if self.options.has(Part::Snapshot) {
                 self.random_writes(seed).await?;
                 self.sequential_writes().await?;
+            }
+            if self.options.has(Part::ScatteredRead) {
+                self.scattered_reads(seed).await?;
             }
             if self.options.has(Part::Tracer) {
                 self.traced_writes(seed).await?;
@@ -287,6 +316,34 @@ impl Bench<'_, '_> {
         self.compare(Mode::SequentialIncremental, &sequential(), stream)
             .await?;
         self.guest.destroy_snapshot(SPEC.minor).await
+    }
+
+    /// What a backup reads while the origin is in use: most blocks are on the origin, single ones in the COW file. The
+    /// baseline is the mean of reading the origin in the same way right before and right after.
+    async fn scattered_reads(&mut self, seed: u64) -> CaseResult<()> {
+        self.guest.phase("scattered reads");
+        self.guest.setup_snapshot(RAW_SPEC).await?;
+        let overwrite = Job {
+            target: RAW.into(),
+            size_mib: RAW_MIB,
+            ..random(seed)
+        };
+        self.measure(&overwrite).await?;
+        let all = |target: &str| Job {
+            size_mib: RAW_MIB,
+            ..read(target)
+        };
+        let before = self.measure(&all(RAW)).await?;
+        let mode = Mode::SnapshotReadScattered;
+        let measured = self.measure_one_of(mode, &all(SNAPSHOT)).await?;
+        let after = self.measure(&all(RAW)).await?;
+        let device = self.guest.active_snapshot(RAW_SPEC.minor).await?;
+        if device.preserved_blocks < u64::from(RANDOM_IOS) / 2 {
+            let few = format!("only {} blocks were preserved", device.preserved_blocks);
+            return Err(CaseError::Failed(few));
+        }
+        self.note(mode, measured, before.mean(after));
+        self.guest.destroy_snapshot(RAW_SPEC.minor).await
     }
 
     /// Without a snapshot, with and without a recorder. The baseline is the mean of the jobs before and after.

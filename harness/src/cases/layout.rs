@@ -41,6 +41,8 @@ pub(crate) struct Layout {
     pub(super) filesystem_mib: Option<u32>,
     /// The second partition, an ext4 for the COW file.
     pub(super) cow_home: Option<Partition>,
+    /// A disk of its own for the COW file, an ext4: its size, MiB, and its unit, bytes.
+    pub(super) cow_disk: Option<(u32, u32)>,
     /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
     pub(super) metadata: Option<Partition>,
     /// Whether the origin is filled with sectors that say where they are, before anything else is made on it.
@@ -108,6 +110,7 @@ impl Layout {
             filesystem: None,
             filesystem_mib: None,
             cow_home: None,
+            cow_disk: None,
             metadata: None,
             filled: true,
             third: None,
@@ -177,6 +180,14 @@ impl Layout {
                 .disk_sectors
                 .map_or(needed, |sectors| sectors.max(needed)),
         }
+    }
+
+    /// All of the COW file's own disk.
+    fn cow_disk(&self) -> Option<Partition> {
+        self.cow_disk.map(|(mib, _)| Partition {
+            start: 0,
+            sectors: mib * MIB_SECTORS,
+        })
     }
 
     /// The partitions of the first disk, in their order.
@@ -285,6 +296,10 @@ impl Layout {
         for partition in self.cow_home.into_iter().chain(self.third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;
         }
+        if let Some(partition) = self.cow_disk() {
+            disk::create_sparse(&files.cow_disk(), partition.length_bytes())?;
+            disk::make_filesystem(Filesystem::Ext4, &files.cow_disk(), partition, seed)?;
+        }
         disk::copy_sparse(&path, &files.base())?;
         if self.mirrored {
             disk::copy_sparse(&path, &files.mirror())?;
@@ -318,6 +333,14 @@ impl Layout {
                 image: files.mirror(),
                 witness: Some(files.mirror_witness()),
                 ..disks[0].clone()
+            });
+        }
+        if let Some((_, logical_block_bytes)) = self.cow_disk {
+            disks.push(Disk {
+                image: files.cow_disk(),
+                witness: None,
+                bus: Bus::Virtio,
+                logical_block_bytes,
             });
         }
         disks
@@ -393,8 +416,12 @@ impl Setting {
         }
     }
 
-    /// The second partition of the first disk.
+    /// Where the COW file is when it is not on the origin: the second partition of the first disk, or a disk of its own,
+    /// where there are two with the image.
     pub(super) fn cow_home(&self) -> &'static str {
+        if self.layout.cow_disk.is_some() {
+            return "/dev/vdc";
+        }
         match self.layout.bus {
             Bus::Virtio => "/dev/vda2",
             Bus::Scsi => "/dev/sda2",

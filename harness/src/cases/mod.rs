@@ -17,6 +17,7 @@ mod large;
 mod layout;
 mod many_cuts;
 mod mishaps;
+mod mixed_sectors;
 mod other_namespace;
 mod persistence;
 mod power_cuts;
@@ -780,6 +781,30 @@ static CASES: [CaseInfo; 99] = [
         &GUEST_MODULES,
         raw_writers::layout_large_sectors,
         |driver, setting| Box::pin(raw_writers::act(driver, setting)),
+    ),
+    case(
+        "mixed-sectors",
+        "a COW file on a disk with larger logical blocks than the origin's",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        mixed_sectors::layout,
+        |driver, setting| Box::pin(mixed_sectors::act(driver, setting)),
+    ),
+    case(
+        "mixed-sectors-reversed",
+        "a COW file on a disk with smaller logical blocks than the origin's",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        mixed_sectors::layout_reversed,
+        |driver, setting| Box::pin(mixed_sectors::act(driver, setting)),
+    ),
+    case(
+        "read-across-errors",
+        "an origin that cannot be read any more where its blocks are preserved, while its snapshot is copied",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        mixed_sectors::layout_errors,
+        |driver, setting| Box::pin(mixed_sectors::act_errors(driver, setting)),
     ),
     case(
         "dm-linear",

@@ -540,12 +540,24 @@ impl Driver<'_, '_> {
 
     /// The same, to so many bytes behind the start of another.
     pub async fn copy_device_to(&mut self, from: &str, to: &str, to_byte: u64) -> CaseResult<u64> {
-        self.copy_between(from, None, to, to_byte).await
+        self.copy_between(from, None, to, to_byte, COPY_CHUNK_BYTES)
+            .await
     }
 
     /// Copies the beginning of a device to the beginning of another.
     pub async fn copy_beginning(&mut self, from: &str, bytes: u64, to: &str) -> CaseResult<u64> {
-        self.copy_between(from, Some(bytes), to, 0).await
+        self.copy_between(from, Some(bytes), to, 0, COPY_CHUNK_BYTES)
+            .await
+    }
+
+    /// Copies a device, all of it, by reads of so many bytes.
+    pub async fn copy_in_reads_of(
+        &mut self,
+        from: &str,
+        to: &str,
+        chunk_bytes: u32,
+    ) -> CaseResult<u64> {
+        self.copy_between(from, None, to, 0, chunk_bytes).await
     }
 
     async fn copy_between(
@@ -554,13 +566,14 @@ impl Driver<'_, '_> {
         bytes: Option<u64>,
         to: &str,
         to_byte: u64,
+        chunk_bytes: u32,
     ) -> CaseResult<u64> {
         let request = Request::CopyDevice {
             from: from.into(),
             bytes,
             to: to.into(),
             to_byte,
-            chunk_bytes: COPY_CHUNK_BYTES,
+            chunk_bytes,
         };
         let reply = self.expect(request, self.limits.copy).await?;
         match reply {

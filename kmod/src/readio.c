@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How a read of the snapshot device that is not all on the origin is fetched.
+ *
+ * On a snapshot in use single preserved blocks lie everywhere, and a bio for
+ * each of them and for each stretch between them costs more than the data. So
+ * the origin is read across a few blocks that come from elsewhere; these take
+ * their place once that has ended. Blocks from the COW file are asked for at
+ * once, in the order in which they lie there, so that the block layer makes one
+ * request of neighbours.
+ */
+#include <linux/sort.h>
+
+#include "snapread.h"
+
+/* Blocks from elsewhere across which one bio reads the origin: 64 KiB. */
+#define CB_READ_BRIDGE 16
+
+/* The reader's hints are not for the devices below; nor is FUA for a read. */
+#define CB_READ_OPF (REQ_OP_READ | REQ_SYNC)
+
+/* ---- which part of the reader's pages a piece is ------------------------ */
+
+static u32 cb_read_bytes(const struct cb_read *read, u32 i)
+{
+	u64 from, to;
+
+	cb_read_span(read, i, &from, &to);
+	return (to - from) << SECTOR_SHIFT;
+}
+
+void cb_read_map(struct cb_read *read)
+{
+	struct bvec_iter iter = cb_mutant(advanced_iterator) ? read->bio->bi_iter : read->next;
+	u32 i;
+
+	for (i = 0; i < read->count; i++) {
+		if (i % CB_READ_STEP == 0)
+			read->places[i / CB_READ_STEP] = iter;
+		bio_advance_iter(read->bio, &iter, cb_read_bytes(read, i));
+	}
+	read->next = iter;
+}
+
+/* Fault: places are counted from the first piece that is fetched. */
+static u32 cb_mutant_lead(const struct cb_read *read)
+{
+	u32 lead = 0;
+
+	while (lead < read->count && read->pieces[lead].source == CB_READ_THERE)
+		lead++;
+	return lead;
+}
+
+static struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i)
+{
+	u32 bytes = cb_read_bytes(read, i), before;
+	struct bvec_iter iter;
+
+	if (cb_mutant(advanced_iterator))
+		i -= min(i, cb_mutant_lead(read));
+	iter = read->places[i / CB_READ_STEP];
+	for (before = round_down(i, CB_READ_STEP); before < i; before++)
+		bio_advance_iter(read->bio, &iter, cb_read_bytes(read, before));
+	iter.bi_size = bytes;
+	return iter;
+}
+
+/* Copies to the reader's pages from a whole block; from NULL fills with zeros. */
+static void cb_read_fill(struct cb_read *read, u32 i, const void *content)
+{
+	struct bvec_iter iter = cb_read_iter(read, i);
+	struct bio_vec bvec;
+	u64 from, to;
+	u32 offset;
+
+	cb_read_span(read, i, &from, &to);
+	offset = (from & (CB_BLOCK_SECTORS - 1)) << SECTOR_SHIFT;
+	__bio_for_each_segment(bvec, read->bio, iter, iter) {
+		char *page = cb_kmap(bvec.bv_page);
+
+		if (content)
+			memcpy(page + bvec.bv_offset, content + offset, bvec.bv_len);
+		else
+			memset(page + bvec.bv_offset, 0, bvec.bv_len);
+		flush_dcache_page(bvec.bv_page);
+		cb_kunmap(page);
+		offset += bvec.bv_len;
+	}
+}
+
+/* ---- bios --------------------------------------------------------------- */
+
+static void cb_read_done_one(struct cb_read *read)
+{
+	if (atomic_dec_and_test(&read->pending))
+		complete(&read->done);
+}
+
+static void cb_read_end_io(struct bio *bio)
+{
+	struct cb_read *read = bio->bi_private;
+
+	if (bio->bi_status && !cb_mutant(hide_read_errors))
+		WRITE_ONCE(read->error, blk_status_to_errno(bio->bi_status));
+	bio_put(bio);
+	cb_read_done_one(read);
+}
+
+/* Of a bio that reads more than was asked for. */
+static void cb_read_bridge_end_io(struct bio *bio)
+{
+	struct cb_read *read = bio->bi_private;
+
+	if (bio->bi_status && !cb_mutant(hide_read_errors))
+		WRITE_ONCE(read->bridge_error, true);
+	bio_put(bio);
+	cb_read_done_one(read);
+}
+
+static void cb_read_submit(struct cb_read *read, struct bio *bio, u64 sector)
+{
+	bio->bi_iter.bi_sector = sector;
+	bio->bi_private = read;
+	atomic_inc(&read->pending);
+	cb_submit_past_hook(bio);
+}
+
+/* Reads count pieces from the i-th on, which follow each other at a sector of a device. */
+static void cb_read_pieces(struct cb_read *read, struct block_device *bdev, u64 sector, u32 i,
+			   u32 count, bool bridged)
+{
+	struct bio *bio = cb_bio_clone(bdev, read->bio, GFP_NOIO, &read->dev->read_bios);
+	u64 from, to, end;
+
+	cb_read_span(read, i, &from, &end);
+	cb_read_span(read, i + count - 1, &end, &to);
+	bio->bi_iter = cb_read_iter(read, i);
+	bio->bi_iter.bi_size = (to - from) << SECTOR_SHIFT;
+	bio->bi_opf = CB_READ_OPF;
+	bio->bi_end_io = bridged ? cb_read_bridge_end_io : cb_read_end_io;
+	cb_read_submit(read, bio, sector);
+}
+
+/* ---- the origin ---------------------------------------------------------- */
+
+/*
+ * Pieces from the i-th on that one bio reads: up to the last on the origin
+ * before more of them are elsewhere than it may read across.
+ */
+static u32 cb_read_stretch(const struct cb_read *read, u32 i, u32 bridge, bool *bridged)
+{
+	u32 end = i + 1, next;
+
+	*bridged = false;
+	for (next = end; next < read->count && next - end <= bridge; next++) {
+		if (read->pieces[next].source != CB_READ_ORIGIN)
+			continue;
+		*bridged |= next > end;
+		end = next + 1;
+	}
+	return end - i;
+}
+
+static void cb_read_from_origin(struct cb_read *read, u32 bridge)
+{
+	struct blk_plug plug;
+	u64 from, to;
+	bool bridged;
+	u32 i, n;
+
+	blk_start_plug(&plug);
+	for (i = 0; i < read->count; i += n) {
+		n = 1;
+		if (read->pieces[i].source != CB_READ_ORIGIN)
+			continue;
+		n = cb_read_stretch(read, i, bridge, &bridged);
+		cb_read_span(read, i, &from, &to);
+		cb_read_pieces(read, read->dev->origin.bdev, from, i, n, bridged);
+	}
+	blk_finish_plug(&plug);
+}
+
+/* ---- the COW file -------------------------------------------------------- */
+
+static int cb_read_compare(const void *a, const void *b, const void *private)
+{
+	const struct cb_read *read = private;
+	u64 first = read->pieces[*(const u16 *)a].sector;
+	u64 second = read->pieces[*(const u16 *)b].sector;
+
+	return first < second ? -1 : first > second;
+}
+
+/* Pieces from the COW file in the order in which they lie there. */
+static u32 cb_read_sort(struct cb_read *read)
+{
+	u32 i, n = 0;
+	bool sorted = true;
+
+	for (i = 0; i < read->count; i++) {
+		if (read->pieces[i].source != CB_READ_COW)
+			continue;
+		if (n && read->pieces[read->order[n - 1]].sector > read->pieces[i].sector)
+			sorted = false;
+		read->order[n++] = i;
+	}
+	if (!sorted && !cb_mutant(gaps_ignored))
+		sort_r(read->order, n, sizeof(read->order[0]), cb_read_compare, NULL, read);
+	return n;
+}
+
+/* Pieces from the n-th on, of all that there are, that follow each other here and there. */
+static u32 cb_read_run(const struct cb_read *read, u32 n, u32 all)
+{
+	const struct cb_read_piece *piece = &read->pieces[read->order[n]];
+	u32 run = 1;
+
+	while (n + run < all && read->order[n + run] == read->order[n] + run &&
+	       (piece[run].sector == piece->sector + run * CB_BLOCK_SECTORS ||
+		cb_mutant(gaps_ignored)))
+		run++;
+	return run;
+}
+
+/* Whether the COW file's disk can read as little as a piece. */
+static bool cb_read_is_readable(const struct cb_read *read, u32 i)
+{
+	u32 unit = min(bdev_logical_block_size(read->dev->cow.bdev), CB_BLOCK_BYTES);
+	u64 from, to;
+
+	cb_read_span(read, i, &from, &to);
+	return !(((from << SECTOR_SHIFT) | cb_read_bytes(read, i)) & (unit - 1)) ||
+	       cb_mutant(split_slots);
+}
+
+/* Reads the whole slot of a piece to a page of our own. */
+static void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot)
+{
+	u32 n = read->whole_count++;
+	struct bio *bio;
+
+	/* Before the bio: who waits for one pool must hold nothing of the other. */
+	if (!read->whole)
+		read->whole = mempool_alloc(&read->dev->read_pages, GFP_NOIO);
+	bio = cb_bio_alloc(read->dev->cow.bdev, 1, CB_READ_OPF, &read->dev->read_bios);
+	bio->bi_end_io = cb_read_end_io;
+	read->whole_piece[n] = i;
+	WARN_ON_ONCE(bio_add_page(bio, read->whole + n, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
+	cb_read_submit(read, bio, slot);
+}
+
+static void cb_read_from_cow(struct cb_read *read)
+{
+	u32 n, run, i, all = cb_read_sort(read);
+	struct blk_plug plug;
+	u64 sector, from, to;
+
+	blk_start_plug(&plug);
+	for (n = 0; n < all; n += run) {
+		run = 1;
+		i = read->order[n];
+		sector = read->pieces[i].sector - read->dev->cow_base;
+		if (!cb_read_is_readable(read, i)) {
+			cb_read_whole_slot(read, i, sector);
+			continue;
+		}
+		run = cb_read_run(read, n, all);
+		/* What the disk does not give in part is the end of the read. */
+		if (run > 1 && !cb_read_is_readable(read, i + run - 1))
+			run--;
+		cb_read_span(read, i, &from, &to);
+		sector += from & (CB_BLOCK_SECTORS - 1);
+		cb_read_pieces(read, read->dev->cow.bdev, sector, i, run, false);
+	}
+	blk_finish_plug(&plug);
+}
+
+/* What was read as a whole goes where its parts are asked for. */
+static void cb_read_take_slots(struct cb_read *read)
+{
+	u32 n;
+
+	for (n = 0; n < read->whole_count; n++) {
+		void *content = cb_kmap(read->whole + n);
+
+		cb_read_fill(read, read->whole_piece[n], content);
+		cb_kunmap(content);
+	}
+	if (read->whole)
+		mempool_free(read->whole, &read->dev->read_pages);
+	read->whole = NULL;
+	read->whole_count = 0;
+}
+
+/* ---- no I/O ---------------------------------------------------------------- */
+
+static void cb_read_from_memory(struct cb_read *read, u32 i)
+{
+	struct cb_entry *entry = read->pieces[i].entry;
+	unsigned long flags;
+	void *page = cb_kmap(entry->page);
+
+	cb_read_fill(read, i, page);
+	cb_kunmap(page);
+	spin_lock_irqsave(&read->dev->lock, flags);
+	cb_blocks_put(read->dev, entry);
+	spin_unlock_irqrestore(&read->dev->lock, flags);
+	read->pieces[i].entry = NULL;
+}
+
+static void cb_read_without_io(struct cb_read *read)
+{
+	u32 i;
+
+	for (i = 0; i < read->count; i++) {
+		if (read->pieces[i].source == CB_READ_ZERO)
+			cb_read_fill(read, i, NULL);
+		else if (read->pieces[i].source == CB_READ_MEMORY)
+			cb_read_from_memory(read, i);
+		else if (read->pieces[i].source == CB_READ_FAIL)
+			WRITE_ONCE(read->error, -EIO);
+	}
+}
+
+/* ---- all of it -------------------------------------------------------------- */
+
+static void cb_read_begin(struct cb_read *read)
+{
+	reinit_completion(&read->done);
+	atomic_set(&read->pending, 1);
+}
+
+static int cb_read_wait(struct cb_read *read)
+{
+	cb_read_done_one(read);
+	wait_for_completion_io(&read->done);
+	return READ_ONCE(read->error);
+}
+
+int cb_read_origin(struct cb_read *read)
+{
+	int ret;
+
+	cb_read_begin(read);
+	cb_read_from_origin(read, CB_READ_BRIDGE);
+	ret = cb_read_wait(read);
+	if (ret || !READ_ONCE(read->bridge_error))
+		return ret;
+	if (cb_mutant(bridge_errors))
+		return -EIO;
+	/*
+	 * What a bio read across may be what the disk cannot read any more, and
+	 * nobody asked for it: what was asked for is read by itself.
+	 */
+	read->bridge_error = false;
+	cb_read_begin(read);
+	cb_read_from_origin(read, 0);
+	return cb_read_wait(read);
+}
+
+int cb_read_elsewhere(struct cb_read *read)
+{
+	int ret;
+
+	cb_read_begin(read);
+	cb_read_from_cow(read);
+	cb_read_without_io(read);
+	ret = cb_read_wait(read);
+	cb_read_take_slots(read);
+	return ret;
+}

@@ -139,7 +139,7 @@ impl Driver<'_, '_> {
     }
 
     /// A setting of a disk's queue; what the kernel says if it does not have it.
-    pub(crate) async fn set_queue(
+    pub(crate) async fn set_queue_attribute(
         &mut self,
         disk: &str,
         setting: &str,

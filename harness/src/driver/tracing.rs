@@ -207,7 +207,7 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
             target: StreamTarget::Device(device),
             ..
         }) => vec![device.clone()],
-        WorkloadSpec::Timed(spec) => vec![spec.device.clone()],
+        WorkloadSpec::Timed(spec) => spec.devices.clone(),
         WorkloadSpec::Streams(_)
         | WorkloadSpec::Swapper(_)
         | WorkloadSpec::Poll(_)

@@ -112,11 +112,15 @@ async fn prepare(guest: &mut Driver<'_, '_>, sleep: Sleep) -> CaseResult<Result<
     match sleep {
         Sleep::Requests => {
             guest
-                .set_queue(DISK_NAME, "nr_requests", FEW_REQUESTS)
+                .set_queue_attribute(DISK_NAME, "nr_requests", FEW_REQUESTS)
                 .await
         }
         Sleep::FrozenQueue => Ok(Ok(())),
-        Sleep::Writeback => guest.set_queue(DISK_NAME, "wbt_lat_usec", "100").await,
+        Sleep::Writeback => {
+            guest
+                .set_queue_attribute(DISK_NAME, "wbt_lat_usec", "100")
+                .await
+        }
         Sleep::Cost => {
             let limits = [
                 groups::model(LITTLE),

@@ -169,7 +169,7 @@ async fn prepare(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("setup");
     guest.blocked_tasks_may_last(BLOCKED_LIMIT).await?;
     if let Err(reason) = guest
-        .set_queue(DISK_NAME, "nr_requests", FEW_REQUESTS)
+        .set_queue_attribute(DISK_NAME, "nr_requests", FEW_REQUESTS)
         .await?
     {
         return Err(vacuous(&reason));

@@ -94,7 +94,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         pages: PAGES,
         seed: setting.seed,
     };
-    guest.prepare(request).await?;
+    guest.prepare_within(request, guest.limits.copy).await?;
     let before = guest.active_snapshot(MINOR).await?.preserved_blocks;
 
     guest.phase("sync");

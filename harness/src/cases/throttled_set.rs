@@ -42,9 +42,9 @@ const SECOND_COW_MOUNT: &str = "/mnt/cow2";
 const SECOND_SNAPSHOT: &str = "/dev/cowbird1";
 const SECOND_IMAGE: &str = "/dev/vdd";
 
-/// Writes to the first volume, submitted at once: they leave their limit at about twelve in a second.
-const BLOCKS: u32 = 96;
-const BYTES_PER_SECOND: u64 = 48 << 10;
+/// Writes to the first volume, submitted at once: they leave their limit three in a second, for ten seconds.
+const BLOCKS: u32 = 32;
+const BYTES_PER_SECOND: u64 = 12 << 10;
 
 /// Time until they are submitted, and until they are done.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -59,7 +59,7 @@ const SLOW_DISK: Throttle = Throttle {
 };
 
 /// How long the write of the second header takes.
-const MARK_MS: u32 = 2500;
+const MARK_MS: u32 = 3000;
 
 const FIRST_SPEC: SnapshotSpec = spec("/dev/vda1", "/mnt/cow/first.cow", 0);
 const SECOND_SPEC: SnapshotSpec = spec(SECOND, "/mnt/cow2/second.cow", 1);

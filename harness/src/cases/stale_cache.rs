@@ -92,6 +92,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<E
     guest.mount(COW_DISK, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     let expected = script(guest, CONTROL).await?;
+    check_control(&expected)?;
 
     guest.phase("snapshot");
     guest.setup_snapshot(spec(ORIGIN)).await?;
@@ -123,6 +124,23 @@ async fn script(guest: &mut Driver<'_, '_>, disk: [&str; 3]) -> CaseResult<Vec<S
     let [whole, part, name] = disk;
     let said = guest.run(&shell, &[SCRIPT_PATH, whole, part, name]).await?;
     Ok(said.lines().map(ToOwned::to_owned).collect())
+}
+
+/// With the disk that nobody tracks everything works; otherwise nothing is compared.
+fn check_control(outcomes: &[String]) -> CaseResult<()> {
+    let failed = outcomes.iter().find(|outcome| {
+        let code = outcome
+            .split(": ")
+            .last()
+            .and_then(|code| code.parse().ok());
+        code.is_some_and(|code: u8| code != 0)
+    });
+    match failed {
+        Some(outcome) => Err(CaseError::Failed(format!(
+            "with the untracked disk: {outcome}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 async fn compare(guest: &mut Driver<'_, '_>, expected: &[String], when: &str) -> CaseResult<()> {

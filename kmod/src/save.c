@@ -19,8 +19,11 @@
  * A slot of the map that is as it was when it was last written is not written again;
  * which slots count, the state says (core/groups.h).
  */
+#include <linux/bitmap.h>
 #include <linux/reboot.h>
 #include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
 
 #include "cowbird.h"
 

@@ -178,6 +178,8 @@ pub struct SnapshotEvidence {
     pub maps: Vec<ChangeMap>,
     /// Whether what lies on the disk is the origin's content encrypted.
     pub encrypted: bool,
+    /// Over so many sectors the origin was spread for the module, if it was: what lies on the disks are its pieces.
+    pub spread_over: Option<u64>,
     /// Whether a second disk must end with the same content at the origin's place.
     pub mirrored: bool,
     /// What the module may say in the kernel log although it is a warning.
@@ -216,6 +218,7 @@ impl SnapshotEvidence {
             differing_reads: 0,
             maps: Vec::new(),
             encrypted: false,
+            spread_over: None,
             mirrored: false,
             expected_log: &[],
             written: false,
@@ -311,9 +314,20 @@ pub fn judge(
         judgement.check_mirror(files, &base, &origin, evidence.origin)?;
     }
     let image = map(&files.image())?;
-    let Some(marker) = judgement.find(&log, &evidence.marker) else {
+    let Some(mut marker) = judgement.find(&log, &evidence.marker) else {
         return Ok(judgement);
     };
+    if let Some(sectors) = evidence.spread_over {
+        if marker.header.origin_sectors != sectors {
+            let found = marker.header.origin_sectors;
+            judgement.fault(format!(
+                "the epoch is of {found} sectors, and the origin was spread over {sectors}"
+            ));
+            return Ok(judgement);
+        }
+        // Its pieces are what is compared.
+        marker.header.origin_sectors = evidence.origin.sectors;
+    }
     let oracle = Oracle::new(
         &base,
         &log,

@@ -720,7 +720,7 @@ static CASES: &[CaseInfo] = &[
     ),
     case(
         "large-little-memory",
-        "an origin of 8 TiB, whose maps a machine of 256 MiB cannot have",
+        "an origin of 6 TiB, whose maps a machine of 256 MiB cannot have",
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         large::layout_too_large,

@@ -90,6 +90,7 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         replayed: false,
         maps: Vec::new(),
         encrypted: false,
+        spread_over: None,
         mirrored: false,
         expected_log: &[],
         written: false,

@@ -1,14 +1,20 @@
 //! Origin and COW file on disks with logical blocks of different sizes, and an origin that can no longer be read where its
 //! blocks are preserved: reads of the snapshot that do not begin and end where blocks do.
 
+//!
+//! Nobody writes to the origin before the snapshot, so the image must be what the disk was before the boot. The COW file, in
+//! which the instant is marked, lies on a disk without a witness.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use cowbird_model::MarkerKey;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, RULED, SnapshotSpec};
-use crate::verify::{Evidence, SnapshotEvidence};
+use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use crate::error::PathContext;
+use crate::verify::Evidence;
 
 /// 8 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 8 * 2048 + 5;
@@ -20,8 +26,11 @@ const COW_MIB: u32 = 16;
 /// The filesystem of the COW file, with its journal and inode tables.
 const COW_HOME_MIB: u32 = 64;
 
-/// Every second piece of so many bytes is overwritten.
+/// Pieces of so many bytes are overwritten.
 const PIECE_BYTES: u64 = 28 * 1024;
+/// One begins every so many bytes; of those that can no longer be read, there may not be many.
+const PIECE_STEP: u64 = 2 * PIECE_BYTES;
+const BROKEN_STEP: u64 = 512 * 1024;
 
 /// Bytes of a read of a snapshot whose unit is a sector: almost none begins or ends where a block does.
 const ODD_READ_BYTES: u32 = 3 * 4096 + 512;
@@ -75,11 +84,14 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("setup");
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    let marker = overwritten(guest, setting, ORIGIN).await?;
+    overwritten(guest, setting, ORIGIN, PIECE_STEP).await?;
     guest.phase("copy");
     guest.copy_in_reads_of(SNAPSHOT, IMAGE, read_bytes).await?;
-    tear_down(guest).await?;
-    Ok(judged(setting, marker))
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    compared(guest, setting)
 }
 
 /// Where the origin was overwritten it cannot be read any more, which is nothing to its snapshot. Reads are long: what
@@ -92,8 +104,8 @@ pub(super) async fn act_errors(
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     guest.stack_ruled(ORIGIN).await?;
-    let marker = overwritten(guest, setting, RULED).await?;
-    let broken: Vec<RuledPiece> = pieces(setting.layout.origin.length_bytes())
+    overwritten(guest, setting, RULED, BROKEN_STEP).await?;
+    let broken: Vec<RuledPiece> = pieces(setting.layout.origin.length_bytes(), BROKEN_STEP)
         .map(|(at, bytes)| RuledPiece {
             start: at / 512,
             sectors: bytes / 512,
@@ -111,22 +123,23 @@ pub(super) async fn act_errors(
     guest.unstack(StackKind::Ruled).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(judged(setting, marker))
+    compared(guest, setting)
 }
 
-/// A snapshot of a device that shows the first partition, half of which has been overwritten since, the last block
-/// with it, and what was preserved is in the COW file.
+/// A snapshot of a device that shows the first partition, pieces of which have been been overwritten since, and the last
+/// block with them, and what was preserved is in the COW file.
 async fn overwritten(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     origin: &'static str,
-) -> CaseResult<MarkerKey> {
+    step: u64,
+) -> CaseResult<()> {
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(spec(origin)).await?;
+    guest.setup_snapshot(spec(origin)).await?;
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
     guest.phase("overwrite");
     let before = guest.active_snapshot(MINOR).await?.cow_slots_used;
-    for (at, bytes) in pieces(setting.layout.origin.length_bytes()) {
+    for (at, bytes) in pieces(setting.layout.origin.length_bytes(), step) {
         let request = Request::WriteDirect {
             path: origin.to_owned(),
             offset: at,
@@ -141,7 +154,7 @@ async fn overwritten(
             return Err(vacuous("nothing was preserved"));
         }
         if device.cow_slots_used >= before + device.preserved_blocks {
-            return Ok(marker);
+            return Ok(());
         }
         if tokio::time::Instant::now() > deadline {
             return Err(vacuous("what is preserved does not get to the COW file"));
@@ -150,24 +163,40 @@ async fn overwritten(
     }
 }
 
-/// What is overwritten, as places and bytes: every second piece, and the last block.
-fn pieces(origin_bytes: u64) -> impl Iterator<Item = (u64, u64)> {
+/// What is overwritten, as places and bytes: a piece in each step, and the last block.
+fn pieces(origin_bytes: u64, step: u64) -> impl Iterator<Item = (u64, u64)> {
     let last = (origin_bytes - 1) / 4096 * 4096;
-    let step = 2 * PIECE_BYTES;
     (0..last / step)
         .map(move |n| (n * step, PIECE_BYTES))
         .chain([(last, origin_bytes - last)])
 }
 
-async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
-    guest.phase("teardown");
-    guest.destroy_snapshot(MINOR).await?;
-    guest.unmount(COW_MOUNT).await?;
-    guest.remove_module().await
-}
-
-fn judged(setting: &Setting, marker: MarkerKey) -> Evidence {
-    Evidence::Snapshot(SnapshotEvidence::new(marker, setting.origin_range()))
+/// The image must be the origin as it was before the boot.
+fn compared(guest: &Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let origin = setting.layout.origin;
+    let [base, image] = [guest.files().base(), guest.files().image()];
+    let length = usize::try_from(origin.length_bytes()).unwrap_or(usize::MAX);
+    let (mut before, mut copied) = (vec![0; length], vec![0; length]);
+    for (path, at, content) in [
+        (&base, origin.offset_bytes(), &mut before),
+        (&image, 0, &mut copied),
+    ] {
+        File::open(path)
+            .on("open", path)?
+            .read_exact_at(content, at)
+            .on("read", path)?;
+    }
+    let wrong: Vec<usize> = (before.chunks(4096).zip(copied.chunks(4096)))
+        .enumerate()
+        .filter_map(|(block, (before, copied))| (before != copied).then_some(block))
+        .collect();
+    match wrong.first() {
+        None => Ok(Evidence::WitnessOnly),
+        Some(first) => Err(CaseError::Failed(format!(
+            "{} blocks of the image are not those of the origin at the instant, the first is {first}",
+            wrong.len()
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +206,7 @@ mod tests {
     #[test]
     fn what_is_overwritten_ends_with_the_last_block() {
         let bytes = u64::from(ORIGIN_SECTORS) * 512;
-        let all: Vec<_> = pieces(bytes).collect();
+        let all: Vec<_> = pieces(bytes, PIECE_STEP).collect();
         assert_eq!(all.last(), Some(&(8 << 20, 5 * 512)));
         assert!(all.windows(2).all(|two| two[0].0 + two[0].1 < two[1].0));
     }

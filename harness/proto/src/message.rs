@@ -120,6 +120,8 @@ pub enum StackKind {
         /// Size of what was spread, sectors.
         sectors: u64,
     },
+    /// So many of [`StackKind::Linear`], each all of the same device; their paths are separated by spaces.
+    Many(u32),
 }
 
 /// Pieces of [`StackKind::Spread`].

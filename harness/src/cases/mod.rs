@@ -666,8 +666,8 @@ static CASES: &[CaseInfo] = &[
         "stuck-neighbours",
         "snapshots of a healthy disk beside others on which tasks sleep all the time",
         CaseTier::Daily,
-        &modules(["null_blk"]),
-        stuck::layout,
+        &modules(["dm_mod"]),
+        stuck::neighbours::layout,
         |driver, setting| Box::pin(stuck::neighbours::act(driver, setting)),
     ),
     case(

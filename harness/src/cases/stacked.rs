@@ -61,9 +61,11 @@ pub(super) async fn act(
     raw_writers::prepare(guest, setting).await?;
     let (below, expected): (&[&str], _) = match kind {
         StackKind::Loop | StackKind::Scanned => (&[ORIGIN], LOOP),
-        StackKind::Linear | StackKind::TwoPieces | StackKind::Crypt | StackKind::CryptInline => {
-            (&[ORIGIN], "/dev/dm-0")
-        }
+        StackKind::Linear
+        | StackKind::TwoPieces
+        | StackKind::Crypt
+        | StackKind::CryptInline
+        | StackKind::Many(_) => (&[ORIGIN], "/dev/dm-0"),
         StackKind::Striped => (&[ORIGIN, METADATA], "/dev/dm-0"),
         StackKind::Parity => (&[ORIGIN, METADATA, OTHER_HALF], "/dev/md0"),
         StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),

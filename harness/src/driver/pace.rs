@@ -59,7 +59,8 @@ impl Pace {
 /// Something that the guest was told to do, and does.
 pub(crate) struct Begun {
     what: String,
-    pending: Pending,
+    /// None when it has ended.
+    pending: Option<Pending>,
     since: Instant,
 }
 
@@ -86,6 +87,11 @@ impl Timing {
 }
 
 impl Begun {
+    /// Whether its end is known.
+    pub fn has_ended(&self) -> bool {
+        self.pending.is_none()
+    }
+
     /// How long ago it was begun.
     pub fn age(&self) -> Duration {
         self.since.elapsed()
@@ -170,7 +176,7 @@ impl Driver<'_, '_> {
         };
         Ok(Begun {
             what: what.to_owned(),
-            pending: self.vm.begin(request).await?,
+            pending: Some(self.vm.begin(request).await?),
             since: Instant::now(),
         })
     }
@@ -181,7 +187,15 @@ impl Driver<'_, '_> {
         begun: &mut Begun,
         limit: Duration,
     ) -> CaseResult<Option<Timing>> {
-        match self.vm.answer_within(&mut begun.pending, limit).await {
+        let Some(pending) = begun.pending.as_mut() else {
+            let detail = format!("the end of {} is known already", begun.what);
+            return Err(HarnessError::Plan { detail }.into());
+        };
+        let answer = self.vm.answer_within(pending, limit).await;
+        if !matches!(answer, Ok(None)) {
+            begun.pending = None;
+        }
+        match answer {
             Ok(None) => Ok(None),
             Ok(Some(Reply::Timed { took_us, result })) => Ok(Some(Timing {
                 took: Duration::from_micros(took_us),

@@ -113,6 +113,31 @@ pub fn linear(device: &str, pieces: u64) -> GuestResult<String> {
     create("linear", &targets)
 }
 
+/// So many devices, each all of the same one; their paths.
+pub fn many(device: &str, count: u32) -> GuestResult<String> {
+    let (sectors, number) = (sectors_of(device)?, number(device)?);
+    let mut paths = Vec::new();
+    for one in 0..count {
+        let target = Target {
+            start: 0,
+            sectors,
+            kind: "linear",
+            parameters: format!("{number} 0"),
+        };
+        paths.push(create(&one_of_many(one), &[target])?);
+    }
+    Ok(paths.join(" "))
+}
+
+/// Removes them.
+pub fn remove_many(count: u32) -> GuestResult<()> {
+    (0..count).try_for_each(|one| remove(&one_of_many(one)))
+}
+
+fn one_of_many(one: u32) -> String {
+    format!("many{one}")
+}
+
 /// An encrypted device, with further parameters of its target.
 pub fn crypt(device: &str, more: &str) -> GuestResult<String> {
     let key: String = CRYPT_KEY.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -67,6 +67,7 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
         (StackKind::Gathered { number, sectors }, [device]) => {
             spread::gather(device, number, sectors)
         }
+        (StackKind::Many(count), [device]) => dm::many(device, count),
         (kind, devices) => Err(failure(format!("{kind:?} of {} devices", devices.len()))),
     }
     .map(Reply::Text)
@@ -83,6 +84,7 @@ pub fn unstack(kind: StackKind) -> GuestResult<()> {
         StackKind::Ruled => ruled::unstack(),
         StackKind::Spread { number, .. } => dm::remove(&spread::spread_name(number)),
         StackKind::Gathered { number, .. } => dm::remove(&spread::gathered_name(number)),
+        StackKind::Many(count) => dm::remove_many(count),
         StackKind::Scanned => scanned::unstack(),
         StackKind::Loop => unstack_loop(),
     }

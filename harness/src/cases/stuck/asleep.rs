@@ -20,7 +20,9 @@ const ROUNDS: [(u32, u32); 4] = [(16, 0), (0, 16), (16, 16), (16, 16)];
 
 /// Requests that the queue has; more must wait for one.
 const FEW_REQUESTS: &str = "4";
-const SOME_REQUESTS: &str = "64";
+
+/// Another number of them in each round, to freeze the queue: the kernel does nothing when it stays the same.
+const SOME_REQUESTS: u32 = 64;
 
 /// Time for the tasks to fall asleep, and for unloading to see them.
 const FALL_ASLEEP: Duration = Duration::from_secs(20);
@@ -98,9 +100,10 @@ pub(in crate::cases) async fn act(
     }
     let mut faults = Faults::default();
     guest.phase("unload");
-    for round in ROUNDS {
+    for (number, round) in (0..).zip(ROUNDS) {
         guest.insert_module().await?;
-        unload(guest, setting, sleep, round, &mut faults).await?;
+        let requests = SOME_REQUESTS + number;
+        unload(guest, setting, sleep, round, requests, &mut faults).await?;
     }
     faults.finish()?;
     guest.insert_module().await?;
@@ -152,6 +155,7 @@ async fn unload(
     setting: &Setting,
     sleep: Sleep,
     round: (u32, u32),
+    requests: u32,
     faults: &mut Faults,
 ) -> CaseResult<()> {
     let pace = match sleep {
@@ -167,7 +171,7 @@ async fn unload(
         asleep(guest, &first, 1).await?;
         let request = Request::WriteText {
             path: format!("/sys/block/{DISK_NAME}/queue/nr_requests"),
-            text: SOME_REQUESTS.to_owned(),
+            text: requests.to_string(),
         };
         freezer = Some((guest.begin("freezing the queue", request).await?, first));
         guest.vm().pause(WAKE_UP).await?;

@@ -13,10 +13,11 @@ use super::{
 };
 use crate::cases::{COW_HOME, COW_MOUNT, Layout, MINOR, Setting, vacuous};
 use crate::driver::{
-    Begun, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
+    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
 };
 use crate::power::Stop;
 use crate::verify::{Evidence, ExpectedLog};
+use crate::vm::End;
 
 /// The disk of the COW file.
 const DISK: usize = 2;
@@ -49,7 +50,7 @@ const PAUSE_US: u64 = 10_000;
 const BEFORE: u64 = 600;
 
 /// Written after the snapshot has failed.
-const AFTER: u64 = 200;
+const AFTER: u64 = 50;
 
 /// From the stop on: longer than any write may take.
 const WATCHED: Duration = Duration::from_secs(HOLD_LIMIT_S + 7);
@@ -107,11 +108,19 @@ pub(in crate::cases) async fn act(
         guest.set_pace(DISK, Pace::Full).await?;
     }
     if moment == Moment::PowerOff {
-        let reads = stop(guest, &info).await?;
+        let reads = longest(&guest.workload(&info).await?);
         faults.unless(reads <= info_limit, || too_slow(reads, info_limit));
-        stop(guest, &writers).await?;
+        let request = Request::StopWorkload { id: writers.id };
+        let what = "the end of all writes";
+        if let Err((fault, _)) = guest.bounded(what, request, OPERATOR_LIMIT).await? {
+            faults.add(fault);
+        }
+        power_off(guest, &faults).await?;
         faults.finish()?;
-        return power_off(guest, setting).await;
+        guest.phase("setup");
+        guest.mount(COW_HOME, COW_MOUNT, "").await?;
+        guest.insert_module().await?;
+        return take_judged_image(guest, setting, EXPECTED, true).await;
     }
 
     guest.phase("destroy");
@@ -151,7 +160,7 @@ pub(in crate::cases) async fn act(
     guest.phase("return");
     guest.set_pace(DISK, Pace::Full).await?;
     for mut begun in late {
-        if guest.ended_within(&mut begun, AFTERWARDS).await?.is_none() {
+        if !begun.has_ended() && guest.ended_within(&mut begun, AFTERWARDS).await?.is_none() {
             let what = begun.what();
             faults.add(format!(
                 "{what} has not ended {AFTERWARDS:?} after the disk is back"
@@ -293,15 +302,19 @@ async fn judge_transition(
     Ok(())
 }
 
-/// The machine goes down in time, and after its next boot a new snapshot is right.
-async fn power_off(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+/// The machine goes down in time, and boots again. If it does not, all that was found before is told as well.
+async fn power_off(guest: &mut Driver<'_, '_>, faults: &Faults) -> CaseResult<()> {
     guest.phase("reboot");
     let within = OPERATOR_LIMIT;
-    guest.reboot(Stop::PowerOffNow { within }).await?;
-    guest.phase("setup");
-    guest.mount(COW_HOME, COW_MOUNT, "").await?;
-    guest.insert_module().await?;
-    take_judged_image(guest, setting, EXPECTED, true).await
+    match guest.reboot(Stop::PowerOffNow { within }).await {
+        Err(CaseError::Ended(End::Hang { reason })) => {
+            let mut reasons = faults.0.clone();
+            reasons.push(reason);
+            let reason = reasons.join("; ");
+            Err(End::Hang { reason }.into())
+        }
+        end => end,
+    }
 }
 
 fn too_slow(reads: Duration, limit: Duration) -> String {

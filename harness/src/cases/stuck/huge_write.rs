@@ -32,7 +32,7 @@ const SPEC_HUGE: SnapshotSpec = SnapshotSpec {
     minor: MINOR,
 };
 
-const COW_HOME_MIB: u32 = SPEC_HUGE.cow_mib + 40;
+const COW_HOME_MIB: u32 = SPEC_HUGE.cow_mib + 96;
 
 /// The small writer's pause, us, and how long it is looked at, alone and beside the huge write.
 const PAUSE_US: u64 = 10_000;

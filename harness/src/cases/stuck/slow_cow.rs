@@ -65,7 +65,7 @@ pub(in crate::cases) async fn act(
     let begin = Instant::now();
     let mut waited = Duration::ZERO;
     let mut state = guest.workload(&writers).await?;
-    while begin.elapsed() < WATCHED && waited <= LONGEST_WRITE && state.threads_running > 0 {
+    while begin.elapsed() < WATCHED && state.threads_running > 0 {
         guest.vm().pause(LOOK).await?;
         state = guest.workload(&writers).await?;
         waited = longest(&state);

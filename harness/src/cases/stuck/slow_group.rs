@@ -12,12 +12,12 @@ use crate::driver::{CaseError, CaseResult, Driver, Workload};
 use crate::verify::Evidence;
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
-const OPERATIONS: u64 = 400;
+const OPERATIONS: u64 = 100;
 const MUCH: u64 = 1_000_000;
 
 /// Processes of each group, and the blocks of one group in one stretch.
 const PROCESSES: u32 = 4;
-const BLOCKS: u64 = 2048;
+const BLOCKS: u64 = 2700;
 
 /// A stretch of time for a figure.
 const STRETCH: Duration = Duration::from_secs(10);

@@ -305,6 +305,8 @@ static inline void cb_bdev_unfind(struct block_device *bdev)
 struct cb_known_bdev {
 	struct block_device *bdev;
 	struct cb_bdev open;
+	u64 start; /* on its disk, as it was at first; an object that is gone may have forgotten */
+	u64 sectors;
 	bool is_open;
 	bool needs_opener;
 	bool holds_driver;
@@ -372,8 +374,8 @@ static inline bool cb_known_is_same(const struct cb_known_bdev *known,
 				    const struct block_device *bdev)
 {
 	return known->bdev->bd_disk == bdev->bd_disk &&
-	       get_start_sect(known->bdev) == get_start_sect((struct block_device *)bdev) &&
-	       cb_bdev_sectors(known->bdev) == cb_bdev_sectors((struct block_device *)bdev);
+	       known->start == get_start_sect((struct block_device *)bdev) &&
+	       known->sectors == cb_bdev_sectors((struct block_device *)bdev);
 }
 
 /* The object that stands for the device now, with a reference for cb_bdev_unfind; or NULL. */
@@ -460,17 +462,18 @@ static inline void cb_known_drop(struct cb_known_bdev *known)
 }
 
 /* The same blocks of the same disk: a partition is another object after its disk's table was read anew. */
-static inline bool cb_part_is_same(const struct hd_struct *one, const struct hd_struct *other)
+static inline bool cb_part_is_same(const struct cb_known_bdev *known,
+				   const struct hd_struct *part)
 {
-	return one == other || (one->start_sect == other->start_sect &&
-				READ_ONCE(one->nr_sects) == READ_ONCE(other->nr_sects));
+	return known->bdev->bd_part == part ||
+	       (known->start == part->start_sect && known->sectors == READ_ONCE(part->nr_sects));
 }
 
 static inline bool cb_known_is_same(const struct cb_known_bdev *known,
 				    const struct block_device *bdev)
 {
 	return known->bdev->bd_disk == bdev->bd_disk &&
-	       cb_part_is_same(known->bdev->bd_part, bdev->bd_part);
+	       cb_part_is_same(known, bdev->bd_part);
 }
 
 /* Its disk is gone, and does not come back. */
@@ -492,7 +495,7 @@ static inline bool cb_known_look(const struct cb_known_bdev *known, u64 *written
 	table = rcu_dereference(bdev->bd_disk->part_tbl);
 	if (table && bdev->bd_partno < table->len)
 		part = rcu_dereference(table->part[bdev->bd_partno]);
-	same = part && cb_part_is_same(bdev->bd_part, part);
+	same = part && cb_part_is_same(known, part);
 	if (same)
 		now.bd_part = part;
 	*written = cb_bdev_written(&now);
@@ -517,6 +520,25 @@ static inline u64 cb_known_written(const struct cb_known_bdev *known)
 
 #endif
 
+/* Its size; as it was at first where the object is gone and stands for nothing any more. */
+static inline u64 cb_known_sectors(const struct cb_known_bdev *known)
+{
+#ifdef HAVE_BIO_BDEV
+	bool here = !inode_unhashed(cb_bdev_inode(known->bdev));
+#else
+	const struct block_device *bdev = known->bdev;
+	struct disk_part_tbl *table;
+	bool here;
+
+	rcu_read_lock();
+	table = rcu_dereference(bdev->bd_disk->part_tbl);
+	here = table && bdev->bd_partno < table->len &&
+	       rcu_access_pointer(table->part[bdev->bd_partno]) == bdev->bd_part;
+	rcu_read_unlock();
+#endif
+	return here ? cb_bdev_sectors(known->bdev) : known->sectors;
+}
+
 static inline void cb_known_close(struct cb_known_bdev *known)
 {
 	if (known->is_open)
@@ -533,6 +555,8 @@ static inline int cb_known_open(struct cb_known_bdev *known, dev_t dev)
 		return ret;
 	known->is_open = true;
 	known->needs_opener = cb_known_needs_opener(known->open.bdev);
+	known->start = get_start_sect(known->open.bdev);
+	known->sectors = cb_bdev_sectors(known->open.bdev);
 	ret = cb_known_hold(known);
 	if (ret)
 		cb_known_close(known);

@@ -321,7 +321,7 @@ void cb_device_check_devices(struct cb_device *dev)
 		cb_device_fail(dev, -ENODEV, "%s", gone);
 		return;
 	}
-	sectors = cb_bdev_sectors(dev->origin.bdev);
+	sectors = cb_known_sectors(&dev->origin);
 	if (sectors == dev->geom.sectors || cb_mutant(ignore_size))
 		return;
 	cb_device_lose_state(dev);

@@ -14,7 +14,8 @@
  *   32  epoch                        ... 4092 crc32c of bytes 0..4092
  *
  * sequence: of a state, its own number; of what a clean save wrote, that of the
- * state that completes the save; otherwise 0. The identity lies in the first
+ * state that was to complete the save (later saves leave alone what is as it was);
+ * otherwise 0. The identity lies in the first
  * sector, and all of it but epoch and sequence never changes: it survives a
  * write that was torn.
  */

@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
     }
 
     /// Blocks since `tracked_from`, marked regions, and what [`Self::before`] needs.
-    fn tracked(&mut self) -> Result<(Vec<u64>, Vec<u64>, Vec<u64>), Lost> {
+    fn tracked(&mut self) -> Result<[Vec<u64>; 3], Lost> {
         let mut blocks = vec![0; words(self.raw.layout.block_count)];
         let mut marked = vec![0; words(self.raw.layout.region_count)];
         let mut older = marked.clone();
@@ -264,7 +264,7 @@ impl<'a> Session<'a> {
             )
         };
         self.check(result)?;
-        Ok((blocks, marked, older))
+        Ok([blocks, marked, older])
     }
 
     fn before(&mut self, older: &[u64]) -> Result<Option<Changes>, Lost> {
@@ -356,7 +356,7 @@ pub fn reload(
 ) -> Result<Series, Lost> {
     let mut session = Session::new(&mut read, disk_sectors);
     session.open(header_sector, now)?;
-    let (mut blocks, marked, older) = session.tracked()?;
+    let [mut blocks, marked, older] = session.tracked()?;
     let before = session.before(&older)?;
     let index = session.index()?;
     session.settle(&mut blocks, before.as_ref(), now)?;
@@ -372,7 +372,7 @@ pub fn reload(
         session.raw.tracked_from = epoch;
         Changes {
             from_epoch: epoch,
-            words: session.tracked()?.0,
+            words: session.tracked()?[0].clone(),
         }
     };
     let layout = session.raw.layout;

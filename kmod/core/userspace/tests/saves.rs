@@ -178,9 +178,9 @@ impl History {
             return;
         }
         assert!(self.save_slots(usize::MAX));
+        let since = self.since.unwrap_or(self.sequence + 1);
         self.sequence += 1;
         let mut slot: Slot = [0; SLOT_BYTES];
-        let since = self.since.unwrap();
         State {
             fine_rule: FineRule::Groups { since },
             ..self.state(Status::Clean)

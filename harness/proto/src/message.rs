@@ -84,6 +84,8 @@ impl std::error::Error for GuestError {}
 pub enum StackKind {
     /// Device-mapper, linear: works on bios.
     Linear,
+    /// Four devices of device-mapper, linear, each on a quarter; the path is that of the first.
+    Quarters,
     /// Device-mapper, linear, of two pieces that follow each other below as well.
     TwoPieces,
     /// Loop with direct I/O: works on requests.

@@ -274,14 +274,14 @@ impl Load {
                 stretch_bytes,
             })
         };
-        let spec = match (topology.above, topology.above.device()) {
+        let spec = match (topology.above, topology.above.devices()) {
             (Above::Swap, _) => WorkloadSpec::Swapper(SwapperSpec {
                 device: ORIGIN.to_owned(),
                 seed: setting.seed,
                 used_mib: SWAPPED_MIB,
                 limit_mib: SWAP_LIMIT_MIB,
             }),
-            (_, Some(device)) => streams(StreamTarget::Device(device.to_owned())),
+            (_, Some(devices)) => streams(StreamTarget::Devices(devices)),
             (_, None) => streams(StreamTarget::Unseen {
                 device: ORIGIN.to_owned(),
                 fstype: "ext4".to_owned(),

@@ -62,6 +62,7 @@ pub(super) async fn act(
     let (below, expected): (&[&str], _) = match kind {
         StackKind::Loop | StackKind::Scanned => (&[ORIGIN], LOOP),
         StackKind::Linear
+        | StackKind::Quarters
         | StackKind::TwoPieces
         | StackKind::Crypt
         | StackKind::CryptInline

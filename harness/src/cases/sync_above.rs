@@ -20,7 +20,7 @@ const DISK_INDEX: usize = 0;
 
 /// The partition with the filesystem, and the one with the COW file.
 const FILESYSTEM_MIB: u32 = 576;
-const HOME_MIB: u32 = 400;
+const HOME_MIB: u32 = 448;
 
 /// The file, all of it data when the case begins.
 const FILE: &str = "large";

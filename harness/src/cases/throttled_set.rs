@@ -6,16 +6,14 @@
 use std::time::Duration;
 
 use cowbird_model::BlockSet;
-use cowbird_proto::message::{
-    Rule, RuledPiece, StackKind, StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec,
-};
+use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 
 use super::layout::MIB_SECTORS;
 use super::throttled::DELAYED;
 use super::{COW_MOUNT, IMAGE, Layout, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::cell::in_background;
 use crate::disk;
-use crate::driver::{CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, Throttle};
+use crate::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec, Throttle, Workload};
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 
@@ -58,8 +56,11 @@ const SLOW_DISK: Throttle = Throttle {
     bytes_per_second: 1 << 20,
 };
 
-/// How long the write of the second header takes.
-const MARK_MS: u32 = 3000;
+/// With this each write takes a second, that of the header too.
+const SLOWEST_DISK: Throttle = Throttle {
+    operations_per_second: 1,
+    bytes_per_second: 0,
+};
 
 const FIRST_SPEC: SnapshotSpec = spec("/dev/vda1", "/mnt/cow/first.cow", 0);
 const SECOND_SPEC: SnapshotSpec = spec(SECOND, "/mnt/cow2/second.cow", 1);
@@ -88,25 +89,15 @@ pub(super) async fn act(
     slow: Slow,
 ) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
-    guest.stack_ruled(SECOND_COW_HOME).await?;
-    guest.mount(RULED, SECOND_COW_MOUNT, "").await?;
+    guest.mount(SECOND_COW_HOME, SECOND_COW_MOUNT, "").await?;
     guest.setup_snapshots(&[FIRST_SPEC, SECOND_SPEC]).await?;
     for minor in MINORS {
         guest.transition_to_incremental(minor).await?;
     }
-    let streams = WorkloadSpec::Streams(StreamsSpec {
-        target: StreamTarget::Device(SECOND.into()),
-        seed: setting.seed,
-        writers: WRITERS,
-        write_bytes: WRITE_BYTES,
-        stretch_bytes: u64::from(WRITE_BYTES) * 4,
-    });
-    let streams = guest.start_workload(streams).await?;
-    let mut written = 0;
-    guest
-        .wait_for_more(&streams, &mut written, WARM_UP_BYTES, LIMIT)
-        .await?;
-    make_slow(guest, slow).await?;
+    let streams = match slow {
+        Slow::Drain => Some(start_streams(guest, setting).await?),
+        Slow::Mark => None,
+    };
     let delayed = WorkloadSpec::Throttled(ThrottledSpec {
         device: setting.origin().into(),
         disk: setting.disk_name().into(),
@@ -122,11 +113,16 @@ pub(super) async fn act(
         .await?;
 
     guest.phase("snapshot");
+    let throttle = match slow {
+        Slow::Drain => SLOW_DISK,
+        Slow::Mark => SLOWEST_DISK,
+    };
+    guest.throttle(SECOND_DISK_INDEX, throttle).await?;
     let taken = guest.transition_to_snapshots(&MINORS).await;
     if guest.workload(&delayed).await?.finished {
         return Err(vacuous("all writes were done before the snapshots"));
     }
-    make_fast(guest).await?;
+    guest.throttle(SECOND_DISK_INDEX, Throttle::NONE).await?;
     let markers = match taken {
         Ok(markers) => markers,
         Err(CaseError::Failed(reason)) => return refused(guest, reason).await,
@@ -147,7 +143,9 @@ pub(super) async fn act(
     guest.phase("copy");
     guest.copy_device(SNAPSHOT, IMAGE).await?;
     guest.copy_device(SECOND_SNAPSHOT, SECOND_IMAGE).await?;
-    guest.stop_workload(&streams).await?;
+    if let Some(streams) = &streams {
+        guest.stop_workload(streams).await?;
+    }
     let mut volumes = Vec::new();
     for (volume, minor) in MINORS.into_iter().enumerate() {
         guest.active_snapshot(minor).await?;
@@ -174,28 +172,21 @@ pub(super) async fn act(
     Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
 }
 
-async fn make_slow(guest: &mut Driver<'_, '_>, slow: Slow) -> CaseResult<()> {
-    match slow {
-        Slow::Drain => guest.throttle(SECOND_DISK_INDEX, SLOW_DISK).await,
-        Slow::Mark => {
-            let extents = guest.extents(SECOND_SPEC.cow_file).await?;
-            let start = extents.first().map_or(0, |first| first.physical / 512);
-            let header = RuledPiece {
-                start,
-                sectors: 8,
-                rule: Rule::Delay {
-                    reads_ms: 0,
-                    writes_ms: MARK_MS,
-                },
-            };
-            guest.rule(SECOND_COW_HOME, &[header]).await
-        }
-    }
-}
-
-async fn make_fast(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
-    guest.throttle(SECOND_DISK_INDEX, Throttle::NONE).await?;
-    guest.rule(SECOND_COW_HOME, &[]).await
+/// Writers on the second volume, who have begun.
+async fn start_streams(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Workload> {
+    let streams = WorkloadSpec::Streams(StreamsSpec {
+        target: StreamTarget::Devices(vec![SECOND.into()]),
+        seed: setting.seed,
+        writers: WRITERS,
+        write_bytes: WRITE_BYTES,
+        stretch_bytes: u64::from(WRITE_BYTES) * 4,
+    });
+    let streams = guest.start_workload(streams).await?;
+    let mut written = 0;
+    guest
+        .wait_for_more(&streams, &mut written, WARM_UP_BYTES, LIMIT)
+        .await?;
+    Ok(streams)
 }
 
 /// There is no image. The first volume must say why; the writers go with the guest.
@@ -221,7 +212,6 @@ async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
         guest.destroy_snapshot(minor).await?;
     }
     guest.unmount(SECOND_COW_MOUNT).await?;
-    guest.unstack(StackKind::Ruled).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await
 }

@@ -31,7 +31,8 @@ const OTHER: &str = "/dev/vdc1";
 const ARRAY: &str = "/dev/md0";
 const ARRAY_PARTITION: &str = "/dev/md0p1";
 
-/// The first device-mapper device of a guest, and the second.
+/// The device-mapper devices of a guest.
+const MAPPED: [&str; 4] = [FIRST_MAPPED, SECOND_MAPPED, "/dev/dm-2", "/dev/dm-3"];
 const FIRST_MAPPED: &str = "/dev/dm-0";
 const SECOND_MAPPED: &str = "/dev/dm-1";
 
@@ -169,13 +170,18 @@ impl Above {
         (self == Self::File).then(|| (MOUNT, format!("{MOUNT}/{LOOP_FILE}")))
     }
 
-    /// The device that the writers write to, if it is one.
-    pub(super) fn device(self) -> Option<&'static str> {
-        match self {
-            Self::Part(path) | Self::Stack { path, .. } => Some(path),
-            Self::File => Some(LOOP),
-            Self::Unseen | Self::Swap => None,
-        }
+    /// The devices that the writers write to, if they do.
+    pub(super) fn devices(self) -> Option<Vec<String>> {
+        let paths: &[&str] = match self {
+            Self::Stack {
+                kind: StackKind::Quarters,
+                ..
+            } => &MAPPED,
+            Self::Part(path) | Self::Stack { path, .. } => &[path],
+            Self::File => &[LOOP],
+            Self::Unseen | Self::Swap => return None,
+        };
+        Some(paths.iter().map(ToString::to_string).collect())
     }
 }
 
@@ -227,11 +233,12 @@ const fn stack(kind: StackKind, below: &'static [&'static str], path: &'static s
     Above::Stack { kind, below, path }
 }
 
-/// dm-linear on a partition, as a logical volume is.
+/// Four logical volumes on a partition. A cut that waits for the submissions to one disk may wait for those to another by
+/// accident, where it knows disks by a hash only; not for those to all four.
 pub(super) static LINEAR: Topology = on_disk(
     "linear",
     &modules(["dm_mod"]),
-    stack(StackKind::Linear, &[ORIGIN], FIRST_MAPPED),
+    stack(StackKind::Quarters, &[ORIGIN], FIRST_MAPPED),
 );
 
 /// An encrypted partition; the kernel's own threads submit.

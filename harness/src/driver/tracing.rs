@@ -204,9 +204,9 @@ fn targets_of(spec: &WorkloadSpec) -> Vec<String> {
         WorkloadSpec::Turns(spec) => spec.devices.to_vec(),
         WorkloadSpec::Recorded(spec) => vec![spec.device.clone()],
         WorkloadSpec::Streams(StreamsSpec {
-            target: StreamTarget::Device(device),
+            target: StreamTarget::Devices(devices),
             ..
-        }) => vec![device.clone()],
+        }) => devices.clone(),
         WorkloadSpec::Timed(spec) => spec.devices.clone(),
         WorkloadSpec::Streams(_)
         | WorkloadSpec::Swapper(_)

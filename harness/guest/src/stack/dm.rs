@@ -113,6 +113,31 @@ pub fn linear(device: &str, pieces: u64) -> GuestResult<String> {
     create("linear", &targets)
 }
 
+/// What the devices on the quarters of another are called.
+const QUARTERS: [&str; 4] = ["quarter0", "quarter1", "quarter2", "quarter3"];
+
+/// Four devices, each on a quarter of another; gives the path of the first.
+pub fn quarters(device: &str) -> GuestResult<String> {
+    let (sectors, number) = (sectors_of(device)? / 4 / 8 * 8, number(device)?);
+    let mut first = None;
+    for (quarter, name) in (0..).zip(QUARTERS) {
+        let target = Target {
+            start: 0,
+            sectors,
+            kind: "linear",
+            parameters: format!("{number} {}", quarter * sectors),
+        };
+        let path = create(name, &[target])?;
+        first.get_or_insert(path);
+    }
+    first.ok_or_else(|| failure("there are no quarters"))
+}
+
+/// Removes them.
+pub fn remove_quarters() -> GuestResult<()> {
+    QUARTERS.into_iter().try_for_each(remove)
+}
+
 /// So many devices, each all of the same one; their paths.
 pub fn many(device: &str, count: u32) -> GuestResult<String> {
     let (sectors, number) = (sectors_of(device)?, number(device)?);

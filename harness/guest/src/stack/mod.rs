@@ -49,6 +49,7 @@ struct LoopInfo64 {
 pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
     match (kind, devices) {
         (StackKind::Linear, [device]) => dm::linear(device, 1),
+        (StackKind::Quarters, [device]) => dm::quarters(device),
         (StackKind::TwoPieces, [device]) => dm::linear(device, 2),
         (StackKind::Loop, [device]) => stack_loop(device, LO_DIRECT_IO),
         (StackKind::Scanned, [device]) => scanned::stack(device),
@@ -77,6 +78,7 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
 pub fn unstack(kind: StackKind) -> GuestResult<()> {
     match kind {
         StackKind::Linear | StackKind::TwoPieces => dm::remove("linear"),
+        StackKind::Quarters => dm::remove_quarters(),
         StackKind::Crypt | StackKind::CryptInline => dm::remove("crypt"),
         StackKind::Striped => dm::remove("striped"),
         StackKind::Thin => dm::remove("thin").and_then(|()| dm::remove("pool")),

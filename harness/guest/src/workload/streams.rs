@@ -38,7 +38,7 @@ pub fn prepare(spec: StreamsSpec) -> GuestResult<Parts> {
         return Err(failure("a stretch is a whole number of writes"));
     }
     let stretches = match &spec.target {
-        StreamTarget::Device(device) => on_device(device, &spec)?,
+        StreamTarget::Devices(devices) => on_devices(devices, &spec)?,
         StreamTarget::Unseen { device, fstype } => unseen(device, fstype, &spec)?,
     };
     let spec = Arc::new(spec);
@@ -53,15 +53,21 @@ pub fn prepare(spec: StreamsSpec) -> GuestResult<Parts> {
     })
 }
 
-fn on_device(device: &str, spec: &StreamsSpec) -> GuestResult<Vec<Stretch>> {
-    let needed = u64::from(spec.writers) * spec.stretch_bytes;
-    if size_of(device)? < needed {
-        return Err(failure(format!("{device} has less than {needed} bytes")));
+fn on_devices(devices: &[String], spec: &StreamsSpec) -> GuestResult<Vec<Stretch>> {
+    let count = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    if count == 0 {
+        return Err(failure("there is no device to write to"));
     }
-    let stretch = |writer| {
+    let needed = u64::from(spec.writers.div_ceil(count)) * spec.stretch_bytes;
+    for device in devices {
+        if size_of(device)? < needed {
+            return Err(failure(format!("{device} has less than {needed} bytes")));
+        }
+    }
+    let stretch = |writer: u32| {
         Ok(Stretch {
-            file: open_direct(device, true)?,
-            at: u64::from(writer) * spec.stretch_bytes,
+            file: open_direct(&devices[(writer % count) as usize], true)?,
+            at: u64::from(writer / count) * spec.stretch_bytes,
         })
     };
     (0..spec.writers).map(stretch).collect()

@@ -59,8 +59,8 @@ pub struct StreamsSpec {
 /// What the writers of large direct writes write to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamTarget {
-    /// A block device; the stretches follow each other from its beginning on.
-    Device(String),
+    /// Block devices: each has a stretch, then each has a second one, which follows the first, and so on.
+    Devices(Vec<String>),
     /// A filesystem that is mounted in a mount namespace of the writers' own and nowhere else; each stretch is a
     /// file.
     Unseen {

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::cases::throttled_set::Slow;
 use crate::cases::{
-    Act, CaseInfo, CaseTier, Layout, above, case, many_cuts, modules, sync_above, throttled_set,
+    Act, CaseInfo, CaseTier, GUEST_MODULES, Layout, above, case, many_cuts, modules, sync_above,
+    throttled_set,
 };
 
 const fn of(
@@ -123,7 +124,7 @@ pub(in crate::cases) static CASES: [CaseInfo; 21] = [
         "throttled-set",
         "delayed writes to one of two volumes, while the other one is slow to write its epoch header",
         CaseTier::Daily,
-        &modules(["dm_mod", "dm_delay"]),
+        &GUEST_MODULES,
         throttled_set::layout,
         |driver, setting| Box::pin(throttled_set::act(driver, setting, Slow::Mark)),
     ),
@@ -131,7 +132,7 @@ pub(in crate::cases) static CASES: [CaseInfo; 21] = [
         "throttled-set-drain",
         "delayed writes to one of two volumes, while the other one is slow to come to rest",
         CaseTier::Daily,
-        &modules(["dm_mod", "dm_delay"]),
+        &GUEST_MODULES,
         throttled_set::layout,
         |driver, setting| Box::pin(throttled_set::act(driver, setting, Slow::Drain)),
     ),

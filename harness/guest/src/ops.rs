@@ -329,16 +329,18 @@ pub fn resize_partition(disk: &str, number: u32, start: u64, bytes: u64) -> Gues
     ))
 }
 
-/// Writes to so many pages of a file, each once and in no order, through the page cache.
+/// Writes to so many pages of a file through the page cache, each once, in no order, and no two next to each other.
 pub fn make_dirty(path: &str, pages: u32, seed: u64) -> GuestResult<()> {
     const PAGE_BYTES: usize = 4096;
     let file = OpenOptions::new()
         .write(true)
         .open(path)
         .context(format_args!("open {path}"))?;
-    let mut order: Vec<u64> = (0..size_of(path)? / PAGE_BYTES as u64).collect();
+    let mut order: Vec<u64> = (0..size_of(path)? / PAGE_BYTES as u64).step_by(2).collect();
     if order.len() < pages as usize {
-        return Err(failure(format!("{path} has less than {pages} pages")));
+        return Err(failure(format!(
+            "{path} has less than {pages} pages that are not next to each other"
+        )));
     }
     let mut rng = Rng::new(seed);
     for taken in 0..pages as usize {

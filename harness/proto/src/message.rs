@@ -418,7 +418,7 @@ pub enum Request {
     MakeDirty {
         /// The file.
         path: String,
-        /// So many pages of it, here and there; each once.
+        /// So many pages of it, each once; no two are next to each other.
         pages: u32,
         /// Seed of which, and of their content.
         seed: u64,

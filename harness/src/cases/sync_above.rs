@@ -19,15 +19,15 @@ const DISK: &str = "vda";
 const DISK_INDEX: usize = 0;
 
 /// The partition with the filesystem, and the one with the COW file.
-const FILESYSTEM_MIB: u32 = 576;
+const FILESYSTEM_MIB: u32 = 704;
 const HOME_MIB: u32 = 448;
 
 /// The file, all of it data when the case begins.
 const FILE: &str = "large";
-const FILE_BYTES: usize = 512 << 20;
+const FILE_BYTES: usize = 640 << 20;
 const MOUNT: &str = "/mnt/origin";
 
-/// Pages of it that are dirty at the `sync`: more than 65536, and not next to each other.
+/// Pages of it that are dirty at the `sync`: more than 65536. No two are next to each other, or they would be one write.
 const PAGES: u32 = 76_000;
 
 /// They are all preserved.

@@ -42,7 +42,7 @@ struct cb_probe {
 	struct page *page;
 	struct cb_device *dev; /* until meta_in_flight is given back */
 	bool by_hook; /* the hook is tried, else what the origin counts */
-	bool seen; /* by the hook, or among the bios in flight */
+	bool seen; /* by the hook, or by what the origin counts */
 	int error;
 };
 
@@ -70,12 +70,20 @@ static void cb_probe_end_io(struct bio *bio)
 static void cb_probe_count(struct cb_probe *probe, struct bio *bio)
 {
 	DECLARE_COMPLETION_ONSTACK(ended);
+	struct gendisk *disk = probe->dev->origin_disk;
+	u64 before = cb_disk_reads(disk);
 
 	bio->bi_private = &ended;
 	bio->bi_end_io = cb_probe_end_io;
 	cb_submit_past_hook(bio);
-	probe->seen = cb_disk_in_flight(probe->dev->origin_disk);
+	probe->seen = cb_disk_in_flight(disk);
 	wait_for_completion_io(&ended);
+	/*
+	 * It may have ended before the look. The kernel counts a bio among those in
+	 * flight and, when it ends, among the reads in one pair of functions: a driver
+	 * that uses the second has used the first.
+	 */
+	probe->seen |= cb_disk_reads(disk) != before;
 	probe->error = blk_status_to_errno(bio->bi_status);
 }
 

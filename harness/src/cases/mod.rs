@@ -577,7 +577,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "unload-asleep-frozen",
         "the same with tasks that sleep because the queue is frozen",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::layout,
         |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::FrozenQueue)),
@@ -585,7 +585,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "unload-asleep-wbt",
         "the same with writeback that is throttled",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::layout,
         |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Writeback)),
@@ -593,7 +593,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "unload-asleep-iocost",
         "the same with processes in a group that iocost lets do little",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::layout,
         |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Cost)),
@@ -601,7 +601,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "unload-asleep-io-max",
         "the same with processes in a group that io.max lets do little",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::layout,
         |driver, setting| Box::pin(stuck::asleep::act(driver, setting, Sleep::Maximum)),
@@ -617,7 +617,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "cow-disk-returns",
         "the same; it answers again before the snapshot is destroyed",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::cow_stops::layout,
         |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Returns)),
@@ -625,7 +625,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "cow-disk-stops-tracking",
         "the same while only changes are tracked",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::cow_stops::layout,
         |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Tracking)),
@@ -633,7 +633,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "cow-disk-stops-transition",
         "the same while the next snapshot of a series is taken",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::cow_stops::layout,
         |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Transition)),
@@ -641,7 +641,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "cow-disk-stops-power-off",
         "the same under a snapshot, and then the machine is powered off",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::cow_stops::layout,
         |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::PowerOff)),
@@ -673,7 +673,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "throttled-cgroup",
         "two control groups that overwrite one origin, of which one may do next to nothing",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         stuck::layout,
         |driver, setting| Box::pin(stuck::slow_group::act(driver, setting)),
@@ -793,7 +793,7 @@ static CASES: &[CaseInfo] = &[
     case(
         "mixed-sectors-reversed",
         "a COW file on a disk with smaller logical blocks than the origin's",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         mixed_sectors::layout_reversed,
         |driver, setting| Box::pin(mixed_sectors::act(driver, setting)),

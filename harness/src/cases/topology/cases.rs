@@ -39,6 +39,14 @@ const fn writers(
     })
 }
 
+/// One that a run before a release has time for.
+const fn rarely(case: CaseInfo) -> CaseInfo {
+    CaseInfo {
+        tier: CaseTier::Full,
+        ..case
+    }
+}
+
 /// In the order of the results.
 pub(in crate::cases) static CASES: [CaseInfo; 21] = [
     writers(
@@ -46,72 +54,76 @@ pub(in crate::cases) static CASES: [CaseInfo; 21] = [
         "a whole disk whose partition is written through a logical volume, with few requests and a slow disk",
         &LINEAR,
     ),
-    writers(
+    rarely(writers(
         "writers-above-striped",
         "the same through a striped logical volume of two partitions of the origin",
         &STRIPED,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "writers-above-crypt",
         "the same through an encrypted device, whose threads submit",
         &CRYPT,
-    ),
+    )),
     writers(
         "writers-above-crypt-inline",
         "the same through an encrypted device without queues, where the writers submit",
         &CRYPT_INLINE,
     ),
-    writers(
+    rarely(writers(
         "writers-above-thin",
         "the same through a thin volume, data and metadata of which are on the origin",
         &THIN,
-    ),
+    )),
     writers(
         "writers-above-raid1",
         "the same through a RAID 1 with a half on the origin",
         &RAID1,
     ),
-    writers(
+    rarely(writers(
         "writers-above-raid5",
         "the same through a RAID 5 with two members on the origin",
         &RAID5,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "writers-above-loop",
         "the same through a loop device on a file of a filesystem on the origin",
         &LOOP_ON_FILE,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "writers-above-unseen",
         "the same to files of a filesystem that is mounted in another mount namespace only",
         &UNSEEN,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "swap-above",
         "a whole disk to a partition of which the kernel swaps",
         &SWAP,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "writers-above-disk",
         "a disk without partitions that is written through a logical volume on all of it",
         &DISK_ABOVE,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "writers-above-mapped",
         "a logical volume that is written through an encrypted device on it",
         &MAPPED_ABOVE,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "writers-above-array",
         "a RAID 1 that is written through a logical volume on it",
         &VOLUME_ON_ARRAY,
-    ),
-    writers(
+    )),
+    rarely(writers(
         "array-partition-above",
         "a RAID 1 that is written through its partition",
         &ARRAY_ABOVE,
-    ),
-    writers("array-partition", "the partition of a RAID 1", &ARRAY_PART),
+    )),
+    rarely(writers(
+        "array-partition",
+        "the partition of a RAID 1",
+        &ARRAY_PART,
+    )),
     case(
         "sync-above",
         "a filesystem on a logical volume of the origin with very many dirty pages, all of them written back at once",
@@ -131,7 +143,7 @@ pub(in crate::cases) static CASES: [CaseInfo; 21] = [
     case(
         "throttled-set-drain",
         "delayed writes to one of two volumes, while the other one is slow to come to rest",
-        CaseTier::Daily,
+        CaseTier::Full,
         &GUEST_MODULES,
         throttled_set::layout,
         |driver, setting| Box::pin(throttled_set::act(driver, setting, Slow::Drain)),

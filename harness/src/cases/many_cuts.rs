@@ -138,11 +138,9 @@ async fn go_through(
         if cut > 1 {
             volume.maps.push(guest.changes(MINOR).await?);
         }
-        if cut < cuts {
-            guest.transition_to_incremental(MINOR).await?;
-        }
+        // After the last one too: the COW file has no room for what the writers do until they are stopped.
+        guest.transition_to_incremental(MINOR).await?;
     }
-    above::slow_down(guest, Throttle::NONE).await?;
     guest.note(format!(
         "{}: {cuts} instants, {:.2} s each, {:.2} s of it until the tool has taken it",
         topology.name,
@@ -150,6 +148,7 @@ async fn go_through(
         in_tool.as_secs_f64() / f64::from(cuts),
     ));
     guest.stop_workload(&load.workload).await?;
+    above::slow_down(guest, Throttle::NONE).await?;
     guest.active_snapshot(MINOR).await?;
     guest.destroy_snapshot(MINOR).await?;
     above::take_down(guest, topology).await?;

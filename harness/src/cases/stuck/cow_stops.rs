@@ -60,6 +60,10 @@ const EXPECTED: ExpectedLog = &[
     FAILED,
     "the COW file still says that its marks are complete",
     "the state in the COW file is out of date",
+    "its own I/O has not ended",
+    "has ended, but I/O of its own has not",
+    "its COW file still says that changes are tracked",
+    "not saved, because writes would have been held for too long",
 ];
 
 /// When it stops, and what becomes of it.

@@ -178,8 +178,9 @@ pub struct SnapshotEvidence {
     pub maps: Vec<ChangeMap>,
     /// Whether what lies on the disk is the origin's content encrypted.
     pub encrypted: bool,
-    /// Over so many sectors the origin was spread for the module, if it was: what lies on the disks are its pieces.
-    pub spread_over: Option<u64>,
+    /// Sectors of the device whose epoch marks the instant, where that is not the origin as it lies on the disk: what the
+    /// origin was spread over for the module, or another device of which a snapshot was taken at a time without writes.
+    pub marker_sectors: Option<u64>,
     /// Whether a second disk must end with the same content at the origin's place.
     pub mirrored: bool,
     /// What the module may say in the kernel log although it is a warning.
@@ -218,7 +219,7 @@ impl SnapshotEvidence {
             differing_reads: 0,
             maps: Vec::new(),
             encrypted: false,
-            spread_over: None,
+            marker_sectors: None,
             mirrored: false,
             expected_log: &[],
             written: false,
@@ -317,15 +318,15 @@ pub fn judge(
     let Some(mut marker) = judgement.find(&log, &evidence.marker) else {
         return Ok(judgement);
     };
-    if let Some(sectors) = evidence.spread_over {
+    if let Some(sectors) = evidence.marker_sectors {
         if marker.header.origin_sectors != sectors {
             let found = marker.header.origin_sectors;
             judgement.fault(format!(
-                "the epoch is of {found} sectors, and the origin was spread over {sectors}"
+                "the epoch is of {found} sectors, and not of {sectors}"
             ));
             return Ok(judgement);
         }
-        // Its pieces are what is compared.
+        // What is compared is the origin.
         marker.header.origin_sectors = evidence.origin.sectors;
     }
     let oracle = Oracle::new(

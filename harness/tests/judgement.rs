@@ -90,7 +90,7 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         replayed: false,
         maps: Vec::new(),
         encrypted: false,
-        spread_over: None,
+        marker_sectors: None,
         mirrored: false,
         expected_log: &[],
         written: false,

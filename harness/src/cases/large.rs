@@ -365,7 +365,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
     }
     guest.remove_module().await?;
     Ok(Evidence::Snapshot(SnapshotEvidence {
-        spread_over: Some(size.sectors()),
+        marker_sectors: Some(size.sectors()),
         ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }

@@ -8,7 +8,7 @@ use cowbird_proto::message::{Request, TimedSpec};
 
 use super::{
     BLOCKED_LIMIT, COW_DISK, COW_DISK_FILE, COW_DISK_MOUNT, Faults, HOLD_LIMIT_S, INSTANT,
-    INSTANT_MIB, LONGEST_WRITE, evidence, prepare_two, stop, timed,
+    INSTANT_MIB, LONGEST_WRITE, evidence_of_instant, prepare_two, stop, timed,
 };
 use crate::cases::{COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
@@ -140,5 +140,5 @@ pub(in crate::cases) async fn act(
     guest.unmount(COW_DISK_MOUNT).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(evidence(setting, marker, EXPECTED, false))
+    Ok(evidence_of_instant(setting, marker, EXPECTED, false))
 }

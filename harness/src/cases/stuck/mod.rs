@@ -154,6 +154,21 @@ fn evidence(
     })
 }
 
+/// As [`evidence`], of an image whose instant [`INSTANT`] marks.
+fn evidence_of_instant(
+    setting: &Setting,
+    marker: MarkerKey,
+    expected_log: ExpectedLog,
+    written: bool,
+) -> Evidence {
+    Evidence::Snapshot(SnapshotEvidence {
+        expected_log,
+        written,
+        marker_sectors: Some(u64::from(INSTANT_MIB) * 2048),
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    })
+}
+
 /// A snapshot of the third partition, with its COW file on the first disk. As long as nobody writes to the origin, it
 /// marks an instant of the origin too, whose own COW file is on a disk that the first one's witness does not see.
 const INSTANT: SnapshotSpec = SnapshotSpec {

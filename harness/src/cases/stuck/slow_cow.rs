@@ -7,8 +7,8 @@ use cowbird_proto::message::{TimedMode, TimedSpec};
 
 use super::{
     BLOCKED_LIMIT, COW_DISK, COW_DISK_FILE, COW_DISK_MOUNT, COW_HOME_MIB, Faults, HOLD_LIMIT_S,
-    INSTANT, INSTANT_MIB, LONGEST_WRITE, ORIGIN_SECTORS, SPEC, evidence, prepare_two, stop,
-    take_judged_image, timed,
+    INSTANT, INSTANT_MIB, LONGEST_WRITE, ORIGIN_SECTORS, SPEC, evidence_of_instant, prepare_two,
+    stop, take_judged_image, timed,
 };
 use crate::cases::{COW_MOUNT, IMAGE, Layout, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
@@ -108,5 +108,5 @@ pub(in crate::cases) async fn act(
     }
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(evidence(setting, marker, EXPECTED, false))
+    Ok(evidence_of_instant(setting, marker, EXPECTED, false))
 }

@@ -3,6 +3,7 @@
 //! cannot be made to wait. The series must go on: the snapshot must be right, and so must the next map.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cowbird_proto::message::{Request, StackKind};
 
@@ -70,6 +71,9 @@ fn make_file(folder: &Path) -> HarnessResult<()> {
     std::fs::write(&path, vec![0xF1; FILE_BYTES]).on("write", &path)
 }
 
+/// How long the `sync` may keep its task: every page goes to a slow disk, with a snapshot or without.
+const SYNC_MAY_LAST: Duration = Duration::from_secs(180);
+
 pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.keep_pages_stable(DISK).await?;
@@ -80,6 +84,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     }
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
+    guest.blocked_tasks_may_last(SYNC_MAY_LAST).await?;
     let volume = guest.stack(&[ORIGIN], StackKind::Linear).await?;
     guest.mount(&volume, MOUNT, "").await?;
 

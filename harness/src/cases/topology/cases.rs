@@ -64,21 +64,21 @@ pub(in crate::cases) static CASES: [CaseInfo; 21] = [
         "the same through an encrypted device, whose threads submit",
         &CRYPT,
     )),
-    writers(
+    rarely(writers(
         "writers-above-crypt-inline",
         "the same through an encrypted device without queues, where the writers submit",
         &CRYPT_INLINE,
-    ),
+    )),
     rarely(writers(
         "writers-above-thin",
         "the same through a thin volume, data and metadata of which are on the origin",
         &THIN,
     )),
-    writers(
+    rarely(writers(
         "writers-above-raid1",
         "the same through a RAID 1 with a half on the origin",
         &RAID1,
-    ),
+    )),
     rarely(writers(
         "writers-above-raid5",
         "the same through a RAID 5 with two members on the origin",

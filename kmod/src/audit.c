@@ -27,7 +27,9 @@
 #include "cowbird.h"
 
 static bool cb_audit_registered;
-static unsigned int cb_audit_end_users; /* cb_control_mutex */
+/* A snapshot that ends stops watching from a thread of its own. */
+static DEFINE_MUTEX(cb_audit_mutex);
+static unsigned int cb_audit_end_users; /* cb_audit_mutex */
 
 /*
  * Between the drain and the beginning of the epoch nothing may reach the origin; a
@@ -139,29 +141,29 @@ int cb_audit_watch_ends(struct cb_device *dev)
 	static unsigned char function[] = "bio_endio";
 	int ret = 0;
 
-	lockdep_assert_held(&cb_control_mutex);
+	mutex_lock(&cb_audit_mutex);
 	if (!cb_audit_end_users) {
 		ret = ftrace_set_filter(&cb_audit_end_ops, function, sizeof(function) - 1, 1);
 		if (!ret)
 			ret = register_ftrace_function(&cb_audit_end_ops);
 	}
-	if (ret)
-		return ret;
-	cb_audit_end_users++;
-	dev->watches_ends = true;
-	return 0;
+	if (!ret) {
+		cb_audit_end_users++;
+		dev->watches_ends = true;
+	}
+	mutex_unlock(&cb_audit_mutex);
+	return ret;
 }
 
 void cb_audit_unwatch_ends(struct cb_device *dev)
 {
-	lockdep_assert_held(&cb_control_mutex);
-	if (!dev->watches_ends)
-		return;
+	mutex_lock(&cb_audit_mutex);
+	if (dev->watches_ends && !--cb_audit_end_users) {
+		unregister_ftrace_function(&cb_audit_end_ops);
+		ftrace_set_filter(&cb_audit_end_ops, NULL, 0, 1);
+	}
 	dev->watches_ends = false;
-	if (--cb_audit_end_users)
-		return;
-	unregister_ftrace_function(&cb_audit_end_ops);
-	ftrace_set_filter(&cb_audit_end_ops, NULL, 0, 1);
+	mutex_unlock(&cb_audit_mutex);
 }
 
 int cb_audit_init(void)

@@ -211,7 +211,7 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 		return -ETIMEDOUT;
 	reinit_completion(&dev->header_done);
 	bio = cb_bio_alloc(dev->cow.bdev, 1, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH | REQ_FUA,
-			   &dev->run_bios);
+			   &dev->meta_bios);
 	bio->bi_iter.bi_sector = sector;
 	bio->bi_private = dev;
 	bio->bi_end_io = cb_header_end_io;
@@ -220,7 +220,7 @@ int cb_header_write(struct cb_device *dev, unsigned long timeout_jiffies)
 	cb_lane_add(dev, CB_LANE_COW, bio);
 	ret = cb_header_wait(dev, timeout_jiffies);
 	/* What has not reached the disk need not, and must not later. */
-	if (ret && cb_lane_cancel(dev, CB_LANE_COW, bio)) {
+	if (ret && cb_lane_cancel(dev, CB_LANE_COW, bio, dev)) {
 		bio_put(bio);
 		dev->header_bio = NULL;
 		return ret;

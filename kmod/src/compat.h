@@ -658,37 +658,33 @@ static inline void cb_queue_unfreeze(struct request_queue *queue)
 }
 
 #ifdef HAVE_BIO_BDEV
-static inline long cb_part_in_flight(struct block_device *part)
+static inline long cb_part_in_flight(struct block_device *part, int write)
 {
 	long sum = 0;
 	int cpu;
 
-	for_each_possible_cpu(cpu) {
-		sum += part_stat_local_read_cpu(part, in_flight[0], cpu);
-		sum += part_stat_local_read_cpu(part, in_flight[1], cpu);
-	}
+	for_each_possible_cpu(cpu)
+		sum += part_stat_local_read_cpu(part, in_flight[write], cpu);
 	return sum;
 }
 #else
-static inline long cb_part_in_flight(struct hd_struct *part)
+static inline long cb_part_in_flight(struct hd_struct *part, int write)
 {
 	long sum = 0;
 	int cpu;
 
-	for_each_possible_cpu(cpu) {
-		sum += part_stat_local_read_cpu(part, in_flight[0], cpu);
-		sum += part_stat_local_read_cpu(part, in_flight[1], cpu);
-	}
+	for_each_possible_cpu(cpu)
+		sum += part_stat_local_read_cpu(part, in_flight[write], cpu);
 	return sum;
 }
 #endif
 
 /*
- * Bios and requests in flight on a whole disk; exact only while none can enter.
- * A device that works on bios alone counts them where they were sent to: at the
+ * Writes, or reads, in flight on a whole disk; exact only while none can enter, as is
+ * so of writes while they are held. A device that works on bios alone counts them where they were sent to: at the
  * disk, or at one of its partitions.
  */
-static inline unsigned long cb_disk_in_flight(struct gendisk *disk)
+static inline unsigned long cb_disk_counts(struct gendisk *disk, int write)
 {
 	long sum = 0;
 #ifdef HAVE_BIO_BDEV
@@ -698,7 +694,7 @@ static inline unsigned long cb_disk_in_flight(struct gendisk *disk)
 	/* The disk itself is number 0 of the table. */
 	rcu_read_lock();
 	xa_for_each(&disk->part_tbl, index, part)
-		sum += cb_part_in_flight(part);
+		sum += cb_part_in_flight(part, write);
 	rcu_read_unlock();
 #else
 	struct disk_part_iter iter;
@@ -706,10 +702,20 @@ static inline unsigned long cb_disk_in_flight(struct gendisk *disk)
 
 	disk_part_iter_init(&iter, disk, DISK_PITER_INCL_EMPTY_PART0);
 	while ((part = disk_part_iter_next(&iter)))
-		sum += cb_part_in_flight(part);
+		sum += cb_part_in_flight(part, write);
 	disk_part_iter_exit(&iter);
 #endif
 	return sum > 0 ? sum : 0;
+}
+
+static inline unsigned long cb_disk_writes_in_flight(struct gendisk *disk)
+{
+	return cb_disk_counts(disk, 1);
+}
+
+static inline bool cb_disk_in_flight(struct gendisk *disk)
+{
+	return cb_disk_counts(disk, 0) || cb_disk_counts(disk, 1);
 }
 
 /* Reads of a whole disk that have ended, partitions included. */

@@ -102,7 +102,7 @@
 
 /* Blocks in one bio of the module's own: 256 KiB. */
 #define CB_RUN_BLOCKS 64
-/* The module's own bios in flight per snapshot. */
+/* The module's own loads and stores in flight per snapshot. */
 #define CB_RUNS 128
 /* Held writes that the engine works on at once. */
 #define CB_HELD 512
@@ -179,6 +179,13 @@ struct cb_held {
 	bool piece; /* of a large write */
 };
 
+/* A piece of a large write. */
+struct cb_piece {
+	struct bio *whole; /* which does not end before its pieces have */
+	struct cb_device *dev;
+	struct bio bio; /* last: its vectors follow */
+};
+
 /* How many writes arrived at what time. */
 struct cb_arrivals {
 	u64 enqueued; /* L */
@@ -199,6 +206,9 @@ enum cb_lane_kind {
 	CB_LANE_RELEASE, /* and those behind it */
 	CB_LANES = CB_LANE_RELEASE + CB_LANES_RELEASE,
 };
+
+/* Of lanes of each kind: one that sleeps in its disk must not be in the way where memory is short. */
+#define CB_LANE_QUEUES (CB_LANE_RELEASE + 1)
 
 struct cb_lane {
 	spinlock_t lock;
@@ -367,6 +377,12 @@ struct cb_device {
 	struct cb_marks marks;
 	u64 *mark_words;
 	bool saved;
+	/*
+	 * The clean state is known to be on disk, with this mode; of no meaning while saved is
+	 * not set. cb_life_mutex.
+	 */
+	bool saved_known;
+	u32 saved_mode;
 
 	/* What the COW file holds of what is in memory; see save.c. cb_life_mutex. */
 	struct cb_saved on_disk;
@@ -416,7 +432,9 @@ struct cb_device {
 	struct list_head held_free;
 	struct cb_held *held_array;
 	struct bio_list large; /* engine: writes that are admitted piece by piece */
+	unsigned long large_since; /* engine: jiffies; when one of them was last admitted a piece of */
 	u32 pieces_held; /* engine */
+	atomic_t pieces_in_flight; /* those that have not ended */
 	struct bio_set split_bios;
 	struct list_head entries_free; /* L: a reader may return the last one */
 	u32 entries_free_count; /* L */
@@ -435,17 +453,19 @@ struct cb_device {
 	struct cb_mark state_write; /* dirty or lost */
 	struct llist_head marks_done;
 	u32 marks_in_flight; /* the state's included */
-	u64 state_sequence; /* of the state written last */
+	u64 state_sequence; /* L: of the state written last, or given up */
 	u32 state_status; /* enum cb_status: what it says, or will say */
 	bool owns_state; /* false until the series is taken over */
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */
 	unsigned long next_check; /* jiffies */
 	u32 missed_checks; /* that did not find the origin or the COW file's device */
-	struct bio_set run_bios;
+	struct bio_set run_bios; /* one for each run */
+	struct bio_set mark_bios; /* for each mark, and the state */
+	struct bio_set meta_bios; /* metadata that somebody waits for, the header, probes */
 
 	struct cb_lane lanes[CB_LANES];
-	struct workqueue_struct *lane_queue;
+	struct workqueue_struct *lane_queues[CB_LANE_QUEUES];
 
 	/* Parking: cb_life_mutex asks, the engine answers. */
 	bool park;
@@ -719,6 +739,8 @@ int cb_ending_prepare(struct cb_device *dev);
  * not the caller's any more.
  */
 bool cb_device_end(struct cb_device *dev);
+/* Other work that nobody waits for without a limit, done before the module goes. */
+void cb_ending_queue(struct work_struct *work);
 /* Whether there are snapshots at their end; a look without a lock. */
 bool cb_ending_has_any(void);
 /* Lets go of the COW files on a filesystem that goes, of snapshots that are at their end. */
@@ -767,8 +789,12 @@ void cb_lanes_free(struct cb_device *dev);
 void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio);
 /* As cb_hook_release and then cb_engine_released, later. */
 void cb_lane_release(struct cb_device *dev, struct bio *bio);
-/* Takes a bio back; false where it has been submitted already. */
-bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio);
+/*
+ * Takes a bio back; false where it has been submitted already. It may have ended, and its
+ * memory be another bio's: owner is its bi_private, by which it is known.
+ */
+bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio,
+		    const void *owner);
 
 /* ---- audit.c ----------------------------------------------------------- */
 
@@ -1043,6 +1069,8 @@ int cb_freeze_check(const struct cb_freeze_list *list, char *reason);
 /* Freezes the filesystems of all members, or none. */
 int cb_freeze_all(struct cb_set *set);
 void cb_thaw_all(struct cb_set *set);
+/* Whether all that was frozen is so still; -EAGAIN with a reason. */
+int cb_freeze_recheck(struct cb_set *set);
 
 /* ---- quiesce.c --------------------------------------------------------- */
 

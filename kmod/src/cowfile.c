@@ -127,6 +127,10 @@ int cb_cow_file_verify(struct cb_device *dev, struct cb_setup *setup)
 	if (!cb_device_tracks(dev))
 		return cb_refuse(setup->reason, -ESTALE, "minor %u has lost track of changes",
 				 dev->minor);
+	if (cb_known_is_gone(&dev->cow))
+		return cb_refuse(setup->reason, -ENODEV,
+				 "the device of the COW file of minor %u was removed; what has its name now is another one",
+				 dev->minor);
 	if (!cb_cow_file_is_same(dev, setup)) {
 		cb_device_fail(dev, -ESTALE, "the COW file is not the one that was in use");
 		return cb_refuse(setup->reason, -ESTALE,

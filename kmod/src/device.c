@@ -12,8 +12,13 @@ static unsigned int hold_limit_s = 30;
 module_param(hold_limit_s, uint, 0644);
 MODULE_PARM_DESC(hold_limit_s, "Seconds after which a held write ends its snapshot (default 30)");
 
+/* Longest wait for a device to be opened. */
+#define CB_OPEN_LIMIT (5 * HZ)
 /* Longest wait for the epoch header of an epoch that was refused, and for the one before to be back. */
 #define CB_RESTORE_LIMIT (5 * HZ)
+
+/* Bios of what somebody waits for: a pool of metadata, its looker, the header and a probe. */
+#define CB_META_BIOS 16
 
 DEFINE_MUTEX(cb_control_mutex);
 DEFINE_MUTEX(cb_life_mutex);
@@ -195,7 +200,9 @@ int cb_device_open_cow(struct cb_device *dev, struct cb_setup *setup)
 	int ret = bioset_init(&dev->run_bios, CB_RUNS, 0, BIOSET_NEED_BVECS);
 
 	if (!ret)
-		ret = bioset_init(&dev->split_bios, CB_PIECES, 0, 0);
+		ret = bioset_init(&dev->meta_bios, CB_META_BIOS, 0, BIOSET_NEED_BVECS);
+	if (!ret)
+		ret = bioset_init(&dev->split_bios, CB_PIECES, offsetof(struct cb_piece, bio), 0);
 	if (!ret)
 		ret = cb_lanes_init(dev);
 	if (ret)
@@ -230,32 +237,64 @@ void cb_device_close_devices(struct cb_device *dev)
 struct cb_opening {
 	struct work_struct work;
 	struct completion done;
-	struct cb_known_bdev *known;
+	refcount_t users; /* who waits, and the worker */
+	struct cb_known_bdev known; /* a copy of what is to be opened */
+	struct cb_device *dev; /* whose that is; until meta_in_flight is given back */
 	int ret;
 };
+
+static void cb_opening_put(struct cb_opening *opening)
+{
+	if (!refcount_dec_and_test(&opening->users))
+		return;
+	/* Nobody has taken it over. */
+	cb_known_close(&opening->known);
+	kfree(opening);
+}
 
 static void cb_opening_run(struct work_struct *work)
 {
 	struct cb_opening *opening = container_of(work, struct cb_opening, work);
 
-	opening->ret = cb_known_reopen(opening->known);
+	struct cb_device *dev = opening->dev;
+
+	opening->ret = cb_known_reopen(&opening->known);
 	complete(&opening->done);
+	cb_opening_put(opening);
+	/* As in cb_run_end_io: the device outlives this section. */
+	rcu_read_lock();
+	if (atomic_dec_and_test(&dev->meta_in_flight))
+		wake_up_all(&dev->reads_wait);
+	rcu_read_unlock();
 }
 
 /*
  * Opens it in a context of its own: who asks holds the lock of another disk, or of a
- * super block on another disk. Those are taken after a disk's lock elsewhere.
+ * super block on another disk. Those are taken after a disk's lock elsewhere. And an
+ * open can take its time, which nobody waits for without a limit.
  */
-static int cb_device_reopen(struct cb_known_bdev *known)
+static int cb_device_reopen(struct cb_device *dev, struct cb_known_bdev *known)
 {
-	struct cb_opening opening = { .known = known };
+	struct cb_opening *opening = kzalloc(sizeof(*opening), GFP_NOIO);
+	int ret = -ETIMEDOUT;
 
-	INIT_WORK_ONSTACK(&opening.work, cb_opening_run);
-	init_completion(&opening.done);
-	schedule_work(&opening.work);
-	wait_for_completion(&opening.done);
-	destroy_work_on_stack(&opening.work);
-	return opening.ret;
+	if (!opening)
+		return -ENOMEM;
+	opening->known = *known;
+	opening->dev = dev;
+	atomic_inc(&dev->meta_in_flight);
+	refcount_set(&opening->users, 2);
+	INIT_WORK(&opening->work, cb_opening_run);
+	init_completion(&opening->done);
+	cb_ending_queue(&opening->work);
+	if (wait_for_completion_timeout(&opening->done, CB_OPEN_LIMIT)) {
+		ret = opening->ret;
+		known->open = opening->known.open;
+		known->is_open = opening->known.is_open;
+		opening->known.is_open = false;
+	}
+	cb_opening_put(opening);
+	return ret;
 }
 
 int cb_device_use(struct cb_device *dev)
@@ -264,7 +303,7 @@ int cb_device_use(struct cb_device *dev)
 
 	mutex_lock(&dev->use_lock);
 	if (!dev->origin.is_open && dev->origin.needs_opener)
-		ret = cb_device_reopen(&dev->origin);
+		ret = cb_device_reopen(dev, &dev->origin);
 	if (!ret)
 		dev->users++;
 	mutex_unlock(&dev->use_lock);
@@ -490,6 +529,7 @@ void cb_device_free(struct cb_device *dev)
 	cb_lanes_free(dev);
 	/* Completions that have handed over their result but not yet returned. */
 	wait_event(dev->reads_wait, !atomic_read(&dev->meta_in_flight));
+	wait_event(dev->reads_wait, !atomic_read(&dev->pieces_in_flight));
 	synchronize_rcu();
 	cb_audit_unwatch_ends(dev);
 	cb_header_free(dev);
@@ -499,6 +539,7 @@ void cb_device_free(struct cb_device *dev)
 	kvfree(dev->extents.list);
 	cb_snapread_free(dev);
 	bioset_exit(&dev->run_bios);
+	bioset_exit(&dev->meta_bios);
 	bioset_exit(&dev->split_bios);
 	cb_known_forget(&dev->cow);
 	cb_known_forget(&dev->origin);
@@ -630,6 +671,8 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	cb_device_event(before, CB_EVENT_CLOSE);
 	wake_up_all(&before->slow_wait);
 	cb_engine_wake(before);
+	/* Who still decides by the phase before looks at its map, which goes to the new one. */
+	cb_device_wait_lookers();
 	mutex_lock(&cb_life_mutex);
 	ret = cb_engine_park(before);
 	WRITE_ONCE(dev->slot, dev->minor);
@@ -642,7 +685,8 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 		before->preserved = NULL;
 		cb_engine_unpark(before);
 	}
-	dev->state_sequence = before->state_sequence;
+	/* What was given up of the old one counts as older, should it land yet. */
+	dev->state_sequence = before->state_sequence + CB_STATE_COPIES;
 	dev->state_status = before->state_status;
 	dev->owns_state = true;
 	mutex_unlock(&cb_life_mutex);

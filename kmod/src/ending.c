@@ -87,6 +87,11 @@ bool cb_device_end(struct cb_device *dev)
 	return done;
 }
 
+void cb_ending_queue(struct work_struct *work)
+{
+	queue_work(cb_end_queue, work);
+}
+
 bool cb_ending_has_any(void)
 {
 	return !list_empty_careful(&cb_end_devices);

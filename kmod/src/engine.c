@@ -174,7 +174,8 @@ static bool cb_engine_must_drain(struct cb_device *dev)
 		return false;
 	if (time_after(jiffies, READ_ONCE(dev->gone_since) + dev->hold_limit_jiffies))
 		return false;
-	return dev->stores_in_flight || dev->marks_in_flight || cb_marking_wants_state(dev);
+	return dev->stores_in_flight || dev->marks_in_flight || cb_marking_wants_state(dev) ||
+	       atomic_read(&dev->meta_in_flight) || READ_ONCE(dev->header_bio);
 }
 
 static void cb_engine_leave_cow(struct cb_device *dev)
@@ -259,6 +260,29 @@ static bool cb_engine_is_large(struct cb_device *dev, struct bio *bio,
 	       !cb_mutant(remainder_only);
 }
 
+/* A piece that was split off, in the memory of its bio set. */
+static struct cb_piece *cb_piece_of(struct bio *bio)
+{
+	return container_of(bio, struct cb_piece, bio);
+}
+
+/* Its memory is the snapshot's, which stays until the last piece has ended. */
+static void cb_piece_end_io(struct bio *bio)
+{
+	struct bio *whole = cb_piece_of(bio)->whole;
+	struct cb_device *dev = cb_piece_of(bio)->dev;
+
+	if (bio->bi_status && !whole->bi_status)
+		whole->bi_status = bio->bi_status;
+	bio_put(bio);
+	bio_endio(whole);
+	/* As in cb_run_end_io: the device outlives this section. */
+	rcu_read_lock();
+	if (atomic_dec_and_test(&dev->pieces_in_flight))
+		wake_up_all(&dev->reads_wait);
+	rcu_read_unlock();
+}
+
 /*
  * The first piece of a large write, which shrinks to the rest; the whole where it
  * cannot be split at this moment. Nothing is waited for: what pieces are made from
@@ -274,7 +298,11 @@ static struct bio *cb_engine_split(struct cb_device *dev, struct bio *bio,
 	piece = cb_bio_split(bio, end - sector, &dev->split_bios);
 	if (!piece)
 		return bio;
-	bio_chain(piece, bio);
+	cb_piece_of(piece)->whole = bio;
+	cb_piece_of(piece)->dev = dev;
+	piece->bi_end_io = cb_piece_end_io;
+	bio_inc_remaining(bio);
+	atomic_inc(&dev->pieces_in_flight);
 	touched->last = touched->first + CB_HELD_BLOCKS - 1;
 	return piece;
 }
@@ -329,11 +357,19 @@ static void cb_engine_admit_piece(struct cb_device *dev, struct bio *bio)
 		unsigned long flags;
 
 		bio_list_add(&dev->large, bio);
+		dev->large_since = jiffies;
 		spin_lock_irqsave(&dev->lock, flags);
 		dev->held_count++;
 		spin_unlock_irqrestore(&dev->lock, flags);
 	}
 	cb_engine_admit_one(dev, piece, &touched, jiffies, true);
+}
+
+static void cb_engine_add_large(struct cb_device *dev, struct bio *bio)
+{
+	if (bio_list_empty(&dev->large))
+		dev->large_since = jiffies;
+	bio_list_add(&dev->large, bio);
 }
 
 static bool cb_engine_admit_large(struct cb_device *dev)
@@ -354,7 +390,8 @@ static bool cb_engine_admit_large(struct cb_device *dev)
 
 static bool cb_engine_admit(struct cb_device *dev)
 {
-	bool progress = false;
+	/* Before small writes, which may come without end, have taken all room. */
+	bool progress = cb_engine_admit_large(dev);
 	struct bio *bio;
 
 	while (!cb_engine_must_drain(dev)) {
@@ -373,7 +410,7 @@ static bool cb_engine_admit(struct cb_device *dev)
 				     bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 			cb_engine_let_go(dev, bio);
 		else if (cb_engine_is_large(dev, bio, &touched))
-			bio_list_add(&dev->large, bio);
+			cb_engine_add_large(dev, bio);
 		else
 			cb_engine_admit_one(dev, bio, cb_mutant_touched(&touched),
 					    cb_arrivals_time(dev, arrived), false);
@@ -599,6 +636,12 @@ static bool cb_engine_oldest(struct cb_device *dev, unsigned long *since)
 	list_for_each_entry(held, &dev->held, list) {
 		if (time_before(held->since, *since))
 			*since = held->since;
+		waits = true;
+	}
+	/* They wait since a piece of one of them was admitted. */
+	if (!bio_list_empty(&dev->large)) {
+		if (time_before(dev->large_since, *since))
+			*since = dev->large_since;
 		waits = true;
 	}
 	spin_lock_irqsave(&dev->lock, flags);

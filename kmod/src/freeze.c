@@ -29,8 +29,10 @@ static void cb_frozen_put(struct cb_frozen *frozen)
 
 void cb_thaw_all(struct cb_set *set)
 {
-	while (set->frozen_count) {
-		struct cb_frozen *frozen = &set->frozen[--set->frozen_count];
+	u32 i;
+
+	for (i = set->frozen_count; i--;) {
+		struct cb_frozen *frozen = &set->frozen[i];
 		int ret = 0;
 
 		if (!cb_mutant(freeze_nothing))
@@ -38,8 +40,26 @@ void cb_thaw_all(struct cb_set *set)
 		if (ret)
 			pr_err("cannot thaw the filesystem on %pg (error %d); try fsfreeze --unfreeze\n",
 			       frozen->bdev, ret);
-		cb_frozen_put(frozen);
 	}
+	/* Afterwards: what was unmounted meanwhile ends here, which may write to any of the others. */
+	while (set->frozen_count)
+		cb_frozen_put(&set->frozen[--set->frozen_count]);
+}
+
+int cb_freeze_recheck(struct cb_set *set)
+{
+	u32 i;
+
+	for (i = 0; i < set->frozen_count && !cb_mutant(freeze_nothing); i++) {
+		const struct super_block *sb = set->frozen[i].sb;
+
+		if (sb && !sb_rdonly(sb) &&
+		    READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE && !cb_mutant(trust_frozen))
+			return cb_refuse(set->setups->reason, -EAGAIN,
+					 "somebody has thawed the filesystem on %s while the snapshot was taken; try again",
+					 sb->s_id);
+	}
+	return 0;
 }
 
 static bool cb_sb_is_frozen(const struct super_block *sb)

@@ -102,7 +102,7 @@ static bool notrace cb_is_data_write(const struct bio *bio)
  * list of its task that nobody can see, so it is not put there: a thread submits
  * it instead, as an outermost call of its own.
  */
-#define CB_STRAY_LISTS 16
+#define CB_STRAY_LISTS 64
 
 static struct cb_stray_list {
 	spinlock_t lock;
@@ -157,21 +157,24 @@ static int cb_stray_init(void)
 /* Inside another driver's submission: the bio joins the list of the outermost call. */
 static cb_cookie_t notrace cb_submit_nested(struct bio *bio)
 {
+	bool writes = cb_is_data_write(bio);
 	struct gendisk *disk = cb_bio_disk(bio);
-	struct cb_passage *passage;
+	struct cb_passage *passage = cb_passage_extend(writes ? disk : NULL), own;
 	cb_cookie_t cookie;
 
-	if (cb_is_data_write(bio)) {
-		passage = cb_passage_extend(disk);
-		if (!passage && !cb_mutant(forget_nested)) {
-			cb_stray_take(bio, disk);
-			return CB_NO_COOKIE;
-		}
-		if (cb_hook_offer(bio, disk, NULL, passage))
-			return CB_NO_COOKIE;
+	if (writes && !passage && !cb_mutant(forget_nested)) {
+		cb_stray_take(bio, disk);
+		return CB_NO_COOKIE;
 	}
+	if (writes && cb_hook_offer(bio, disk, NULL, passage))
+		return CB_NO_COOKIE;
+	/* What keeps the module loaded until the original has returned. */
+	if (!passage)
+		cb_passage_begin(&own, NULL);
 	cookie = cb_submit_original(bio);
 	barrier();
+	if (!passage)
+		cb_passage_end(&own);
 	return cookie;
 }
 

@@ -31,6 +31,15 @@ static struct bio *cb_lane_pop(struct cb_lane *lane)
 	return bio;
 }
 
+/* Whether the blocks in the COW file are somebody else's, or are about to be. */
+static bool cb_lane_must_drop(struct cb_device *dev, const struct bio *bio)
+{
+	if (cb_phase_of(dev) == CB_PHASE_CLOSING || READ_ONCE(dev->cow_left))
+		return true;
+	/* Only that tracking is lost may still be written. */
+	return smp_load_acquire(&dev->cow_gone) && bio->bi_private != &dev->state_write;
+}
+
 static void cb_lane_submit(struct cb_lane *lane, struct bio *bio)
 {
 	struct cb_device *dev = lane->dev;
@@ -38,8 +47,8 @@ static void cb_lane_submit(struct cb_lane *lane, struct bio *bio)
 	if (lane >= &dev->lanes[CB_LANE_RELEASE]) {
 		cb_hook_release(dev, bio);
 		cb_engine_released(dev);
-	} else if (lane == &dev->lanes[CB_LANE_COW] && cb_phase_of(dev) == CB_PHASE_CLOSING &&
-		   op_is_write(bio_op(bio))) {
+	} else if (lane == &dev->lanes[CB_LANE_COW] && op_is_write(bio_op(bio)) &&
+		   cb_lane_must_drop(dev, bio)) {
 		bio->bi_status = BLK_STS_IOERR;
 		bio_endio(bio);
 	} else {
@@ -69,7 +78,7 @@ void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
 	bio_list_add(&lane->bios, bio);
 	spin_unlock_irqrestore(&lane->lock, flags);
 	/* Does nothing where it is queued already; running work is queued once more. */
-	queue_work(dev->lane_queue, &lane->work);
+	queue_work(dev->lane_queues[min_t(u32, kind, CB_LANE_RELEASE)], &lane->work);
 }
 
 void cb_lane_release(struct cb_device *dev, struct bio *bio)
@@ -82,7 +91,8 @@ void cb_lane_release(struct cb_device *dev, struct bio *bio)
 	cb_lane_add(dev, CB_LANE_RELEASE + number, bio);
 }
 
-bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
+bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio,
+		    const void *owner)
 {
 	struct cb_lane *lane = &dev->lanes[kind];
 	struct bio_list kept = BIO_EMPTY_LIST;
@@ -92,7 +102,8 @@ bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *b
 
 	spin_lock_irqsave(&lane->lock, flags);
 	while ((each = bio_list_pop(&lane->bios))) {
-		if (each == bio)
+		/* What is on the lane has not ended. */
+		if (each == bio && each->bi_private == owner)
 			found = true;
 		else
 			bio_list_add(&kept, each);
@@ -114,15 +125,24 @@ int cb_lanes_init(struct cb_device *dev)
 		bio_list_init(&lane->bios);
 		INIT_WORK(&lane->work, cb_lane_work);
 	}
-	/* Writers wait for it, and memory may wait for them. */
-	dev->lane_queue = alloc_workqueue("cowbird/%u", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
-					  0, dev->minor);
-	return dev->lane_queue ? 0 : -ENOMEM;
+	/* Writers wait for them, and memory may wait for those. */
+	for (i = 0; i < CB_LANE_QUEUES; i++) {
+		dev->lane_queues[i] = alloc_workqueue("cowbird%u/%u",
+						      WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0,
+						      dev->minor, i);
+		if (!dev->lane_queues[i])
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 void cb_lanes_free(struct cb_device *dev)
 {
-	if (dev->lane_queue)
-		destroy_workqueue(dev->lane_queue);
-	dev->lane_queue = NULL;
+	u32 i;
+
+	for (i = 0; i < CB_LANE_QUEUES; i++) {
+		if (dev->lane_queues[i])
+			destroy_workqueue(dev->lane_queues[i]);
+		dev->lane_queues[i] = NULL;
+	}
 }

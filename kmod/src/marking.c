@@ -44,7 +44,7 @@ static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 ind
 	cb_kunmap(slot);
 	bio = cb_bio_alloc(dev->cow.bdev, 1,
 			   REQ_OP_WRITE | REQ_SYNC | (cb_mutant(mark_in_cache) ? 0 : REQ_FUA),
-			   &dev->run_bios);
+			   &dev->mark_bios);
 	bio->bi_iter.bi_sector = meta.sector - dev->cow_base;
 	bio->bi_private = mark;
 	bio->bi_end_io = cb_mark_end_io;
@@ -101,13 +101,16 @@ static void cb_marking_write_state(struct cb_device *dev, enum cb_status status)
 {
 	struct cb_state state = cb_meta_state(dev, status);
 	u8 *slot = cb_kmap(dev->state_write.page);
+	unsigned long flags;
+	u64 sequence;
 
 	cb_state_encode(&state, slot + CB_PAYLOAD_AT);
 	cb_kunmap(slot);
 	dev->state_status = status;
-	dev->state_sequence++;
-	cb_mark_submit(&dev->state_write, CB_META_STATE, dev->state_sequence % CB_STATE_COPIES,
-		       dev->state_sequence);
+	spin_lock_irqsave(&dev->lock, flags);
+	sequence = ++dev->state_sequence;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	cb_mark_submit(&dev->state_write, CB_META_STATE, sequence % CB_STATE_COPIES, sequence);
 }
 
 /* Which state the disk lacks; 0 for none. */
@@ -179,6 +182,8 @@ int cb_marking_init(struct cb_device *dev)
 	u32 i;
 
 	init_llist_head(&dev->marks_done);
+	if (bioset_init(&dev->mark_bios, dev->layout.region_slots + 1, 0, BIOSET_NEED_BVECS))
+		return -ENOMEM;
 	dev->mark_words = vzalloc(array3_size(words, 3, sizeof(u64)));
 	dev->mark_slots = kvcalloc(dev->layout.region_slots, sizeof(*dev->mark_slots), GFP_KERNEL);
 	if (!dev->mark_words || !dev->mark_slots)
@@ -202,4 +207,5 @@ void cb_marking_free(struct cb_device *dev)
 		__free_page(dev->state_write.page);
 	kvfree(dev->mark_slots);
 	vfree(dev->mark_words);
+	bioset_exit(&dev->mark_bios);
 }

@@ -84,8 +84,11 @@ void cb_meta_end_io(struct bio *bio)
 	cb_meta_io_put(io);
 	/* As in cb_run_end_io: the device outlives this section. */
 	rcu_read_lock();
-	if (atomic_dec_and_test(&dev->meta_in_flight))
+	if (atomic_dec_and_test(&dev->meta_in_flight)) {
 		wake_up_all(&dev->reads_wait);
+		/* A write of somebody else may wait for it; see cb_engine_must_drain. */
+		cb_engine_wake(dev);
+	}
 	rcu_read_unlock();
 }
 
@@ -101,7 +104,7 @@ static int cb_meta_io_start(struct cb_meta_io *io, struct block_device *bdev, un
 	/* One that was given up may still write into these pages. */
 	if (smp_load_acquire(&io->busy))
 		return -ETIMEDOUT;
-	bio = cb_bio_alloc(bdev, max(count, 1u), opf, &io->dev->run_bios);
+	bio = cb_bio_alloc(bdev, max(count, 1u), opf, &io->dev->meta_bios);
 	init_completion(&io->done);
 	bio->bi_iter.bi_sector = sector;
 	bio->bi_private = io;
@@ -120,7 +123,7 @@ static int cb_meta_io_start(struct cb_meta_io *io, struct block_device *bdev, un
 /* What has not reached the disk need not, and must not later. */
 static void cb_meta_io_cancel(struct cb_meta_io *io)
 {
-	if (!cb_lane_cancel(io->dev, io->lane, io->bio))
+	if (!cb_lane_cancel(io->dev, io->lane, io->bio, io))
 		return;
 	io->bio->bi_status = BLK_STS_TIMEOUT;
 	bio_endio(io->bio);

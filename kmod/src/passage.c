@@ -186,10 +186,13 @@ static void cb_passage_sleep(u32 round)
 
 int cb_passage_wait(struct gendisk *disk, unsigned long deadline)
 {
-	unsigned long until = jiffies;
 	struct cb_passage_sight sight;
+	unsigned long until;
 	u32 round;
 
+	/* Who does not see what was written before this begins no earlier than now. */
+	smp_mb();
+	until = jiffies;
 	for (round = 0; cb_passage_look(disk, until, &sight); round++) {
 		if (time_after_eq(jiffies, deadline)) {
 			pr_warn("%u tasks are still submitting writes to %s, among them %s (process %d)\n",

@@ -92,7 +92,7 @@ static void cb_probe_work(struct work_struct *work)
 	struct cb_probe *probe = container_of(work, struct cb_probe, work);
 	struct cb_device *dev = probe->dev;
 	u32 bytes = min_t(u64, dev->geom.sectors << SECTOR_SHIFT, CB_BLOCK_BYTES);
-	struct bio *bio = cb_bio_alloc(dev->origin.bdev, 1, REQ_OP_READ, &dev->run_bios);
+	struct bio *bio = cb_bio_alloc(dev->origin.bdev, 1, REQ_OP_READ, &dev->meta_bios);
 
 	bio->bi_iter.bi_sector = 0;
 	WARN_ON_ONCE(bio_add_page(bio, probe->page, bytes, 0) != bytes);
@@ -137,7 +137,7 @@ static int cb_probe_read(struct cb_device *dev, struct cb_setup *setup, bool by_
 	if (!probe)
 		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
 	atomic_inc(&dev->meta_in_flight);
-	queue_work(dev->lane_queue, &probe->work);
+	queue_work(dev->lane_queues[CB_LANE_ORIGIN], &probe->work);
 	if (!wait_for_completion_io_timeout(&probe->done, CB_PROBE_LIMIT)) {
 		ret = cb_refuse(setup->reason, -ETIMEDOUT, "%s has not answered a read within %u s",
 				setup->origin_path, CB_PROBE_LIMIT / HZ);
@@ -199,7 +199,7 @@ int cb_drain(struct cb_device *dev, unsigned long deadline)
 			return 0;
 	} else {
 		do {
-			if (!cb_disk_in_flight(dev->origin_disk))
+			if (!cb_disk_writes_in_flight(dev->origin_disk))
 				return 0;
 			schedule_timeout_uninterruptible(msecs_to_jiffies(CB_DRAIN_POLL_MS));
 		} while (time_before(jiffies, deadline));
@@ -296,6 +296,8 @@ static int cb_cut(struct cb_set *set)
 	unsigned long deadline = jiffies + msecs_to_jiffies(set->timeout_ms);
 	int ret = cb_gate_and_drain(set, deadline);
 
+	if (!ret)
+		ret = cb_freeze_recheck(set);
 	if (!ret)
 		ret = cb_for_each(set, deadline, cb_step_mark);
 	if (!ret)

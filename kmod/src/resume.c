@@ -210,6 +210,8 @@ static int cb_resume_load(struct cb_resume *resume)
 	dev->state_status = reload->state.status;
 	dev->owns_state = true;
 	dev->saved = reload->clean;
+	dev->saved_known = reload->clean;
+	dev->saved_mode = reload->mode;
 	if (reload->snapshot && resume->setup->want_snapshot) {
 		dev->slots_used = reload->state.slots_used;
 		dev->slots_reserved = dev->slots_used;

@@ -386,6 +386,7 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool, bool 
 		return -ESTALE;
 	state.written_sectors = cb_known_written(&dev->origin) + cb_save_own_sectors(dev);
 	*begun = true;
+	dev->saved_mode = state.mode;
 	return cb_meta_write_state(io, &state, dev->on_disk.groups);
 }
 
@@ -399,6 +400,7 @@ static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsign
 	ret = cb_engine_park_for(dev, hold);
 	if (ret)
 		return ret;
+	dev->saved_known = false;
 	WRITE_ONCE(dev->saved, true);
 	ret = cb_passage_wait(dev->origin_disk, deadline);
 	if (!ret)
@@ -408,9 +410,34 @@ static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsign
 	/* The state that failed may be on disk: then the engine overwrites it before the next write. */
 	if (!begun)
 		WRITE_ONCE(dev->saved, false);
+	dev->saved_known = !ret;
 	cb_engine_unpark(dev);
 	dev->stats.save_hold_ms = jiffies_to_msecs(jiffies - since);
 	return ret;
+}
+
+/*
+ * Whether all is on disk and nothing has been written since. That the state may be
+ * clean is not enough, and a snapshot that can be saved by now must be.
+ */
+static bool cb_save_is_done(const struct cb_device *dev)
+{
+	return READ_ONCE(dev->saved) && dev->saved_known &&
+	       (cb_phase_of(dev) != CB_PHASE_ACTIVE || dev->saved_mode == CB_MODE_SNAPSHOT ||
+		dev->dirty_count || cb_annex_is_used(dev));
+}
+
+/*
+ * What a save has given up may land later, and must then count as older than whatever
+ * is written from here on.
+ */
+static void cb_save_skip_sequence(struct cb_device *dev)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	dev->state_sequence += CB_STATE_COPIES;
+	spin_unlock_irqrestore(&dev->lock, flags);
 }
 
 int cb_save(struct cb_device *dev, unsigned long hold)
@@ -422,8 +449,11 @@ int cb_save(struct cb_device *dev, unsigned long hold)
 	lockdep_assert_held(&cb_life_mutex);
 	if (!cb_device_tracks(dev) || !dev->owns_state)
 		return -ESTALE;
-	if (READ_ONCE(dev->saved))
+	if (cb_save_is_done(dev))
 		return 0;
+	/* What an earlier one has given up must not land on top of this one. */
+	if (!wait_event_timeout(dev->reads_wait, !atomic_read(&dev->meta_in_flight), hold))
+		return -ETIMEDOUT;
 	/* The head of the origin is read; before the engine is parked. */
 	ret = cb_device_use(dev);
 	if (ret)
@@ -441,8 +471,10 @@ int cb_save(struct cb_device *dev, unsigned long hold)
 	if (!ret)
 		ret = cb_save_rest(dev, pool,
 				   cb_mutant(neighbour_saves_all) ? CB_SAVE_HOLD_ALONE : hold);
-	if (ret)
+	if (ret) {
 		cb_save_forget(dev);
+		cb_save_skip_sequence(dev);
+	}
 	memalloc_noio_restore(noio);
 	cb_meta_pool_free(pool);
 	cb_device_unuse(dev);
@@ -455,6 +487,9 @@ int cb_save(struct cb_device *dev, unsigned long hold)
 	return ret;
 }
 
+/* Longest time in which the engine rests for the state alone. */
+#define CB_STATUS_LIMIT (2 * HZ)
+
 int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status)
 {
 	struct cb_state state = cb_meta_state(dev, status);
@@ -462,6 +497,7 @@ int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status 
 
 	lockdep_assert_held(&cb_life_mutex);
 	/* Writes are held meanwhile, maybe those of swapping: the memory was asked for before. */
+	cb_meta_io_limit(io, jiffies + CB_STATUS_LIMIT);
 	ret = cb_meta_write_state(io, &state, NULL);
 	if (ret)
 		pr_warn("snapshot %u of %s: the state in the COW file is out of date (error %d)\n",

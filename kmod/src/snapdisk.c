@@ -19,12 +19,11 @@ static int cb_snapdisk_get(struct gendisk *disk)
 	if (dev->read_use || !dev->origin.needs_opener || cb_phase_of(dev) == CB_PHASE_FAILED)
 		return 0;
 	ret = cb_device_use(dev);
-	/* Its reads fail from here on, as those of every failed snapshot. */
 	if (ret)
-		cb_device_fail(dev, ret, "the origin cannot be opened any more");
+		atomic_dec(&dev->open_count);
 	else
 		dev->read_use = true;
-	return 0;
+	return ret;
 }
 
 static void cb_snapdisk_put(struct gendisk *disk)

@@ -860,7 +860,7 @@ int cb_device_destroy(unsigned int minor, char *reason)
 {
 	struct cb_device *dev = cb_device_get(minor);
 	struct cb_meta_io *io;
-	bool rested, used;
+	bool rested, used, gone;
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
@@ -873,9 +873,11 @@ int cb_device_destroy(unsigned int minor, char *reason)
 	used = !cb_device_use(dev);
 	mutex_lock(&cb_life_mutex);
 	rested = !cb_engine_park(dev);
-	if (rested && io && !READ_ONCE(dev->cow_gone) && !cb_known_is_gone(&dev->cow))
+	/* Where it has gone, or is somebody else's, there is nothing to be written. */
+	gone = READ_ONCE(dev->cow_gone) || cb_known_is_gone(&dev->cow);
+	if (!gone && rested && io)
 		cb_save_status(dev, io, CB_STATUS_ENDED);
-	else if (!READ_ONCE(dev->cow_gone))
+	else if (!gone)
 		pr_warn("snapshot %u of %s: its COW file still says that changes are tracked; remove the file before the next boot\n",
 			dev->minor, dev->origin_path);
 	/* A state of ours must not follow. */

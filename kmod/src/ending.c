@@ -70,7 +70,7 @@ bool cb_device_end(struct cb_device *dev)
 	char *path = kstrdup(dev->origin_path, GFP_KERNEL);
 	bool done;
 
-	/* From its name on the minor is free. Nobody has it open. */
+	/* Nobody has the snapshot device open; afterwards its name is free. */
 	cb_snapdisk_remove(dev);
 	refcount_inc(&ending->users);
 	mutex_lock(&cb_life_mutex);

@@ -12,7 +12,7 @@ use crate::ui::Ui;
 
 /// Programs that the matrix runs, with the Debian package that brings each. What the handling of
 /// kernels needs comes from [`missing_host_packages`].
-const MATRIX_TOOLS: [Tool; 9] = [
+const MATRIX_TOOLS: [Tool; 10] = [
     Tool {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -51,6 +51,11 @@ const MATRIX_TOOLS: [Tool; 9] = [
         program: "cc",
         package: "gcc",
     },
+    // Compiles the tracer's BPF programs, which go into the guest.
+    Tool {
+        program: "clang",
+        package: "clang",
+    },
 ];
 
 /// What a command needs of the host.
@@ -71,7 +76,7 @@ const BENCH_TOOLS: [Tool; 1] = [Tool {
 }];
 
 /// Programs that only `test` runs.
-const TEST_TOOLS: [Tool; 5] = [
+const TEST_TOOLS: [Tool; 4] = [
     // Make and unpack packages of other distributions.
     Tool {
         program: "rpmbuild",
@@ -80,11 +85,6 @@ const TEST_TOOLS: [Tool; 5] = [
     Tool {
         program: "bsdtar",
         package: "libarchive-tools",
-    },
-    // Compiles the tracer's BPF programs.
-    Tool {
-        program: "clang",
-        package: "clang",
     },
     Tool {
         program: "make",

@@ -183,7 +183,9 @@ int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup)
  * A request queue is frozen, which also waits for requests that sit in a
  * task's plug. A device that works on bios alone (dm) has no such count; there
  * its statistics of bios in flight serve, which are exact while no write can
- * enter, and which cb_check_drainable has seen at work.
+ * enter, and which cb_check_drainable has seen at work. Drivers take a bio out of
+ * that count and then end it; who is between the two is waited for, so that the
+ * watch of ends (audit.c) does not take its write for one that the drain missed.
  */
 int cb_drain(struct cb_device *dev, unsigned long deadline)
 {
@@ -199,8 +201,10 @@ int cb_drain(struct cb_device *dev, unsigned long deadline)
 			return 0;
 	} else {
 		do {
-			if (!cb_disk_writes_in_flight(dev->origin_disk))
+			if (!cb_disk_writes_in_flight(dev->origin_disk)) {
+				synchronize_rcu_expedited();
 				return 0;
+			}
 			schedule_timeout_uninterruptible(msecs_to_jiffies(CB_DRAIN_POLL_MS));
 		} while (time_before(jiffies, deadline));
 	}

@@ -33,6 +33,10 @@ const DEVICE: &str = "vda1";
 /// The profiles run for longer than any case; they are ended.
 const ENDLESS: [&str; 2] = ["--time_based", "--runtime=600"];
 
+/// Of writes to the same block that are in flight together a disk may do either last, and the witness need not have
+/// noted them in that order. Where one pass over a region ends and the next begins, fio would issue such writes.
+const ONE_AT_A_TIME: &str = "--serialize_overlap=1";
+
 /// Data written before the instant, and between it and the copy, by all profiles together.
 const BYTES_BETWEEN: u64 = 8 << 20;
 
@@ -56,6 +60,7 @@ const PROFILES: [Profile; 4] = [
             "--rw=randwrite",
             "--bs=4k",
             "--iodepth=16",
+            ONE_AT_A_TIME,
         ],
     },
     Profile {
@@ -67,6 +72,7 @@ const PROFILES: [Profile; 4] = [
             "--rw=randwrite",
             "--bs=4k",
             "--iodepth=16",
+            ONE_AT_A_TIME,
         ],
     },
     Profile {
@@ -78,6 +84,7 @@ const PROFILES: [Profile; 4] = [
             "--rw=write",
             "--bs=1m",
             "--iodepth=2",
+            ONE_AT_A_TIME,
         ],
     },
     Profile {
@@ -99,7 +106,13 @@ const MAY_BE_REFUSED: &str = "--ioengine=io_uring";
 const DESCRIBED: Profile = Profile {
     name: "described",
     region_mib: (32, 4),
-    arguments: &["--ioengine=libaio", "--direct=1", "--bs=4k", "--iodepth=16"],
+    arguments: &[
+        "--ioengine=libaio",
+        "--direct=1",
+        "--bs=4k",
+        "--iodepth=16",
+        ONE_AT_A_TIME,
+    ],
 };
 
 /// What writes the region once, and later says what it must hold.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::control::{Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::discards;
-use crate::info;
+use crate::info::{self, Device};
 use crate::mounts::{self, Mount};
 use crate::names;
 use crate::probe;
@@ -80,7 +80,9 @@ pub fn first(volumes: &[Volume], options: &SetupOptions, config: &Path) -> Resul
             .and_then(|series| series.replace(config))
             .context("the snapshot was taken, but will not be found again after a reboot")?;
     }
-    Ok(())
+    volumes
+        .iter()
+        .try_for_each(|volume| expect_well(&info::find(volume.minor)?))
 }
 
 /// `cowbirdctl transition-to-snapshot`
@@ -92,7 +94,24 @@ pub fn next(arguments: &TransitionToSnapshot) -> Result<()> {
     for minor in minors {
         members.push(next_of_series(minor, cow_file, arguments, &mounts)?);
     }
-    take(&control, &members)
+    take(&control, &members)?;
+    members
+        .iter()
+        .try_for_each(|member| expect_well(&info::find(member.setup.minor)?))
+}
+
+/// A snapshot may have failed between its instant and the end of the request, which took over what the epoch before it
+/// had left: the COW file's disk may have stopped answering.
+fn expect_well(device: &Device) -> Result<()> {
+    if device.error == 0 {
+        return Ok(());
+    }
+    bail!(
+        "snapshot {} of {} was taken, and has failed since: {}; destroy it and begin a new series",
+        device.minor,
+        names::shown(&device.block_device),
+        device.error_text
+    )
 }
 
 /// All of them, or none.

@@ -164,6 +164,7 @@ static int cb_annex_put_in_place(struct cb_device *dev, const struct cb_annex *a
 		ret = -EIO;
 	if (!ret) {
 		dev->annexes[dev->annex_count] = *annex;
+		cb_registry_extend(dev, &annex->extents);
 		smp_store_release(&dev->annex_count, dev->annex_count + 1);
 		spin_lock_irqsave(&dev->lock, flags);
 		swap(dev->slotmap, *map);

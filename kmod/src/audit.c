@@ -1,32 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A second look at writes, below the hook.
+ * A look at the ends of writes, where a device works on bios alone: there is no
+ * queue that can be frozen, only a count of what is in flight, and from 5.19 on
+ * dm-crypt counts a write only once it is encrypted. One that was not is missed by
+ * the drain and lands after it.
  *
- * From 5.16 on a bio that a cgroup's limit has delayed (io.max) goes on by
- * submit_bio_noacct_nocheck, without passing submit_bio_noacct again. It may
- * have passed our hook before the snapshot began and leave its queue after:
- * then neither freezing the queue nor waiting for the hook has seen it.
- *
- * So whatever arrives there is compared with what must be true by then: while
- * a snapshot is active, a write that goes to the origin has all of its blocks
- * preserved; while changes are tracked, they are noted and their regions marked
- * on disk. A write for which that is wrong cannot be stopped any more without
- * failing the origin's I/O; the snapshot is spoilt or tracking given up instead,
- * visibly (invariant 5). The function is only watched, not replaced. On older
- * kernels it does not exist, and delayed bios enter the hook again.
- */
-/*
- * The third look, where a device works on bios alone: there is no queue that
- * can be frozen, only a count of what is in flight, and from 5.19 on dm-crypt
- * counts a write only once it is encrypted. One that was not is missed by the
- * drain and lands after it. So the ends of writes are watched as well: a write
- * that ends on blocks that are not preserved was never held.
+ * So whatever ends there is compared with what must be true by then: while a
+ * snapshot is active, a write that goes to the origin has all of its blocks
+ * preserved; while changes are tracked, they are noted and their regions marked on
+ * disk. A write for which that is wrong has been done; the snapshot is spoilt or
+ * tracking given up, visibly (invariant 5). The function is only watched, not
+ * replaced.
  */
 #include <linux/rculist.h>
 
 #include "cowbird.h"
 
-static bool cb_audit_registered;
 /* A snapshot that ends stops watching from a thread of its own. */
 static DEFINE_MUTEX(cb_audit_mutex);
 static unsigned int cb_audit_end_users; /* cb_audit_mutex */
@@ -44,7 +33,7 @@ static bool cb_audit_escaped(struct cb_device *dev)
 
 	spin_lock_irqsave(&dev->lock, flags);
 	holding = dev->phase == CB_PHASE_HOLDING;
-	if (holding && !cb_mutant(audit_begins_late))
+	if (holding)
 		dev->escaped = true;
 	spin_unlock_irqrestore(&dev->lock, flags);
 	return holding;
@@ -73,17 +62,17 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	unpreserved = cb_next_unpreserved(dev, touched.first, touched.last);
 	if (unpreserved <= touched.last) {
 		cb_device_spoil(dev, -EIO,
-				"a write that was delayed since before the snapshot overwrote block %llu",
+				"a write that had begun before the snapshot overwrote block %llu",
 				(unsigned long long)unpreserved);
 		cb_origin_note(dev, touched.first, touched.last);
 	}
 	if (cb_marks_next_unstable(&dev->marks, touched.first, touched.last) <= touched.last)
 		cb_device_fail(dev, -EIO,
-			       "a write that was delayed since before the snapshot changed blocks %llu to %llu unmarked",
+			       "a write that had begun before the snapshot changed blocks %llu to %llu unmarked",
 			       (unsigned long long)touched.first, (unsigned long long)touched.last);
 }
 
-static void cb_audit_all(struct bio *bio, bool ended)
+static void cb_audit_all(struct bio *bio)
 {
 	struct gendisk *disk = cb_bio_disk(bio);
 	struct hlist_head *watches = cb_registry_watches(disk);
@@ -94,22 +83,9 @@ static void cb_audit_all(struct bio *bio, bool ended)
 	rcu_read_lock();
 	hlist_for_each_entry_rcu(watch, watches, node)
 		if (disk == watch->disk && disk == watch->dev->origin_disk &&
-		    (!ended || watch->dev->watches_ends))
+		    watch->dev->watches_ends)
 			cb_audit_write(watch->dev, bio);
 	rcu_read_unlock();
-}
-
-static void notrace cb_audit_callback(unsigned long ip, unsigned long parent_ip,
-				      struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
-{
-	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
-	struct bio *bio;
-
-	if (!regs || !READ_ONCE(cb_device_count))
-		return;
-	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
-	if (op_is_write(bio_op(bio)) && bio->bi_iter.bi_size)
-		cb_audit_all(bio, false);
 }
 
 /* A write ends. One that this module ends itself has not been done. */
@@ -123,13 +99,8 @@ static void notrace cb_audit_end_callback(unsigned long ip, unsigned long parent
 		return;
 	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
 	if (bio && cb_bio_has_disk(bio) && op_is_write(bio_op(bio)) && bio->bi_iter.bi_size)
-		cb_audit_all(bio, true);
+		cb_audit_all(bio);
 }
-
-static struct ftrace_ops cb_audit_ops = {
-	.func = cb_audit_callback,
-	.flags = CB_FTRACE_WATCH_FLAGS,
-};
 
 static struct ftrace_ops cb_audit_end_ops = {
 	.func = cb_audit_end_callback,
@@ -164,29 +135,4 @@ void cb_audit_unwatch_ends(struct cb_device *dev)
 	}
 	dev->watches_ends = false;
 	mutex_unlock(&cb_audit_mutex);
-}
-
-int cb_audit_init(void)
-{
-	static unsigned char function[] = "submit_bio_noacct_nocheck";
-	int ret = ftrace_set_filter(&cb_audit_ops, function, sizeof(function) - 1, 0);
-
-	if (ret)
-		return 0; /* This kernel has no such path. */
-	ret = register_ftrace_function(&cb_audit_ops);
-	if (ret) {
-		pr_err("cannot watch submit_bio_noacct_nocheck (error %d)\n", ret);
-		ftrace_set_filter(&cb_audit_ops, NULL, 0, 1);
-		return ret;
-	}
-	cb_audit_registered = true;
-	return 0;
-}
-
-void cb_audit_exit(void)
-{
-	if (!cb_audit_registered)
-		return;
-	unregister_ftrace_function(&cb_audit_ops);
-	ftrace_set_filter(&cb_audit_ops, NULL, 0, 1);
 }

@@ -45,7 +45,7 @@
  *                          still unpreserved afterwards: snapread.c
  *   I3  a true cut         at T0 no write is in flight, and none that passed before lands
  *                          later, on whatever task's list or queue above the origin it
- *                          was: quiesce.c, passage.c, audit.c
+ *                          was: quiesce.c, passage.c, hook.c, audit.c
  *   I4  the origin first   its I/O is never failed; the delay of a write is bounded by
  *                          hold_limit_s, counted from its arrival: engine.c
  *   I5  no silent hole     what cannot be preserved or tracked fails the snapshot or the
@@ -207,8 +207,11 @@ enum cb_lane_kind {
 	CB_LANES = CB_LANE_RELEASE + CB_LANES_RELEASE,
 };
 
-/* Of lanes of each kind: one that sleeps in its disk must not be in the way where memory is short. */
-#define CB_LANE_QUEUES (CB_LANE_RELEASE + 1)
+/*
+ * One for each lane up to the first that releases, one for those behind it: a lane that
+ * sleeps in its disk must not be in the way where memory is short.
+ */
+#define CB_LANE_QUEUES (CB_LANE_RELEASE + 2)
 
 struct cb_lane {
 	spinlock_t lock;
@@ -252,6 +255,9 @@ struct cb_watch {
 	struct hlist_node node; /* changed under cb_life_mutex, read under RCU */
 	struct gendisk *disk;
 	struct cb_device *dev;
+	/* All of the COW file on this disk lies in between, sectors; they only move apart. */
+	u64 cow_first;
+	u64 cow_end;
 };
 
 /*
@@ -470,7 +476,7 @@ struct cb_device {
 	/* Parking: cb_life_mutex asks, the engine answers. */
 	bool park;
 	bool parked;
-	bool cow_slow; /* it was waited for in vain, and nothing has ended since */
+	bool cow_slow; /* it was waited for in vain, and no store or mark has ended since */
 	wait_queue_head_t park_wait;
 
 	struct cb_watch origin_watch;
@@ -644,6 +650,9 @@ int cb_device_event(struct cb_device *dev, enum cb_event event);
  */
 __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...);
 
+/* The same of one whose epoch has not begun: only who asked for it has lost anything. */
+void cb_device_abandon(struct cb_device *dev, int error);
+
 /* The snapshot is lost, its reads fail; changes go on to be tracked. Any context. */
 __printf(3, 4) void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...);
 
@@ -751,6 +760,9 @@ void cb_ending_forget_files(struct super_block *sb);
 int cb_hook_init(void);
 void cb_hook_exit(void);
 
+/* Delayed writes that had been let pass when this is called are known to the queue when it returns. */
+void cb_hook_wait_late(void);
+
 /* A bio that is to be seen by the hook, by which it is then set to NULL; see device.c. */
 extern struct bio *cb_hook_trial;
 
@@ -802,13 +814,13 @@ bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *b
 int cb_audit_watch_ends(struct cb_device *dev);
 void cb_audit_unwatch_ends(struct cb_device *dev);
 
-int cb_audit_init(void);
-void cb_audit_exit(void);
-
 /* ---- origin.c ---------------------------------------------------------- */
 
-/* True when the write was taken over; the caller must not touch it any more. */
-bool cb_origin_write(struct cb_device *dev, struct bio *bio);
+/*
+ * True when the write was taken over; the caller must not touch it any more. late: it
+ * is offered for the second time, in a callback of ftrace.
+ */
+bool cb_origin_write(struct cb_device *dev, struct bio *bio, bool late);
 
 /* What to do with a write that touches these blocks, at this moment. */
 enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
@@ -936,11 +948,14 @@ int cb_meta_format(struct cb_device *dev);
 /* The same where nobody is left who could wait. */
 #define CB_SAVE_HOLD_ALONE (10 * HZ)
 
+/* Longest time for the saves that one end of a filesystem, or one suspension, asks for. */
+#define CB_SAVE_LIMIT (30 * HZ)
+
 /*
- * Writes down all that is in memory, so that a reload goes on exactly; writes are held no
- * longer than hold. Under cb_life_mutex.
+ * Writes down all that is in memory, so that a reload goes on exactly; until deadline, in
+ * jiffies, and writes are held no longer than hold. Under cb_life_mutex.
  */
-int cb_save(struct cb_device *dev, unsigned long hold);
+int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold);
 /* Tells the disk what is the case now; under cb_life_mutex, with the engine parked. */
 int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status);
 /* Memory for what is known to be on disk. */

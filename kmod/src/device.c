@@ -97,6 +97,26 @@ void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...)
 	cb_device_given_up(dev);
 }
 
+/* A snapshot whose epoch does not begin; who asked for it is told the reason. */
+static bool cb_device_abandon_as(struct cb_device *dev, int error, const char *fmt, ...)
+{
+	va_list args;
+	bool first;
+
+	va_start(args, fmt);
+	first = cb_device_give_up(dev, CB_EVENT_FAIL, error, fmt, args);
+	va_end(args);
+	return first;
+}
+
+void cb_device_abandon(struct cb_device *dev, int error)
+{
+	if (!cb_device_abandon_as(dev, error, "the snapshot could not be taken"))
+		return;
+	pr_info("snapshot %u of %s: not taken (error %d)\n", dev->minor, dev->origin_path, error);
+	cb_device_given_up(dev);
+}
+
 void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...)
 {
 	va_list args;
@@ -924,7 +944,7 @@ int cb_device_suspend(unsigned int minor, char *reason)
 	}
 	mutex_lock(&cb_life_mutex);
 	/* Nobody has the origin in use. */
-	ret = cb_save(dev, CB_SAVE_HOLD_ALONE);
+	ret = cb_save(dev, jiffies + CB_SAVE_LIMIT, CB_SAVE_HOLD_ALONE);
 	if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && dev->dirty_count)
 		ret = -EBUSY;
 	else if (!ret && cb_phase_of(dev) == CB_PHASE_ACTIVE && cb_annex_is_used(dev))

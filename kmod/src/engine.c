@@ -684,6 +684,7 @@ static void cb_engine_check_oldest(struct cb_device *dev)
 
 	if (!cb_engine_oldest(dev, &since) || !cb_engine_expired(dev, since))
 		return;
+	WRITE_ONCE(dev->cow_slow, true);
 	/* The tracking can do without the snapshot; without the marks it cannot. */
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_engine_waits_for_marks(dev))
 		cb_device_spoil(dev, -ETIMEDOUT,

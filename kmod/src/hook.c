@@ -12,6 +12,13 @@
  * returned, reads included: a cut and an unload wait for passages. Snapshots are
  * found and asked under RCU, where nothing sleeps; the original is called
  * outside of it.
+ *
+ * From 5.16 on a bio that a cgroup's limit has delayed (io.max) goes on by
+ * submit_bio_noacct_nocheck, without passing submit_bio_noacct again. It may have
+ * passed before the snapshot began and leave its queue at any time after. So
+ * writes are offered there once more, by the callback itself: one that is taken
+ * over makes the function return at once, any other goes on in it. On older
+ * kernels delayed bios enter submit_bio_noacct again.
  */
 #include <linux/hash.h>
 #include <linux/rculist.h>
@@ -37,13 +44,24 @@ cb_cookie_t notrace cb_submit_past_hook(struct bio *bio)
 	return cookie;
 }
 
+/* Whether a write may touch a COW file; many of them may be on one disk. */
+static bool notrace cb_watch_is_near(const struct cb_watch *watch, struct bio *bio)
+{
+	u64 sector = cb_bio_disk_sector(bio);
+
+	return sector < READ_ONCE(watch->cow_end) &&
+	       sector + (bio->bi_iter.bi_size >> SECTOR_SHIFT) > READ_ONCE(watch->cow_first);
+}
+
 /*
  * Offers a write to all snapshots but one; a write to a whole disk may concern
  * several. True when one of them took it over. passage: whose task may be made
- * to pause when it has returned, or NULL.
+ * to pause when it has returned, or NULL. late: it is offered once more, in a
+ * callback of ftrace.
  */
 static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
-				  const struct cb_device *except, struct cb_passage *passage)
+				  const struct cb_device *except, struct cb_passage *passage,
+				  bool late)
 {
 	struct hlist_head *watches = cb_registry_watches(disk);
 	struct cb_watch *watch;
@@ -57,9 +75,9 @@ static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
 
 		if (watch->disk != disk || dev == except)
 			continue;
-		taken = disk == dev->cow_disk && cb_origin_guard_cow(dev, bio);
+		taken = cb_watch_is_near(watch, bio) && cb_origin_guard_cow(dev, bio);
 		if (!taken && disk == dev->origin_disk)
-			taken = cb_origin_write(dev, bio);
+			taken = cb_origin_write(dev, bio, late);
 		if (taken) {
 			cb_origin_ask_pause(dev, passage);
 			break;
@@ -80,7 +98,7 @@ void cb_hook_release(struct cb_device *dev, struct bio *bio)
 	struct cb_passage passage;
 
 	cb_passage_begin(&passage, disk);
-	if (!cb_hook_offer(bio, disk, dev, NULL)) {
+	if (!cb_hook_offer(bio, disk, dev, NULL, false)) {
 		cb_submit_original(bio);
 		barrier();
 	}
@@ -97,8 +115,8 @@ static bool notrace cb_is_data_write(const struct bio *bio)
 
 /*
  * Nested writes without a passage. Their outermost call did not come through the
- * replacement: it dispatches a bio that a cgroup's limit had delayed, from 5.16 on
- * (audit.c), or it began before the module was loaded. Such a write waits on a
+ * replacement: it dispatches a bio that a cgroup's limit had delayed, from 5.16
+ * on, or it began before the module was loaded. Such a write waits on a
  * list of its task that nobody can see, so it is not put there: a thread submits
  * it instead, as an outermost call of its own.
  */
@@ -166,7 +184,7 @@ static cb_cookie_t notrace cb_submit_nested(struct bio *bio)
 		cb_stray_take(bio, disk);
 		return CB_NO_COOKIE;
 	}
-	if (writes && cb_hook_offer(bio, disk, NULL, passage))
+	if (writes && cb_hook_offer(bio, disk, NULL, passage, false))
 		return CB_NO_COOKIE;
 	/* What keeps the module loaded until the original has returned. */
 	if (!passage)
@@ -192,7 +210,7 @@ static noinline cb_cookie_t notrace cb_submit_hooked(struct bio *bio)
 	disk = cb_is_data_write(bio) ? cb_bio_disk(bio) : NULL;
 	cb_passage_begin(&passage, disk);
 	passage.nowait = bio->bi_opf & REQ_NOWAIT;
-	if (!disk || !cb_hook_offer(bio, disk, NULL, &passage)) {
+	if (!disk || !cb_hook_offer(bio, disk, NULL, &passage, false)) {
 		cookie = cb_submit_original(bio);
 		barrier();
 	}
@@ -216,6 +234,71 @@ static struct ftrace_ops cb_hook_ops = {
 	.func = cb_hook_callback,
 	.flags = CB_FTRACE_REPLACE_FLAGS,
 };
+
+/* ---- the second offer -------------------------------------------------- */
+
+static bool cb_hook_late_registered;
+
+/* Runs in place of submit_bio_noacct_nocheck where a write was taken over. */
+static noinline void notrace cb_submit_taken(struct bio *bio)
+{
+	barrier();
+}
+
+static void notrace cb_hook_late_callback(unsigned long ip, unsigned long parent_ip,
+					  struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
+{
+	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
+	struct bio *bio;
+
+	if (!regs || !READ_ONCE(cb_device_count) || cb_mutant_closes_audit())
+		return;
+	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
+	if (cb_is_data_write(bio) && cb_hook_offer(bio, cb_bio_disk(bio), NULL, NULL, true))
+		regs->ip = (unsigned long)cb_submit_taken;
+}
+
+static struct ftrace_ops cb_hook_late_ops = {
+	.func = cb_hook_late_callback,
+	.flags = CB_FTRACE_REPLACE_FLAGS,
+};
+
+/*
+ * Whoever dispatches delayed bios is in no passage. It does not sleep between the
+ * callback and the entry of the queue, which a drain waits for; so it has entered
+ * when every section that this waits for has ended.
+ */
+void cb_hook_wait_late(void)
+{
+	if (cb_hook_late_registered)
+		synchronize_rcu_expedited();
+}
+
+static int cb_hook_late_init(void)
+{
+	static unsigned char function[] = "submit_bio_noacct_nocheck";
+	int ret = ftrace_set_filter(&cb_hook_late_ops, function, sizeof(function) - 1, 0);
+
+	if (ret)
+		return 0; /* This kernel has no such path. */
+	ret = register_ftrace_function(&cb_hook_late_ops);
+	if (ret) {
+		pr_err("cannot intercept submit_bio_noacct_nocheck (error %d)%s\n", ret,
+		       ret == -EBUSY ? ": a live patch or another driver has taken it" : "");
+		ftrace_set_filter(&cb_hook_late_ops, NULL, 0, 1);
+		return ret;
+	}
+	cb_hook_late_registered = true;
+	return 0;
+}
+
+static void cb_hook_late_exit(void)
+{
+	if (!cb_hook_late_registered)
+		return;
+	unregister_ftrace_function(&cb_hook_late_ops);
+	ftrace_set_filter(&cb_hook_late_ops, NULL, 0, 1);
+}
 
 /* ftrace_free_filter is not exported everywhere; this frees as much. */
 static void cb_hook_reset_filter(void)
@@ -249,7 +332,10 @@ int cb_hook_init(void)
 	 * they sleep below enters nested, as strays.
 	 */
 	synchronize_rcu_tasks();
-	return 0;
+	ret = cb_hook_late_init();
+	if (ret)
+		cb_hook_exit();
+	return ret;
 
 out_filter:
 	cb_hook_reset_filter();
@@ -260,6 +346,7 @@ out_strays:
 
 void cb_hook_exit(void)
 {
+	cb_hook_late_exit();
 	unregister_ftrace_function(&cb_hook_ops);
 	/*
 	 * A task may be in the replacement before its passage begins, inside it

@@ -9,8 +9,9 @@
  *
  *   CB_LANE_ORIGIN   loads and reads from the origin
  *   CB_LANE_COW      stores, marks and metadata to and from the COW file
- *   CB_LANE_RELEASE  and those after it: held writes that go on to the origin,
- *                    by cgroup, so that the limits of one delay few others
+ *   CB_LANE_RELEASE  held writes of the root cgroup, which go on to the origin
+ *   and behind it    those of other cgroups, by group, so that the limits of one
+ *                    delay few others
  *
  * A bio that is still on its lane can be taken back (cb_lane_cancel). When the
  * snapshot is being taken apart, what is left for the COW file is not submitted
@@ -78,17 +79,26 @@ void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
 	bio_list_add(&lane->bios, bio);
 	spin_unlock_irqrestore(&lane->lock, flags);
 	/* Does nothing where it is queued already; running work is queued once more. */
-	queue_work(dev->lane_queues[min_t(u32, kind, CB_LANE_RELEASE)], &lane->work);
+	queue_work(dev->lane_queues[min_t(u32, kind, CB_LANE_RELEASE + 1)], &lane->work);
+}
+
+/*
+ * The root group has the first lane to itself, and that lane a queue: what other
+ * groups' limits make wait does not keep its writes, not even where memory is so
+ * short that a queue has one thread.
+ */
+static u32 cb_lane_of_group(struct bio *bio)
+{
+#ifdef CONFIG_BLK_CGROUP
+	if (bio->bi_blkg && bio->bi_blkg != cb_bio_disk(bio)->queue->root_blkg)
+		return 1 + hash_ptr(bio->bi_blkg, 32) % (CB_LANES_RELEASE - 1);
+#endif
+	return 0;
 }
 
 void cb_lane_release(struct cb_device *dev, struct bio *bio)
 {
-	unsigned int number = 0;
-
-#ifdef CONFIG_BLK_CGROUP
-	number = hash_ptr(bio->bi_blkg, ilog2(CB_LANES_RELEASE));
-#endif
-	cb_lane_add(dev, CB_LANE_RELEASE + number, bio);
+	cb_lane_add(dev, CB_LANE_RELEASE + cb_lane_of_group(bio), bio);
 }
 
 bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio,

@@ -15,12 +15,9 @@ static int __init cowbird_init(void)
 	ret = cb_hook_init();
 	if (ret)
 		goto out_snapdisk;
-	ret = cb_audit_init();
-	if (ret)
-		goto out_hook;
 	ret = cb_unmount_init();
 	if (ret)
-		goto out_audit;
+		goto out_hook;
 	ret = cb_hibernate_init();
 	if (ret)
 		goto out_unmount;
@@ -47,8 +44,6 @@ out_hibernate:
 	cb_hibernate_exit();
 out_unmount:
 	cb_unmount_exit();
-out_audit:
-	cb_audit_exit();
 out_hook:
 	cb_hook_exit();
 out_snapdisk:
@@ -66,7 +61,6 @@ static void __exit cowbird_exit(void)
 	cb_save_exit();
 	cb_hibernate_exit();
 	cb_unmount_exit();
-	cb_audit_exit();
 	cb_hook_exit();
 	cb_snapdisk_exit();
 	cb_ending_exit();

@@ -74,7 +74,7 @@
 #define CB_MUTANT_unload_under_sleepers 63
 #define CB_MUTANT_age_from_admission 64
 #define CB_MUTANT_hold_whole 65
-#define CB_MUTANT_audit_begins_late 66
+#define CB_MUTANT_late_ignores_gate 66
 #define CB_MUTANT_keep_open 70
 #define CB_MUTANT_ignore_removal 71
 #define CB_MUTANT_freeze_visible 72
@@ -103,8 +103,9 @@
 #define CB_MUTANT_SWITCH_MS 50
 
 /*
- * Faults by which a write passes that must not. The second look below the hook
- * would end the snapshot; it is closed for them, because the harness is on trial.
+ * Faults by which a write passes that must not. The second offer (hook.c) and the look
+ * at the ends of writes (audit.c) would make good for them or end the snapshot; they are
+ * closed for them, because the harness is on trial.
  */
 #define cb_mutant_passes(bio)                                                                     \
 	((cb_mutant(pass_write_zeroes) && bio_op(bio) == REQ_OP_WRITE_ZEROES) ||                  \

@@ -98,9 +98,13 @@ static void cb_origin_enqueue(struct cb_device *dev, struct bio *bio)
 	dev->arrivals.enqueued++;
 }
 
-/* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
+/*
+ * The decision under the lock, where the phase cannot change; carried out if it is to
+ * hold. In a callback no bio is ended, whose end might submit others that the callback
+ * would not see: the engine absorbs late discards.
+ */
 static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bio,
-					   const struct cb_blocks *touched)
+					   const struct cb_blocks *touched, bool late)
 {
 	enum cb_write_action action;
 	bool overflow = false, first = false;
@@ -108,6 +112,8 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 
 	spin_lock_irqsave(&dev->lock, flags);
 	action = cb_origin_decide(dev, bio, touched);
+	if (late && action == CB_WRITE_ABSORB)
+		action = CB_WRITE_HOLD;
 	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
 		first = bio_list_empty(&dev->incoming);
 		cb_origin_enqueue(dev, bio);
@@ -146,7 +152,7 @@ static bool cb_origin_act(struct cb_device *dev, struct bio *bio, const struct c
 	return false;
 }
 
-bool cb_origin_write(struct cb_device *dev, struct bio *bio)
+bool cb_origin_write(struct cb_device *dev, struct bio *bio, bool late)
 {
 	struct cb_blocks touched;
 	enum cb_write_action action;
@@ -155,6 +161,8 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	if (!cb_phase_is_live(cb_phase_of(dev)))
 		return false;
 	if (cb_mutant_is_deaf(dev, bio))
+		return false;
+	if (cb_mutant(late_ignores_gate) && late && cb_phase_of(dev) == CB_PHASE_HOLDING)
 		return false;
 	if (cb_mutant(partition_offset_twice))
 		sector += dev->geom.start;
@@ -172,12 +180,12 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 	    (sector + cb_bio_sectors(bio) - dev->geom.start) % CB_BLOCK_SECTORS &&
 	    touched.first == touched.last--)
 		return false;
-	if (action == CB_WRITE_PASS)
+	if (action == CB_WRITE_PASS && !late)
 		atomic64_inc(&dev->stats.passed_writes);
 	if (action == CB_WRITE_PASS || action == CB_WRITE_NOTE)
 		return cb_origin_act(dev, bio, &touched, action);
 	trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
-	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched));
+	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched, late));
 }
 
 void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage)

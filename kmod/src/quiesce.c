@@ -275,7 +275,7 @@ static int cb_step_begin(struct cb_setup *setup, unsigned long deadline)
 
 	if (ret == -EAGAIN)
 		return cb_refuse(setup->reason, ret,
-				 "a write that a limit on the I/O of its cgroup had delayed reached %s at the wrong moment; try again",
+				 "a write to %s that had begun before the snapshot ended at the wrong moment; try again",
 				 setup->origin_path);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "the snapshot failed while it was being taken");
@@ -287,8 +287,10 @@ int cb_gate_and_drain(struct cb_set *set, unsigned long deadline)
 {
 	int ret = cb_for_each(set, deadline, cb_step_gate);
 
-	if (!ret)
+	if (!ret) {
+		cb_hook_wait_late();
 		ret = cb_for_each(set, deadline, cb_step_leave);
+	}
 	if (!ret)
 		ret = cb_for_each(set, deadline, cb_step_drain);
 	return ret;
@@ -348,7 +350,7 @@ int cb_quiesce_and_begin(struct cb_set *set)
 	ret = cb_mutant(switch_one_by_one) ? cb_cut_one_by_one(set) : cb_cut(set);
 	for (setup = set->setups; setup < end; setup++) {
 		if (ret)
-			cb_device_fail(setup->dev, ret, "the snapshot could not be taken");
+			cb_device_abandon(setup->dev, ret);
 		setup->dev->stats.gate_us = ktime_us_delta(ktime_get(), gate);
 		cb_engine_wake(setup->dev);
 	}

@@ -26,10 +26,34 @@ struct hlist_head *notrace cb_registry_watches(const struct gendisk *disk)
 	return READ_ONCE(cb_device_count) ? cb_watch_bucket(disk) : NULL;
 }
 
+static void cb_watch_extend(struct cb_watch *watch, const struct cb_extents *extents)
+{
+	const struct cb_extent *last = &extents->list[extents->count - 1];
+
+	WRITE_ONCE(watch->cow_first, min(watch->cow_first, extents->list->sector));
+	WRITE_ONCE(watch->cow_end,
+		   max(watch->cow_end, last->sector + (last->slots << CB_BLOCK_SECTOR_SHIFT)));
+}
+
+static struct cb_watch *cb_watch_of_cow(struct cb_device *dev)
+{
+	return dev->cow_disk == dev->origin_disk ? &dev->origin_watch : &dev->cow_watch;
+}
+
+void cb_registry_extend(struct cb_device *dev, const struct cb_extents *extents)
+{
+	lockdep_assert_held(&cb_life_mutex);
+	cb_watch_extend(cb_watch_of_cow(dev), extents);
+}
+
 static void cb_watch_add(struct cb_device *dev, struct cb_watch *watch, struct gendisk *disk)
 {
 	watch->dev = dev;
 	watch->disk = disk;
+	watch->cow_first = U64_MAX;
+	watch->cow_end = 0;
+	if (watch == cb_watch_of_cow(dev))
+		cb_watch_extend(watch, &dev->extents);
 	hlist_add_head_rcu(&watch->node, cb_watch_bucket(disk));
 }
 

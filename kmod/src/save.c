@@ -27,8 +27,10 @@
 
 #include "cowbird.h"
 
-/* Longest time for what is written while writes go on. */
-#define CB_SAVE_AHEAD (30 * HZ)
+/* So long where the disk of the COW file has not answered lately. */
+#define CB_SAVE_SLOW (2 * HZ)
+/* Longest time for all saves at the end of the machine. */
+#define CB_SAVE_REBOOT (15 * HZ)
 /* So many slots may be left for the time in which writes are held: two bios. */
 #define CB_SAVE_FEW (2 * CB_RUN_BLOCKS)
 /* How often the map is gone through until so few are left. */
@@ -295,9 +297,8 @@ static void cb_save_wait_stored(struct cb_device *dev)
 	}
 }
 
-static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool)
+static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long deadline)
 {
-	unsigned long deadline = jiffies + CB_SAVE_AHEAD;
 	int ret = 0, error, round;
 
 	cb_meta_pool_limit(pool, deadline);
@@ -440,7 +441,14 @@ static void cb_save_skip_sequence(struct cb_device *dev)
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
 
-int cb_save(struct cb_device *dev, unsigned long hold)
+static int cb_save_out_of_time(struct cb_device *dev)
+{
+	pr_warn("snapshot %u of %s: not saved, because the disk of its COW file, or of one saved before, does not answer in time; tracking goes on, and if the machine stops before it is saved, its changes are known by region\n",
+		dev->minor, dev->origin_path);
+	return -ETIMEDOUT;
+}
+
+int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 {
 	struct cb_meta_pool *pool;
 	unsigned int noio;
@@ -451,9 +459,14 @@ int cb_save(struct cb_device *dev, unsigned long hold)
 		return -ESTALE;
 	if (cb_save_is_done(dev))
 		return 0;
+	if (time_after_eq(jiffies, deadline))
+		return cb_save_out_of_time(dev);
+	if (READ_ONCE(dev->cow_slow) && time_after(deadline, jiffies + CB_SAVE_SLOW))
+		deadline = jiffies + CB_SAVE_SLOW;
+	hold = min(hold, deadline - jiffies);
 	/* What an earlier one has given up must not land on top of this one. */
 	if (!wait_event_timeout(dev->reads_wait, !atomic_read(&dev->meta_in_flight), hold))
-		return -ETIMEDOUT;
+		return cb_save_out_of_time(dev);
 	/* The head of the origin is read; before the engine is parked. */
 	ret = cb_device_use(dev);
 	if (ret)
@@ -467,7 +480,7 @@ int cb_save(struct cb_device *dev, unsigned long hold)
 	}
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
-	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool);
+	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool, deadline);
 	if (!ret)
 		ret = cb_save_rest(dev, pool,
 				   cb_mutant(neighbour_saves_all) ? CB_SAVE_HOLD_ALONE : hold);
@@ -509,15 +522,17 @@ int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status 
 
 static int cb_save_reboot(struct notifier_block *block, unsigned long event, void *unused)
 {
+	unsigned long deadline;
 	unsigned int slot;
 
 	mutex_lock(&cb_life_mutex);
+	deadline = jiffies + CB_SAVE_REBOOT;
 	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
 		struct cb_device *dev = rcu_dereference_protected(
 			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
 
 		if (dev && cb_device_tracks(dev))
-			cb_save(dev, CB_SAVE_HOLD_ALONE);
+			cb_save(dev, deadline, CB_SAVE_HOLD_ALONE);
 	}
 	mutex_unlock(&cb_life_mutex);
 	return NOTIFY_DONE;

@@ -192,7 +192,8 @@ pub(super) async fn build(guest: &mut Driver<'_, '_>, topology: &Topology) -> Ca
         }
     }
     if let Some((mount, file)) = topology.above.file() {
-        guest.mount(ORIGIN, mount, "").await?;
+        // A loop device writes to a file of a frozen filesystem, and an update of its times makes ext4 complain then.
+        guest.mount(ORIGIN, mount, "lazytime").await?;
         guest.stack(&[file.as_str()], StackKind::Loop).await?;
     }
     if let Above::Stack { kind, below, path } = topology.above {

@@ -16,6 +16,7 @@ mod kinds;
 mod large;
 mod layout;
 mod many_cuts;
+mod many_snapshots;
 mod mishaps;
 mod mixed_sectors;
 mod other_namespace;
@@ -400,6 +401,17 @@ static CASES: &[CaseInfo] = &[
             |driver, setting| Box::pin(stale_cache::act(driver, setting)),
         )
     },
+    CaseInfo {
+        programs: many_snapshots::PROGRAMS,
+        ..case(
+            "many-snapshots",
+            "as many snapshots at once as there are numbers, and their filesystem unmounted under them",
+            CaseTier::Full,
+            &modules(["dm_mod"]),
+            many_snapshots::layout,
+            |driver, setting| Box::pin(many_snapshots::act(driver, setting)),
+        )
+    },
     case(
         "refusals",
         "btrfs, ZFS, a zoned device and one with DAX are refused",
@@ -613,6 +625,14 @@ static CASES: &[CaseInfo] = &[
         &GUEST_MODULES,
         stuck::cow_stops::layout,
         |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Snapshot)),
+    ),
+    case(
+        "cow-disk-stops-long",
+        "the same for ten minutes",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Long)),
     ),
     case(
         "cow-disk-returns",

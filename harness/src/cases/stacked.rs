@@ -5,7 +5,6 @@
 use cowbird_proto::message::StackKind;
 
 use super::layout::MIB_SECTORS;
-use super::throttled::DELAYED;
 use super::{Layout, ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use crate::verify::Evidence;
@@ -98,11 +97,14 @@ pub(super) async fn act(
     Ok(evidence)
 }
 
+/// Why it must have failed, if it has.
+const STRAGGLER: &str = "a write that had begun before the snapshot";
+
 /// A write that was not seen in flight ends the snapshot, visibly. The writers still have the device;
 /// it goes with the guest.
 async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> CaseResult<Evidence> {
     let devices = guest.info().await?.devices;
-    let straggled = |device: &&DeviceInfo| device.error_text.contains(DELAYED);
+    let straggled = |device: &&DeviceInfo| device.error_text.contains(STRAGGLER);
     let Some(device) = devices.iter().find(straggled) else {
         return Err(CaseError::Failed(reason));
     };

@@ -1,7 +1,7 @@
 //! Snapshots of two volumes at one instant, of which the second is slow to come to rest or slow to write its epoch
 //! header, while writes to the first that a cgroup's limit delays go on to leave that limit. What leaves it when the
-//! first volume has come to rest already, and before its epoch begins, is seen by neither epoch. The snapshot of the
-//! first volume must be right, or must have failed and say so.
+//! first volume has come to rest already, and before its epoch begins, must be held as any other write. The snapshots
+//! must be right, and so must the map of the first volume.
 
 use std::time::Duration;
 
@@ -9,11 +9,10 @@ use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 
 use super::layout::MIB_SECTORS;
-use super::throttled::DELAYED;
 use super::{COW_MOUNT, IMAGE, Layout, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::cell::in_background;
 use crate::disk;
-use crate::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec, Throttle, Workload};
+use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload};
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 
@@ -123,11 +122,7 @@ pub(super) async fn act(
         return Err(vacuous("all writes were done before the snapshots"));
     }
     guest.throttle(SECOND_DISK_INDEX, Throttle::NONE).await?;
-    let markers = match taken {
-        Ok(markers) => markers,
-        Err(CaseError::Failed(reason)) => return refused(guest, reason).await,
-        Err(error) => return Err(error),
-    };
+    let markers = taken?;
 
     guest.phase("overwrite");
     guest
@@ -136,9 +131,6 @@ pub(super) async fn act(
         })
         .await?;
     guest.stop_workload(&delayed).await?;
-    if guest.info().await?.devices.iter().any(|it| it.error != 0) {
-        return refused(guest, "one of the snapshots has failed".to_owned()).await;
-    }
 
     guest.phase("copy");
     guest.copy_device(SNAPSHOT, IMAGE).await?;
@@ -187,23 +179,6 @@ async fn start_streams(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
         .wait_for_more(&streams, &mut written, WARM_UP_BYTES, LIMIT)
         .await?;
     Ok(streams)
-}
-
-/// There is no image. The first volume must say why; the writers go with the guest.
-async fn refused(guest: &mut Driver<'_, '_>, reason: String) -> CaseResult<Evidence> {
-    let devices = guest.info().await?.devices;
-    let named = devices.iter().find(|it| it.error_text.contains(DELAYED));
-    match named.map(|device| device.error_text.clone()) {
-        Some(text) => {
-            guest.note(format!("failed as it must: {text}"));
-            Ok(Evidence::FailedSnapshot(&[FAILED]))
-        }
-        None if reason.contains(DELAYED) => {
-            guest.note(format!("refused as it must be: {reason}"));
-            Ok(Evidence::FailedSnapshot(&[FAILED]))
-        }
-        None => Err(CaseError::Failed(format!("{reason}: {devices:?}"))),
-    }
 }
 
 async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {

@@ -39,6 +39,8 @@ const IN_USE: [i32; 2] = [11, 16];
 
 /// What the disk can do by iocost's model, operations in a second.
 const LITTLE: u64 = 1;
+/// The least that `io.max` takes.
+const LEAST: &str = "2";
 const MUCH: u64 = 1_000_000;
 
 /// Why they sleep.
@@ -132,7 +134,7 @@ async fn prepare(guest: &mut Driver<'_, '_>, sleep: Sleep) -> CaseResult<Result<
             ];
             groups::make(guest, &limits).await
         }
-        Sleep::Maximum => groups::make(guest, &[groups::maximum(SLOW, "1")]).await,
+        Sleep::Maximum => groups::make(guest, &[groups::maximum(SLOW, LEAST)]).await,
     }
 }
 
@@ -142,7 +144,7 @@ async fn allow(guest: &mut Driver<'_, '_>, sleep: Sleep, much: bool) -> CaseResu
         (Sleep::Cost, true) => groups::model(MUCH),
         (Sleep::Cost, false) => groups::model(LITTLE),
         (Sleep::Maximum, true) => groups::maximum(SLOW, "max"),
-        (Sleep::Maximum, false) => groups::maximum(SLOW, "1"),
+        (Sleep::Maximum, false) => groups::maximum(SLOW, LEAST),
         _ => return Ok(()),
     };
     let set = groups::set(guest, &limit).await?;

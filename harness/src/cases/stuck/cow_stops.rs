@@ -45,6 +45,7 @@ const STOPS: SnapshotSpec = SnapshotSpec {
 /// Writers, and their pause: they must not keep the machine busy.
 const WRITERS: u32 = 16;
 const PAUSE_US: u64 = 10_000;
+const LONG_PAUSE_US: u64 = 100_000;
 
 /// Written before the disk stops: by then every region is marked.
 const BEFORE: u64 = 600;
@@ -54,6 +55,13 @@ const AFTER: u64 = 50;
 
 /// From the stop on: longer than any write may take.
 const WATCHED: Duration = Duration::from_secs(HOLD_LIMIT_S + 7);
+
+/// Where it stays away for long, it is looked so many times whether the origin goes on, after such pauses.
+const LONG_LOOKS: u32 = 10;
+const LONG_PAUSE: Duration = Duration::from_secs(57);
+
+/// What writes to the filesystem of the COW file is blocked for all that time.
+const LONG_BLOCKED_LIMIT: Duration = Duration::from_secs(1200);
 
 /// What the module may say.
 const EXPECTED: ExpectedLog = &[
@@ -71,6 +79,8 @@ const EXPECTED: ExpectedLog = &[
 pub(in crate::cases) enum Moment {
     /// Under a snapshot.
     Snapshot,
+    /// Under a snapshot, and for ten minutes.
+    Long,
     /// Under a snapshot; it is back before the snapshot is destroyed.
     Returns,
     /// While only changes are tracked.
@@ -93,7 +103,7 @@ pub(in crate::cases) async fn act(
     setting: &Setting,
     moment: Moment,
 ) -> CaseResult<Evidence> {
-    prepare(guest).await?;
+    prepare(guest, moment).await?;
     let info_limit = guest.info_limit().await?;
     guest.phase("stop");
     guest.setup_snapshot(STOPS).await?;
@@ -103,6 +113,12 @@ pub(in crate::cases) async fn act(
     guest.vm().pause(WATCHED).await?;
     judge_writes(guest, &writers, &mut faults).await?;
     judge_failure(guest, moment, &mut faults).await?;
+    if moment == Moment::Long {
+        for _ in 0..LONG_LOOKS {
+            guest.vm().pause(LONG_PAUSE).await?;
+            judge_writes(guest, &writers, &mut faults).await?;
+        }
+    }
     let mut late = Vec::new();
     if let Some(mut transition) = transition {
         judge_transition(guest, &mut transition, &mut faults).await?;
@@ -124,7 +140,8 @@ pub(in crate::cases) async fn act(
         guest.phase("setup");
         guest.mount(COW_HOME, COW_MOUNT, "").await?;
         guest.insert_module().await?;
-        return take_judged_image(guest, setting, EXPECTED, true).await;
+        // The journal tells the order of writes by a clock that begins anew with each boot.
+        return take_judged_image(guest, setting, EXPECTED, false).await;
     }
 
     guest.phase("destroy");
@@ -178,9 +195,13 @@ pub(in crate::cases) async fn act(
     take_judged_image(guest, setting, EXPECTED, true).await
 }
 
-async fn prepare(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn prepare(guest: &mut Driver<'_, '_>, moment: Moment) -> CaseResult<()> {
     guest.phase("setup");
-    guest.blocked_tasks_may_last(BLOCKED_LIMIT).await?;
+    let blocked = match moment {
+        Moment::Long => LONG_BLOCKED_LIMIT,
+        _ => BLOCKED_LIMIT,
+    };
+    guest.blocked_tasks_may_last(blocked).await?;
     if let Err(reason) = guest
         .set_queue_attribute(DISK_NAME, "nr_requests", FEW_REQUESTS)
         .await?
@@ -203,11 +224,14 @@ async fn stop_disk(
     // What the filesystem of the COW file still has to write must not wait for the disk.
     guest.prepare(Request::SyncAll).await?;
     let spec = TimedSpec {
-        pause_us: PAUSE_US,
+        pause_us: match moment {
+            Moment::Long => LONG_PAUSE_US,
+            _ => PAUSE_US,
+        },
         ..timed(setting, 0, WRITERS)
     };
     match moment {
-        Moment::Snapshot | Moment::Returns | Moment::PowerOff => {
+        Moment::Snapshot | Moment::Long | Moment::Returns | Moment::PowerOff => {
             let writers = guest.start_timed(spec).await?;
             done(guest, &writers, BEFORE).await?;
             guest.set_pace(DISK, Pace::Stopped).await?;

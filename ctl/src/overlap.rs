@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -25,7 +26,28 @@ trait Devices {
 }
 
 /// As the kernel has them, in `/sys`.
-struct Sys;
+struct Sys {
+    /// Loop devices that show a device, with that device. Looked at once: a machine may have hundreds of devices.
+    loops: Vec<(DeviceNumber, DeviceNumber)>,
+}
+
+impl Sys {
+    fn new() -> Self {
+        let shown = |dir: &PathBuf| Some((topology::number_in(dir)?, shown_device(dir)?));
+        Self {
+            loops: topology::loop_folders().iter().filter_map(shown).collect(),
+        }
+    }
+}
+
+/// The block device that a loop device shows, if it is one.
+fn shown_device(dir: &Path) -> Option<DeviceNumber> {
+    let name = fs::read_to_string(dir.join("loop/backing_file")).ok()?;
+    let meta = fs::metadata(name.trim_end_matches('\n')).ok()?;
+    meta.file_type()
+        .is_block_device()
+        .then(|| DeviceNumber::from_raw(meta.rdev()))
+}
 
 impl Devices for Sys {
     fn partitions(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
@@ -45,19 +67,13 @@ impl Devices for Sys {
     }
 
     fn loops(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
-        topology::entries("/sys/block".as_ref())
-            .iter()
-            .filter_map(|dir| topology::number_in(dir))
-            .filter(|number| self.backing(*number) == Some(device))
-            .collect()
+        let of_device = |&(number, shown): &(_, _)| (shown == device).then_some(number);
+        self.loops.iter().filter_map(of_device).collect()
     }
 
     fn backing(&self, device: DeviceNumber) -> Option<DeviceNumber> {
-        let name = fs::read_to_string(device.sys_dir().join("loop/backing_file")).ok()?;
-        let meta = fs::metadata(name.trim_end_matches('\n')).ok()?;
-        meta.file_type()
-            .is_block_device()
-            .then(|| DeviceNumber::from_raw(meta.rdev()))
+        let of_device = |&(number, shown): &(_, _)| (number == device).then_some(shown);
+        self.loops.iter().find_map(of_device)
     }
 }
 
@@ -66,7 +82,7 @@ impl Devices for Sys {
 /// # Errors
 /// When devices are stacked too deeply.
 pub fn overlap(one: DeviceNumber, other: DeviceNumber) -> Result<bool> {
-    overlap_in(&Sys, one, other)
+    overlap_in(&Sys::new(), one, other)
 }
 
 fn overlap_in(devices: &impl Devices, one: DeviceNumber, other: DeviceNumber) -> Result<bool> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -228,35 +229,49 @@ fn swaps() -> BTreeSet<DeviceNumber> {
         .collect()
 }
 
-/// Loop devices on this device, or on a file of its filesystem.
-fn loops_on(device: DeviceNumber) -> Vec<DeviceNumber> {
-    let lies_on_it = |dir: &PathBuf| {
-        fs::read_to_string(dir.join("loop/backing_file"))
-            .and_then(|path| fs::metadata(path.trim_end()))
-            .is_ok_and(|meta| {
-                let raw = if meta.file_type().is_block_device() {
-                    meta.rdev()
-                } else {
-                    meta.dev()
-                };
-                DeviceNumber::from_raw(raw) == device
-            })
+/// Loop devices, each with the device that it shows, or whose filesystem has the file that it shows.
+fn loops() -> Vec<(DeviceNumber, DeviceNumber)> {
+    let shown = |dir: &PathBuf| {
+        let path = fs::read_to_string(dir.join("loop/backing_file")).ok()?;
+        let meta = fs::metadata(path.trim_end()).ok()?;
+        let raw = if meta.file_type().is_block_device() {
+            meta.rdev()
+        } else {
+            meta.dev()
+        };
+        Some((number_in(dir)?, DeviceNumber::from_raw(raw)))
     };
-    entries(Path::new("/sys/block"))
-        .iter()
-        .filter(|dir| lies_on_it(dir))
-        .filter_map(|dir| number_in(dir))
-        .collect()
+    loop_folders().iter().filter_map(shown).collect()
+}
+
+/// Folders of `/sys` of all loop devices.
+pub fn loop_folders() -> Vec<PathBuf> {
+    let is_loop = |dir: &PathBuf| {
+        dir.file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"loop"))
+    };
+    let mut folders = entries(Path::new("/sys/block"));
+    folders.retain(is_loop);
+    folders
 }
 
 /// Refuses origins of which one lies on another: while the lower one's writes are held, those of
 /// the upper one never come to rest.
 pub fn check_apart(origins: &[(DeviceNumber, &str)]) -> Result<()> {
+    if origins.len() < 2 {
+        return Ok(());
+    }
+    // Looked at once: a machine may have hundreds of devices.
+    let loops = loops();
     for (at, (lower, lower_name)) in origins.iter().enumerate() {
         let above = closure(*lower, |next| {
             let mut above = partitions(next);
             above.extend(related(next, "holders"));
-            above.extend(loops_on(next));
+            above.extend(
+                loops
+                    .iter()
+                    .filter_map(|&(device, shown)| (shown == next).then_some(device)),
+            );
             above
         })?;
         for (other_at, (upper, upper_name)) in origins.iter().enumerate() {

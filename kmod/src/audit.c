@@ -21,10 +21,9 @@ static DEFINE_MUTEX(cb_audit_mutex);
 static unsigned int cb_audit_end_users; /* cb_audit_mutex */
 
 /*
- * Between the drain and the beginning of the epoch nothing may reach the origin; a
- * write that does ends up behind the instant and in the image. Noted under the
- * lock, where the phase cannot change: then the epoch does not begin. False where
- * it has begun already.
+ * While writes are held, none may end but those that the drain waits for. One that
+ * ends later is behind the instant and in the image. Noted under the lock, where the
+ * phase cannot change: then the epoch does not begin. False where it has begun already.
  */
 static bool cb_audit_escaped(struct cb_device *dev)
 {
@@ -39,13 +38,26 @@ static bool cb_audit_escaped(struct cb_device *dev)
 	return holding;
 }
 
+bool cb_audit_take_escaped(struct cb_device *dev)
+{
+	unsigned long flags;
+	bool escaped;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	escaped = dev->escaped;
+	dev->escaped = false;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	return escaped;
+}
+
 static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 {
 	u64 sector = cb_bio_disk_sector(bio), unpreserved;
 	enum cb_phase phase = cb_phase_of(dev);
 	struct cb_blocks touched;
 
-	if (!READ_ONCE(dev->drained) || !cb_phase_is_live(phase))
+	if (!cb_phase_is_live(phase) ||
+	    (phase != CB_PHASE_HOLDING && !READ_ONCE(dev->drained)))
 		return;
 	if (cb_mutant_is_deaf(dev, bio))
 		return;

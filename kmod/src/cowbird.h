@@ -231,6 +231,7 @@ struct cb_passage {
 	u32 disk_count;
 	bool many;
 	bool nowait;
+	bool dispatch; /* of bios that a cgroup's limit had delayed */
 };
 
 /* One write of a metadata slot by the engine. */
@@ -476,7 +477,7 @@ struct cb_device {
 	/* Parking: cb_life_mutex asks, the engine answers. */
 	bool park;
 	bool parked;
-	bool cow_slow; /* it was waited for in vain, and no store or mark has ended since */
+	bool cow_slow; /* it was waited for in vain, and no write to the COW file has ended since */
 	wait_queue_head_t park_wait;
 
 	struct cb_watch origin_watch;
@@ -733,6 +734,8 @@ void cb_registry_place(unsigned int slot, struct cb_device *dev);
 /* The hook finds the snapshot by its disks, or does not any more. */
 void cb_registry_watch(struct cb_device *dev);
 void cb_registry_unwatch(struct cb_device *dev);
+/* There is more of the COW file on its disk; before the first write to it. */
+void cb_registry_extend(struct cb_device *dev, const struct cb_extents *extents);
 /* What may concern a disk, others among it; under RCU. NULL where there is no snapshot at all. */
 struct hlist_head *cb_registry_watches(const struct gendisk *disk);
 
@@ -760,8 +763,8 @@ void cb_ending_forget_files(struct super_block *sb);
 int cb_hook_init(void);
 void cb_hook_exit(void);
 
-/* Delayed writes that had been let pass when this is called are known to the queue when it returns. */
-void cb_hook_wait_late(void);
+/* -EAGAIN where somebody dispatched delayed writes in no passage since it was asked last. */
+int cb_hook_check_dispatch(void);
 
 /* A bio that is to be seen by the hook, by which it is then set to NULL; see device.c. */
 extern struct bio *cb_hook_trial;
@@ -813,14 +816,15 @@ bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *b
 /* Watches how writes to a snapshot's origin end; until the snapshot is freed. */
 int cb_audit_watch_ends(struct cb_device *dev);
 void cb_audit_unwatch_ends(struct cb_device *dev);
+/* Whether a write has ended while writes are held, since it was asked last. */
+bool cb_audit_take_escaped(struct cb_device *dev);
 
 /* ---- origin.c ---------------------------------------------------------- */
 
-/*
- * True when the write was taken over; the caller must not touch it any more. late: it
- * is offered for the second time, in a callback of ftrace.
- */
-bool cb_origin_write(struct cb_device *dev, struct bio *bio, bool late);
+/* True when the write was taken over; the caller must not touch it any more. */
+bool cb_origin_write(struct cb_device *dev, struct bio *bio);
+/* Whether it would be taken over; takes no lock, and notes what must be noted. */
+bool cb_origin_stops(struct cb_device *dev, struct bio *bio);
 
 /* What to do with a write that touches these blocks, at this moment. */
 enum cb_write_action cb_origin_decide(struct cb_device *dev, struct bio *bio,
@@ -842,6 +846,8 @@ void cb_origin_pause(struct cb_passage *passage);
  * over: it goes on when our own writes to that place have ended.
  */
 bool cb_origin_guard_cow(struct cb_device *dev, struct bio *bio);
+/* Whether it would; takes no lock. */
+bool cb_origin_guards_cow(struct cb_device *dev, struct bio *bio);
 
 /* First block in [from, last] that a write must wait for, or last + 1. */
 u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last);
@@ -956,6 +962,13 @@ int cb_meta_format(struct cb_device *dev);
  * jiffies, and writes are held no longer than hold. Under cb_life_mutex.
  */
 int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold);
+/*
+ * The same for all snapshots of which concerns says so, or for all, with a limit for all
+ * together: those whose COW file is on a disk that does not answer soon come last. Under
+ * cb_life_mutex.
+ */
+void cb_save_all(bool (*concerns)(struct cb_device *dev, struct super_block *sb),
+		 struct super_block *sb, unsigned long limit, unsigned long hold);
 /* Tells the disk what is the case now; under cb_life_mutex, with the engine parked. */
 int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status);
 /* Memory for what is known to be on disk. */

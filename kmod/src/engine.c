@@ -684,7 +684,8 @@ static void cb_engine_check_oldest(struct cb_device *dev)
 
 	if (!cb_engine_oldest(dev, &since) || !cb_engine_expired(dev, since))
 		return;
-	WRITE_ONCE(dev->cow_slow, true);
+	if (dev->stores_in_flight || dev->marks_in_flight)
+		WRITE_ONCE(dev->cow_slow, true);
 	/* The tracking can do without the snapshot; without the marks it cannot. */
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_engine_waits_for_marks(dev))
 		cb_device_spoil(dev, -ETIMEDOUT,

@@ -16,11 +16,13 @@
  * From 5.16 on a bio that a cgroup's limit has delayed (io.max) goes on by
  * submit_bio_noacct_nocheck, without passing submit_bio_noacct again. It may have
  * passed before the snapshot began and leave its queue at any time after. So
- * writes are offered there once more, by the callback itself: one that is taken
- * over makes the function return at once, any other goes on in it. On older
- * kernels delayed bios enter submit_bio_noacct again.
+ * whoever dispatches such bios is in a passage, and each write is looked at
+ * where it goes on, by a callback: one that some snapshot does not let pass is
+ * given to a thread, which offers it as any other, and the function returns at once.
+ * On older kernels delayed bios enter submit_bio_noacct again.
  */
 #include <linux/hash.h>
+#include <linux/kprobes.h>
 #include <linux/rculist.h>
 
 #include "cowbird.h"
@@ -56,12 +58,10 @@ static bool notrace cb_watch_is_near(const struct cb_watch *watch, struct bio *b
 /*
  * Offers a write to all snapshots but one; a write to a whole disk may concern
  * several. True when one of them took it over. passage: whose task may be made
- * to pause when it has returned, or NULL. late: it is offered once more, in a
- * callback of ftrace.
+ * to pause when it has returned, or NULL.
  */
 static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
-				  const struct cb_device *except, struct cb_passage *passage,
-				  bool late)
+				  const struct cb_device *except, struct cb_passage *passage)
 {
 	struct hlist_head *watches = cb_registry_watches(disk);
 	struct cb_watch *watch;
@@ -77,7 +77,7 @@ static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
 			continue;
 		taken = cb_watch_is_near(watch, bio) && cb_origin_guard_cow(dev, bio);
 		if (!taken && disk == dev->origin_disk)
-			taken = cb_origin_write(dev, bio, late);
+			taken = cb_origin_write(dev, bio);
 		if (taken) {
 			cb_origin_ask_pause(dev, passage);
 			break;
@@ -98,7 +98,7 @@ void cb_hook_release(struct cb_device *dev, struct bio *bio)
 	struct cb_passage passage;
 
 	cb_passage_begin(&passage, disk);
-	if (!cb_hook_offer(bio, disk, dev, NULL, false)) {
+	if (!cb_hook_offer(bio, disk, dev, NULL)) {
 		cb_submit_original(bio);
 		barrier();
 	}
@@ -114,16 +114,15 @@ static bool notrace cb_is_data_write(const struct bio *bio)
 /* ---- strays ------------------------------------------------------------ */
 
 /*
- * Nested writes without a passage. Their outermost call did not come through the
- * replacement: it dispatches a bio that a cgroup's limit had delayed, from 5.16
- * on, or it began before the module was loaded. Such a write waits on a
- * list of its task that nobody can see, so it is not put there: a thread submits
- * it instead, as an outermost call of its own.
+ * Nested writes without a passage: their outermost call began before the module was
+ * loaded. Such a write waits on a list of its task that nobody can see, so it is
+ * not put there: a thread submits it instead, as an outermost call of its own. So it
+ * does with delayed writes that have to be held.
  */
 #define CB_STRAY_LISTS 64
 
 static struct cb_stray_list {
-	spinlock_t lock;
+	raw_spinlock_t lock; /* also taken in callbacks, where nothing sleeps */
 	struct bio_list bios;
 	struct work_struct work;
 } cb_strays[CB_STRAY_LISTS];
@@ -136,9 +135,9 @@ static void cb_stray_work(struct work_struct *work)
 	struct bio *bio;
 
 	do {
-		spin_lock_irq(&list->lock);
+		raw_spin_lock_irq(&list->lock);
 		bio = bio_list_pop(&list->bios);
-		spin_unlock_irq(&list->lock);
+		raw_spin_unlock_irq(&list->lock);
 		if (bio)
 			cb_hook_release(NULL, bio);
 	} while (bio);
@@ -151,9 +150,9 @@ static void cb_stray_take(struct bio *bio, struct gendisk *disk)
 
 	/* As in cb_origin_enqueue. */
 	bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
-	spin_lock_irqsave(&list->lock, flags);
+	raw_spin_lock_irqsave(&list->lock, flags);
 	bio_list_add(&list->bios, bio);
-	spin_unlock_irqrestore(&list->lock, flags);
+	raw_spin_unlock_irqrestore(&list->lock, flags);
 	queue_work(cb_stray_queue, &list->work);
 }
 
@@ -162,7 +161,7 @@ static int cb_stray_init(void)
 	int i;
 
 	for (i = 0; i < CB_STRAY_LISTS; i++) {
-		spin_lock_init(&cb_strays[i].lock);
+		raw_spin_lock_init(&cb_strays[i].lock);
 		bio_list_init(&cb_strays[i].bios);
 		INIT_WORK(&cb_strays[i].work, cb_stray_work);
 	}
@@ -184,7 +183,7 @@ static cb_cookie_t notrace cb_submit_nested(struct bio *bio)
 		cb_stray_take(bio, disk);
 		return CB_NO_COOKIE;
 	}
-	if (writes && cb_hook_offer(bio, disk, NULL, passage, false))
+	if (writes && cb_hook_offer(bio, disk, NULL, passage))
 		return CB_NO_COOKIE;
 	/* What keeps the module loaded until the original has returned. */
 	if (!passage)
@@ -210,7 +209,7 @@ static noinline cb_cookie_t notrace cb_submit_hooked(struct bio *bio)
 	disk = cb_is_data_write(bio) ? cb_bio_disk(bio) : NULL;
 	cb_passage_begin(&passage, disk);
 	passage.nowait = bio->bi_opf & REQ_NOWAIT;
-	if (!disk || !cb_hook_offer(bio, disk, NULL, &passage, false)) {
+	if (!disk || !cb_hook_offer(bio, disk, NULL, &passage)) {
 		cookie = cb_submit_original(bio);
 		barrier();
 	}
@@ -235,70 +234,178 @@ static struct ftrace_ops cb_hook_ops = {
 	.flags = CB_FTRACE_REPLACE_FLAGS,
 };
 
-/* ---- the second offer -------------------------------------------------- */
+/* ---- delayed writes ---------------------------------------------------- */
 
-static bool cb_hook_late_registered;
+#ifdef HAVE_SUBMIT_BIO_VOID
 
-/* Runs in place of submit_bio_noacct_nocheck where a write was taken over. */
+/* Disks whose delayed bios are dispatched at one time. */
+#define CB_DISPATCHERS 256
+
+static bool cb_delayed_registered;
+
+/* Whether some snapshot does not let a write pass. What must be noted of it is. */
+static bool notrace cb_hook_stops(struct bio *bio, struct gendisk *disk)
+{
+	struct hlist_head *watches = cb_registry_watches(disk);
+	struct cb_watch *watch;
+	bool stops = false;
+
+	if (!watches)
+		return false;
+	rcu_read_lock();
+	hlist_for_each_entry_rcu(watch, watches, node) {
+		if (watch->disk != disk)
+			continue;
+		stops = cb_watch_is_near(watch, bio) && cb_origin_guards_cow(watch->dev, bio);
+		if (!stops && disk == watch->dev->origin_disk)
+			stops = cb_origin_stops(watch->dev, bio);
+		if (stops)
+			break;
+	}
+	rcu_read_unlock();
+	return stops;
+}
+
+/* Runs in place of submit_bio_noacct_nocheck where a thread submits the write. */
 static noinline void notrace cb_submit_taken(struct bio *bio)
 {
 	barrier();
 }
 
-static void notrace cb_hook_late_callback(unsigned long ip, unsigned long parent_ip,
-					  struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
+static void notrace cb_delayed_callback(unsigned long ip, unsigned long parent_ip,
+					struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
 {
 	struct pt_regs *regs = cb_ftrace_pt_regs(fregs);
+	struct cb_passage *passage;
+	struct gendisk *disk;
 	struct bio *bio;
 
 	if (!regs || !READ_ONCE(cb_device_count) || cb_mutant_closes_audit())
 		return;
 	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
-	if (cb_is_data_write(bio) && cb_hook_offer(bio, cb_bio_disk(bio), NULL, NULL, true))
-		regs->ip = (unsigned long)cb_submit_taken;
+	if (!cb_is_data_write(bio))
+		return;
+	disk = cb_bio_disk(bio);
+	passage = cb_passage_extend(disk);
+	/* It was offered before the original was called. */
+	if (passage && !passage->dispatch)
+		return;
+	if (!cb_hook_stops(bio, disk))
+		return;
+	cb_stray_take(bio, disk);
+	regs->ip = (unsigned long)cb_submit_taken;
 }
 
-static struct ftrace_ops cb_hook_late_ops = {
-	.func = cb_hook_late_callback,
+static struct ftrace_ops cb_delayed_ops = {
+	.func = cb_delayed_callback,
 	.flags = CB_FTRACE_REPLACE_FLAGS,
 };
 
-/*
- * Whoever dispatches delayed bios is in no passage. It does not sleep between the
- * callback and the entry of the queue, which a drain waits for; so it has entered
- * when every section that this waits for has ended.
- */
-void cb_hook_wait_late(void)
+static int cb_dispatch_enter(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
-	if (cb_hook_late_registered)
-		synchronize_rcu_expedited();
-}
+	struct cb_passage *passage = (void *)instance->data;
 
-static int cb_hook_late_init(void)
-{
-	static unsigned char function[] = "submit_bio_noacct_nocheck";
-	int ret = ftrace_set_filter(&cb_hook_late_ops, function, sizeof(function) - 1, 0);
-
-	if (ret)
-		return 0; /* This kernel has no such path. */
-	ret = register_ftrace_function(&cb_hook_late_ops);
-	if (ret) {
-		pr_err("cannot intercept submit_bio_noacct_nocheck (error %d)%s\n", ret,
-		       ret == -EBUSY ? ": a live patch or another driver has taken it" : "");
-		ftrace_set_filter(&cb_hook_late_ops, NULL, 0, 1);
-		return ret;
-	}
-	cb_hook_late_registered = true;
+	cb_passage_begin(passage, NULL);
+	passage->dispatch = true;
 	return 0;
 }
 
-static void cb_hook_late_exit(void)
+static int cb_dispatch_leave(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
-	if (!cb_hook_late_registered)
-		return;
-	unregister_ftrace_function(&cb_hook_late_ops);
-	ftrace_set_filter(&cb_hook_late_ops, NULL, 0, 1);
+	cb_passage_end((void *)instance->data);
+	return 0;
 }
+NOKPROBE_SYMBOL(cb_dispatch_enter);
+NOKPROBE_SYMBOL(cb_dispatch_leave);
+
+static struct kretprobe cb_dispatch_probe = {
+	.kp.symbol_name = "blk_throtl_dispatch_work_fn",
+	.entry_handler = cb_dispatch_enter,
+	.handler = cb_dispatch_leave,
+	.data_size = sizeof(struct cb_passage),
+	.maxactive = CB_DISPATCHERS,
+};
+
+int cb_hook_check_dispatch(void)
+{
+	static int seen;
+	int missed = READ_ONCE(cb_dispatch_probe.nmissed);
+
+	/* Under cb_control_mutex; whoever was missed has most likely returned when it is tried again. */
+	if (!cb_delayed_registered || missed == seen)
+		return 0;
+	seen = missed;
+	return -EAGAIN;
+}
+
+static int cb_delayed_init(void)
+{
+	static unsigned char function[] = "submit_bio_noacct_nocheck";
+	int ret = register_kretprobe(&cb_dispatch_probe);
+
+	/* A kernel without limits delays nothing. */
+	if (ret == -ENOENT)
+		return 0;
+	if (ret) {
+		pr_err("cannot see how the kernel dispatches delayed writes (error %d)\n", ret);
+		return ret;
+	}
+	ret = ftrace_set_filter(&cb_delayed_ops, function, sizeof(function) - 1, 0);
+	if (!ret) {
+		ret = register_ftrace_function(&cb_delayed_ops);
+		if (ret)
+			ftrace_set_filter(&cb_delayed_ops, NULL, 0, 1);
+	}
+	if (ret) {
+		pr_err("cannot intercept submit_bio_noacct_nocheck (error %d)%s\n", ret,
+		       ret == -EBUSY ? ": a live patch or another driver has taken it" : "");
+		disable_kretprobe(&cb_dispatch_probe);
+		cb_passage_wait_all();
+		unregister_kretprobe(&cb_dispatch_probe);
+		return ret;
+	}
+	cb_delayed_registered = true;
+	return 0;
+}
+
+/* From here on nobody begins to dispatch in a passage; those who do still end theirs. */
+static void cb_delayed_stop(void)
+{
+	if (!cb_delayed_registered)
+		return;
+	unregister_ftrace_function(&cb_delayed_ops);
+	ftrace_set_filter(&cb_delayed_ops, NULL, 0, 1);
+	disable_kretprobe(&cb_dispatch_probe);
+}
+
+/* When no passage is left. */
+static void cb_delayed_exit(void)
+{
+	if (cb_delayed_registered)
+		unregister_kretprobe(&cb_dispatch_probe);
+}
+
+#else
+
+int cb_hook_check_dispatch(void)
+{
+	return 0;
+}
+
+static int cb_delayed_init(void)
+{
+	return 0;
+}
+
+static void cb_delayed_stop(void)
+{
+}
+
+static void cb_delayed_exit(void)
+{
+}
+
+#endif
 
 /* ftrace_free_filter is not exported everywhere; this frees as much. */
 static void cb_hook_reset_filter(void)
@@ -332,7 +439,7 @@ int cb_hook_init(void)
 	 * they sleep below enters nested, as strays.
 	 */
 	synchronize_rcu_tasks();
-	ret = cb_hook_late_init();
+	ret = cb_delayed_init();
 	if (ret)
 		cb_hook_exit();
 	return ret;
@@ -346,7 +453,7 @@ out_strays:
 
 void cb_hook_exit(void)
 {
-	cb_hook_late_exit();
+	cb_delayed_stop();
 	unregister_ftrace_function(&cb_hook_ops);
 	/*
 	 * A task may be in the replacement before its passage begins, inside it
@@ -357,6 +464,7 @@ void cb_hook_exit(void)
 	synchronize_rcu_tasks();
 	if (!cb_mutant(unload_under_sleepers))
 		cb_passage_wait_all();
+	cb_delayed_exit();
 	destroy_workqueue(cb_stray_queue);
 	synchronize_rcu_tasks();
 	cb_hook_reset_filter();

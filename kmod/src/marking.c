@@ -92,8 +92,6 @@ bool cb_marking_finish(struct cb_device *dev)
 
 	llist_for_each_entry_safe(mark, next, done, done)
 		cb_marking_done(dev, mark);
-	if (done)
-		WRITE_ONCE(dev->cow_slow, false);
 	return done;
 }
 

@@ -78,6 +78,8 @@ void cb_meta_end_io(struct bio *bio)
 	struct cb_device *dev = io->dev;
 
 	io->status = bio->bi_status;
+	if (!bio->bi_status && io->lane == CB_LANE_COW && op_is_write(bio_op(bio)))
+		WRITE_ONCE(dev->cow_slow, false);
 	bio_put(bio);
 	smp_store_release(&io->busy, false);
 	complete(&io->done);

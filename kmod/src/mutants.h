@@ -74,7 +74,7 @@
 #define CB_MUTANT_unload_under_sleepers 63
 #define CB_MUTANT_age_from_admission 64
 #define CB_MUTANT_hold_whole 65
-#define CB_MUTANT_late_ignores_gate 66
+#define CB_MUTANT_delayed_ignores_gate 66
 #define CB_MUTANT_keep_open 70
 #define CB_MUTANT_ignore_removal 71
 #define CB_MUTANT_freeze_visible 72
@@ -103,7 +103,7 @@
 #define CB_MUTANT_SWITCH_MS 50
 
 /*
- * Faults by which a write passes that must not. The second offer (hook.c) and the look
+ * Faults by which a write passes that must not. The look at delayed writes (hook.c) and the look
  * at the ends of writes (audit.c) would make good for them or end the snapshot; they are
  * closed for them, because the harness is on trial.
  */

@@ -98,13 +98,9 @@ static void cb_origin_enqueue(struct cb_device *dev, struct bio *bio)
 	dev->arrivals.enqueued++;
 }
 
-/*
- * The decision under the lock, where the phase cannot change; carried out if it is to
- * hold. In a callback no bio is ended, whose end might submit others that the callback
- * would not see: the engine absorbs late discards.
- */
+/* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
 static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bio,
-					   const struct cb_blocks *touched, bool late)
+					   const struct cb_blocks *touched)
 {
 	enum cb_write_action action;
 	bool overflow = false, first = false;
@@ -112,8 +108,6 @@ static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bi
 
 	spin_lock_irqsave(&dev->lock, flags);
 	action = cb_origin_decide(dev, bio, touched);
-	if (late && action == CB_WRITE_ABSORB)
-		action = CB_WRITE_HOLD;
 	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
 		first = bio_list_empty(&dev->incoming);
 		cb_origin_enqueue(dev, bio);
@@ -152,40 +146,61 @@ static bool cb_origin_act(struct cb_device *dev, struct bio *bio, const struct c
 	return false;
 }
 
-bool cb_origin_write(struct cb_device *dev, struct bio *bio, bool late)
+/* What to do with a write; PASS also where it does not concern the snapshot. */
+static enum cb_write_action cb_origin_look(struct cb_device *dev, struct bio *bio,
+					   struct cb_blocks *touched)
 {
-	struct cb_blocks touched;
 	enum cb_write_action action;
 	u64 sector = cb_bio_disk_sector(bio);
 
+	touched->first = U64_MAX;
 	if (!cb_phase_is_live(cb_phase_of(dev)))
-		return false;
+		return CB_WRITE_PASS;
 	if (cb_mutant_is_deaf(dev, bio))
-		return false;
-	if (cb_mutant(late_ignores_gate) && late && cb_phase_of(dev) == CB_PHASE_HOLDING)
-		return false;
+		return CB_WRITE_PASS;
 	if (cb_mutant(partition_offset_twice))
 		sector += dev->geom.start;
 	if (cb_mutant(whole_disk_only) && !dev->geom.start && sector != bio->bi_iter.bi_sector &&
 	    cb_bio_sectors(bio) < CB_BLOCK_SECTORS)
-		return false;
-	if (!cb_geom_touched(&dev->geom, sector, cb_bio_sectors(bio), &touched))
-		return false;
+		return CB_WRITE_PASS;
+	if (!cb_geom_touched(&dev->geom, sector, cb_bio_sectors(bio), touched))
+		return CB_WRITE_PASS;
 	if (cb_mutant(sub_block_offset) && (sector - dev->geom.start) % CB_BLOCK_SECTORS &&
-	    touched.first++ == touched.last)
-		return false;
-	cb_mutant_touched(&touched);
-	action = cb_origin_decide(dev, bio, &touched);
+	    touched->first++ == touched->last)
+		return CB_WRITE_PASS;
+	cb_mutant_touched(touched);
+	action = cb_origin_decide(dev, bio, touched);
 	if (action == CB_WRITE_NOTE && cb_mutant(note_whole_blocks) &&
 	    (sector + cb_bio_sectors(bio) - dev->geom.start) % CB_BLOCK_SECTORS &&
-	    touched.first == touched.last--)
-		return false;
-	if (action == CB_WRITE_PASS && !late)
+	    touched->first == touched->last--)
+		return CB_WRITE_PASS;
+	return action;
+}
+
+bool cb_origin_write(struct cb_device *dev, struct bio *bio)
+{
+	struct cb_blocks touched;
+	enum cb_write_action action = cb_origin_look(dev, bio, &touched);
+
+	if (action == CB_WRITE_PASS && touched.first != U64_MAX)
 		atomic64_inc(&dev->stats.passed_writes);
 	if (action == CB_WRITE_PASS || action == CB_WRITE_NOTE)
 		return cb_origin_act(dev, bio, &touched, action);
 	trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
-	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched, late));
+	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched));
+}
+
+bool cb_origin_stops(struct cb_device *dev, struct bio *bio)
+{
+	struct cb_blocks touched;
+	enum cb_write_action action;
+
+	if (cb_mutant(delayed_ignores_gate) && cb_phase_of(dev) == CB_PHASE_HOLDING)
+		return false;
+	action = cb_origin_look(dev, bio, &touched);
+	if (action == CB_WRITE_NOTE)
+		cb_origin_note(dev, touched.first, touched.last);
+	return action == CB_WRITE_HOLD || action == CB_WRITE_ABSORB;
 }
 
 void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage)
@@ -224,6 +239,17 @@ void cb_origin_pause(struct cb_passage *passage)
 	rcu_read_unlock();
 }
 
+bool cb_origin_guards_cow(struct cb_device *dev, struct bio *bio)
+{
+	u64 sector = cb_bio_disk_sector(bio);
+	enum cb_phase phase = cb_phase_of(dev);
+
+	return !READ_ONCE(dev->cow_left) &&
+	       (cb_phase_is_live(phase) || phase == CB_PHASE_FAILED) &&
+	       (cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)) ||
+		cb_annex_touch(dev, sector, cb_bio_sectors(bio)));
+}
+
 /*
  * Nobody has written to the extents before, so every slot is still as we left it,
  * and the state LOST can be written without harm; no other write of ours begins.
@@ -233,13 +259,10 @@ void cb_origin_pause(struct cb_passage *passage)
 bool cb_origin_guard_cow(struct cb_device *dev, struct bio *bio)
 {
 	u64 sector = cb_bio_disk_sector(bio);
-	enum cb_phase phase = cb_phase_of(dev);
 	unsigned long flags;
 	bool taken;
 
-	if (READ_ONCE(dev->cow_left) || (!cb_phase_is_live(phase) && phase != CB_PHASE_FAILED) ||
-	    (!cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)) &&
-	     !cb_annex_touch(dev, sector, cb_bio_sectors(bio))))
+	if (!cb_origin_guards_cow(dev, bio))
 		return false;
 	if (!READ_ONCE(dev->cow_gone)) {
 		WRITE_ONCE(dev->gone_since, jiffies);

@@ -76,6 +76,7 @@ void notrace cb_passage_begin(struct cb_passage *passage, struct gendisk *disk)
 	passage->disk_count = 0;
 	passage->many = false;
 	passage->nowait = false;
+	passage->dispatch = false;
 	if (disk)
 		cb_passage_add_disk(passage, disk);
 	raw_spin_lock_irqsave(&bucket->lock, flags);

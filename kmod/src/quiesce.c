@@ -67,23 +67,23 @@ static void cb_probe_end_io(struct bio *bio)
 	complete(bio->bi_private);
 }
 
+/*
+ * That reads are counted when they end proves nothing: md before 5.14 counts them, and
+ * nothing in flight. The plug keeps what a request queue below has got from being sent
+ * off before the look.
+ */
 static void cb_probe_count(struct cb_probe *probe, struct bio *bio)
 {
 	DECLARE_COMPLETION_ONSTACK(ended);
-	struct gendisk *disk = probe->dev->origin_disk;
-	u64 before = cb_disk_reads(disk);
+	struct blk_plug plug;
 
 	bio->bi_private = &ended;
 	bio->bi_end_io = cb_probe_end_io;
+	blk_start_plug(&plug);
 	cb_submit_past_hook(bio);
-	probe->seen = cb_disk_in_flight(disk);
+	probe->seen = cb_disk_in_flight(probe->dev->origin_disk);
+	blk_finish_plug(&plug);
 	wait_for_completion_io(&ended);
-	/*
-	 * It may have ended before the look. The kernel counts a bio among those in
-	 * flight and, when it ends, among the reads in one pair of functions: a driver
-	 * that uses the second has used the first.
-	 */
-	probe->seen |= cb_disk_reads(disk) != before;
 	probe->error = blk_status_to_errno(bio->bi_status);
 }
 
@@ -182,14 +182,14 @@ int cb_check_drainable(struct cb_device *dev, struct cb_setup *setup)
  *
  * A request queue is frozen, which also waits for requests that sit in a
  * task's plug. A device that works on bios alone (dm) has no such count; there
- * its statistics of bios in flight serve, which are exact while no write can
- * enter, and which cb_check_drainable has seen at work. Drivers take a bio out of
- * that count and then end it; who is between the two is waited for, so that the
- * watch of ends (audit.c) does not take its write for one that the drain missed.
+ * its statistics of bios in flight serve, which cb_check_drainable has seen at work.
+ * They lack what waits to be encrypted, and a bio leaves them before it ends. So the
+ * device must be found at rest twice, with no write that has ended in between.
  */
 int cb_drain(struct cb_device *dev, unsigned long deadline)
 {
 	struct request_queue *queue = dev->origin_disk->queue;
+	bool rested = false;
 
 	if (queue_is_mq(queue)) {
 		int drained;
@@ -197,17 +197,17 @@ int cb_drain(struct cb_device *dev, unsigned long deadline)
 		blk_freeze_queue_start(queue);
 		drained = blk_mq_freeze_queue_wait_timeout(queue, cb_time_left(deadline));
 		cb_queue_unfreeze(queue);
-		if (drained)
-			return 0;
-	} else {
-		do {
-			if (!cb_disk_writes_in_flight(dev->origin_disk)) {
-				synchronize_rcu_expedited();
-				return 0;
-			}
-			schedule_timeout_uninterruptible(msecs_to_jiffies(CB_DRAIN_POLL_MS));
-		} while (time_before(jiffies, deadline));
+		return drained ? 0 : -ETIMEDOUT;
 	}
+	do {
+		bool ended = cb_audit_take_escaped(dev), rests;
+
+		rests = !cb_disk_writes_in_flight(dev->origin_disk);
+		if (rests && rested && !ended)
+			return 0;
+		rested = rests;
+		schedule_timeout_uninterruptible(msecs_to_jiffies(CB_DRAIN_POLL_MS));
+	} while (time_before(jiffies, deadline));
 	return -ETIMEDOUT;
 }
 
@@ -252,6 +252,11 @@ static int cb_step_drain(struct cb_setup *setup, unsigned long deadline)
 {
 	int ret = cb_mutant(no_drain) ? 0 : cb_drain(setup->dev, deadline);
 
+	if (!ret)
+		ret = cb_hook_check_dispatch();
+	if (ret == -EAGAIN)
+		return cb_refuse(setup->reason, ret,
+				 "more disks have writes that a limit on the I/O of a cgroup delays than the module can follow; try again");
 	if (ret)
 		return cb_refuse(setup->reason, ret, "writes to %s did not come to rest within %u ms",
 				 setup->origin_path, setup->timeout_ms);
@@ -287,10 +292,8 @@ int cb_gate_and_drain(struct cb_set *set, unsigned long deadline)
 {
 	int ret = cb_for_each(set, deadline, cb_step_gate);
 
-	if (!ret) {
-		cb_hook_wait_late();
+	if (!ret)
 		ret = cb_for_each(set, deadline, cb_step_leave);
-	}
 	if (!ret)
 		ret = cb_for_each(set, deadline, cb_step_drain);
 	return ret;

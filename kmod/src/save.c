@@ -31,6 +31,12 @@
 #define CB_SAVE_SLOW (2 * HZ)
 /* Longest time for all saves at the end of the machine. */
 #define CB_SAVE_REBOOT (15 * HZ)
+/* So long a disk may take for one of several saves before the others have their turn. */
+#define CB_SAVE_TURN (3 * HZ)
+/* Disks that are remembered for taking longer. */
+#define CB_SAVE_DISKS 16
+/* Writes are not held for less. */
+#define CB_SAVE_HOLD_LEAST max(HZ / 5, 1)
 /* So many slots may be left for the time in which writes are held: two bios. */
 #define CB_SAVE_FEW (2 * CB_RUN_BLOCKS)
 /* How often the map is gone through until so few are left. */
@@ -394,7 +400,7 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool, bool 
 static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long hold)
 {
 	unsigned long since = jiffies, deadline = since + hold;
-	bool begun = false;
+	bool begun = false, was_saved = dev->saved;
 	int ret;
 
 	cb_meta_pool_limit(pool, deadline);
@@ -408,8 +414,11 @@ static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsign
 		ret = cb_drain(dev, deadline);
 	if (!ret)
 		ret = cb_save_write(dev, pool, &begun, deadline);
-	/* The state that failed may be on disk: then the engine overwrites it before the next write. */
-	if (!begun)
+	/*
+	 * The state that failed may be on disk, and so may one that an earlier save has
+	 * written: then the engine overwrites it before the next write.
+	 */
+	if (!begun && !was_saved)
 		WRITE_ONCE(dev->saved, false);
 	dev->saved_known = !ret;
 	cb_engine_unpark(dev);
@@ -481,6 +490,10 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
 	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool, deadline);
+	/* A hold too short for the engine to rest in is none. */
+	hold = min(hold, cb_time_left(deadline));
+	if (!ret && hold < CB_SAVE_HOLD_LEAST)
+		ret = -ETIMEDOUT;
 	if (!ret)
 		ret = cb_save_rest(dev, pool,
 				   cb_mutant(neighbour_saves_all) ? CB_SAVE_HOLD_ALONE : hold);
@@ -518,22 +531,64 @@ int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status 
 	return ret;
 }
 
-/* ---- reboot ------------------------------------------------------------ */
+/* ---- several ----------------------------------------------------------- */
 
-static int cb_save_reboot(struct notifier_block *block, unsigned long event, void *unused)
+struct cb_save_slow {
+	struct gendisk *disks[CB_SAVE_DISKS];
+	u32 count;
+};
+
+static bool cb_save_is_slow(const struct cb_save_slow *slow, const struct gendisk *disk)
 {
-	unsigned long deadline;
+	u32 i;
+
+	for (i = 0; i < slow->count; i++)
+		if (slow->disks[i] == disk)
+			return true;
+	return false;
+}
+
+/* One turn: with quick, for disks that answer soon, others are noted; else for those noted. */
+static void cb_save_turn(bool (*concerns)(struct cb_device *dev, struct super_block *sb),
+			 struct super_block *sb, struct cb_save_slow *slow, bool quick,
+			 unsigned long deadline, unsigned long hold)
+{
 	unsigned int slot;
 
-	mutex_lock(&cb_life_mutex);
-	deadline = jiffies + CB_SAVE_REBOOT;
 	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
 		struct cb_device *dev = rcu_dereference_protected(
 			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
 
-		if (dev && cb_device_tracks(dev))
-			cb_save(dev, deadline, CB_SAVE_HOLD_ALONE);
+		if (!dev || !cb_device_tracks(dev) || (concerns && !concerns(dev, sb)))
+			continue;
+		if (cb_save_is_slow(slow, dev->cow_disk) == quick)
+			continue;
+		if (quick)
+			deadline = jiffies + CB_SAVE_TURN;
+		if (cb_save(dev, deadline, hold) == -ETIMEDOUT && quick &&
+		    slow->count < CB_SAVE_DISKS)
+			slow->disks[slow->count++] = dev->cow_disk;
 	}
+}
+
+void cb_save_all(bool (*concerns)(struct cb_device *dev, struct super_block *sb),
+		 struct super_block *sb, unsigned long limit, unsigned long hold)
+{
+	unsigned long deadline = jiffies + limit;
+	struct cb_save_slow slow = {};
+
+	lockdep_assert_held(&cb_life_mutex);
+	cb_save_turn(concerns, sb, &slow, true, deadline, hold);
+	if (slow.count)
+		cb_save_turn(concerns, sb, &slow, false, deadline, hold);
+}
+
+/* ---- reboot ------------------------------------------------------------ */
+
+static int cb_save_reboot(struct notifier_block *block, unsigned long event, void *unused)
+{
+	mutex_lock(&cb_life_mutex);
+	cb_save_all(NULL, NULL, CB_SAVE_REBOOT, CB_SAVE_HOLD_ALONE);
 	mutex_unlock(&cb_life_mutex);
 	return NOTIFY_DONE;
 }

@@ -8,6 +8,7 @@
 mod agent;
 mod async_io;
 mod error;
+mod exercise;
 mod hibernate;
 mod hog;
 mod hold;
@@ -49,6 +50,17 @@ fn main() {
         let rest: Vec<String> = arguments.collect();
         if let Err(error) = workload::write_grouped(&rest) {
             eprintln!("cowbird-guest: {error}");
+            std::process::exit(1);
+        }
+    } else if let Some(
+        what @ (exercise::EXERCISE_ARGUMENT
+        | exercise::DIGEST_ARGUMENT
+        | exercise::SHUTDOWN_ARGUMENT),
+    ) = first.as_deref()
+    {
+        let rest: Vec<String> = arguments.collect();
+        if let Err(error) = exercise::run(what, &rest) {
+            eprintln!("cowbird-guest: {}", error.message);
             std::process::exit(1);
         }
     } else if std::process::id() == 1 && first.as_deref() == Some(SWITCHED_ARGUMENT) {

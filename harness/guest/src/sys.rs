@@ -34,6 +34,7 @@ const BLKPG: u32 = opcode::none(0x12, 105);
 const BLKPG_RESIZE: i32 = 3;
 const FIFREEZE: u32 = opcode::read_write::<i32>(b'X', 119);
 const FITHAW: u32 = opcode::read_write::<i32>(b'X', 120);
+const FS_IOC_SHUTDOWN: u32 = opcode::read::<u32>(b'X', 125);
 const FITRIM: u32 = opcode::read_write::<[u64; 3]>(b'X', 121);
 const EXT4_IOC_RESIZE_FS: u32 = opcode::write::<u64>(b'f', 16);
 const BLKGETSIZE64: u32 = opcode::read::<u64>(0x12, 114);
@@ -205,6 +206,12 @@ pub fn freeze(file: impl AsFd) -> Result<(), rustix::io::Errno> {
 pub fn thaw(file: impl AsFd) -> Result<(), rustix::io::Errno> {
     // SAFETY: FITHAW takes no argument.
     unsafe { ioctl(file, NoArg::<FITHAW>::new()) }
+}
+
+/// Shuts a filesystem down once everything is on its disk: from then on it does nothing, until it is mounted again.
+pub fn shut_down(file: impl AsFd) -> Result<(), rustix::io::Errno> {
+    // SAFETY: FS_IOC_SHUTDOWN reads one u32; 0 flushes everything first.
+    unsafe { ioctl(file, Setter::<FS_IOC_SHUTDOWN, u32>::new(0)) }
 }
 
 /// Discards all free space of the filesystem that a file lies on.

@@ -41,6 +41,11 @@ const WRITE_LIMIT: Duration = Duration::from_secs(90);
 /// A reload and a save take no longer: reading the maps slot by slot would take several times as long.
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 
+/// Memory for the maps of a TiB is asked for and cleared in this time, and its part of the COW file written, which
+/// is done once.
+const RELOAD_PER_TIB: Duration = Duration::from_millis(700);
+const SET_UP_PER_TIB: Duration = Duration::from_secs(3);
+
 /// Writes are held for 1 s at most by a save; the rest is what emulation takes.
 const HOLD_LIMIT_US: u64 = 2_500_000;
 
@@ -90,6 +95,10 @@ const TOO_LARGE: Size = Size {
 };
 
 impl Size {
+    fn reload_limit(self) -> Duration {
+        RELOAD_LIMIT + RELOAD_PER_TIB * self.tib
+    }
+
     /// Metadata of 66 MiB per TiB, and room for preserved blocks.
     const fn cow_mib(self) -> u32 {
         self.tib * 67 + 72
@@ -229,7 +238,7 @@ async fn reboot(guest: &mut Driver<'_, '_>, size: Size, stop: Stop, state: &str)
     let refused = |said| CaseError::Failed(format!("the series was not taken up again: {said}"));
     let begun = Instant::now();
     guest.reload_all().await?.map_err(refused)?;
-    within(guest, "reload", begun, RELOAD_LIMIT)?;
+    within(guest, "reload", begun, size.reload_limit())?;
     guest.mount(RULED, COW_MOUNT, "").await?;
     guest.verify(MINOR).await?.map_err(refused)?;
     let device = guest.active_snapshot(MINOR).await?;
@@ -329,6 +338,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
     guest.insert_module().await?;
     burst(guest, setting.seed).await?;
     let begun = Instant::now();
+    guest.limits.control += SET_UP_PER_TIB * size.tib;
     let marker = guest.setup_snapshot(size.spec()).await?;
     guest.note(format!("set-up: {:?}", begun.elapsed()));
     slow_down(guest).await?;

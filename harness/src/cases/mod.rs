@@ -5,6 +5,7 @@ mod amplified;
 mod boots;
 mod chain;
 mod databases;
+mod exerciser;
 mod expand;
 mod faults;
 mod fio_profiles;
@@ -399,6 +400,17 @@ static CASES: &[CaseInfo] = &[
             &modules(["dm_mod", "loop", "md_mod", "raid1"]),
             stale_cache::layout,
             |driver, setting| Box::pin(stale_cache::act(driver, setting)),
+        )
+    },
+    CaseInfo {
+        programs: exerciser::PROGRAMS,
+        ..case(
+            "exerciser",
+            "a filesystem exerciser on a tracked disk and on an untracked one, with blocks of each size, and shutdowns",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            exerciser::layout,
+            |driver, setting| Box::pin(exerciser::act(driver, setting)),
         )
     },
     CaseInfo {

@@ -100,12 +100,19 @@ pub(super) async fn act(
 /// Why it must have failed, if it has.
 const STRAGGLER: &str = "a write that had begun before the snapshot";
 
+/// Why it must have been refused, if it was.
+const TOO_LATE: &str = "that had begun before the snapshot ended at the wrong moment";
+
 /// A write that was not seen in flight ends the snapshot, visibly. The writers still have the device;
 /// it goes with the guest.
 async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> CaseResult<Evidence> {
     let devices = guest.info().await?.devices;
     let straggled = |device: &&DeviceInfo| device.error_text.contains(STRAGGLER);
     let Some(device) = devices.iter().find(straggled) else {
+        if reason.contains(TOO_LATE) {
+            guest.note(format!("refused as it must be: {reason}"));
+            return Ok(Evidence::FailedSnapshot(&[FAILED]));
+        }
         return Err(CaseError::Failed(reason));
     };
     guest.note(format!("failed as it must: {}", device.error_text));

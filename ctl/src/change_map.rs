@@ -7,6 +7,9 @@
 //!                              end  crc32c of everything before (u32)
 //! ```
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -19,6 +22,10 @@ use crate::info::hex;
 const MAGIC: &[u8; 8] = b"COWBMAP\x01";
 const HEADER_BYTES: usize = 48;
 const CRC_BYTES: usize = 4;
+
+/// Words that are kept, read and written together: 64 KiB. Of a large volume most such pieces are empty.
+pub const PIECE_WORDS: usize = 8192;
+const PIECE_BYTES: usize = PIECE_WORDS * 8;
 
 /// Bytes of a block.
 pub const BLOCK_BYTES: u64 = cowbird_abi::COWBIRD_BLOCK_BYTES as u64;
@@ -36,7 +43,29 @@ pub struct ChangeMap {
     /// Blocks of the origin.
     pub block_count: u64,
     /// One bit per block.
-    pub words: Vec<u64>,
+    pub words: Words,
+}
+
+/// The words of a map, of which only pieces with a bit in them take memory: the map of 64 TiB has 2 GiB.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    pieces: BTreeMap<usize, Vec<u64>>,
+}
+
+impl Words {
+    /// Keeps a piece; `number` counts pieces of [`PIECE_WORDS`], of which only the last may be shorter.
+    pub fn keep(&mut self, number: usize, words: &[u64]) {
+        if words.iter().any(|&word| word != 0) {
+            self.pieces.insert(number, words.to_vec());
+        }
+    }
+
+    /// Pieces with a bit in them: the number of the first word, and the words.
+    fn pieces(&self) -> impl Iterator<Item = (usize, &[u64])> {
+        self.pieces
+            .iter()
+            .map(|(number, words)| (number * PIECE_WORDS, words.as_slice()))
+    }
 }
 
 /// The map for machines.
@@ -60,31 +89,27 @@ impl ChangeMap {
     /// Changed blocks.
     pub fn changed(&self) -> u64 {
         self.words
-            .iter()
+            .pieces()
+            .flat_map(|(_, words)| words)
             .map(|word| u64::from(word.count_ones()))
             .sum()
     }
 
-    /// Runs of changed blocks, ascending.
+    /// Runs of changed blocks, ascending. One that goes on over the border of a piece is one run.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        let is_set = |block: u64| {
-            block < self.block_count && self.words[(block / 64) as usize] >> (block % 64) & 1 != 0
-        };
-        let mut next = 0;
+        let mut runs = self
+            .words
+            .pieces()
+            .flat_map(|(first, words)| runs_of(first as u64 * 64, words))
+            .map(|run| run.start..run.end.min(self.block_count))
+            .filter(|run| !run.is_empty())
+            .peekable();
         std::iter::from_fn(move || {
-            while next < self.block_count && !is_set(next) {
-                // Untouched words are skipped whole: most of a volume is.
-                let skip = next % 64 == 0 && self.words[(next / 64) as usize] == 0;
-                next += if skip { 64 } else { 1 };
+            let mut run = runs.next()?;
+            while let Some(next) = runs.next_if(|next| next.start == run.end) {
+                run.end = next.end;
             }
-            if next >= self.block_count {
-                return None;
-            }
-            let start = next;
-            while is_set(next) {
-                next += 1;
-            }
-            Some(start..next)
+            Some(run)
         })
     }
 
@@ -120,51 +145,91 @@ impl ChangeMap {
         serde_json::to_string(&listing).context("cannot write the change map as JSON")
     }
 
-    /// The file's bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.words.len() * 8 + CRC_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&self.uuid);
+    /// Writes the file's bytes. Where no block has changed, the file has a hole.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, file: &mut File) -> io::Result<()> {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&self.uuid);
         for number in [self.from_epoch, self.to_epoch, self.block_count] {
-            bytes.extend_from_slice(&number.to_le_bytes());
+            header.extend_from_slice(&number.to_le_bytes());
         }
-        for word in &self.words {
-            bytes.extend_from_slice(&word.to_le_bytes());
+        file.write_all(&header)?;
+        let mut crc = crc32c::crc32c(&header);
+        let all = usize::try_from(self.block_count.div_ceil(64)).map_err(io::Error::other)?;
+        let zeros = vec![0; PIECE_BYTES];
+        let mut bytes = Vec::with_capacity(PIECE_BYTES);
+        for (number, first) in (0..all).step_by(PIECE_WORDS).enumerate() {
+            let length = PIECE_WORDS.min(all - first) * 8;
+            let Some(words) = self.words.pieces.get(&number) else {
+                crc = crc32c::crc32c_append(crc, &zeros[..length]);
+                file.seek(SeekFrom::Current(length as i64))?;
+                continue;
+            };
+            bytes.clear();
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            crc = crc32c::crc32c_append(crc, &bytes);
+            file.write_all(&bytes)?;
         }
-        let crc = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes
+        file.write_all(&crc.to_le_bytes())
     }
 
-    /// From the file's bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let Some((body, crc)) = bytes.split_last_chunk::<CRC_BYTES>() else {
+    /// From a file of `length` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no whole change map.
+    pub fn parse(mut file: impl Read, length: u64) -> Result<Self> {
+        let unread = "it cannot be read";
+        if length < (HEADER_BYTES + CRC_BYTES) as u64 {
             bail!("it is too short for a change map");
-        };
-        if !body.starts_with(MAGIC) || body.len() < HEADER_BYTES {
+        }
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact(&mut header).context(unread)?;
+        if !header.starts_with(MAGIC) {
             bail!(
                 "it is no change map of this version; make one with `cowbirdctl changes --output`"
             );
         }
-        if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
-            bail!("it is damaged or cut off (wrong checksum); make it again");
-        }
         let number = |at: usize| {
             let mut raw = [0; 8];
-            raw.copy_from_slice(&body[at..at + 8]);
+            raw.copy_from_slice(&header[at..at + 8]);
             u64::from_le_bytes(raw)
         };
         let mut uuid = [0; 16];
-        uuid.copy_from_slice(&body[8..24]);
-        let (words, rest) = body[HEADER_BYTES..].as_chunks::<8>();
-        let map = Self {
+        uuid.copy_from_slice(&header[8..24]);
+        let mut map = Self {
             uuid,
             from_epoch: number(24),
             to_epoch: number(32),
             block_count: number(40),
-            words: words.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+            words: Words::default(),
         };
-        if !rest.is_empty() || map.words.len() != Self::words_for(map.block_count)? {
+        let mut left = length - (HEADER_BYTES + CRC_BYTES) as u64;
+        let fits = left.is_multiple_of(8) && left / 8 == map.block_count.div_ceil(64);
+        let mut crc = crc32c::crc32c(&header);
+        let mut bytes = vec![0; PIECE_BYTES];
+        let mut piece = Vec::with_capacity(PIECE_WORDS);
+        for number in 0.. {
+            if left == 0 {
+                break;
+            }
+            let bytes = &mut bytes[..left.min(PIECE_BYTES as u64) as usize];
+            file.read_exact(bytes).context(unread)?;
+            left -= bytes.len() as u64;
+            crc = crc32c::crc32c_append(crc, bytes);
+            piece.clear();
+            let (words, _) = bytes.as_chunks::<8>();
+            piece.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
+            map.words.keep(number, &piece);
+        }
+        let mut found = [0; CRC_BYTES];
+        file.read_exact(&mut found).context(unread)?;
+        if u32::from_le_bytes(found) != crc {
+            bail!("it is damaged or cut off (wrong checksum); make it again");
+        }
+        if !fits {
             bail!(
                 "its length does not fit the {} blocks that it speaks of",
                 map.block_count
@@ -176,11 +241,33 @@ impl ChangeMap {
     /// Reads the file of a map of at most so many blocks.
     pub fn read(path: &Path, block_count: u64) -> Result<Self> {
         let limit = (HEADER_BYTES + Self::words_for(block_count)? * 8 + CRC_BYTES) as u64;
-        let bytes = durable::read(path, limit, Links::Follow)
+        let (file, length) = durable::open(path, limit, Links::Follow)
             .with_context(|| format!("cannot read the change map {}", path.display()))?;
-        Self::decode(&bytes)
+        Self::parse(file, length)
             .with_context(|| format!("cannot use the change map {}", path.display()))
     }
+}
+
+/// Runs of set bits in words of which the first has this block.
+fn runs_of(first: u64, words: &[u64]) -> impl Iterator<Item = Range<u64>> + '_ {
+    let end = words.len() as u64 * 64;
+    let is_set = move |bit: u64| bit < end && words[(bit / 64) as usize] >> (bit % 64) & 1 != 0;
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        while next < end && !is_set(next) {
+            // Untouched words are skipped whole.
+            let skip = next % 64 == 0 && words[(next / 64) as usize] == 0;
+            next += if skip { 64 } else { 1 };
+        }
+        if next >= end {
+            return None;
+        }
+        let start = next;
+        while is_set(next) {
+            next += 1;
+        }
+        Some(first + start..first + next)
+    })
 }
 
 #[cfg(test)]
@@ -188,9 +275,13 @@ mod tests {
     use super::*;
 
     fn map(block_count: u64, blocks: &[u64]) -> ChangeMap {
-        let mut words = vec![0; ChangeMap::words_for(block_count).unwrap()];
+        let mut all = vec![0; ChangeMap::words_for(block_count).unwrap()];
         for block in blocks {
-            words[(block / 64) as usize] |= 1 << (block % 64);
+            all[(block / 64) as usize] |= 1 << (block % 64);
+        }
+        let mut words = Words::default();
+        for (number, piece) in all.chunks(PIECE_WORDS).enumerate() {
+            words.keep(number, piece);
         }
         ChangeMap {
             uuid: [3; 16],
@@ -199,6 +290,19 @@ mod tests {
             block_count,
             words,
         }
+    }
+
+    fn bytes_of(map: &ChangeMap) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        map.write(&mut file).unwrap();
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn parsed(bytes: &[u8]) -> Result<ChangeMap> {
+        ChangeMap::parse(bytes, bytes.len() as u64)
     }
 
     #[test]
@@ -210,20 +314,43 @@ mod tests {
         assert_eq!(super::tests::map(64, &[]).ranges().count(), 0);
     }
 
+    /// Goal: what lies on both sides of a border between two pieces is one run.
+    #[test]
+    fn ranges_go_on_over_the_border_of_a_piece() {
+        let border = PIECE_WORDS as u64 * 64;
+        let map = map(
+            3 * border,
+            &[border - 1, border, border + 1, 3 * border - 1],
+        );
+        let ranges: Vec<_> = map.ranges().collect();
+        assert_eq!(ranges, [border - 1..border + 2, 3 * border - 1..3 * border]);
+    }
+
     #[test]
     fn a_file_comes_back_as_it_was() {
-        let map = map(1000, &[5, 999]);
-        assert_eq!(ChangeMap::decode(&map.encode()).unwrap(), map);
+        let border = PIECE_WORDS as u64 * 64;
+        for map in [
+            map(1000, &[5, 999]),
+            map(1000, &[]),
+            map(3 * border + 77, &[7, 2 * border, 3 * border + 76]),
+        ] {
+            let bytes = bytes_of(&map);
+            assert_eq!(parsed(&bytes).unwrap(), map);
+            assert_eq!(
+                bytes.len(),
+                HEADER_BYTES + ChangeMap::words_for(map.block_count).unwrap() * 8 + CRC_BYTES
+            );
+        }
     }
 
     #[test]
     fn every_damaged_byte_and_every_cut_is_noticed() {
-        let good = map(130, &[1, 129]).encode();
+        let good = bytes_of(&map(130, &[1, 129]));
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
-            assert!(ChangeMap::decode(&bad).is_err(), "byte {at}");
-            assert!(ChangeMap::decode(&good[..at]).is_err(), "cut at {at}");
+            assert!(parsed(&bad).is_err(), "byte {at}");
+            assert!(parsed(&good[..at]).is_err(), "cut at {at}");
         }
     }
 }

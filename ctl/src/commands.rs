@@ -68,7 +68,7 @@ pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
         .changes(minor)
         .with_context(|| format!("cannot tell the changes of snapshot {minor}"))?;
     if let Some(path) = output {
-        return durable::replace(path, &map.encode())
+        return durable::replace_by(path, |file| map.write(file))
             .with_context(|| format!("cannot write {}", path.display()));
     }
     if json {

@@ -7,11 +7,8 @@ use std::os::fd::AsRawFd;
 use anyhow::{Result, anyhow, bail};
 use cowbird_abi as abi;
 
-use crate::change_map::ChangeMap;
+use crate::change_map::{ChangeMap, PIECE_WORDS, Words};
 use crate::topology::DeviceNumber;
-
-/// Words of a change map that one request asks for: 2 MiB of map, 64 GiB of volume.
-const CHANGES_WORDS: usize = 1 << 18;
 
 /// An open `/dev/cowbird-control`. A COW file that was pinned through it is let
 /// go when it is closed, unless a snapshot has taken it over.
@@ -298,17 +295,16 @@ impl Control {
     /// What changed between the epoch before and that of a snapshot.
     pub fn changes(&self, minor: u32) -> Result<ChangeMap> {
         let mut map = self.changes_piece(minor, 0, &mut [])?;
-        let mut words = vec![0; ChangeMap::words_for(map.block_count)?];
-        let mut done = 0;
-        while done < words.len() {
-            let end = words.len().min(done + CHANGES_WORDS);
-            let piece = self.changes_piece(minor, done as u64, &mut words[done..end])?;
+        let all = ChangeMap::words_for(map.block_count)?;
+        let mut words = vec![0; PIECE_WORDS];
+        for (number, first) in (0..all).step_by(PIECE_WORDS).enumerate() {
+            let words = &mut words[..PIECE_WORDS.min(all - first)];
+            let piece = self.changes_piece(minor, first as u64, words)?;
             if (piece.to_epoch, piece.uuid) != (map.to_epoch, map.uuid) {
                 bail!("minor {minor} became another snapshot while its changes were read");
             }
-            done = end;
+            map.words.keep(number, words);
         }
-        map.words = words;
         Ok(map)
     }
 
@@ -340,7 +336,7 @@ impl Control {
             from_epoch: request.from_epoch,
             to_epoch: request.to_epoch,
             block_count: request.block_count,
-            words: Vec::new(),
+            words: Words::default(),
         })
     }
 

@@ -23,12 +23,19 @@ const DRAFTS: usize = 8;
 /// # Errors
 /// When it cannot be written, or when what has the name is not a regular file.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_by(path, |file| file.write_all(content))
+}
+
+/// The same with what is written to the file, which is empty.
+///
+/// # Errors
+/// As [`replace`], and when `write` fails.
+pub fn replace_by(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = Folder::of(path)?;
     let name = folder.name_of(path)?;
     folder.check_kind(&name)?;
     let (draft, mut file) = folder.create_draft()?;
-    let done = file
-        .write_all(content)
+    let done = write(&mut file)
         .and_then(|()| file.sync_all())
         .and_then(|()| folder.rename(&draft, &name));
     if let Err(error) = done {
@@ -73,11 +80,11 @@ pub enum Links {
     Follow,
 }
 
-/// Reads a regular file of at most `limit` bytes.
+/// Opens a regular file of at most `limit` bytes; its length.
 ///
 /// # Errors
-/// When it cannot be read, is longer, or is anything but a regular file, which might never end or never begin.
-pub fn read(path: &Path, limit: u64, links: Links) -> io::Result<Vec<u8>> {
+/// When it cannot be opened, is longer, or is anything but a regular file, which might never end or never begin.
+pub fn open(path: &Path, limit: u64, links: Links) -> io::Result<(File, u64)> {
     let no_follow = match links {
         Links::Refuse => libc::O_NOFOLLOW,
         Links::Follow => 0,
@@ -92,18 +99,35 @@ pub fn read(path: &Path, limit: u64, links: Links) -> io::Result<Vec<u8>> {
             }
             _ => error,
         })?;
-    if !file.metadata()?.is_file() {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
+    if meta.len() > limit {
+        return Err(too_long(limit));
+    }
+    Ok((file, meta.len()))
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`open`], and when it cannot be read.
+pub fn read(path: &Path, limit: u64, links: Links) -> io::Result<Vec<u8>> {
+    let (file, _) = open(path, limit, links)?;
     let mut content = Vec::new();
     file.take(limit.saturating_add(1))
         .read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        return Err(io::Error::other(format!(
-            "it has more than {limit} bytes, which no such file has"
-        )));
+        return Err(too_long(limit));
     }
     Ok(content)
+}
+
+fn too_long(limit: u64) -> io::Error {
+    io::Error::other(format!(
+        "it has more than {limit} bytes, which no such file has"
+    ))
 }
 
 /// An open folder.

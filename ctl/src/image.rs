@@ -289,6 +289,7 @@ pub fn progress_bar(bytes: u64) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change_map::Words;
 
     fn label(epoch: u64) -> Label {
         Label {
@@ -306,7 +307,7 @@ mod tests {
             from_epoch: 1,
             to_epoch: 2,
             block_count: 4,
-            words: vec![0b1010],
+            words: Words::default(),
         }
     }
 

@@ -22,32 +22,21 @@ static unsigned int cb_audit_end_users; /* cb_audit_mutex */
 
 /*
  * While writes are held, none may end but those that the drain waits for. One that
- * ends later is behind the instant and in the image. Noted under the lock, where the
- * phase cannot change: then the epoch does not begin. False where it has begun already.
+ * ends later is behind the instant and in the image: then the epoch does not begin.
+ * Without a lock, which must not be taken here on a real-time kernel: who begins the
+ * epoch looks once more when the phase has changed. False where it has begun.
  */
 static bool cb_audit_escaped(struct cb_device *dev)
 {
-	unsigned long flags;
-	bool holding;
-
-	spin_lock_irqsave(&dev->lock, flags);
-	holding = dev->phase == CB_PHASE_HOLDING;
-	if (holding)
-		dev->escaped = true;
-	spin_unlock_irqrestore(&dev->lock, flags);
-	return holding;
+	WRITE_ONCE(dev->escaped, true);
+	/* Pairs with the one in cb_device_event. */
+	smp_mb();
+	return cb_phase_of(dev) == CB_PHASE_HOLDING;
 }
 
 bool cb_audit_take_escaped(struct cb_device *dev)
 {
-	unsigned long flags;
-	bool escaped;
-
-	spin_lock_irqsave(&dev->lock, flags);
-	escaped = dev->escaped;
-	dev->escaped = false;
-	spin_unlock_irqrestore(&dev->lock, flags);
-	return escaped;
+	return xchg(&dev->escaped, false);
 }
 
 static void cb_audit_write(struct cb_device *dev, struct bio *bio)

@@ -718,6 +718,23 @@ static inline bool cb_disk_in_flight(struct gendisk *disk)
 	return cb_disk_counts(disk, 0) || cb_disk_counts(disk, 1);
 }
 
+/* Reads of a whole disk that have ended, partitions included. */
+static inline u64 cb_disk_reads(struct gendisk *disk)
+{
+#ifdef HAVE_BIO_BDEV
+	return part_stat_read(disk->part0, ios[STAT_READ]);
+#else
+	return part_stat_read(&disk->part0, ios[STAT_READ]);
+#endif
+}
+
+/* Whether whoever counts the end of a bio has counted it in flight, too. */
+#ifdef HAVE_SUBMIT_BIO_VOID
+#define CB_COUNTS_IN_PAIRS true
+#else
+#define CB_COUNTS_IN_PAIRS false
+#endif
+
 /* ---- the snapshot device ----------------------------------------------- */
 
 #ifdef HAVE_SUBMIT_BIO_VOID

@@ -232,6 +232,7 @@ struct cb_passage {
 	bool many;
 	bool nowait;
 	bool dispatch; /* of bios that a cgroup's limit had delayed */
+	bool may_pause; /* its task asks afterwards whether it has to */
 };
 
 /* One write of a metadata slot by the engine. */
@@ -359,7 +360,8 @@ struct cb_device {
 	/* Set once, during the cut: from here on nothing unpreserved may be written. */
 	bool drained;
 	/* A write that nobody could hold has reached the origin since, before the epoch began. */
-	bool escaped; /* L */
+	bool escaped; /* a write has ended while writes are held; no lock */
+	bool unseen; /* a delayed write went on whose task is in no passage */
 
 	/* Written under lock, read anywhere. */
 	enum cb_phase phase;
@@ -477,6 +479,7 @@ struct cb_device {
 	/* Parking: cb_life_mutex asks, the engine answers. */
 	bool park;
 	bool parked;
+	bool save_deferred; /* cb_life_mutex: another save from the same disk took too long */
 	bool cow_slow; /* it was waited for in vain, and no write to the COW file has ended since */
 	wait_queue_head_t park_wait;
 
@@ -763,9 +766,6 @@ void cb_ending_forget_files(struct super_block *sb);
 int cb_hook_init(void);
 void cb_hook_exit(void);
 
-/* -EAGAIN where somebody dispatched delayed writes in no passage since it was asked last. */
-int cb_hook_check_dispatch(void);
-
 /* A bio that is to be seen by the hook, by which it is then set to NULL; see device.c. */
 extern struct bio *cb_hook_trial;
 
@@ -963,9 +963,9 @@ int cb_meta_format(struct cb_device *dev);
  */
 int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold);
 /*
- * The same for all snapshots of which concerns says so, or for all, with a limit for all
- * together: those whose COW file is on a disk that does not answer soon come last. Under
- * cb_life_mutex.
+ * The same for all snapshots of which concerns says so, or for all. Those whose COW file is
+ * on a disk that does not answer soon come last, in what is left of the limit; such a
+ * disk takes 3 s of it, or 1 s when half of it is over. Under cb_life_mutex.
  */
 void cb_save_all(bool (*concerns)(struct cb_device *dev, struct super_block *sb),
 		 struct super_block *sb, unsigned long limit, unsigned long hold);

@@ -37,16 +37,22 @@ int cb_device_event(struct cb_device *dev, enum cb_event event)
 {
 	unsigned long flags;
 	int next, old;
+	bool begins;
 
 	spin_lock_irqsave(&dev->lock, flags);
 	old = dev->phase;
 	next = cb_phase_next(old, event);
-	/* The epoch would begin with a write in it that came after its instant. */
-	if (old == CB_PHASE_HOLDING && event != CB_EVENT_FAIL && event != CB_EVENT_CLOSE &&
-	    dev->escaped)
-		next = -EAGAIN;
-	if (next >= 0)
+	begins = old == CB_PHASE_HOLDING && event != CB_EVENT_FAIL && event != CB_EVENT_CLOSE;
+	if (next >= 0) {
 		WRITE_ONCE(dev->phase, next);
+		/* Pairs with the one in cb_audit_escaped. */
+		smp_mb();
+		/* The epoch would begin with a write in it that came after its instant. */
+		if (begins && READ_ONCE(dev->escaped)) {
+			WRITE_ONCE(dev->phase, old);
+			next = -EAGAIN;
+		}
+	}
 	spin_unlock_irqrestore(&dev->lock, flags);
 	if (next < 0)
 		return next;

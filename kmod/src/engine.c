@@ -143,9 +143,15 @@ void cb_engine_released(struct cb_device *dev)
 		cb_engine_wake(dev);
 }
 
-/* fail-held and drop-held: what a snapshot that has failed still held is not written. */
+/*
+ * fail-held and drop-held: what a snapshot that has failed still held is not written.
+ * drop-some-held: a part of what any snapshot held is not.
+ */
 static bool cb_mutant_ends_held(struct cb_device *dev, struct bio *bio)
 {
+	if (cb_mutant(drop_some_held) &&
+	    cb_bio_disk_sector(bio) / CB_BLOCK_SECTORS % CB_MUTANT_NTH == 0)
+		return true;
 	if ((!cb_mutant(fail_held) && !cb_mutant(drop_held)) ||
 	    (cb_phase_of(dev) != CB_PHASE_SPOILT && cb_phase_of(dev) != CB_PHASE_FAILED))
 		return false;

@@ -118,55 +118,115 @@ static bool notrace cb_is_data_write(const struct bio *bio)
  * loaded. Such a write waits on a list of its task that nobody can see, so it is
  * not put there: a thread submits it instead, as an outermost call of its own. So it
  * does with delayed writes that have to be held.
+ *
+ * What has to be held is found out first, without sleeping; a disk that makes the
+ * thread sleep keeps only what goes on to the disk.
  */
-#define CB_STRAY_LISTS 64
+#define CB_STRAY_LISTS 256
 
-static struct cb_stray_list {
+enum cb_stray_stage {
+	CB_STRAY_OFFER,
+	CB_STRAY_SUBMIT,
+	CB_STRAY_STAGES,
+};
+
+struct cb_stray_list {
 	raw_spinlock_t lock; /* also taken in callbacks, where nothing sleeps */
 	struct bio_list bios;
 	struct work_struct work;
-} cb_strays[CB_STRAY_LISTS];
+};
 
-static struct workqueue_struct *cb_stray_queue;
+static struct cb_stray_list cb_strays[CB_STRAY_STAGES][CB_STRAY_LISTS];
 
-static void cb_stray_work(struct work_struct *work)
+static struct workqueue_struct *cb_stray_queues[CB_STRAY_STAGES];
+
+static void cb_stray_add(struct bio *bio, struct gendisk *disk, enum cb_stray_stage stage)
+{
+	struct cb_stray_list *list = &cb_strays[stage][hash_ptr(disk, ilog2(CB_STRAY_LISTS))];
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&list->lock, flags);
+	bio_list_add(&list->bios, bio);
+	raw_spin_unlock_irqrestore(&list->lock, flags);
+	queue_work(cb_stray_queues[stage], &list->work);
+}
+
+static struct bio *cb_stray_pop(struct cb_stray_list *list)
+{
+	struct bio *bio;
+
+	raw_spin_lock_irq(&list->lock);
+	bio = bio_list_pop(&list->bios);
+	raw_spin_unlock_irq(&list->lock);
+	return bio;
+}
+
+static void cb_stray_offer_work(struct work_struct *work)
 {
 	struct cb_stray_list *list = container_of(work, struct cb_stray_list, work);
 	struct bio *bio;
 
-	do {
-		raw_spin_lock_irq(&list->lock);
-		bio = bio_list_pop(&list->bios);
-		raw_spin_unlock_irq(&list->lock);
-		if (bio)
-			cb_hook_release(NULL, bio);
-	} while (bio);
+	while ((bio = cb_stray_pop(list))) {
+		struct gendisk *disk = cb_bio_disk(bio);
+		struct cb_passage passage;
+		bool taken;
+
+		cb_passage_begin(&passage, disk);
+		taken = cb_hook_offer(bio, disk, NULL, NULL);
+		cb_passage_end(&passage);
+		if (!taken)
+			cb_stray_add(bio, disk, CB_STRAY_SUBMIT);
+	}
+}
+
+static void cb_stray_submit_work(struct work_struct *work)
+{
+	struct cb_stray_list *list = container_of(work, struct cb_stray_list, work);
+	struct bio *bio;
+
+	while ((bio = cb_stray_pop(list)))
+		cb_hook_release(NULL, bio);
 }
 
 static void cb_stray_take(struct bio *bio, struct gendisk *disk)
 {
-	struct cb_stray_list *list = &cb_strays[hash_ptr(disk, ilog2(CB_STRAY_LISTS))];
-	unsigned long flags;
-
 	/* As in cb_origin_enqueue. */
 	bio->bi_opf &= ~(CB_REQ_POLLED | REQ_NOWAIT);
-	raw_spin_lock_irqsave(&list->lock, flags);
-	bio_list_add(&list->bios, bio);
-	raw_spin_unlock_irqrestore(&list->lock, flags);
-	queue_work(cb_stray_queue, &list->work);
+	cb_stray_add(bio, disk, CB_STRAY_OFFER);
+}
+
+static void cb_stray_exit(void)
+{
+	int stage;
+
+	/* In the order in which they hand on. */
+	for (stage = 0; stage < CB_STRAY_STAGES; stage++)
+		if (cb_stray_queues[stage])
+			destroy_workqueue(cb_stray_queues[stage]);
 }
 
 static int cb_stray_init(void)
 {
-	int i;
+	static const char *const names[] = { "cowbird_stray", "cowbird_go_on" };
+	int stage, i;
 
-	for (i = 0; i < CB_STRAY_LISTS; i++) {
-		raw_spin_lock_init(&cb_strays[i].lock);
-		bio_list_init(&cb_strays[i].bios);
-		INIT_WORK(&cb_strays[i].work, cb_stray_work);
+	for (stage = 0; stage < CB_STRAY_STAGES; stage++) {
+		for (i = 0; i < CB_STRAY_LISTS; i++) {
+			struct cb_stray_list *list = &cb_strays[stage][i];
+
+			raw_spin_lock_init(&list->lock);
+			bio_list_init(&list->bios);
+			INIT_WORK(&list->work, stage == CB_STRAY_OFFER ? cb_stray_offer_work :
+									 cb_stray_submit_work);
+		}
+		cb_stray_queues[stage] =
+			alloc_workqueue(names[stage], WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+		if (!cb_stray_queues[stage]) {
+			cb_stray_exit();
+			return -ENOMEM;
+		}
 	}
-	cb_stray_queue = alloc_workqueue("cowbird_stray", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
-	return cb_stray_queue ? 0 : -ENOMEM;
+	return 0;
 }
 
 /* ---- the replacement --------------------------------------------------- */
@@ -208,6 +268,7 @@ static noinline cb_cookie_t notrace cb_submit_hooked(struct bio *bio)
 		return cb_submit_nested(bio);
 	disk = cb_is_data_write(bio) ? cb_bio_disk(bio) : NULL;
 	cb_passage_begin(&passage, disk);
+	passage.may_pause = true;
 	passage.nowait = bio->bi_opf & REQ_NOWAIT;
 	if (!disk || !cb_hook_offer(bio, disk, NULL, &passage)) {
 		cookie = cb_submit_original(bio);
@@ -241,7 +302,7 @@ static struct ftrace_ops cb_hook_ops = {
 /* Disks whose delayed bios are dispatched at one time. */
 #define CB_DISPATCHERS 256
 
-static bool cb_delayed_registered;
+static bool cb_delayed_registered, cb_dispatch_registered;
 
 /* Whether some snapshot does not let a write pass. What must be noted of it is. */
 static bool notrace cb_hook_stops(struct bio *bio, struct gendisk *disk)
@@ -272,6 +333,24 @@ static noinline void notrace cb_submit_taken(struct bio *bio)
 	barrier();
 }
 
+/*
+ * A write goes on whose task is in no passage, though it dispatches: the probe has no
+ * room for so many, or is switched off. No snapshot of its disk begins then.
+ */
+static void notrace cb_delayed_unseen(struct gendisk *disk)
+{
+	struct hlist_head *watches = cb_registry_watches(disk);
+	struct cb_watch *watch;
+
+	if (!watches)
+		return;
+	rcu_read_lock();
+	hlist_for_each_entry_rcu(watch, watches, node)
+		if (watch->disk == disk)
+			WRITE_ONCE(watch->dev->unseen, true);
+	rcu_read_unlock();
+}
+
 static void notrace cb_delayed_callback(unsigned long ip, unsigned long parent_ip,
 					struct ftrace_ops *ops, CB_FTRACE_REGS *fregs)
 {
@@ -280,7 +359,9 @@ static void notrace cb_delayed_callback(unsigned long ip, unsigned long parent_i
 	struct gendisk *disk;
 	struct bio *bio;
 
-	if (!regs || !READ_ONCE(cb_device_count) || cb_mutant_closes_audit())
+	/* Without a snapshot only workers matter, who may still be at it when there is one. */
+	if (!regs || cb_mutant_closes_audit() ||
+	    (!READ_ONCE(cb_device_count) && !(current->flags & PF_WQ_WORKER)))
 		return;
 	bio = (struct bio *)regs_get_kernel_argument(regs, 0);
 	if (!cb_is_data_write(bio))
@@ -290,6 +371,8 @@ static void notrace cb_delayed_callback(unsigned long ip, unsigned long parent_i
 	/* It was offered before the original was called. */
 	if (passage && !passage->dispatch)
 		return;
+	if (!passage)
+		cb_delayed_unseen(disk);
 	if (!cb_hook_stops(bio, disk))
 		return;
 	cb_stray_take(bio, disk);
@@ -326,71 +409,49 @@ static struct kretprobe cb_dispatch_probe = {
 	.maxactive = CB_DISPATCHERS,
 };
 
-int cb_hook_check_dispatch(void)
-{
-	static int seen;
-	int missed = READ_ONCE(cb_dispatch_probe.nmissed);
-
-	/* Under cb_control_mutex; whoever was missed has most likely returned when it is tried again. */
-	if (!cb_delayed_registered || missed == seen)
-		return 0;
-	seen = missed;
-	return -EAGAIN;
-}
-
 static int cb_delayed_init(void)
 {
 	static unsigned char function[] = "submit_bio_noacct_nocheck";
 	int ret = register_kretprobe(&cb_dispatch_probe);
 
 	/* A kernel without limits delays nothing. */
-	if (ret == -ENOENT)
-		return 0;
-	if (ret) {
+	if (ret && ret != -ENOENT) {
 		pr_err("cannot see how the kernel dispatches delayed writes (error %d)\n", ret);
 		return ret;
 	}
+	cb_dispatch_registered = !ret;
 	ret = ftrace_set_filter(&cb_delayed_ops, function, sizeof(function) - 1, 0);
 	if (!ret) {
 		ret = register_ftrace_function(&cb_delayed_ops);
 		if (ret)
 			ftrace_set_filter(&cb_delayed_ops, NULL, 0, 1);
 	}
-	if (ret) {
+	cb_delayed_registered = !ret;
+	if (ret)
 		pr_err("cannot intercept submit_bio_noacct_nocheck (error %d)%s\n", ret,
 		       ret == -EBUSY ? ": a live patch or another driver has taken it" : "");
-		disable_kretprobe(&cb_dispatch_probe);
-		cb_passage_wait_all();
-		unregister_kretprobe(&cb_dispatch_probe);
-		return ret;
-	}
-	cb_delayed_registered = true;
-	return 0;
+	return ret;
 }
 
 /* From here on nobody begins to dispatch in a passage; those who do still end theirs. */
 static void cb_delayed_stop(void)
 {
-	if (!cb_delayed_registered)
-		return;
-	unregister_ftrace_function(&cb_delayed_ops);
-	ftrace_set_filter(&cb_delayed_ops, NULL, 0, 1);
-	disable_kretprobe(&cb_dispatch_probe);
+	if (cb_delayed_registered) {
+		unregister_ftrace_function(&cb_delayed_ops);
+		ftrace_set_filter(&cb_delayed_ops, NULL, 0, 1);
+	}
+	if (cb_dispatch_registered)
+		disable_kretprobe(&cb_dispatch_probe);
 }
 
 /* When no passage is left. */
 static void cb_delayed_exit(void)
 {
-	if (cb_delayed_registered)
+	if (cb_dispatch_registered)
 		unregister_kretprobe(&cb_dispatch_probe);
 }
 
 #else
-
-int cb_hook_check_dispatch(void)
-{
-	return 0;
-}
 
 static int cb_delayed_init(void)
 {
@@ -447,7 +508,7 @@ int cb_hook_init(void)
 out_filter:
 	cb_hook_reset_filter();
 out_strays:
-	destroy_workqueue(cb_stray_queue);
+	cb_stray_exit();
 	return ret;
 }
 
@@ -465,7 +526,7 @@ void cb_hook_exit(void)
 	if (!cb_mutant(unload_under_sleepers))
 		cb_passage_wait_all();
 	cb_delayed_exit();
-	destroy_workqueue(cb_stray_queue);
+	cb_stray_exit();
 	synchronize_rcu_tasks();
 	cb_hook_reset_filter();
 }

@@ -77,6 +77,7 @@ void notrace cb_passage_begin(struct cb_passage *passage, struct gendisk *disk)
 	passage->many = false;
 	passage->nowait = false;
 	passage->dispatch = false;
+	passage->may_pause = false;
 	if (disk)
 		cb_passage_add_disk(passage, disk);
 	raw_spin_lock_irqsave(&bucket->lock, flags);

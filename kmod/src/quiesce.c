@@ -68,13 +68,14 @@ static void cb_probe_end_io(struct bio *bio)
 }
 
 /*
- * That reads are counted when they end proves nothing: md before 5.14 counts them, and
- * nothing in flight. The plug keeps what a request queue below has got from being sent
- * off before the look.
+ * The plug keeps what a request queue below has got from being sent off before the
+ * look. That reads are counted when they end proves nothing before 5.14: md counts them
+ * there, and nothing in flight. Later both are counted by one pair of functions.
  */
 static void cb_probe_count(struct cb_probe *probe, struct bio *bio)
 {
 	DECLARE_COMPLETION_ONSTACK(ended);
+	u64 before = cb_disk_reads(probe->dev->origin_disk);
 	struct blk_plug plug;
 
 	bio->bi_private = &ended;
@@ -84,7 +85,11 @@ static void cb_probe_count(struct cb_probe *probe, struct bio *bio)
 	probe->seen = cb_disk_in_flight(probe->dev->origin_disk);
 	blk_finish_plug(&plug);
 	wait_for_completion_io(&ended);
+	probe->seen |= CB_COUNTS_IN_PAIRS && cb_disk_reads(probe->dev->origin_disk) != before;
 	probe->error = blk_status_to_errno(bio->bi_status);
+	/* A path of a multipath device, whose I/O the device itself does not count in time. */
+	if (cb_bio_disk(bio) != probe->dev->origin_disk)
+		probe->error = -EXDEV;
 }
 
 static void cb_probe_work(struct work_struct *work)
@@ -143,7 +148,11 @@ static int cb_probe_read(struct cb_device *dev, struct cb_setup *setup, bool by_
 				setup->origin_path, CB_PROBE_LIMIT / HZ);
 	} else {
 		*seen = probe->seen;
-		if (probe->error)
+		if (probe->error == -EXDEV)
+			ret = cb_refuse(setup->reason, -EOPNOTSUPP,
+					"%s hands its I/O on to other devices, where it cannot be drained",
+					setup->origin_path);
+		else if (probe->error)
 			ret = cb_refuse(setup->reason, probe->error, "cannot read %s",
 					setup->origin_path);
 	}
@@ -252,11 +261,10 @@ static int cb_step_drain(struct cb_setup *setup, unsigned long deadline)
 {
 	int ret = cb_mutant(no_drain) ? 0 : cb_drain(setup->dev, deadline);
 
-	if (!ret)
-		ret = cb_hook_check_dispatch();
-	if (ret == -EAGAIN)
-		return cb_refuse(setup->reason, ret,
-				 "more disks have writes that a limit on the I/O of a cgroup delays than the module can follow; try again");
+	if (!ret && READ_ONCE(setup->dev->unseen))
+		return cb_refuse(setup->reason, -EAGAIN,
+				 "writes to %s that a limit on the I/O of a cgroup delays cannot be followed; try again, and see that /sys/kernel/debug/kprobes/enabled is 1",
+				 setup->origin_path);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "writes to %s did not come to rest within %u ms",
 				 setup->origin_path, setup->timeout_ms);

@@ -33,8 +33,8 @@
 #define CB_SAVE_REBOOT (15 * HZ)
 /* So long a disk may take for one of several saves before the others have their turn. */
 #define CB_SAVE_TURN (3 * HZ)
-/* Disks that are remembered for taking longer. */
-#define CB_SAVE_DISKS 16
+/* So long when half of the time for all is over. */
+#define CB_SAVE_LAST HZ
 /* Writes are not held for less. */
 #define CB_SAVE_HOLD_LEAST max(HZ / 5, 1)
 /* So many slots may be left for the time in which writes are held: two bios. */
@@ -533,41 +533,21 @@ int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status 
 
 /* ---- several ----------------------------------------------------------- */
 
-struct cb_save_slow {
-	struct gendisk *disks[CB_SAVE_DISKS];
-	u32 count;
-};
-
-static bool cb_save_is_slow(const struct cb_save_slow *slow, const struct gendisk *disk)
+static struct cb_device *cb_save_device(unsigned int slot)
 {
-	u32 i;
-
-	for (i = 0; i < slow->count; i++)
-		if (slow->disks[i] == disk)
-			return true;
-	return false;
+	return rcu_dereference_protected(cb_devices[slot], lockdep_is_held(&cb_life_mutex));
 }
 
-/* One turn: with quick, for disks that answer soon, others are noted; else for those noted. */
-static void cb_save_turn(bool (*concerns)(struct cb_device *dev, struct super_block *sb),
-			 struct super_block *sb, struct cb_save_slow *slow, bool quick,
-			 unsigned long deadline, unsigned long hold)
+/* The disk of a COW file does not answer soon: all that are on it come later. */
+static void cb_save_defer(struct gendisk *disk)
 {
 	unsigned int slot;
 
 	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
-		struct cb_device *dev = rcu_dereference_protected(
-			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
+		struct cb_device *dev = cb_save_device(slot);
 
-		if (!dev || !cb_device_tracks(dev) || (concerns && !concerns(dev, sb)))
-			continue;
-		if (cb_save_is_slow(slow, dev->cow_disk) == quick)
-			continue;
-		if (quick)
-			deadline = jiffies + CB_SAVE_TURN;
-		if (cb_save(dev, deadline, hold) == -ETIMEDOUT && quick &&
-		    slow->count < CB_SAVE_DISKS)
-			slow->disks[slow->count++] = dev->cow_disk;
+		if (dev && dev->cow_disk == disk)
+			dev->save_deferred = true;
 	}
 }
 
@@ -575,12 +555,30 @@ void cb_save_all(bool (*concerns)(struct cb_device *dev, struct super_block *sb)
 		 struct super_block *sb, unsigned long limit, unsigned long hold)
 {
 	unsigned long deadline = jiffies + limit;
-	struct cb_save_slow slow = {};
+	struct cb_device *dev;
+	unsigned int slot;
 
 	lockdep_assert_held(&cb_life_mutex);
-	cb_save_turn(concerns, sb, &slow, true, deadline, hold);
-	if (slow.count)
-		cb_save_turn(concerns, sb, &slow, false, deadline, hold);
+	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
+		/* What is left when time is up is still tried: most disks take no time. */
+		unsigned long turn = time_before(jiffies, deadline - limit / 2) ? CB_SAVE_TURN :
+										  CB_SAVE_LAST;
+
+		dev = cb_save_device(slot);
+		if (!dev || !cb_device_tracks(dev) || (concerns && !concerns(dev, sb)) ||
+		    dev->save_deferred)
+			continue;
+		if (cb_save(dev, jiffies + turn, hold) == -ETIMEDOUT)
+			cb_save_defer(dev->cow_disk);
+	}
+	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
+		dev = cb_save_device(slot);
+		if (!dev || !dev->save_deferred)
+			continue;
+		dev->save_deferred = false;
+		if (cb_device_tracks(dev) && (!concerns || concerns(dev, sb)))
+			cb_save(dev, deadline, hold);
+	}
 }
 
 /* ---- reboot ------------------------------------------------------------ */

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::control::{self, Control};
 use crate::cow_file::{self, CowFile};
-use crate::info::{self, Report};
+use crate::info::{self, Device, Report};
 use crate::series::Series;
+use crate::topology::DeviceNumber;
 use crate::{durable, names, out};
 
 /// How long a busy snapshot is tried again, and how often.
@@ -93,7 +94,7 @@ pub fn destroy(minor: u32, config: &Path) -> Result<()> {
         )
     })?;
     if device.cow_is_pinned {
-        remove_cow_file(&device.cow_file, device.cow_inode);
+        remove_cow_file(&device);
     } else {
         out::complain(format!(
             "{} was not in use when the snapshot ended; remove it when its filesystem is mounted",
@@ -140,11 +141,20 @@ pub fn info(json: bool, from: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// By its number, and by the filesystem in which it has that number.
+fn is_cow_file(meta: &fs::Metadata, inode: u64, cow_device: &str) -> bool {
+    let place = DeviceNumber::from_raw(meta.dev());
+    meta.is_file() && meta.ino() == inode && DeviceNumber::parse(cow_device) == Some(place)
+}
+
 /// Its content is worthless once the snapshot has ended. A file that cannot be
 /// removed, or another one of the same name, is only reported.
-fn remove_cow_file(path: &Path, inode: u64) {
+fn remove_cow_file(device: &Device) {
+    let path = device.cow_file.as_path();
     let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.ino() == inode => fs::remove_file(path),
+        Ok(meta) if is_cow_file(&meta, device.cow_inode, &device.cow_device) => {
+            fs::remove_file(path)
+        }
         Ok(_) => {
             out::complain(format!(
                 "{} is not the COW file any more; left alone",
@@ -159,5 +169,27 @@ fn remove_cow_file(path: &Path, inode: u64) {
             "the COW file {} was not removed: {error}",
             names::shown(path)
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: `destroy` removes the COW file and no other one that somebody has put under its name, be it of the same number on
+    /// another filesystem.
+    #[test]
+    fn another_file_is_not_the_cow_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cow");
+        fs::write(&path, "").unwrap();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let here = DeviceNumber::from_raw(meta.dev()).to_string();
+        assert!(is_cow_file(&meta, meta.ino(), &here));
+        assert!(!is_cow_file(&meta, meta.ino() + 1, &here));
+        assert!(!is_cow_file(&meta, meta.ino(), "254:1"));
+        assert!(!is_cow_file(&meta, meta.ino(), ""));
+        let folder = fs::symlink_metadata(folder.path()).unwrap();
+        assert!(!is_cow_file(&folder, folder.ino(), &here));
     }
 }

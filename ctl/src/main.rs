@@ -177,6 +177,9 @@ struct SetupOptions {
     /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     timeout_ms: u32,
+    /// Keep blocks of an encrypted device in a COW file that is not encrypted
+    #[arg(long)]
+    plaintext_cow_file: bool,
 }
 
 /// Arguments of `setup-snapshot`.

@@ -344,6 +344,43 @@ pub fn check_cow_placement(origin: &DeviceNumber, cow: &DeviceNumber, path: &Pat
     Ok(())
 }
 
+/// How the identity of an encrypted device-mapper device begins, whichever program made it; that of its partitions has it behind
+/// `part1-`.
+const ENCRYPTED: &str = "CRYPT-";
+
+/// Refuses a COW file on a device that is not encrypted, of an origin that is: what the origin's encryption hides from whoever
+/// has the disk would lie on the other disk as it is, also after the snapshot has ended.
+pub fn check_cow_secrecy(origin: &DeviceNumber, cow: &DeviceNumber, path: &Path) -> Result<()> {
+    let encrypted = |device: &DeviceNumber| {
+        let uuid = whole_disk(*device).sys_dir().join("dm/uuid");
+        fs::read_to_string(uuid).is_ok_and(|uuid| is_encrypted(&uuid))
+    };
+    if discloses(&devices_below(*origin)?, &devices_below(*cow)?, encrypted) {
+        bail!(
+            "the origin is on an encrypted device and {} is not, so its blocks would lie there unencrypted, also after the              snapshot has ended; put the COW file on the origin's own filesystem or on another encrypted device, or say with              --plaintext-cow-file that this is meant",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn is_encrypted(uuid: &str) -> bool {
+    let whole = match uuid.split_once('-') {
+        Some((part, whole)) if part.starts_with("part") => whole,
+        _ => uuid,
+    };
+    whole.starts_with(ENCRYPTED)
+}
+
+/// Whether something among these devices is encrypted and nothing among those is.
+fn discloses(
+    origin: &BTreeSet<DeviceNumber>,
+    cow: &BTreeSet<DeviceNumber>,
+    encrypted: impl Fn(&DeviceNumber) -> bool,
+) -> bool {
+    origin.iter().any(&encrypted) && !cow.iter().any(&encrypted)
+}
+
 /// Whether one of these devices shares blocks with the origin: it is the origin, its disk, or a partition
 /// of it. Another partition of the same disk does not.
 fn is_among(
@@ -411,6 +448,34 @@ mod tests {
         };
         assert!(check_cow_placement(&origin, &tmpfs, Path::new("/tmp/cow")).is_err());
         assert!(check_cow_placement(&origin, &origin, Path::new("/mnt/cow")).is_ok());
+    }
+
+    #[test]
+    fn what_is_encrypted_stays_so() {
+        for uuid in [
+            "CRYPT-LUKS2-0a1b-root\n",
+            "CRYPT-PLAIN-swap",
+            "part1-CRYPT-LUKS1-0a1b-root",
+        ] {
+            assert!(is_encrypted(uuid), "{uuid}");
+        }
+        for uuid in ["LVM-CRYPT-x", "", "mpath-1", "part1-mpath-1"] {
+            assert!(!is_encrypted(uuid), "{uuid}");
+        }
+        // A logical volume on an encrypted device on a disk; another disk; another encrypted device on it.
+        let device = |major, minor| DeviceNumber { major, minor };
+        let (disk, crypt, volume) = (device(254, 0), device(253, 0), device(253, 1));
+        let (other_disk, other_crypt) = (device(254, 16), device(253, 2));
+        let encrypted = |found: &DeviceNumber| [crypt, other_crypt].contains(found);
+        let discloses = |origin: &[DeviceNumber], cow: &[DeviceNumber]| {
+            let set = |devices: &[DeviceNumber]| devices.iter().copied().collect();
+            discloses(&set(origin), &set(cow), encrypted)
+        };
+        assert!(discloses(&[volume, crypt, disk], &[other_disk]));
+        assert!(discloses(&[volume, crypt, disk], &[disk]));
+        assert!(!discloses(&[volume, crypt, disk], &[volume, crypt, disk]));
+        assert!(!discloses(&[crypt, disk], &[other_crypt, other_disk]));
+        assert!(!discloses(&[disk], &[other_disk]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::process::Command;
 use crate::disk;
 use crate::driver::SeriesRecord;
 use crate::error::{HarnessResult, PathContext};
+use crate::foreign;
 use crate::initramfs;
 use crate::plan::CellPlan;
 use crate::program::HostProgram;
@@ -89,7 +90,7 @@ pub(crate) fn archive(
 
 /// Puts a file where it will be found below the root of the initramfs.
 fn stage(staging: &Path, path: &str, content: &[u8]) -> HarnessResult<()> {
-    let target = staging.join(path.trim_start_matches('/'));
+    let target = foreign::below(staging, path)?;
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).on("create", folder)?;
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::foreign;
 use crate::page::{self, Shown};
 use crate::plan::{CellOutcome, CellPlan};
 use crate::retold;
@@ -95,14 +96,17 @@ pub fn write(
     Ok(plan.bundle_dir.clone())
 }
 
-/// Reads the plan of a bundle back.
+/// Reads the plan of a bundle back. The bundle may have come from elsewhere: the files that its plan names are the business
+/// of the machine that wrote it, and mean nothing here.
 ///
 /// # Errors
-/// When the folder is not a bundle.
+/// When the folder is not a bundle, or its plan says what no plan says.
 pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
     let path = bundle.join(PLAN_FILE);
-    let text = fs::read_to_string(&path).on("read", &path)?;
-    serde_json::from_str(&text).map_err(|error| not_of(&path, "plan", &error))
+    let text = foreign::read_text(&path)?;
+    let plan = serde_json::from_str(&text).map_err(|error| not_of(&path, "plan", &error))?;
+    foreign::check_plan(&plan)?;
+    Ok(plan)
 }
 
 /// Reads the journal of a bundle back: what the guest told, in order of arrival.
@@ -111,7 +115,7 @@ pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
 /// When it is not there any more, or not a journal.
 pub fn read_journal(bundle: &Path) -> HarnessResult<Vec<Event>> {
     let path = bundle.join(JOURNAL_FILE);
-    let text = fs::read_to_string(&path).on("read", &path)?;
+    let text = foreign::read_text(&path)?;
     let events = text.lines().map(serde_json::from_str);
     events
         .collect::<Result<_, _>>()
@@ -127,7 +131,7 @@ pub fn read_bad_blocks(bundle: &Path) -> HarnessResult<Vec<BadBlock>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let text = fs::read_to_string(&path).on("read", &path)?;
+    let text = foreign::read_text(&path)?;
     serde_json::from_str(&text).map_err(|error| not_of(&path, "list of bad blocks", &error))
 }
 

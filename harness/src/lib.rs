@@ -16,6 +16,7 @@ mod crypt;
 pub mod disk;
 pub mod driver;
 pub mod error;
+mod foreign;
 pub mod initramfs;
 pub mod kernel_image;
 pub mod kernel_log;

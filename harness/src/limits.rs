@@ -133,6 +133,13 @@ pub const SUPERVISION_PERIOD: Duration = Duration::from_millis(200);
 /// Console text that is searched for a panic; a guest that prints more is evidence enough.
 pub const MAX_CONSOLE_BYTES: u64 = 16 << 20;
 
+/// A guest whose console has more than this prints without end, and is ended: what is read of it is at most
+/// [`MAX_CONSOLE_BYTES`].
+pub const MAX_CONSOLE_FILE_BYTES: u64 = 1 << 30;
+
+/// A guest whose witness has more than this is ended, so that it cannot fill the host's disk.
+pub const MAX_WITNESS_BYTES: u64 = 128 << 30;
+
 /// Journal batches and log lines kept per cell; beyond it they are counted and dropped.
 pub const MAX_EVENT_BYTES: usize = 256 << 20;
 

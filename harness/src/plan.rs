@@ -79,6 +79,37 @@ pub struct CellPlan {
 }
 
 impl CellPlan {
+    /// A plan for tests, which boots nothing.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self {
+            kernel_name: "bookworm-6.1-cloud".into(),
+            kernel_release: "6.1.0-0-cloud-amd64".into(),
+            vmlinuz: "/nonexistent/vmlinuz".into(),
+            boot_modules: Vec::new(),
+            cowbird_ko: "/nonexistent/cowbird.ko".into(),
+            guest_init: "/nonexistent/init".into(),
+            cowbirdctl: "/nonexistent/cowbirdctl".into(),
+            tracer: "/nonexistent/cowbird-trace".into(),
+            tracer_trial: "/nonexistent/trial".into(),
+            case: "raw-writers".into(),
+            workload: None,
+            soak_minutes: None,
+            cuts: None,
+            traced: false,
+            trials: Vec::new(),
+            mutant: None,
+            seed: 7,
+            accel: Accel::Tcg,
+            cpus: DEFAULT_CPUS,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            work_dir: "/nonexistent/work".into(),
+            bundle_dir: "/nonexistent/bundle".into(),
+            limits: Limits::default(),
+            tape: None,
+        }
+    }
+
     pub(crate) fn soak(&self) -> Option<Duration> {
         let minutes = self.soak_minutes?;
         Some(Duration::from_secs(u64::from(minutes) * 60))

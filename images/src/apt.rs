@@ -28,6 +28,22 @@ const DOWNLOAD_MAX: Duration = Duration::from_secs(45 * 60);
 /// What the releases of a security archive have in their name, whatever its address.
 const SECURITY: &str = "security";
 
+/// What apt must never do, whatever the host's own configuration allows: take an archive that is not signed, by a key that is
+/// too weak, or that was signed before and is not any more.
+pub(crate) const STRICT: [&str; 8] = [
+    "Acquire::AllowInsecureRepositories \"false\"",
+    "Acquire::AllowWeakRepositories \"false\"",
+    "Acquire::AllowDowngradeToInsecureRepositories \"false\"",
+    "APT::Get::AllowUnauthenticated \"false\"",
+    "APT::Hashes::MD5Sum::Untrusted \"true\"",
+    "APT::Hashes::SHA1::Untrusted \"true\"",
+    "Acquire::https::Verify-Peer \"true\"",
+    "Acquire::https::Verify-Host \"true\"",
+];
+
+/// The same for one source; there it outranks the configuration.
+const STRICT_SOURCE: &str = "allow-insecure=no allow-weak=no allow-downgrade-to-insecure=no";
+
 /// Separates the fields of a line of `apt-get indextargets`.
 const FIELD: char = '|';
 
@@ -83,7 +99,7 @@ pub(crate) fn check_mirror(mirror: &str) -> Result<()> {
 pub(crate) fn source_line(mirror: &str, archive: &Archive, suite: &str, options: &str) -> String {
     let keyring = archive.keyring.display();
     let components = archive.components.join(" ");
-    format!("deb [signed-by={keyring}{options}] {mirror} {suite} {components}")
+    format!("deb [signed-by={keyring} {STRICT_SOURCE}{options}] {mirror} {suite} {components}")
 }
 
 /// One suite of an archive, with apt's state for it.
@@ -140,12 +156,18 @@ impl<'a> Suite<'a> {
             .arg(&self.config)
             .args(["-q", "--error-on=any", "update"]);
         tool.run(UPDATE_MAX)?;
-        self.warn_of_expiry(progress)
+        self.check_releases(progress)
     }
 
-    fn warn_of_expiry(&self, progress: &Arc<dyn Progress>) -> Result<()> {
+    fn check_releases(&self, progress: &Arc<dyn Progress>) -> Result<()> {
         for path in self.lists("InRelease")? {
             let release = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            if !is_of_suite(&release, &self.suite) {
+                return Err(Error::OtherSuite {
+                    suite: self.suite.clone(),
+                    path,
+                });
+            }
             if let Some(until) = expired(&release, SystemTime::now()) {
                 progress.warning(&format!(
                     "the Release file of {} was valid until {until}; its signature is good, but there may be newer \
@@ -244,8 +266,24 @@ Acquire::GzipIndexes "false";
 Acquire::Languages "none";
 Acquire::PDiffs "false";
 Acquire::Retries "3";
-"#
+{strict}
+"#,
+        strict = STRICT.map(|option| format!("{option};")).join("\n")
     ))
+}
+
+/// Whether a Release file is that of a suite. The archive's key signs all of them, and apt takes any one.
+fn is_of_suite(release: &str, suite: &str) -> bool {
+    let named = |line: &str| {
+        let name = line
+            .strip_prefix("Suite:")
+            .or_else(|| line.strip_prefix("Codename:"));
+        name.is_some_and(|name| name.trim() == suite)
+    };
+    // Lists of digests follow, and then the signature.
+    let head = release.lines().take_while(|line| !line.starts_with(' '));
+    head.take_while(|line| !line.starts_with("-----BEGIN PGP SIGNATURE"))
+        .any(named)
 }
 
 /// The `Valid-Until` date of a Release file, if it has passed.
@@ -328,8 +366,80 @@ mod tests {
         }
         assert_eq!(
             source_line("http://m/debian/", &archive(), "sid", ""),
-            "deb [signed-by=/usr/share/keyrings/k.gpg] http://m/debian/ sid main contrib"
+            "deb [signed-by=/usr/share/keyrings/k.gpg allow-insecure=no allow-weak=no allow-downgrade-to-insecure=no] \
+             http://m/debian/ sid main contrib"
         );
+    }
+
+    /// Goal: another suite of the same archive, which the same key signs, is not taken for the one that was asked for.
+    #[test]
+    fn a_release_is_of_its_suite() {
+        let release = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nOrigin: Debian\nLabel: Debian\n\
+            Suite: oldstable\nCodename: bookworm\nSHA256:\n 00 1 Codename: sid\n-----BEGIN PGP SIGNATURE-----\nSuite: sid\n";
+        assert!(is_of_suite(release, "bookworm") && is_of_suite(release, "oldstable"));
+        for other in ["sid", "bookworm-security", "book", "", "Debian"] {
+            assert!(!is_of_suite(release, other), "{other}");
+        }
+    }
+
+    /// Goal: the host's apt may take archives that nobody signed, and ours does not. Method: apt itself, with such a host's
+    /// configuration and an archive without a signature in a folder.
+    #[test]
+    fn an_unsigned_archive_is_refused_whatever_the_host_allows() {
+        if !crate::host::is_installed("apt-get") {
+            println!("SKIP: no apt-get here");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let served = folder.path().join("served");
+        let index = served.join("dists/sid/main/binary-amd64");
+        fs::create_dir_all(&index).unwrap();
+        fs::write(index.join("Packages"), "").unwrap();
+        let release = "Suite: sid\nCodename: sid\nArchitectures: amd64\nComponents: main\n\
+            Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n \
+            e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-amd64/Packages\n";
+        fs::write(served.join("dists/sid/Release"), release).unwrap();
+        let host = folder.path().join("host.conf");
+        let lax = STRICT
+            .map(|option| option.replace("false", "true") + ";")
+            .join("\n");
+        fs::write(&host, lax).unwrap();
+        let keyring = folder.path().join("keyring.gpg");
+        fs::write(&keyring, "").unwrap();
+        let cache = Cache::open(folder.path().join("cache")).unwrap();
+        let archive = Archive {
+            components: vec!["main".into()],
+            keyring,
+            ..archive()
+        };
+        let mirror = format!("file:{}", served.display());
+        let suite = Suite::open(&cache, &archive, "sid", Arch::Amd64, &mirror).unwrap();
+        let update = |config: &Path| {
+            let mut apt = std::process::Command::new("apt-get");
+            apt.env("APT_CONFIG", &host).arg("-c").arg(config);
+            let output = apt
+                .args(["-q", "--error-on=any", "update"])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.success(), text)
+        };
+        let (done, said) = update(&suite.config);
+        assert!(!done && said.contains("is not signed"), "{said}");
+        // What refused it was this: without it, such a host takes the archive.
+        let ours = fs::read_to_string(&suite.config).unwrap();
+        let lax = STRICT
+            .iter()
+            .fold(ours, |text, option| text.replace(&format!("{option};"), ""));
+        let config = folder.path().join("lax.conf");
+        fs::write(&config, lax).unwrap();
+        let sources = suite.dir.join("sources.list");
+        let lax = fs::read_to_string(&sources)
+            .unwrap()
+            .replace(STRICT_SOURCE, "");
+        fs::write(&sources, lax).unwrap();
+        let (done, said) = update(&config);
+        assert!(done, "{said}");
     }
 
     /// Goal: a date that has passed is seen, one to come or none is not.

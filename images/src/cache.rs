@@ -86,10 +86,16 @@ pub(crate) struct Held(#[expect(dead_code, reason = "closing the file releases t
 impl Cache {
     /// Opens the cache, creating what is missing and deleting what killed processes left.
     pub(crate) fn open(dir: PathBuf) -> Result<Self> {
+        // One that was there may have other things in it, which are not ours to close.
+        if !dir.exists() {
+            create_dir(&dir)?;
+            close_to_others(&dir)?;
+        }
         for folder in [
             "apt", "debs", "locks", "kernels", "roots", "modules", "logs", "held", "tmp",
         ] {
             create_dir(&dir.join(folder))?;
+            close_to_others(&dir.join(folder))?;
         }
         let tag = dir.join("CACHEDIR.TAG");
         if !tag.exists() {
@@ -256,6 +262,19 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Takes all rights on a folder of the cache from other users. What is in it is executed and booted, and is that of whole systems
+/// that nobody updates. A folder of somebody else is his affair: who uses it trusts him.
+fn close_to_others(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let meta = fs::metadata(dir).map_err(Error::io("look at", dir))?;
+    let open = meta.permissions().mode() & 0o077 != 0;
+    if open && meta.uid() == rustix::process::geteuid().as_raw() {
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(dir, closed).map_err(Error::io("close to others", dir))?;
+    }
+    Ok(())
 }
 
 /// Creates a folder with its parents.
@@ -428,6 +447,24 @@ mod tests {
             started.elapsed() < Duration::from_secs(5),
             "the dead child's lock was still held"
         );
+    }
+
+    /// Goal: nobody else reads or runs what is in the cache, one of earlier versions included.
+    #[test]
+    fn the_cache_is_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("cache");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        Cache::open(dir.clone()).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+        let roots = dir.join("roots");
+        for path in [&dir, &roots] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Cache::open(dir.clone()).unwrap();
+        assert_eq!(mode(&roots), 0o700);
+        assert_eq!(mode(&dir), 0o755, "somebody may keep other things in it");
     }
 
     /// Goal: leftovers of killed processes go away, those of running ones stay. Method: one old and one fresh.

@@ -38,6 +38,17 @@ pub enum Error {
         /// The cache folder.
         path: PathBuf,
     },
+    /// The archive served another suite.
+    #[error(
+        "the archive was asked for the suite {suite} and served another one, by {}: give another mirror, and do not trust this one",
+        path.display()
+    )]
+    OtherSuite {
+        /// What was asked for.
+        suite: String,
+        /// The Release file that says otherwise.
+        path: PathBuf,
+    },
     /// A program of the host is not installed.
     #[error(
         "cannot run {tool}: it is not installed; run `{}`",

@@ -1,12 +1,15 @@
 //! Roots: a distribution's base system with one compiler, and how a program is run inside; or with one emulator,
 //! which runs outside.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::apt::source_line;
+use crate::apt::{STRICT, source_line};
 use crate::cache::{Staging, create_dir, tree_bytes};
 use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, KernelSpec};
 use crate::control::stanzas;
@@ -146,6 +149,7 @@ pub(crate) fn make(root: Recipe<'_>, mirror: &str, log: PathBuf, staging: &Stagi
         unpack.command().arg("--no-same-owner");
     }
     unpack.run(UNPACK_MAX)?;
+    strip_set_ids(&into)?;
     create_dir(&into.join(BUILD_DIR.trim_start_matches('/')))?;
     let packages = installed(&into)?;
     let mut hasher = KeyHasher::new("root packages", FORMAT);
@@ -163,6 +167,38 @@ pub(crate) fn make(root: Recipe<'_>, mirror: &str, log: PathBuf, staging: &Stagi
             packages,
         },
     )
+}
+
+/// Programs that make whoever starts them another user. The root is of an old release, and nobody updates it.
+const SET_IDS: u32 = 0o6000;
+
+/// Takes the set-user-id and set-group-id bits from all files below a folder.
+fn strip_set_ids(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let path = entry.path();
+        // Of the link itself, where it is one.
+        let meta = entry.metadata().map_err(Error::io("look at", &path))?;
+        if meta.is_symlink() {
+            continue;
+        }
+        let mode = meta.permissions().mode();
+        if mode & SET_IDS != 0 {
+            let stripped = std::fs::Permissions::from_mode(mode & !SET_IDS & 0o7777);
+            std::fs::set_permissions(&path, stripped)
+                .map_err(Error::io("change the mode of", &path))?;
+        }
+        if meta.is_dir() {
+            strip_set_ids(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Run by mmdebstrap in the root once the index is fetched and before any program of it is started: the archive must have served
+/// the suite that was asked for. apt takes any one that is signed.
+fn check_suite(suite: &str) -> String {
+    format!(r#"grep -qsxE "(Suite|Codename): {suite}" "$1"/var/lib/apt/lists/*InRelease"#)
 }
 
 fn bootstrap(root: Recipe<'_>, mirror: &str, tar: &Path, log: PathBuf) -> Result<()> {
@@ -184,7 +220,11 @@ fn bootstrap(root: Recipe<'_>, mirror: &str, tar: &Path, log: PathBuf) -> Result
         .arg(format!("--include={}", include.join(",")))
         .arg(format!("--keyring={}", root.archive.keyring.display()))
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
-        .arg("--aptopt=Acquire::Retries \"3\"");
+        .arg("--aptopt=Acquire::Retries \"3\"")
+        .arg(format!("--extract-hook={}", check_suite(root.suite)));
+    for option in STRICT {
+        command.arg(format!("--aptopt={option}"));
+    }
     for pattern in LEFT_OUT {
         command.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
@@ -212,8 +252,9 @@ fn installed(root: &Path) -> Result<Vec<String>> {
     Ok(packages)
 }
 
-/// Run by `sh` in mount and process namespaces of its own: nothing of it is visible outside, and all of it ends
-/// with the last process. Arguments: the root, the folder that becomes `/build`, the folder of the unpacked kernel,
+/// Run by `sh` in namespaces of its own, of users where that can be, of mounts, processes and the network: nothing of it is
+/// visible outside, it reaches nobody, and all of it ends with the last process. What is executed is compilers, and programs of
+/// packages that in part nobody signed, so it has no capability, nor a way to get one. Arguments: the root, the folder that becomes `/build`, the folder of the unpacked kernel,
 /// then the folders of it that the root shall have, `--`, and the command.
 ///
 /// objtool of 7.2 and later reads /proc. The root itself is read-only, so that builds of different kernels cannot
@@ -238,8 +279,31 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C "$@"
+exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C \
+    setpriv --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"
 "#;
+
+/// The namespaces that a program in a root has.
+const NAMESPACES: [&str; 5] = ["--mount", "--pid", "--net", "--fork", "--kill-child"];
+
+/// A namespace of users: inside, the user is root, and outside he stays what he is.
+const MAP_USERS: &str = "--map-root-user";
+
+/// Whether root can have a namespace of users that does what is needed. A container may forbid it to root, who can do without;
+/// to others it is the only way.
+fn maps_users() -> bool {
+    static MAPS: OnceLock<bool> = OnceLock::new();
+    *MAPS.get_or_init(|| {
+        let tried = Command::new("unshare")
+            .args(NAMESPACES)
+            .args([MAP_USERS, "mount", "-t", "proc", "proc", "/proc"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        tried.is_ok_and(|status| status.success())
+    })
+}
 
 /// A run of a program inside a root.
 pub(crate) struct Inside<'a> {
@@ -262,9 +326,9 @@ impl Inside<'_> {
         }
         let mut tool = Tool::new("unshare", doing, log);
         let command = tool.command();
-        command.args(["--mount", "--pid", "--fork", "--kill-child"]);
-        if !host::is_root() {
-            command.arg("--map-root-user");
+        command.args(NAMESPACES);
+        if !host::is_root() || maps_users() {
+            command.arg(MAP_USERS);
         }
         command
             .args(["sh", "-c", ENTER, "enter"])
@@ -278,6 +342,88 @@ impl Inside<'_> {
 mod tests {
     use super::*;
     use crate::catalogue::Catalogue;
+
+    /// A root with a few programs of the host, and the libraries that they load.
+    fn small_root(programs: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &Path| {
+            let inside = root.path().join(path.strip_prefix("/").unwrap());
+            std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
+            std::fs::copy(path, inside).unwrap();
+        };
+        for program in programs {
+            let output = Command::new("ldd").arg(program).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let words = text.split_whitespace().filter(|word| word.starts_with('/'));
+            words.map(Path::new).for_each(put);
+            put(Path::new(program));
+        }
+        for folder in ["proc", "tmp", "dev", "build"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        root
+    }
+
+    /// Goal: what is run in a root has no capability, no way to one, no network and, where that can be, a user namespace, and
+    /// writes to its build folder only.
+    #[test]
+    fn programs_in_a_root_have_nothing_but_their_folder() {
+        let root = small_root(&["/bin/sh", "/bin/cat", "/usr/bin/env", "/usr/bin/setpriv"]);
+        let (build, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let inside = Inside {
+            root: root.path(),
+            build: build.path(),
+            kernel: build.path(),
+            binds: &[],
+        };
+        let mut tool = inside
+            .tool("a test".into(), logs.path().join("log"))
+            .unwrap();
+        let script = "echo made > /build/file; echo no > /file; cat /proc/net/route > /build/routes; \
+            cat /proc/self/status /proc/self/uid_map";
+        tool.command().args(["sh", "-c", script]);
+        let said = tool.output(Duration::from_secs(20)).unwrap();
+        let field = |name: &str| {
+            let mut values = said.lines().filter_map(|line| line.strip_prefix(name));
+            values.next().unwrap().trim().to_owned()
+        };
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), 0, "{set}");
+        }
+        assert_eq!(field("NoNewPrivs:"), "1");
+        let routes = std::fs::read_to_string(build.path().join("routes")).unwrap();
+        // Below its head there is a line for each route; without any, a kernel may leave the head out too.
+        assert_eq!(
+            routes.lines().skip(1).count(),
+            0,
+            "there are routes: {routes}"
+        );
+        if maps_users() {
+            let map: Vec<_> = said.lines().last().unwrap().split_whitespace().collect();
+            let me = rustix::process::geteuid().as_raw().to_string();
+            assert_eq!(map, ["0", &me, "1"]);
+        }
+        assert_eq!(std::fs::read(build.path().join("file")).unwrap(), b"made\n");
+        assert!(!root.path().join("file").exists());
+    }
+
+    /// Goal: nobody becomes root by a program of a root in the cache.
+    #[test]
+    fn set_user_id_bits_go() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, file) = (root.path().join("bin"), root.path().join("bin/su"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(&file, 0o4755);
+        set(&folder, 0o2775);
+        std::os::unix::fs::symlink("/nonexistent", folder.join("link")).unwrap();
+        strip_set_ids(root.path()).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&file), mode(&folder)), (0o755, 0o775));
+    }
 
     /// Goal: a root's key depends on what is in it and not on the order in which the catalogue lists it.
     #[test]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Fingerprints: XXH64 with seed 0 of each 4 KiB block of the content of a bio,
+ * Fingerprints: XXH64 with seed 0, sealed unless told otherwise, of each 4 KiB block of the content of a bio,
  * on the grid of the recorded device. What a bio has of a block that it does
  * not cover whole is a piece, with a fingerprint of its own.
  *
@@ -24,6 +24,9 @@
 
 /* Set by the loader. */
 const volatile u32 grid_sectors = 0; /* where block 0 begins, modulo BLOCK_SECTORS */
+const volatile u32 sealed = 0; /* whether fingerprints are, with this key */
+const volatile u64 key_low = 0;
+const volatile u64 key_high = 0;
 
 /* Programs that gather; each has a buffer for each chance. */
 enum gatherer {
@@ -132,6 +135,46 @@ static __always_inline u64 xxh64_piece(const u8 *buffer, u32 stripes)
 	return xxh64_end(a, b, c, d, stripes * STRIPE_BYTES);
 }
 
+#define SIP_ROUND(a, b, c, d)                                                                     \
+	do {                                                                                      \
+		a += b;                                                                           \
+		c += d;                                                                           \
+		b = ROTATE(b, 13) ^ a;                                                            \
+		d = ROTATE(d, 16) ^ c;                                                            \
+		a = ROTATE(a, 32);                                                                \
+		c += b;                                                                           \
+		a += d;                                                                           \
+		b = ROTATE(b, 17) ^ c;                                                            \
+		d = ROTATE(d, 21) ^ a;                                                            \
+		c = ROTATE(c, 32);                                                                \
+	} while (0)
+
+/*
+ * SipHash-2-4 of a fingerprint, so that nobody without the key can tell what content it is of; the same
+ * as in tracer/src/prints.rs.
+ */
+static __always_inline u64 seal(u64 print)
+{
+	u64 length = 8ULL << 56;
+	u64 a = key_low ^ 0x736f6d6570736575ULL, b = key_high ^ 0x646f72616e646f6dULL;
+	u64 c = key_low ^ 0x6c7967656e657261ULL, d = key_high ^ 0x7465646279746573ULL;
+
+	d ^= print;
+	SIP_ROUND(a, b, c, d);
+	SIP_ROUND(a, b, c, d);
+	a ^= print;
+	d ^= length;
+	SIP_ROUND(a, b, c, d);
+	SIP_ROUND(a, b, c, d);
+	a ^= length;
+	c ^= 0xff;
+	SIP_ROUND(a, b, c, d);
+	SIP_ROUND(a, b, c, d);
+	SIP_ROUND(a, b, c, d);
+	SIP_ROUND(a, b, c, d);
+	return a ^ b ^ c ^ d;
+}
+
 /* Sends what there is. */
 __noinline int gather_send(u32 slot)
 {
@@ -166,6 +209,7 @@ __noinline int gather_send(u32 slot)
 __noinline int gather_hash(u32 slot)
 {
 	struct gathering *g = bpf_map_lookup_elem(&gatherings, &slot);
+	u64 print;
 	u32 at;
 
 	if (!g)
@@ -177,10 +221,12 @@ __noinline int gather_hash(u32 slot)
 		g->out.bytes = g->piece;
 	}
 	at = g->out.count;
+	print = g->piece == BLOCK_BYTES ? xxh64_block(g->buffer)
+					: xxh64_piece(g->buffer, g->piece / STRIPE_BYTES);
+	if (sealed)
+		print = seal(print);
 	if (at < CBT_PRINTS)
-		g->out.hash[at] = g->piece == BLOCK_BYTES
-					  ? xxh64_block(g->buffer)
-					  : xxh64_piece(g->buffer, g->piece / STRIPE_BYTES);
+		g->out.hash[at] = print;
 	g->out.count = at + 1;
 	g->sector += g->piece >> SECTOR_SHIFT;
 	g->filled = 0;

@@ -223,7 +223,7 @@ impl Marks {
 /// | kind | `disk` | `bdev` | `sector` | `second` | `amount` |
 /// |---|---|---|---|---|---|
 /// | block layer | whole disk | device the bio names, 0 if the kernel has none | sector of the whole disk | 0 | bytes |
-/// | fingerprint | whole disk | 0 | sector of the whole disk | XXH64 | bytes: 4096, or less for a part of a block |
+/// | fingerprint | whole disk | 0 | sector of the whole disk | XXH64, sealed or plain | bytes: 4096, or less for a part of a block |
 /// | intercept | minor | 0 | first block | last block | 0 |
 /// | `preserve_begin` | minor | 0 | first block | 0 | blocks |
 /// | `preserve_complete` | minor | 0 | block | 0 | 0 |

@@ -18,6 +18,9 @@ use crate::devices::{self, BlockDevice, Snapshot};
 use crate::event::{Kind, Record};
 use crate::format::{Footer, FormatError, Meta, TraceWriter};
 use crate::kernel::{Decoder, WireError};
+use crate::output::Draft;
+use crate::prints::{PrintKey, zero_prints};
+use crate::privileges;
 use crate::probes::{self, Counters, ProbeError, ProbeOptions, Probes};
 
 /// Bytes of the ring buffer unless told otherwise: 90 ms of a million events a second.
@@ -54,6 +57,12 @@ pub enum RecordError {
         /// Why.
         reason: io::Error,
     },
+    /// There is no key for fingerprints.
+    #[error("cannot draw a key for fingerprints: {0}; record without --fingerprints")]
+    Key(io::Error),
+    /// Privileges stay.
+    #[error("cannot give up privileges that are not needed any more: {0}")]
+    Privileges(io::Error),
     /// The file cannot be written.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -68,7 +77,7 @@ pub enum RecordError {
 /// What to record, and how long.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
-    /// The trace file; replaced if it is there.
+    /// The trace file, for its owner alone; replaced if it is there.
     pub output: PathBuf,
     /// Only this device's block events.
     pub device: Option<BlockDevice>,
@@ -82,6 +91,8 @@ pub struct RecordOptions {
     pub poll: Duration,
     /// Whether the content of reads and writes is fingerprinted.
     pub fingerprints: bool,
+    /// Whether fingerprints are plain, so that known contents can be found by them.
+    pub plain_fingerprints: bool,
     /// At most so many events in a second.
     pub rate_limit: Option<u64>,
 }
@@ -104,7 +115,12 @@ fn trimmed(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }
 
-fn describe(options: &RecordOptions, probes: &Probes, grid_sectors: Option<u32>) -> Meta {
+fn describe(
+    options: &RecordOptions,
+    probes: &Probes,
+    grid_sectors: Option<u32>,
+    key: Option<&PrintKey>,
+) -> Meta {
     let system = rustix::system::uname();
     Meta {
         tool: concat!("cowbird-trace ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -118,6 +134,8 @@ fn describe(options: &RecordOptions, probes: &Probes, grid_sectors: Option<u32>)
         programs: probes.programs(),
         module_events: probes.has_module(),
         fingerprint_grid: grid_sectors,
+        fingerprints_sealed: key.is_some(),
+        zero_prints: key.map_or_else(Vec::new, |key| zero_prints(Some(key))),
         devices: devices::all(),
         snapshots: devices::snapshots(),
     }
@@ -318,7 +336,10 @@ pub fn record(
     stop: &AtomicBool,
     ready: impl FnOnce(&Meta),
 ) -> Result<Summary, RecordError> {
+    let sealed = options.fingerprints && !options.plain_fingerprints;
+    let print_key = sealed.then(PrintKey::random).transpose();
     let probe_options = ProbeOptions {
+        print_key: print_key.map_err(RecordError::Key)?,
         ring_bytes: options.ring_bytes,
         device: options.device.clone(),
         fingerprints: options.fingerprints,
@@ -327,15 +348,21 @@ pub fn record(
     let grid_sectors = options.fingerprints.then(|| probe_options.grid_sectors());
     let mut live = Live::start(&probe_options)?;
     // Only now: a recording that cannot begin must not cost the trace that was there.
-    let file = File::create(&options.output).map_err(|reason| RecordError::Create {
+    let creating = |reason| RecordError::Create {
         path: options.output.clone(),
         reason,
-    })?;
-    let meta = describe(options, &live.probes, grid_sectors);
+    };
+    let draft = Draft::create(&options.output).map_err(creating)?;
+    let file = draft.file().map_err(creating)?;
+    let key = probe_options.print_key.as_ref();
+    let meta = describe(options, &live.probes, grid_sectors, key);
+    let writer = TraceWriter::new(file, &meta)?;
+    draft.put_in_place().map_err(creating)?;
+    privileges::give_up().map_err(RecordError::Privileges)?;
     live.decoder.begin_at(meta.start_ns);
     let mut recorder = Recorder {
         live,
-        writer: TraceWriter::new(file, &meta)?,
+        writer,
         flushed: Instant::now(),
         snapshots: BTreeMap::new(),
         look_for_snapshots: true,

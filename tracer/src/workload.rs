@@ -8,16 +8,14 @@
 use std::collections::HashMap;
 
 use cowbird_workload::{Action, Builder, Content, Extent, Flags, SECTOR_BYTES, Workload};
-use xxhash_rust::xxh64::xxh64;
 
 use crate::devices::{BLOCK_SECTORS, BlockDevice};
-use crate::event::{BLOCK_BYTES, DeviceNumber, IoId, Kind, Op, Record, Sector};
+use crate::event::{DeviceNumber, IoId, Kind, Op, Record, Sector};
+use crate::format::Meta;
+use crate::prints::zero_prints;
 
 /// Start of the names of the module's threads.
 const MODULE_THREAD: &[u8] = b"cowbird/";
-
-/// Seed of the fingerprints.
-const FINGERPRINT_SEED: u64 = 0;
 
 /// Takes the records of one device.
 #[derive(Debug)]
@@ -70,22 +68,23 @@ fn flags(record: &Record) -> Flags {
 }
 
 impl<'a> Collector<'a> {
-    /// For the bios of `device`. `fingerprint_grid`: where fingerprinted blocks begin, sectors of the
-    /// disk modulo 8.
+    /// For the bios of `device` in a trace that begins with this.
     #[must_use]
-    pub fn new(device: &'a BlockDevice, fingerprint_grid: Option<u32>) -> Self {
+    pub fn new(device: &'a BlockDevice, meta: &Meta) -> Self {
         let grid = device.start_sector % BLOCK_SECTORS;
-        let zeros = [0; BLOCK_BYTES as usize];
-        let zeroes = (1..=BLOCK_SECTORS).map(|sectors| {
+        let of_zeros = match meta.fingerprints_sealed {
+            true => meta.zero_prints.clone(),
+            false => zero_prints(None),
+        };
+        let zeroes = (1..=BLOCK_SECTORS).zip(of_zeros).map(|(sectors, print)| {
             let bytes = sectors * SECTOR_BYTES;
-            let print = xxh64(&zeros[..bytes as usize], FINGERPRINT_SEED);
             ((bytes as u32, print), Content::Zeroes)
         });
         Self {
             device,
             builder: Builder::default(),
             writes: HashMap::new(),
-            fingerprints_fit: fingerprint_grid.map(u64::from) == Some(grid),
+            fingerprints_fit: meta.fingerprint_grid.map(u64::from) == Some(grid),
             contents: zeroes.collect(),
             released: HashMap::new(),
             left_out: LeftOut::default(),
@@ -167,6 +166,7 @@ impl<'a> Collector<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prints::{PrintKey, print_of};
 
     const DISK: u32 = 8 << 20;
 
@@ -204,19 +204,49 @@ mod tests {
     }
 
     fn collect(records: &[Record], grid: Option<u32>) -> (Workload, LeftOut) {
+        let meta = Meta {
+            fingerprint_grid: grid,
+            ..Meta::default()
+        };
+        collect_from(records, &meta)
+    }
+
+    fn collect_from(records: &[Record], meta: &Meta) -> (Workload, LeftOut) {
         let device = device();
-        let mut collector = Collector::new(&device, grid);
+        let mut collector = Collector::new(&device, meta);
         for record in records {
             collector.take(record);
         }
         collector.finish(&["a loss".to_owned()])
     }
 
+    /// Goal: zeros are known for what they are although fingerprints are sealed, and a plain fingerprint of zeros is
+    /// none among sealed ones.
+    #[test]
+    fn zeros_are_known_in_a_sealed_trace() {
+        let key = PrintKey::random().unwrap();
+        let meta = Meta {
+            fingerprint_grid: Some(0),
+            fingerprints_sealed: true,
+            zero_prints: zero_prints(Some(&key)),
+            ..Meta::default()
+        };
+        let records = [
+            bio(Op::Write, 1, 2 * 4096, 1),
+            print(1, 4096, 1, print_of(&[0; 4096], Some(&key))),
+            print(2, 4096, 1, print_of(&[0; 4096], None)),
+        ];
+        let (workload, _) = collect_from(&records, &meta);
+        let contents = &workload.operations()[0].contents;
+        assert_eq!(contents[0], Content::Zeroes);
+        assert!(matches!(contents[1], Content::Known(_)), "{contents:?}");
+    }
+
     /// Goal: blocks with the same content are the same afterwards, zeros are zeros, and what nobody
     /// looked at is unknown.
     #[test]
     fn equal_blocks_stay_equal() {
-        let zeros = xxh64(&[0; 4096], 0);
+        let zeros = print_of(&[0; 4096], None);
         let records = [
             bio(Op::Write, 1, 4 * 4096, 1),
             print(1, 4096, 1, 0xA),

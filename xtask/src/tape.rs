@@ -1,7 +1,7 @@
 //! Tapes: which QEMU makes and plays them, and the replay of one.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -9,11 +9,12 @@ use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::culprit::{self, Culprit};
 use cowbird_harness::tape::{self, Kept, Print, Replayed, TapePlan};
 use cowbird_harness::vm::emulator::Emulator;
-use cowbird_harness::{CellOutcome, CellPlan, run_cell};
+use cowbird_harness::{Accel, CellOutcome, CellPlan, Limits, WorkloadPlan, run_cell};
 use cowbird_images::{Catalogue, Store};
 use cowbird_model::Verdict;
 
 use crate::cli::ReplayArgs;
+use crate::guest::{self, GuestPrograms};
 use crate::output::OutDir;
 use crate::ui::{Ui, print};
 use crate::{matrix, prepare, repo};
@@ -59,7 +60,13 @@ pub fn replay(args: &ReplayArgs, plan: &CellPlan, kept: &Kept, ui: &Arc<Ui>) -> 
         "the tape of {} on {}, seed {}: {}",
         plan.case, plan.kernel_name, plan.seed, kept.verdict
     ));
-    let plan = played(plan, &args.what, emulator, scratch.path(), &out);
+    let own = Own {
+        guest: guest::build(args.offline, ui)?.copy_to(scratch.path())?,
+        emulator,
+        scratch: scratch.path(),
+        out: &out,
+    };
+    let plan = played(plan, &args.what, own);
     let runtime = matrix::runtime()?;
     if args.gdb {
         return runtime.block_on(stop_at_culprit(&args.what, &plan, ui));
@@ -122,25 +129,52 @@ async fn stop_at_culprit(bundle: &Path, plan: &CellPlan, ui: &Arc<Ui>) -> Result
     Ok(0)
 }
 
-/// The plan of a replay: that of the recording, at other places.
-fn played(
-    plan: &CellPlan,
-    bundle: &Path,
+/// What a replay uses of this machine.
+struct Own<'a> {
+    guest: GuestPrograms,
     emulator: Emulator,
-    scratch: &Path,
-    out: &OutDir,
-) -> CellPlan {
-    let mut plan = plan.clone();
-    plan.tape = Some(TapePlan {
-        emulator,
-        bundle: Some(bundle.to_owned()),
+    scratch: &'a Path,
+    out: &'a OutDir,
+}
+
+/// The plan of a replay: of the recording's it has what decides the cell, and no file. Kernel and initramfs come from the
+/// tape; what runs on the host is this machine's. A tape is of one boot, so that nothing is built into its guest.
+fn played(plan: &CellPlan, bundle: &Path, own: Own<'_>) -> CellPlan {
+    let workload = plan.workload.as_ref().map(|workload| WorkloadPlan {
+        file: bundle.join(WORKLOAD_FILE),
+        timing: workload.timing,
+        snapshot_at_percent: workload.snapshot_at_percent,
     });
-    plan.work_dir = scratch.join("tape");
-    plan.bundle_dir = out.bundle("differing-replay");
-    if let Some(workload) = &mut plan.workload {
-        workload.file = bundle.join(WORKLOAD_FILE);
+    // Named one by one: whoever adds a field decides whether a bundle from elsewhere may set it.
+    CellPlan {
+        kernel_name: plan.kernel_name.clone(),
+        kernel_release: plan.kernel_release.clone(),
+        vmlinuz: PathBuf::new(),
+        boot_modules: Vec::new(),
+        cowbird_ko: PathBuf::new(),
+        guest_init: own.guest.init,
+        cowbirdctl: own.guest.cowbirdctl,
+        tracer: own.guest.tracer,
+        tracer_trial: own.guest.tracer_trial,
+        case: plan.case.clone(),
+        workload,
+        soak_minutes: plan.soak_minutes,
+        cuts: plan.cuts,
+        traced: plan.traced,
+        trials: plan.trials.clone(),
+        mutant: plan.mutant.clone(),
+        seed: plan.seed,
+        accel: Accel::Tcg,
+        cpus: tape::CPUS,
+        memory_mib: plan.memory_mib,
+        work_dir: own.scratch.join("tape"),
+        bundle_dir: own.out.bundle("differing-replay"),
+        limits: Limits::for_slowdown(plan.limits.slowdown),
+        tape: Some(TapePlan {
+            emulator: own.emulator,
+            bundle: Some(bundle.to_owned()),
+        }),
     }
-    plan
 }
 
 /// What was compared; a replay that did not come so far says nothing.
@@ -192,6 +226,40 @@ fn exit_code(identical: u32, times: u32, verdict: Verdict) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: nothing that a foreign plan names is read, run or written on the host. Method: a plan full of such names, each of
+    /// which would be found in the plan that is played.
+    #[test]
+    fn no_file_of_a_foreign_plan_is_used() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let out = OutDir::open(&folder.path().join("out")).expect("it can be made");
+        let foreign = serde_json::json!({
+            "kernel_name": "k", "kernel_release": "6.1", "vmlinuz": "/foreign", "boot_modules": [["ext4", "/foreign"]],
+            "cowbird_ko": "/foreign", "guest_init": "/foreign", "cowbirdctl": "/foreign", "tracer": "/foreign",
+            "tracer_trial": "/foreign", "case": "recorded", "traced": true, "mutant": null, "seed": 7, "accel": "kvm",
+            "workload": {"file": "/foreign", "timing": "Fast", "snapshot_at_percent": null},
+            "cpus": 64, "memory_mib": 1024, "work_dir": "/foreign", "bundle_dir": "/foreign",
+            "limits": Limits::default(), "tape": {"emulator": {"root": "/foreign"}, "bundle": "/foreign"},
+        });
+        let foreign: CellPlan = serde_json::from_value(foreign).expect("it is a plan");
+        let own = Own {
+            guest: GuestPrograms {
+                init: "/own/init".into(),
+                cowbirdctl: "/own/cowbirdctl".into(),
+                tracer: "/own/tracer".into(),
+                tracer_trial: "/own/trial".into(),
+            },
+            emulator: Emulator::Host,
+            scratch: folder.path(),
+            out: &out,
+        };
+        let plan = played(&foreign, Path::new("/bundle"), own);
+        let text = serde_json::to_string(&plan).expect("it is JSON");
+        assert!(!text.contains("/foreign"), "{text}");
+        assert_eq!(plan.tracer, Path::new("/own/tracer"));
+        assert!(plan.work_dir.starts_with(folder.path()));
+        assert_eq!(plan.cpus, tape::CPUS);
+    }
 
     /// Goal: a replay that differs is never taken for the failure that it should show.
     #[test]

@@ -56,7 +56,8 @@ impl Driver<'_, '_> {
         // All devices: limited to one, the tracer can only bound what a kernel that preempts programs may have
         // lost, because it cannot tell whose event was passed over.
         let mut arguments = vec!["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
-        arguments.extend(["--ring-size", RING]);
+        // The witness has the contents, to be compared with their fingerprints.
+        arguments.extend(["--plain-fingerprints", "--ring-size", RING]);
         self.expect_tracer().await?;
         if let Err(reason) = self.run_tracer(&arguments).await? {
             self.fail_tracing(format!("recording {number} did not begin: {reason}"));

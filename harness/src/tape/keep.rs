@@ -6,11 +6,13 @@
 //! tape/asked.bin.zst       what the harness asked the guest
 //! tape/kernel.zst          the kernel
 //! tape/initramfs.cpio.zst  the initramfs
-//! tape/tracer.zst          the tracer, which reads the trace of a traced cell
 //! ```
+//!
+//! A tape may come from somebody else, with whatever in it. It names no other files than these, none of them is started on
+//! the host, and each is unpacked to the size that it must have. The trace of a replay is read by this harness' own tracer.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
 use cowbird_model::Verdict;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{Print, check_emulator};
 use crate::cell::INITRAMFS_FILE;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::foreign;
 use crate::plan::{CellOutcome, CellPlan};
 use crate::vm::command::{ASKED_FILE, TAPE_FILE};
 use crate::vm::emulator::Emulator;
@@ -29,9 +32,19 @@ pub const TAPE_DIR: &str = "tape";
 /// What describes it.
 const RECORD_FILE: &str = "tape.json";
 
-/// The kernel and the tracer in it.
+/// The kernel in it.
 const KERNEL_FILE: &str = "kernel";
+
+/// A program that earlier versions put into tapes, and that nobody needs to have from there.
 const TRACER_FILE: &str = "tracer";
+
+/// What a tape consists of, and the largest size of each, unpacked: several times what was ever seen.
+const PARTS: [(&str, u64); 4] = [
+    (TAPE_FILE, 64 << 30),
+    (ASKED_FILE, 1 << 30),
+    (INITRAMFS_FILE, 2 << 30),
+    (KERNEL_FILE, 1 << 30),
+];
 
 /// Version of the folder.
 const FORMAT: u32 = 1;
@@ -72,7 +85,7 @@ impl Kept {
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).on("read", &path)?;
+        let text = foreign::read_text(&path)?;
         let kept: Self =
             serde_json::from_str(&text).map_err(|error| damaged(&path, &error.to_string()))?;
         if kept.format != FORMAT {
@@ -125,15 +138,12 @@ pub(super) fn keep(
     let dir = plan.work_dir.join(TAPE_DIR);
     fs::create_dir_all(&dir).on("create", &dir)?;
     let inside = |name: &str| plan.work_dir.join(name);
-    let mut sources: Vec<(&str, PathBuf)> = vec![
+    let sources: [(&str, PathBuf); 4] = [
         (TAPE_FILE, inside(TAPE_FILE)),
         (ASKED_FILE, inside(ASKED_FILE)),
         (INITRAMFS_FILE, inside(INITRAMFS_FILE)),
         (KERNEL_FILE, plan.vmlinuz.clone()),
     ];
-    if plan.traced {
-        sources.push((TRACER_FILE, plan.tracer.clone()));
-    }
     let mut files = Vec::new();
     for (name, source) in sources {
         files.push(Print::of(&source, name.to_owned())?);
@@ -163,9 +173,10 @@ pub(super) fn keep(
 /// Puts what a replay needs into its work folder, and into its plan where that is.
 pub(super) fn unpack(kept: &Kept, bundle: &Path, plan: &mut CellPlan) -> HarnessResult<()> {
     let from = bundle.join(TAPE_DIR);
-    for print in &kept.files {
+    let parts = parts_of(kept, &from)?;
+    for print in parts {
         let (packed, to) = (packed(&from, &print.name), plan.work_dir.join(&print.name));
-        unpack_file(&packed, &to)?;
+        unpack_file(&packed, &to, print.bytes)?;
         let now = Print::of(&to, print.name.clone())?;
         if now != *print {
             return Err(damaged(
@@ -173,25 +184,42 @@ pub(super) fn unpack(kept: &Kept, bundle: &Path, plan: &mut CellPlan) -> Harness
                 "it is not what was recorded, by its SHA-256",
             ));
         }
-        match print.name.as_str() {
-            KERNEL_FILE => plan.vmlinuz = to,
-            TRACER_FILE => {
-                make_executable(&to)?;
-                plan.tracer = to;
-            }
-            _ => {}
-        }
     }
+    plan.vmlinuz = plan.work_dir.join(KERNEL_FILE);
     Ok(())
 }
 
-/// The names of what [`unpack`] puts into a work folder and the guest has no part in.
-pub(super) const UNPACKED: [&str; 2] = [KERNEL_FILE, TRACER_FILE];
-
-fn make_executable(path: &Path) -> HarnessResult<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).on("make executable", path)
+/// The files of a tape that are unpacked: all that it must have, and nothing else.
+fn parts_of<'a>(kept: &'a Kept, dir: &Path) -> HarnessResult<Vec<&'a Print>> {
+    let known = |print: &&Print| PARTS.iter().any(|(name, _)| *name == print.name);
+    let other = kept
+        .files
+        .iter()
+        .find(|print| !known(print) && print.name != TRACER_FILE);
+    if let Some(other) = other {
+        let why = format!("it names a file {:?}, which no tape has", other.name);
+        return Err(damaged(dir, &why));
+    }
+    let part = |(name, most): (&str, u64)| {
+        let mut found = kept.files.iter().filter(|print| print.name == name);
+        let print = match (found.next(), found.next()) {
+            (Some(print), None) => print,
+            (None, _) => return Err(damaged(dir, &format!("it lacks {name}"))),
+            (Some(_), Some(_)) => return Err(damaged(dir, &format!("it has {name} twice"))),
+        };
+        if print.bytes > most {
+            let bytes = print.bytes;
+            let why = format!("{name} is to have {bytes} bytes, and the largest has {most}");
+            return Err(damaged(dir, &why));
+        }
+        Ok(print)
+    };
+    PARTS.into_iter().map(part).collect()
 }
+
+/// The names of what lies in the work folder of a replay and the guest has no part in. Earlier versions had the second one
+/// there as well.
+pub(super) const UNPACKED: [&str; 2] = [KERNEL_FILE, TRACER_FILE];
 
 fn packed(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.{PACKED}"))
@@ -203,12 +231,20 @@ fn pack(from: &Path, to: &Path) -> HarnessResult<()> {
     zstd::stream::copy_encode(source, target, LEVEL).on("write", to)
 }
 
-fn unpack_file(from: &Path, to: &Path) -> HarnessResult<()> {
-    let source = File::open(from).on("open", from)?;
-    let mut target = BufWriter::new(File::create(to).on("create", to)?);
-    let mut decoder = zstd::stream::Decoder::new(source).on("read", from)?;
+/// Unpacks a file to the size that it must have. What is there already is not written to, nor where a link leads.
+fn unpack_file(from: &Path, to: &Path, bytes: u64) -> HarnessResult<()> {
+    let source = foreign::open(from)?;
+    let mut target = BufWriter::new(File::create_new(to).on("create", to)?);
+    let decoder = zstd::stream::Decoder::new(source).on("read", from)?;
     // What is wrong with the packed form is the same to a reader as what is wrong with the content.
-    io::copy(&mut decoder, &mut target).map_err(|error| damaged(from, &error.to_string()))?;
+    let unpacked = io::copy(&mut decoder.take(bytes.saturating_add(1)), &mut target)
+        .map_err(|error| damaged(from, &error.to_string()))?;
+    if unpacked > bytes {
+        return Err(damaged(
+            from,
+            &format!("it unpacks to more than its {bytes} bytes"),
+        ));
+    }
     io::Write::flush(&mut target).on("write", to)
 }
 
@@ -218,5 +254,153 @@ fn damaged(path: &Path, why: &str) -> HarnessError {
             "the tape is damaged: {}: {why}; record the cell again",
             path.display()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder with an empty bundle and work folder in it, and a plan for the latter.
+    fn scene() -> (tempfile::TempDir, PathBuf, CellPlan) {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let bundle = folder.path().join("bundle");
+        let plan = CellPlan {
+            work_dir: folder.path().join("work"),
+            ..CellPlan::example()
+        };
+        fs::create_dir_all(bundle.join(TAPE_DIR)).expect("it can be made");
+        fs::create_dir(&plan.work_dir).expect("it can be made");
+        (folder, bundle, plan)
+    }
+
+    fn kept(files: Vec<Print>) -> Kept {
+        Kept {
+            format: FORMAT,
+            qemu: String::new(),
+            verdict: Verdict::Mismatch,
+            blocks_bad: 1,
+            seconds: 1.0,
+            files,
+            start: Vec::new(),
+            end: Vec::new(),
+        }
+    }
+
+    /// Packs a file where [`unpack`] looks for it, whatever the name; gives what describes it.
+    fn pack_as(bundle: &Path, name: &str, content: &[u8]) -> Print {
+        let to = packed(&bundle.join(TAPE_DIR), name);
+        fs::create_dir_all(to.parent().expect("it has a folder")).expect("it can be made");
+        let source = bundle.join("source");
+        fs::write(&source, content).expect("it can be written");
+        pack(&source, &to).expect("it can be packed");
+        Print::of(&source, name.to_owned()).expect("it can be read")
+    }
+
+    fn whole(bundle: &Path) -> Vec<Print> {
+        [TAPE_FILE, ASKED_FILE, INITRAMFS_FILE, KERNEL_FILE]
+            .map(|name| pack_as(bundle, name, name.as_bytes()))
+            .to_vec()
+    }
+
+    /// Goal: nothing is written outside of the work folder, and nothing in it but what a tape consists of. Method: a whole tape
+    /// with one file more, whose digest is right and whose name leads elsewhere.
+    #[test]
+    fn a_tape_writes_only_its_own_files() {
+        for name in [
+            "../outside",
+            "/outside",
+            "plan.json",
+            "sub/kernel",
+            "..",
+            "",
+        ] {
+            let (folder, bundle, mut plan) = scene();
+            let name = match name {
+                "/outside" => folder.path().join("absolute").display().to_string(),
+                name => name.to_owned(),
+            };
+            let mut files = whole(&bundle);
+            files.push(pack_as(&bundle, &name, b"foreign"));
+            let error = unpack(&kept(files), &bundle, &mut plan).expect_err(&name);
+            assert!(error.to_string().contains("no tape has"), "{error}");
+            let left = fs::read_dir(&plan.work_dir).expect("it is there").count();
+            assert_eq!(
+                left, 0,
+                "{name}: nothing is unpacked before all names are known"
+            );
+            assert!(!folder.path().join("outside").exists());
+            assert!(!folder.path().join("absolute").exists());
+        }
+    }
+
+    /// Goal: no program of a bundle comes to lie where it could be started. Method: a whole tape with a tracer, as recorded by
+    /// earlier versions.
+    #[test]
+    fn the_tracer_of_a_bundle_is_not_taken() {
+        let (_folder, bundle, mut plan) = scene();
+        let own = plan.tracer.clone();
+        let mut files = whole(&bundle);
+        files.push(pack_as(&bundle, "tracer", b"#!/bin/sh\nid"));
+        unpack(&kept(files), &bundle, &mut plan).expect("the tape is whole");
+        assert_eq!(plan.tracer, own);
+        assert!(!plan.work_dir.join("tracer").exists());
+        assert_eq!(plan.vmlinuz, plan.work_dir.join(KERNEL_FILE));
+    }
+
+    /// Goal: the kernel is that of the tape and no file that a foreign plan names.
+    #[test]
+    fn a_tape_that_lacks_a_file_is_refused() {
+        for missing in 0..4 {
+            let (_folder, bundle, mut plan) = scene();
+            let mut files = whole(&bundle);
+            let print = files.remove(missing);
+            let error = unpack(&kept(files.clone()), &bundle, &mut plan).expect_err(&print.name);
+            assert!(error.to_string().contains("lacks"), "{error}");
+            files.extend([files[0].clone(), print]);
+            assert!(unpack(&kept(files), &bundle, &mut plan).is_err(), "twice");
+        }
+    }
+
+    /// Goal: a file is unpacked to the size that the tape names and not further, and no tape names one that fills the disk.
+    #[test]
+    fn a_file_that_unpacks_to_more_than_it_says_is_cut_off() {
+        let (_folder, bundle, mut plan) = scene();
+        let mut files = whole(&bundle);
+        let bomb = pack_as(&bundle, TAPE_FILE, &vec![0; 64 << 20]);
+        files[0] = Print {
+            bytes: 4096,
+            ..bomb.clone()
+        };
+        let error = unpack(&kept(files.clone()), &bundle, &mut plan).expect_err("it is larger");
+        assert!(error.to_string().contains("more than"), "{error}");
+        let unpacked = plan.work_dir.join(TAPE_FILE);
+        let bytes = fs::metadata(&unpacked).map_or(0, |meta| meta.len());
+        assert!(bytes <= 4097, "{bytes} bytes were written");
+        files[0].bytes = u64::MAX;
+        let error = unpack(&kept(files), &bundle, &mut plan).expect_err("no tape has so much");
+        assert!(error.to_string().contains("largest"), "{error}");
+    }
+
+    /// Goal: a link in a bundle leads nowhere, and neither does one in the place of what is unpacked.
+    #[test]
+    fn links_are_not_followed() {
+        let (folder, bundle, mut plan) = scene();
+        let files = whole(&bundle);
+        let (kernel, elsewhere) = (
+            packed(&bundle.join(TAPE_DIR), KERNEL_FILE),
+            folder.path().join("elsewhere"),
+        );
+        fs::rename(&kernel, &elsewhere).expect("it can be moved");
+        symlink(&elsewhere, &kernel).expect("a link can be made");
+        assert!(unpack(&kept(files.clone()), &bundle, &mut plan).is_err());
+        fs::rename(&elsewhere, &kernel).expect("it can be moved back");
+        fs::remove_dir_all(&plan.work_dir).expect("it can be removed");
+        fs::create_dir(&plan.work_dir).expect("it can be made");
+        symlink(&elsewhere, plan.work_dir.join(KERNEL_FILE)).expect("a link can be made");
+        assert!(unpack(&kept(files), &bundle, &mut plan).is_err());
+        assert!(!elsewhere.exists());
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
 use crate::accel::Accel;
+use crate::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
 use crate::vm::arguments::Arguments;
 use crate::vm::emulator::Emulator;
 use crate::vm::host_clock;
@@ -120,6 +121,16 @@ impl VmConfig {
     #[must_use]
     pub fn tape_path(&self) -> PathBuf {
         self.work_dir.join(TAPE_FILE)
+    }
+
+    /// The files that grow with what the guest does, and how large each may become.
+    #[must_use]
+    pub fn growing_files(&self) -> Vec<(PathBuf, u64)> {
+        let witnesses = self.disks.iter().filter_map(|disk| disk.witness.clone());
+        let mut files: Vec<_> = witnesses.map(|path| (path, MAX_WITNESS_BYTES)).collect();
+        let texts = [self.console_path(), self.qemu_log_path()];
+        files.extend(texts.map(|path| (path, MAX_CONSOLE_FILE_BYTES)));
+        files
     }
 
     /// The whole argument list; sockets are made in `socket_dir`.

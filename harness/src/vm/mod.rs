@@ -344,6 +344,9 @@ impl Vm {
         if let Some(end) = self.process.end() {
             return Err(self.classify_exit(end));
         }
+        if let Some(reason) = outgrown(&self.config.growing_files()) {
+            return Err(End::Lost { reason });
+        }
         self.console.refresh()?;
         if find_panic(&self.console.text).is_some() {
             // The rest of the trace is still being printed; QEMU ends by itself after it.
@@ -516,6 +519,17 @@ impl Vm {
     }
 }
 
+/// What of these files has more bytes than it may have; a guest can make them as large as the host's disk.
+fn outgrown(files: &[(std::path::PathBuf, u64)]) -> Option<String> {
+    files.iter().find_map(|(path, most)| {
+        let bytes = std::fs::metadata(path).ok()?.len();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        (bytes > *most).then(|| {
+            format!("{name} has {bytes} bytes, of {most} at most: the guest was ended before the host's disk is full")
+        })
+    })
+}
+
 /// The serial console, read as it grows.
 struct Console {
     path: std::path::PathBuf,
@@ -586,4 +600,27 @@ fn request_name(request: &Request) -> String {
     let text = format!("{request:?}");
     let end = text.find([' ', '{', '(']).unwrap_or(text.len());
     text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a guest that prints or writes without end is ended, with the file and both sizes in the reason.
+    #[test]
+    fn what_a_guest_makes_grow_has_a_limit() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("console.txt");
+        let file = File::create(&path).expect("it can be made");
+        let (missing, most) = (folder.path().join("witness.log"), 1 << 30);
+        let files = [(missing, most), (path, most)];
+        file.set_len(most).expect("it is sparse");
+        assert_eq!(outgrown(&files), None);
+        file.set_len(most + 1).expect("it is sparse");
+        let reason = outgrown(&files).expect("it is larger");
+        assert!(
+            reason.starts_with("console.txt has 1073741825 bytes"),
+            "{reason}"
+        );
+    }
 }

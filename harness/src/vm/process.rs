@@ -41,7 +41,7 @@ impl Process {
     pub fn start(config: &VmConfig, arguments: Vec<OsString>) -> HarnessResult<Self> {
         let log_path = config.qemu_log_path();
         let log = File::create(&log_path).on("create", &log_path)?;
-        let mut command = config.emulator.command();
+        let mut command = config.emulator.confined();
         command.args(arguments);
         let (started_sender, started) = mpsc::channel();
         let (end_sender, end) = watch::channel(None);

@@ -241,7 +241,7 @@ fn seen<'a>(records: &'a [Record], op: Op, start: u64) -> Result<Seen<'a>> {
 /// Runs the trial.
 pub fn run(tracer: &Path, device: &str) -> Result<()> {
     let start = devices::find(device)?.start_sector;
-    let recording = Recording::start(tracer, device, &["--fingerprints"])?;
+    let recording = Recording::start(tracer, device, &["--fingerprints", "--plain-fingerprints"])?;
     for way in &WAYS {
         (way.write)(device, way.region).with_context(|| format!("write {}", way.name))?;
     }
@@ -260,7 +260,7 @@ pub fn run(tracer: &Path, device: &str) -> Result<()> {
     }
 
     let (blocks, large, cached) = (WAYS[0].region, WAYS[1].region, WAYS[4].region);
-    let recording = Recording::start(tracer, device, &["--fingerprints"])?;
+    let recording = Recording::start(tracer, device, &["--fingerprints", "--plain-fingerprints"])?;
     read_direct(device, blocks, BLOCK, 0)?;
     read_direct(device, large, 4 * MIB, SECTOR)?;
     read_buffered(device, cached)?;

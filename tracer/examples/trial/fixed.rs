@@ -170,7 +170,7 @@ pub fn run(tracer: &Path, device: &str) -> Result<()> {
     let start = usize::try_from(devices::find(device)?.start_sector)?;
     let operations = workload();
     let expected: Vec<Event> = operations.iter().copied().flat_map(events_of).collect();
-    let recording = Recording::start(tracer, device, &["--fingerprints"])?;
+    let recording = Recording::start(tracer, device, &["--fingerprints", "--plain-fingerprints"])?;
     perform(device, &operations)?;
     let trace = recording.stop()?;
     let found = ours(&trace.records, start)?;

@@ -57,6 +57,12 @@ fn print_start(meta: &Meta) {
     println!("boot           {}", meta.boot_id);
     println!("device         {}", meta.filter.as_deref().unwrap_or("all"));
     println!("ring buffer    {} bytes", meta.ring_bytes);
+    let prints = match (meta.fingerprint_grid, meta.fingerprints_sealed) {
+        (None, _) => "none",
+        (Some(_), true) => "sealed: contents cannot be recognised by them",
+        (Some(_), false) => "plain: known contents can be found by them",
+    };
+    println!("fingerprints   {prints}");
     let module = if meta.module_events {
         "recorded"
     } else {

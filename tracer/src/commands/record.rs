@@ -40,6 +40,9 @@ pub struct Options {
     /// Fingerprint the content of every write and read, 4 KiB by 4 KiB
     #[arg(long)]
     fingerprints: bool,
+    /// Do not seal fingerprints with a random key, so that whoever has the trace can look for contents that he knows; for tests
+    #[arg(long, requires = "fingerprints")]
+    plain_fingerprints: bool,
     /// Leave out, and count, what exceeds so many events in a second; each CPU has its share
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     rate_limit: Option<u64>,
@@ -91,6 +94,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         size_limit: options.size_limit,
         ring_bytes: ring.unwrap_or(DEFAULT_RING_BYTES),
         fingerprints: options.fingerprints,
+        plain_fingerprints: options.plain_fingerprints,
         rate_limit: options.rate_limit,
         poll: options.poll_ms.map_or(DEFAULT_POLL, Duration::from_millis),
     };

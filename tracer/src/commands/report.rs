@@ -1,13 +1,13 @@
 //! `report`: a trace as one HTML page.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use cowbird_trace::devices;
 use cowbird_trace::event::{BLOCK_BYTES, DeviceNumber, SECTOR_BYTES, Sector};
+use cowbird_trace::output;
 use cowbird_trace::report::{Collector, Head, Span, page};
 
 use super::{Outcome, Overview};
@@ -97,7 +97,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         )
     };
     let text = page(&head, &collector, name);
-    fs::write(&options.output, text)
+    output::replace(&options.output, text.as_bytes())
         .with_context(|| format!("cannot write {}", options.output.display()))?;
     Ok(overview.warn())
 }

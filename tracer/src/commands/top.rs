@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cowbird_trace::devices::{self, BlockDevice};
 use cowbird_trace::event::{DeviceNumber, Record, Sector};
+use cowbird_trace::privileges;
 use cowbird_trace::probes::ProbeOptions;
 use cowbird_trace::record::{DEFAULT_POLL, DEFAULT_RING_BYTES, Live, RecordError};
 use cowbird_trace::top::{Losses, Pending, Window};
@@ -115,6 +116,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         ..ProbeOptions::plain(DEFAULT_RING_BYTES)
     };
     let mut live = Live::start(&probes)?;
+    privileges::give_up().context("cannot give up privileges that are not needed any more")?;
     let screen = Screen::enter().context("cannot write to the terminal")?;
     let interval = Duration::from_secs(options.interval);
     let (mut pending, mut pictures) = (Pending::default(), 0);

@@ -131,6 +131,10 @@ pub struct Meta {
     /// Where the grid of fingerprinted blocks begins, in sectors of the disk modulo 8; none without
     /// fingerprints.
     pub fingerprint_grid: Option<u32>,
+    /// Whether fingerprints are sealed with a key that nobody has; older traces have plain ones.
+    pub fingerprints_sealed: bool,
+    /// The fingerprints of zeros, of one sector to eight; none where they are plain.
+    pub zero_prints: Vec<u64>,
     /// Block devices of the machine.
     pub devices: Vec<BlockDevice>,
     /// Snapshots at the start.

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::devices::{BLOCK_SECTORS, BlockDevice};
 use crate::kernel::{KernelError, KernelFacts, RAW_EVENT_BYTES};
+use crate::prints::PrintKey;
 
 mod layout;
 
@@ -209,6 +210,8 @@ pub struct ProbeOptions {
     pub device: Option<BlockDevice>,
     /// Whether the content of reads and writes is fingerprinted.
     pub fingerprints: bool,
+    /// What fingerprints are sealed with; plain ones are for tests.
+    pub print_key: Option<PrintKey>,
     /// At most so many events in a second.
     pub rate_limit: Option<u64>,
 }
@@ -221,6 +224,7 @@ impl ProbeOptions {
             ring_bytes,
             device: None,
             fingerprints: false,
+            print_key: None,
             rate_limit: None,
         }
     }
@@ -554,6 +558,8 @@ fn load_object(options: &ProbeOptions, facts: &KernelFacts, btf: &Btf) -> Result
     let nested = u32::from(chances == Chances::Two);
     let fingerprints = u32::from(options.fingerprints);
     let grid = options.grid_sectors();
+    let sealed = u32::from(options.print_key.is_some());
+    let [key_low, key_high] = options.print_key.as_ref().map_or([0; 2], PrintKey::halves);
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
@@ -566,6 +572,9 @@ fn load_object(options: &ProbeOptions, facts: &KernelFacts, btf: &Btf) -> Result
         .override_global("wake_mask", &wake, true)
         .override_global("cpu_rate", &rate, true)
         .override_global("grid_sectors", &grid, true)
+        .override_global("sealed", &sealed, true)
+        .override_global("key_low", &key_low, true)
+        .override_global("key_high", &key_high, true)
         .map_max_entries("events", options.ring_bytes);
     if chances == Chances::All {
         loader.map_max_entries("marks", MARK_PLACES);

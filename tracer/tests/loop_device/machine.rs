@@ -185,6 +185,14 @@ impl Recording {
         Self { child, output }
     }
 
+    /// A line of what the kernel says of the process.
+    pub fn status(&self, field: &str) -> String {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    }
+
     pub fn file(&self) -> Arc<NamedTempFile> {
         Arc::clone(&self.output)
     }

@@ -12,11 +12,13 @@
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::env;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use cowbird_trace::event::{IoId, Kind, Op, Record};
 use cowbird_trace::format::Footer;
+use cowbird_trace::prints::print_of;
 use cowbird_trace::probes::{self, ProbeOptions, Probes};
 use cowbird_trace::record::DEFAULT_RING_BYTES;
 
@@ -25,7 +27,7 @@ mod machine;
 use machine::{Loop, Recording, Trace, Workload};
 
 /// Name and body of each test.
-const TESTS: [(&str, fn()); 7] = [
+const TESTS: [(&str, fn()); 9] = [
     (
         "every_write_is_seen_at_every_stage",
         every_write_is_seen_at_every_stage,
@@ -38,6 +40,14 @@ const TESTS: [(&str, fn()); 7] = [
     (
         "a_workload_has_every_write_and_what_was_alike",
         a_workload_has_every_write_and_what_was_alike,
+    ),
+    (
+        "fingerprints_are_sealed_unless_told_otherwise",
+        fingerprints_are_sealed_unless_told_otherwise,
+    ),
+    (
+        "a_recorder_keeps_no_privileges",
+        a_recorder_keeps_no_privileges,
     ),
     (
         "a_trace_cut_anywhere_still_reads",
@@ -231,6 +241,57 @@ fn a_workload_has_every_write_and_what_was_alike() {
         assert!(!first[..writer].contains(content), "{first:?}");
     }
     assert!(rest.chunks(first.len()).all(|turn| turn == first));
+}
+
+/// Goal: who has a trace cannot find a content in it that he knows, and what is alike can be told within one trace. Method: the
+/// same blocks three times, of which each writer has one content.
+fn fingerprints_are_sealed_unless_told_otherwise() {
+    let device = Loop::create();
+    let contents: HashSet<u64> = (1..=WRITERS)
+        .map(|writer| print_of(&[writer as u8; 4096], None))
+        .collect();
+    let prints = |options: &[&str]| {
+        let recording = Recording::start(&device.path, options);
+        let workload = Workload {
+            writes_each: 20,
+            ..workload()
+        };
+        workload.run(&device.path);
+        let trace = recording.stop().1;
+        let prints = writes(&trace, Kind::Fingerprint);
+        assert_eq!(prints.len() as u64, WRITERS * 20);
+        let prints: HashSet<u64> = prints.iter().map(|record| record.second).collect();
+        assert_eq!(
+            prints.len() as u64,
+            WRITERS,
+            "alike is what was written alike"
+        );
+        prints
+    };
+    assert_eq!(
+        prints(&["--fingerprints", "--plain-fingerprints"]),
+        contents
+    );
+    let (one, other) = (prints(&["--fingerprints"]), prints(&["--fingerprints"]));
+    assert!(one.is_disjoint(&contents) && other.is_disjoint(&contents));
+    assert!(one.is_disjoint(&other));
+}
+
+/// Goal: a defect in what reads the events is not one of root's, and nobody else reads a trace.
+fn a_recorder_keeps_no_privileges() {
+    let device = Loop::create();
+    let recording = Recording::start(&device.path, &["--fingerprints"]);
+    let bpf = 1_u64 << 39;
+    for field in ["CapEff", "CapPrm"] {
+        let held = u64::from_str_radix(&recording.status(field), 16).unwrap();
+        assert_eq!(held & !bpf, 0, "{field} {held:x}");
+    }
+    assert_eq!(recording.status("NoNewPrivs"), "1");
+    let mode = recording.file().path().metadata().unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    workload().run(&device.path);
+    let (status, trace) = recording.stop();
+    assert_status_tells(status, trace.footer.as_ref().unwrap());
 }
 
 fn a_trace_cut_anywhere_still_reads() {

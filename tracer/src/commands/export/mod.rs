@@ -64,6 +64,7 @@ fn by_event(options: &Options) -> Result<Outcome> {
     let device = options.device.as_ref().map(find).transpose()?;
     let mut fio = fio::Iolog::new(&overview, device);
     let mut perfetto = perfetto::Writer::new(&overview);
+    let sealed = (overview.meta.as_ref()).is_some_and(|meta| meta.fingerprints_sealed);
     let writing = "cannot write to standard output";
     match options.format {
         Format::Jsonl | Format::Fio | Format::Workload => {}
@@ -75,7 +76,7 @@ fn by_event(options: &Options) -> Result<Outcome> {
             return Ok(());
         }
         match options.format {
-            Format::Jsonl => writeln!(out, "{}", text::to_json(record)),
+            Format::Jsonl => writeln!(out, "{}", text::to_json(record, sealed)),
             Format::Csv => writeln!(out, "{}", text::to_csv(record)),
             Format::Fio => fio.put(&mut out, record),
             Format::Perfetto => perfetto.put(&mut out, record),

@@ -89,7 +89,7 @@ impl<'a> Writer<'a> {
         let us = record.time_ns.saturating_sub(self.overview.start_ns()) as f64 / 1000.0;
         let event = json!({
             "ph": phase, "name": name, "cat": "block", "id": record.io, "s": "p",
-            "pid": process, "tid": record.cpu, "ts": us, "args": text::to_json(record),
+            "pid": process, "tid": record.cpu, "ts": us, "args": text::to_json(record, false),
         });
         self.event(out, &event)
     }

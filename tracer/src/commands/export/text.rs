@@ -16,8 +16,13 @@ fn marks(record: &Record) -> Vec<&'static str> {
     set.map(|(_, name)| *name).collect()
 }
 
+/// Nobody shall take one for the other.
+fn print_name(sealed: bool) -> &'static str {
+    if sealed { "sealed" } else { "xxh64" }
+}
+
 /// Fields by the names that they have in this kind of event.
-fn fields(record: &Record) -> Value {
+fn fields(record: &Record, sealed: bool) -> Value {
     match record.kind {
         Kind::BioQueue | Kind::RqIssue | Kind::RqComplete | Kind::BioComplete => json!({
             "disk": record.disk(),
@@ -37,7 +42,7 @@ fn fields(record: &Record) -> Value {
             "op": record.op,
             "sector": record.sector,
             "bytes": record.amount,
-            "xxh64": format!("{:016x}", record.second),
+            print_name(sealed): format!("{:016x}", record.second),
             "io": record.io,
         }),
         Kind::Intercept => json!({
@@ -67,7 +72,8 @@ fn fields(record: &Record) -> Value {
     }
 }
 
-pub fn to_json(record: &Record) -> Value {
+/// `sealed`: what is recorded of contents is no plain fingerprint.
+pub fn to_json(record: &Record, sealed: bool) -> Value {
     let mut all = Map::new();
     let common = json!({
         "sequence": record.sequence,
@@ -80,7 +86,7 @@ pub fn to_json(record: &Record) -> Value {
         "marks": marks(record),
         "minor": record.minor(),
     });
-    for part in [common, fields(record)] {
+    for part in [common, fields(record, sealed)] {
         if let Value::Object(part) = part {
             all.extend(part.into_iter().filter(|(_, value)| !value.is_null()));
         }

@@ -59,13 +59,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
         disks.take(record);
         Ok(())
     })?;
-    let meta = overview.meta.as_ref();
-    let recorded = meta.and_then(|meta| meta.filter.as_ref());
+    let meta = overview.meta.clone().unwrap_or_default();
+    let recorded = meta.filter.as_ref();
     let device = match options.device.as_ref().or(recorded) {
         Some(name) => devices::find_in(overview.devices(), name)?,
         None => disks.only(&overview)?,
     };
-    let mut collector = Collector::new(device, meta.and_then(|meta| meta.fingerprint_grid));
+    let mut collector = Collector::new(device, &meta);
     read(&options.file, |record| {
         collector.take(record);
         Ok(())

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use cowbird_model::BadBlock;
+use cowbird_outside::foreign::read_text;
 use cowbird_proto::message::{Event, KernelRecord};
 use serde::Serialize;
 
@@ -101,7 +102,7 @@ pub fn write(
 /// When the folder is not a bundle.
 pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
     let path = bundle.join(PLAN_FILE);
-    let text = fs::read_to_string(&path).on("read", &path)?;
+    let text = read_text(&path).on("read", &path)?;
     serde_json::from_str(&text).map_err(|error| not_of(&path, "plan", &error))
 }
 
@@ -111,7 +112,7 @@ pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
 /// When it is not there any more, or not a journal.
 pub fn read_journal(bundle: &Path) -> HarnessResult<Vec<Event>> {
     let path = bundle.join(JOURNAL_FILE);
-    let text = fs::read_to_string(&path).on("read", &path)?;
+    let text = read_text(&path).on("read", &path)?;
     let events = text.lines().map(serde_json::from_str);
     events
         .collect::<Result<_, _>>()
@@ -127,7 +128,7 @@ pub fn read_bad_blocks(bundle: &Path) -> HarnessResult<Vec<BadBlock>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let text = fs::read_to_string(&path).on("read", &path)?;
+    let text = read_text(&path).on("read", &path)?;
     serde_json::from_str(&text).map_err(|error| not_of(&path, "list of bad blocks", &error))
 }
 

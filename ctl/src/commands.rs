@@ -73,7 +73,7 @@ pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
             .with_context(|| format!("cannot write {}", path.display()));
     }
     if json {
-        out::text(&(map.json()? + "\n"));
+        out::json(&map.json()?);
     } else {
         out::text(&map.render());
     }

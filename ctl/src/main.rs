@@ -1,7 +1,5 @@
 //! `cowbirdctl`: takes, shows and ends snapshots of block devices.
 
-#![warn(clippy::print_stdout, clippy::print_stderr)]
-
 mod allocate;
 mod auto_expand;
 mod change_map;

@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+pub use cowbird_outside::printable;
 
 fn octal(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
@@ -48,19 +49,6 @@ pub fn unescape(text: &str) -> PathBuf {
         }
     }
     PathBuf::from(OsString::from_vec(bytes))
-}
-
-/// Text that does nothing to a terminal: its control characters are escaped as bytes are.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            octal(&mut out, character.encode_utf8(&mut [0; 4]).as_bytes());
-        } else {
-            out.push(character);
-        }
-    }
-    out
 }
 
 /// A name for people.

@@ -1,104 +1,10 @@
 //! Everything that this tool writes to its standard output and standard error.
-//!
-//! Output may go away (`cowbirdctl info | true`) or have no room (`> /dev/full`). Neither may keep a command from its
-//! work, so nobody who prints looks at the result: the first failure is kept, nothing is written after it, and
-//! [`finish`] tells at the end what became of it.
 
 use std::fmt::Display;
-use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Result, anyhow};
+pub use cowbird_outside::out::{bytes, finish, json, line, text};
 
-use crate::names;
-
-static OUTPUT: Mutex<Sink> = Mutex::new(Sink { failure: None });
-
-/// What was written to so far.
-#[derive(Default)]
-struct Sink {
-    /// Why nothing is written any more.
-    failure: Option<io::Error>,
-}
-
-impl Sink {
-    fn write(&mut self, to: &mut impl Write, bytes: &[u8]) {
-        if self.failure.is_none() {
-            self.failure = to.write_all(bytes).and_then(|()| to.flush()).err();
-        }
-    }
-
-    /// A reader that has gone has seen what it wanted.
-    fn verdict(&self) -> Result<()> {
-        match &self.failure {
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(anyhow!("cannot write to standard output: {error}"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn output() -> MutexGuard<'static, Sink> {
-    OUTPUT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Writes bytes as they are.
-pub fn bytes(bytes: &[u8]) {
-    output().write(&mut io::stdout().lock(), bytes);
-}
-
-/// Writes text of any number of lines.
-pub fn text(text: &str) {
-    bytes(text.as_bytes());
-}
-
-/// Writes one line; control characters in it are escaped.
-pub fn line(line: impl Display) {
-    text(&(names::printable(&line.to_string()) + "\n"));
-}
-
-/// Writes one line with this program's name to standard error; control characters in it are escaped. If that fails there is
-/// nobody left to tell.
+/// Writes one line with this program's name to standard error.
 pub fn complain(line: impl Display) {
-    // In one piece: the kernel log takes each write for a message.
-    let line = format!("cowbirdctl: {}\n", names::printable(&line.to_string()));
-    let _ = io::stderr().write_all(line.as_bytes());
-}
-
-/// Whether all output was written, or nobody wanted the rest.
-///
-/// # Errors
-/// When output could not be written for another reason than that its reader has gone.
-pub fn finish() -> Result<()> {
-    output().verdict()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::OpenOptions;
-
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_an_error_and_a_closed_pipe_is_none() {
-        let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut sink = Sink::default();
-        sink.write(&mut full, b"lost");
-        let mut kept = Vec::new();
-        sink.write(&mut kept, b"after a failure");
-        assert!(
-            kept.is_empty(),
-            "half an output is worse than its beginning"
-        );
-        let error = sink.verdict().unwrap_err().to_string();
-        assert!(error.contains("No space left"), "{error}");
-
-        let (reader, mut writer) = io::pipe().unwrap();
-        drop(reader);
-        let mut sink = Sink::default();
-        sink.write(&mut writer, b"unread");
-        assert!(sink.failure.is_some());
-        assert!(sink.verdict().is_ok());
-    }
+    cowbird_outside::out::complain("cowbirdctl", line);
 }

@@ -35,6 +35,9 @@ const ELF_MAGIC: [u8; 4] = *b"\x7FELF";
 /// Unpacked size of one block in an LZ4 legacy stream.
 const LZ4_BLOCK_BYTES: usize = 8 << 20;
 
+/// How the name of the digest of an unpacked kernel ends.
+const DIGEST: &str = "sha256";
+
 /// Largest unpacked kernel; those of Debian have 60 MiB.
 const MAX_KERNEL_BYTES: usize = 512 << 20;
 
@@ -47,7 +50,7 @@ pub fn unpacked(vmlinuz: &Path, cache_dir: &Path) -> HarnessResult<PathBuf> {
     let packed = fs::read(vmlinuz).on("read", vmlinuz)?;
     let folder = folder(cache_dir);
     let path = folder.join(file_name(&packed));
-    if path.exists() {
+    if is_intact(&path) {
         return Ok(path);
     }
     let damaged = |detail: String| HarnessError::Plan {
@@ -57,13 +60,34 @@ pub fn unpacked(vmlinuz: &Path, cache_dir: &Path) -> HarnessResult<PathBuf> {
         return Ok(vmlinuz.to_owned());
     };
     fs::create_dir_all(&folder).on("create", &folder)?;
-    // Whole or not at all: another process may unpack the same kernel.
-    let mut file = tempfile::NamedTempFile::new_in(&folder).on("create a file in", &folder)?;
-    file.write_all(&kernel).on("write", file.path())?;
-    file.persist(&path)
-        .map_err(|error| error.error)
-        .on("create", &path)?;
+    // The digest last: without it the image counts for nothing.
+    keep(&folder, &path, &kernel)?;
+    keep(&folder, &digest_path(&path), hex(&kernel).as_bytes())?;
     Ok(path)
+}
+
+/// Writes a file so that it is there, on stable storage, whole or not at all: another process may unpack the same kernel.
+fn keep(folder: &Path, path: &Path, content: &[u8]) -> HarnessResult<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder).on("create a file in", folder)?;
+    file.write_all(content).on("write", file.path())?;
+    file.as_file().sync_all().on("sync", file.path())?;
+    file.persist(path)
+        .map_err(|error| error.error)
+        .on("create", path)?;
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .on("sync", folder)
+}
+
+/// Where the digest of an unpacked kernel is kept.
+fn digest_path(path: &Path) -> PathBuf {
+    path.with_extension(DIGEST)
+}
+
+/// Whether an unpacked kernel is there, and what it was when it was unpacked.
+fn is_intact(path: &Path) -> bool {
+    let expected = fs::read_to_string(digest_path(path));
+    expected.is_ok_and(|expected| fs::read(path).is_ok_and(|kernel| hex(&kernel) == expected))
 }
 
 /// Where unpacked kernels are below the cache's folder.
@@ -81,9 +105,12 @@ pub fn unpacked_name(vmlinuz: &Path) -> HarnessResult<String> {
 }
 
 fn file_name(packed: &[u8]) -> String {
-    let digest = Sha256::digest(packed);
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{digits}.elf")
+    format!("{}.elf", hex(packed))
+}
+
+fn hex(content: &[u8]) -> String {
+    let digest = Sha256::digest(content);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The ELF file in a `bzImage`; `None` when it is packed in a way that is not known here.
@@ -174,6 +201,30 @@ mod tests {
         payload.pop();
         payload.pop();
         assert!(unpack(&image(&payload)).is_err(), "a damaged block");
+    }
+
+    /// Goal: an image of the cache that is not what it was is never booted. Method: the image cut off, changed, and without its digest.
+    #[test]
+    fn a_damaged_image_is_unpacked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let vmlinuz = folder.path().join("vmlinuz");
+        let kernel = [&ELF_MAGIC[..], b"the kernel"].concat();
+        let packed = zstd::encode_all(&kernel[..], 1).unwrap();
+        fs::write(&vmlinuz, image(&packed)).unwrap();
+        let path = unpacked(&vmlinuz, folder.path()).unwrap();
+        assert!(fs::read(&path).unwrap() == kernel);
+        for damage in [&b""[..], b"\x7FELFthe kerneL"] {
+            fs::write(&path, damage).unwrap();
+            assert_eq!(unpacked(&vmlinuz, folder.path()).unwrap(), path);
+            assert!(fs::read(&path).unwrap() == kernel);
+        }
+        fs::write(&path, b"").unwrap();
+        fs::remove_file(digest_path(&path)).unwrap();
+        unpacked(&vmlinuz, folder.path()).unwrap();
+        assert!(fs::read(&path).unwrap() == kernel);
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        unpacked(&vmlinuz, folder.path()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use cowbird_outside::foreign;
 use cowbird_proto::rng::Rng;
-use cowbird_workload::{Fit, Instant, Remapped, Timing, Workload, remap};
+use cowbird_workload::{Fit, Instant, MAX_FILE_BYTES, Remapped, Timing, Workload, remap};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Partition;
@@ -78,7 +79,7 @@ pub(crate) struct Recorded {
 impl Recorded {
     /// Reads and prepares the workload of a plan.
     pub(crate) fn load(plan: &WorkloadPlan, seed: u64) -> HarnessResult<Self> {
-        let file = fs::read(&plan.file).on("read", &plan.file)?;
+        let file = foreign::read(&plan.file, MAX_FILE_BYTES).on("read", &plan.file)?;
         let fault = |detail: String| HarnessError::Plan {
             detail: format!("{}: {detail}", plan.file.display()),
         };

@@ -4,6 +4,8 @@
 //! can be had. By hand: `COWBIRD_SELF_TEST=plan.json COWBIRD_SELF_TEST_EMULATOR='"host"' cargo test -p cowbird-harness
 //! --test tapes -- --ignored`, where the plan is that of any cell, and the emulator that of a plan with a tape.
 
+#![expect(clippy::print_stdout, reason = "it is how a test says what it saw")]
+
 use std::fs;
 use std::path::Path;
 

@@ -5,6 +5,8 @@
 //! By hand: `COWBIRD_SELF_TEST=plan.json cargo test -p cowbird-harness --test verdicts -- --ignored`,
 //! where the plan is that of any cell (kernel, modules and init are taken from it).
 
+#![expect(clippy::print_stdout, reason = "it is how a test says what it saw")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,6 +4,7 @@
 //! [--load MODULE]... [--write-lock FILE] [--catalogue FILE] [GLOB]...`
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,13 +13,17 @@ use cowbird_images::{
     Catalogue, HostPackage, KernelSpec, ModuleSource, Outcome, Progress, Store, StoreOptions,
     TaskId, missing_host_packages,
 };
+use cowbird_outside::{out, say};
 
 /// One line for every report.
 struct Lines(Instant);
 
 impl Lines {
     fn line(&self, text: &str) {
-        eprintln!("[{:7.2}] {text}", self.0.elapsed().as_secs_f64());
+        out::note(format_args!(
+            "[{:7.2}] {text}",
+            self.0.elapsed().as_secs_f64()
+        ));
     }
 }
 
@@ -73,7 +78,27 @@ fn arguments() -> Result<Arguments> {
     Ok(arguments)
 }
 
-fn main() -> Result<()> {
+/// As messages begin.
+const PROGRAM: &str = "prepare";
+
+fn main() -> ExitCode {
+    let code = match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out::complain(PROGRAM, format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    };
+    match out::finish() {
+        Ok(()) => code,
+        Err(error) => {
+            out::complain(PROGRAM, error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments = arguments()?;
     let missing = missing_host_packages();
     if !missing.is_empty() {
@@ -106,23 +131,23 @@ fn main() -> Result<()> {
 fn show(store: &Store, spec: &KernelSpec, arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let kernel = store.prepare(spec)?;
-    println!(
+    say!(
         "{} {} ({}), {:.2?}",
         spec.name,
         kernel.release,
         kernel.package_version,
         started.elapsed()
     );
-    println!("  vmlinuz {}", kernel.vmlinuz.display());
-    println!("  modules {}", kernel.modules_dir.display());
-    println!("  headers {}", kernel.tree.join(&kernel.headers).display());
-    println!("  root    {}", kernel.root.join("root").display());
+    say!("  vmlinuz {}", kernel.vmlinuz.display());
+    say!("  modules {}", kernel.modules_dir.display());
+    say!("  headers {}", kernel.tree.join(&kernel.headers).display());
+    say!("  root    {}", kernel.root.join("root").display());
     if !arguments.load.is_empty() {
         let started = Instant::now();
         let wanted: Vec<_> = arguments.load.iter().map(String::as_str).collect();
         let modules = store.boot_modules(&kernel, &wanted)?;
         let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
-        println!("  load    {} ({:.2?})", names.join(" "), started.elapsed());
+        say!("  load    {} ({:.2?})", names.join(" "), started.elapsed());
     }
     if let Some(dir) = &arguments.build {
         let started = Instant::now();
@@ -133,12 +158,12 @@ fn show(store: &Store, spec: &KernelSpec, arguments: &Arguments) -> Result<()> {
         };
         let built = store.build_module(&kernel, &source)?;
         let how = if built.cached { "cached" } else { "built" };
-        println!(
+        say!(
             "  module  {} ({how}, {:.2?})",
             built.ko.display(),
             started.elapsed()
         );
     }
-    println!("  status  {:?}", store.status(spec)?);
+    say!("  status  {:?}", store.status(spec)?);
     Ok(())
 }

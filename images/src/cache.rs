@@ -13,6 +13,9 @@
 //! tmp/                      entries that are being made
 //! ```
 //!
+//! Each entry has a seal with the digest of every file (`seal.rs`), which is looked at before the entry is used.
+//! Whoever uses an entry holds a shared lock on its folder, so that nobody deletes it meanwhile.
+//!
 //! An entry is made in `tmp/` and renamed into place when it is whole and on stable storage, so that neither a
 //! killed process nor a power cut leaves a part of one. A process that makes an entry holds a lock on a file
 //! in `held/`; the kernel releases it however the process ends. These files are never deleted, because deleting
@@ -20,12 +23,14 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
+use crate::seal;
 
 /// How long another process may hold an entry: more than fetching a kernel and making a root over a slow line.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(60 * 60);
@@ -210,6 +215,7 @@ impl Cache {
 
     /// Puts a finished entry in its place, all of it on stable storage first.
     fn publish(&self, kind: Kind, staging: &Staging, path: &Path) -> Result<()> {
+        seal::write(&staging.entry())?;
         match kind {
             // Thousands of files: one call for the whole file system is the quickest.
             Kind::Kernels | Kind::Roots => {
@@ -226,10 +232,7 @@ impl Cache {
             fs::rename(path, &damaged).map_err(Error::io("move away", path))?;
         }
         fs::rename(staging.entry(), path).map_err(Error::io("create", path))?;
-        let parent = path.parent().unwrap_or(path);
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(Error::io("sync", parent))
+        sync_folder_of(path)
     }
 
     /// Writes a small file so that it is there whole or not at all.
@@ -243,7 +246,16 @@ impl Cache {
             .map_err(Error::io("write", path))?;
         file.persist(path)
             .map_err(|error| Error::io("create", path)(error.error))?;
-        Ok(())
+        sync_folder_of(path)
+    }
+
+    /// Puts a file in its place, on stable storage before anybody sees it there.
+    pub(crate) fn keep_file(&self, from: &Path, to: &Path) -> Result<()> {
+        File::open(from)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io("sync", from))?;
+        fs::rename(from, to).map_err(Error::io("create", to))?;
+        sync_folder_of(to)
     }
 
     fn remove_stale(&self) -> Result<()> {
@@ -280,6 +292,36 @@ fn close_to_others(dir: &Path) -> Result<()> {
 /// Creates a folder with its parents.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io("create", path))
+}
+
+/// Brings the name of a file or an entry to stable storage.
+fn sync_folder_of(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(Error::io("sync", parent))
+}
+
+/// Something of the cache that is in use: it is not deleted while this exists.
+#[derive(Clone, Debug, Default)]
+pub struct InUse(
+    #[expect(dead_code, reason = "closing the file releases the lock")] Option<Arc<File>>,
+);
+
+impl InUse {
+    /// Of a file or an entry. Where the file system has no locks nothing is held; deleting what is in use is then
+    /// nobody's fault but of whoever asks for it.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let file = File::open(path).ok();
+        Self(file.filter(|file| file.lock_shared().is_ok()).map(Arc::new))
+    }
+
+    /// Whether somebody uses it.
+    #[must_use]
+    pub fn by_anybody(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
 }
 
 /// Brings the files of one folder, and the folder, to stable storage.

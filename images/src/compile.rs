@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Kind, Staging, create_dir};
+use crate::cache::{Cache, InUse, Kind, Staging, create_dir};
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Excerpt, Result};
 use crate::modinfo::ModInfo;
@@ -54,6 +54,8 @@ pub struct BuiltModule {
     pub log: PathBuf,
     /// Whether it was there already.
     pub cached: bool,
+    /// Nobody deletes it meanwhile.
+    pub in_use: InUse,
 }
 
 /// What a module's entry says about itself.
@@ -147,6 +149,7 @@ impl<'a> Build<'a> {
             ko: entry.join(MODULE),
             log: entry.join(LOG),
             cached,
+            in_use: InUse::of(entry),
         }
     }
 
@@ -282,7 +285,7 @@ pub(crate) fn delete_unused(cache: &Cache, release: &str, now: SystemTime) -> Re
             .metadata()
             .and_then(|meta| meta.modified())
             .is_ok_and(|time| time < oldest);
-        if unused {
+        if unused && !InUse::by_anybody(&entry) {
             // Another process may be deleting the same one.
             let _ = fs::remove_dir_all(&entry);
         }

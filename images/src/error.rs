@@ -49,6 +49,18 @@ pub enum Error {
         /// The Release file that says otherwise.
         path: PathBuf,
     },
+    /// A user who is not root may not make or enter build roots here.
+    #[error("build roots need namespaces of users, which this host does not allow: {why}")]
+    NoUserNamespaces {
+        /// What forbids it, and what to do.
+        why: String,
+    },
+    /// A damaged build root was made again, of newer packages.
+    #[error("build root {root} was damaged, and is now made of newer packages; run again")]
+    RootChanged {
+        /// The build root.
+        root: String,
+    },
     /// A program of the host is not installed.
     #[error(
         "cannot run {tool}: it is not installed; run `{}`",
@@ -186,7 +198,7 @@ pub enum Error {
         found: String,
     },
     /// A file of the cache was changed after it was stored.
-    #[error("{} has changed since it was stored; delete it and run again", path.display())]
+    #[error("{} changed while it was used; run again", path.display())]
     CacheCorrupt {
         /// The file.
         path: PathBuf,

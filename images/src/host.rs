@@ -78,7 +78,7 @@ fn install_command<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.into_iter().collect();
     let sudo = if is_root() { "" } else { "sudo " };
     format!(
-        "{sudo}apt-get install -y --no-install-recommends {}",
+        "{sudo}apt-get install -y --no-install-recommends --no-remove {}",
         names.join(" ")
     )
 }
@@ -129,7 +129,8 @@ mod tests {
         let twice = [NEEDED[0].clone(), NEEDED[0].clone(), NEEDED[7].clone()];
         let command = HostPackage::install_command(&twice);
         assert!(
-            command.ends_with("apt-get install -y --no-install-recommends apt xz-utils"),
+            command
+                .ends_with("apt-get install -y --no-install-recommends --no-remove apt xz-utils"),
             "{command}"
         );
         assert!(HostPackage::install_command_for("dpkg-deb").ends_with(" dpkg"));

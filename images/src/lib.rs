@@ -52,13 +52,16 @@ mod progress;
 mod prune;
 mod record;
 mod root;
+mod seal;
 mod select;
 mod source;
 mod status;
 mod store;
 mod tool;
+mod userns;
 mod version;
 
+pub use cache::InUse;
 pub use catalogue::{
     Arch, Archive, BuildRoot, Catalogue, CatalogueError, Emulator, KernelSource, KernelSpec,
     PackageNames, Tier,

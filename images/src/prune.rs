@@ -2,13 +2,14 @@
 //!
 //! A refresh leaves the superseded packages, their unpacked kernel and the modules built for it behind; a changed
 //! root leaves the old one. What stays is decided by the records (`locks/`, and the file of pinned kernels of the
-//! checkout): everything that [`Store::prepare`] would use with the network off, and whatever another process is making.
+//! checkout): everything that [`Store::prepare`] would use with the network off, and whatever another process is making or
+//! using.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{Held, tree_bytes};
+use crate::cache::{Held, InUse, tree_bytes};
 use crate::catalogue::Catalogue;
 use crate::compile;
 use crate::error::{Error, Result};
@@ -27,7 +28,7 @@ pub struct Superseded {
 
 /// What the catalogue's kernels are made of, as names in the folders of the cache.
 #[derive(Default)]
-struct InUse {
+struct Wanted {
     records: BTreeSet<String>,
     packages: BTreeSet<String>,
     kernels: BTreeSet<String>,
@@ -75,8 +76,8 @@ impl Store {
             .collect::<Result<_>>()
     }
 
-    fn in_use(&self, catalogue: &Catalogue) -> Result<InUse> {
-        let mut in_use = InUse::default();
+    fn in_use(&self, catalogue: &Catalogue) -> Result<Wanted> {
+        let mut in_use = Wanted::default();
         in_use
             .roots
             .insert(Recipe::of_emulator(&catalogue.emulator).entry_name());
@@ -101,6 +102,9 @@ impl Store {
     /// Deletes one thing, if nobody is making it at this moment.
     fn delete(&self, path: PathBuf, only_look: bool) -> Result<Option<Superseded>> {
         let full = self.cache().path(&path);
+        if InUse::by_anybody(&full) {
+            return Ok(None);
+        }
         let bytes = match full.is_dir() {
             true => tree_bytes(&full)?,
             false => full.metadata().map_err(Error::io("inspect", &full))?.len(),

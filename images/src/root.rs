@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::record;
 use crate::tool::Tool;
+use crate::userns;
 
 /// Changes when roots are made in another way; part of their key.
 const FORMAT: u32 = 1;
@@ -133,6 +134,9 @@ pub(crate) fn make(root: Recipe<'_>, mirror: &str, log: PathBuf, staging: &Stagi
             root: root.name.to_owned(),
             arch: root.arch.to_string(),
         });
+    }
+    if !host::is_root() {
+        userns::ensure()?;
     }
     let tar = staging.scratch().join("root.tar");
     bootstrap(root, mirror, &tar, log.clone())?;
@@ -320,6 +324,9 @@ pub(crate) struct Inside<'a> {
 impl Inside<'_> {
     /// Prepares the run; the command's arguments are to be added.
     pub(crate) fn tool(&self, doing: String, log: PathBuf) -> Result<Tool> {
+        if !host::is_root() {
+            userns::ensure()?;
+        }
         // A mount needs a folder to cover. The root is shared, but adding an empty folder disturbs nobody.
         for bind in self.binds {
             create_dir(&self.root.join(bind))?;

@@ -1,6 +1,6 @@
 //! The store: everything that can be had of a kernel, from the cache or by fetching it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::apt::{self, Suite};
 use crate::brought;
-use crate::cache::{Cache, Held, Kind};
+use crate::cache::{Cache, Held, InUse, Kind};
 use crate::catalogue::{Archive, Catalogue, Emulator, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
 use crate::control::Index;
@@ -21,6 +21,7 @@ use crate::lock::{LockFile, LockedKernel, LockedPackage};
 use crate::progress::{Progress, Quiet, Task};
 use crate::record;
 use crate::root::{self, Recipe, RootRecord};
+use crate::seal;
 use crate::select::select;
 use crate::version::DebVersion;
 
@@ -93,6 +94,9 @@ pub struct PreparedKernel {
     pub(crate) binds: Vec<PathBuf>,
     pub(crate) digest: Sha256Digest,
     pub(crate) root_digest: Sha256Digest,
+    /// Nobody deletes kernel and root meanwhile.
+    #[expect(dead_code, reason = "holding them is the use")]
+    pub(crate) in_use: [InUse; 2],
 }
 
 /// A module of the kernel, to be loaded at boot.
@@ -108,6 +112,8 @@ pub struct BootModule {
 pub struct Store {
     cache: Cache,
     options: StoreOptions,
+    /// What was found to be damaged, which is said once.
+    damaged: Mutex<BTreeSet<PathBuf>>,
     /// Indexes fetched by this store: one update of a suite serves all of its kernels.
     indexes: Mutex<BTreeMap<String, Arc<Index>>>,
 }
@@ -124,6 +130,7 @@ impl Store {
         Ok(Self {
             cache: Cache::open(dir)?,
             options,
+            damaged: Mutex::default(),
             indexes: Mutex::default(),
         })
     }
@@ -149,7 +156,7 @@ impl Store {
             KernelSource::Sources { config, .. } => {
                 let root = self.root_entry(spec)?;
                 let build = KernelBuild::new(spec, &locked, &root, &self.config(config)?)?;
-                (self.compiled(&build)?, root, build.digest())
+                (self.compiled(&build, &root)?, root, build.digest())
             }
         };
         self.remember(&locked)?;
@@ -238,9 +245,10 @@ impl Store {
         let (entry, cached) = self.cache.get_or_make(
             Kind::Modules,
             &build.entry_name(),
-            Build::is_whole,
+            |entry| Build::is_whole(entry) && self.is_intact(entry),
             waiting,
             |staging| {
+                self.check_root(&kernel.spec, &kernel.root, kernel.root_digest)?;
                 let task = self.task(&build.describe());
                 build.make(staging)?;
                 compile::delete_unused(&self.cache, &kernel.release, SystemTime::now())?;
@@ -280,7 +288,13 @@ impl Store {
 
     fn recorded(&self, spec: &KernelSpec) -> Result<Option<(LockedKernel, PathBuf)>> {
         let path = self.record_path(&spec.name);
-        let file = LockFile::load(&path)?;
+        let file = match LockFile::load(&path) {
+            Err(Error::BadRecord { .. }) => {
+                self.say_damaged(&path);
+                None
+            }
+            file => file?,
+        };
         Ok(file
             .and_then(|file| file.find(spec).cloned())
             .map(|locked| (locked, path)))
@@ -362,7 +376,7 @@ impl Store {
         let (entry, _) = self.cache.get_or_make(
             Kind::Kernels,
             &kernel::entry_name(&locked.release, kernel::packages_digest(locked)),
-            is_whole_kernel,
+            |entry| is_whole_kernel(entry) && self.is_intact(entry),
             waiting,
             |staging| {
                 self.fetch(spec, locked)?;
@@ -376,15 +390,17 @@ impl Store {
     }
 
     /// The entry of a kernel that is compiled here.
-    fn compiled(&self, build: &KernelBuild<'_>) -> Result<PathBuf> {
+    fn compiled(&self, build: &KernelBuild<'_>, root: &Path) -> Result<PathBuf> {
         let (spec, locked) = (build.spec, build.locked);
         let waiting = || self.report_waiting(&spec.name);
         let (entry, _) = self.cache.get_or_make(
             Kind::Kernels,
             &kernel::entry_name(&locked.release, build.digest()),
-            is_whole_kernel,
+            |entry| is_whole_kernel(entry) && self.is_intact(entry),
             waiting,
             |staging| {
+                let record: RootRecord = record::read(root)?;
+                self.check_root(spec, root, record.digest)?;
                 self.fetch(spec, locked)?;
                 let task = self.task(&format!("{}: compiling {}", spec.name, locked.release));
                 build.make(&self.cache, staging, &task)?;
@@ -403,7 +419,7 @@ impl Store {
         let missing: Vec<_> = locked
             .packages
             .iter()
-            .filter(|package| !deb_path(&self.cache, package).is_file())
+            .filter(|package| !self.is_kept(package))
             .collect();
         if missing.is_empty() {
             return Ok(());
@@ -493,7 +509,7 @@ impl Store {
                 });
             };
             let to = deb_path(&self.cache, package);
-            fs::rename(path, &to).map_err(Error::io("create", &to))?;
+            self.cache.keep_file(path, &to)?;
         }
         Ok(())
     }
@@ -501,8 +517,64 @@ impl Store {
     /// The folder of an emulator's root: everything in it runs with its own loader and libraries, where it lies.
     pub fn emulator(&self, emulator: &Emulator) -> Result<PathBuf> {
         let recipe = Recipe::of_emulator(emulator);
+        let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
+        if is_whole_root(&entry) && !self.is_intact(&entry) {
+            self.cache.discard(&entry)?;
+        }
         let entry = self.recipe_entry(recipe, &emulator.name)?;
         Ok(root::tree(&entry))
+    }
+
+    /// Whether every file of an entry is what it was when the entry was made; says so if not. An entry of an older
+    /// program, which sealed none, is sealed as it is found.
+    fn is_intact(&self, entry: &Path) -> bool {
+        match seal::check(entry) {
+            seal::Found::Intact => true,
+            seal::Found::Unsealed => seal::write(entry).is_ok(),
+            seal::Found::Damaged(file) => {
+                self.say_damaged(&file);
+                false
+            }
+        }
+    }
+
+    /// Whether a package was fetched, and is what it was then. One that is not is fetched again.
+    fn is_kept(&self, package: &LockedPackage) -> bool {
+        let path = deb_path(&self.cache, package);
+        match Sha256Digest::of_file(&path) {
+            Ok(digest) if digest == package.sha256 => true,
+            Ok(_) => {
+                self.say_damaged(&path);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn say_damaged(&self, file: &Path) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if damaged.insert(file.to_owned()) {
+            self.options.progress.warning(&format!(
+                "{} is damaged, and is made again; is the disk sound?",
+                file.display()
+            ));
+        }
+    }
+
+    /// Makes sure of a build root before it is used; it is large, and most runs build nothing.
+    fn check_root(&self, spec: &KernelSpec, root: &Path, digest: Sha256Digest) -> Result<()> {
+        if self.is_intact(root) {
+            return Ok(());
+        }
+        self.cache.discard(root)?;
+        let made = self.root_entry(spec)?;
+        let record: RootRecord = record::read(&made)?;
+        if record.digest != digest {
+            return Err(Error::RootChanged {
+                root: spec.build_root.name.clone(),
+            });
+        }
+        Ok(())
     }
 
     fn root_entry(&self, spec: &KernelSpec) -> Result<PathBuf> {
@@ -582,6 +654,7 @@ fn prepared(
         release: locked.release,
         package_version: locked.package_version,
         packages: locked.packages,
+        in_use: [InUse::of(&entry), InUse::of(&root)],
         tree,
         root,
         entry,

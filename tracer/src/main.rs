@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
+use cowbird_outside::command_line;
+
 use commands::{Outcome, block, doctor, export, info, record, report, top, verify};
 
 /// Records what happens to every bio and every preserved block, and reads such recordings.
@@ -39,18 +41,23 @@ enum Command {
     Verify(verify::Options),
 }
 
-fn main() -> ExitCode {
-    let result = match Options::parse().command {
-        Command::Record(options) => record::run(&options),
-        Command::Export(options) => export::run(&options),
-        Command::Block(options) => block::run(&options),
-        Command::Doctor(options) => doctor::run(&options),
-        Command::Info(options) => info::run(&options),
-        Command::Top(options) => top::run(&options),
-        Command::Report(options) => report::run(&options),
-        Command::Verify(options) => verify::run(&options),
+/// As messages begin.
+const PROGRAM: &str = "cowbird-trace";
+
+/// Says on standard error what is wrong. Arguments as of `format!`.
+macro_rules! complain {
+    ($($arguments:tt)*) => {
+        cowbird_outside::out::complain(crate::PROGRAM, format_args!($($arguments)*))
     };
-    match result {
+}
+pub(crate) use complain;
+
+fn main() -> ExitCode {
+    let options: Options = match command_line::parse(PROGRAM) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    let code = match run(&options.command) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Incomplete) => ExitCode::from(3),
         Ok(Outcome::Broken) => ExitCode::from(4),
@@ -58,8 +65,22 @@ fn main() -> ExitCode {
         Ok(Outcome::MustNotRecord) => ExitCode::from(5),
         Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cowbird-trace: {error:#}");
+            complain!("{error:#}");
             ExitCode::FAILURE
         }
+    };
+    command_line::finish(PROGRAM, code)
+}
+
+fn run(command: &Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Record(options) => record::run(options),
+        Command::Export(options) => export::run(options),
+        Command::Block(options) => block::run(options),
+        Command::Doctor(options) => doctor::run(options),
+        Command::Info(options) => info::run(options),
+        Command::Top(options) => top::run(options),
+        Command::Report(options) => report::run(options),
+        Command::Verify(options) => verify::run(options),
     }
 }

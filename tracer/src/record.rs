@@ -102,7 +102,7 @@ pub struct RecordOptions {
 pub struct Summary {
     /// As it stands in the file.
     pub footer: Footer,
-    /// Bytes of the file.
+    /// Bytes that were written.
     pub file_bytes: u64,
 }
 
@@ -314,14 +314,24 @@ impl Recorder {
             devices: (devices != start.devices).then_some(devices),
             snapshots: self.snapshots.into_values().collect(),
         };
-        let file = self.writer.finish(&footer)?;
-        let io = |reason| FormatError::Io {
+        let (file, file_bytes) = self.writer.finish(&footer)?;
+        store(&file).map_err(|reason| FormatError::Io {
             operation: "store",
             reason,
-        };
-        file.sync_all().map_err(io)?;
-        let file_bytes = file.metadata().map_err(io)?.len();
+        })?;
         Ok(Summary { footer, file_bytes })
+    }
+}
+
+/// Brings a trace to stable storage. A pipe or a terminal is none, and cannot be told to be one.
+fn store(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error)
+            if error.kind() == io::ErrorKind::InvalidInput && !file.metadata()?.is_file() =>
+        {
+            Ok(())
+        }
+        done => done,
     }
 }
 
@@ -396,4 +406,21 @@ pub fn record(
         }
     };
     recorder.finish(stopped_by, &meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a trace may go down a pipe. Method: the end of a recording, on what can be synced and on what cannot.
+    #[test]
+    fn only_what_is_storage_is_synced() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let writer = File::from(std::os::fd::OwnedFd::from(writer));
+        assert!(writer.sync_all().is_err(), "why this is needed");
+        store(&writer).unwrap();
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        store(&null).unwrap();
+        store(&tempfile::tempfile().unwrap()).unwrap();
+    }
 }

@@ -111,7 +111,7 @@ fn written() -> Vec<u8> {
             writer.flush().unwrap();
         }
     }
-    writer.finish(&footer()).unwrap()
+    writer.finish(&footer()).unwrap().0
 }
 
 /// Events, footer and defects.

@@ -20,6 +20,9 @@ pub mod remap;
 pub mod schedule;
 pub mod script;
 
+/// The longest file that anybody should take into memory to read it here.
+pub const MAX_FILE_BYTES: u64 = 1 << 30;
+
 pub use format::{FORMAT_VERSION, FormatError};
 pub use import::{ImportError, Source, import, recognise};
 pub use operation::{

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cowbird-abi-gen: {error:#}");
+            cowbird_outside::out::complain("cowbird-abi-gen", format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,12 @@
 //! are two processes so that nothing that goes wrong in the agent ends PID 1, which would panic the
 //! kernel and be charged to the module under test.
 
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "PID 1 writes to the console, and the programs that it starts to pipes that it reads"
+)]
+
 mod agent;
 mod async_io;
 mod error;

@@ -11,6 +11,7 @@ use super::topology::Topology;
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::{HarnessResult, PathContext};
 use crate::recorded::Replay;
+use crate::scratch::Scratch;
 use crate::trials::TrialPlan;
 use crate::verify::CellFiles;
 use crate::vm::command::{Bus, Disk};
@@ -284,8 +285,7 @@ impl Layout {
                 None => disk::make_filesystem(kind, &path, part, seed)?,
                 Some(make) => {
                     // Who makes it may not be allowed to look into the folder of the cell.
-                    let folder =
-                        tempfile::tempdir().on("create a folder in", &std::env::temp_dir())?;
+                    let folder = Scratch::temporary()?;
                     let everybody = fs::Permissions::from_mode(0o755);
                     fs::set_permissions(folder.path(), everybody).on("open", folder.path())?;
                     make(folder.path())?;

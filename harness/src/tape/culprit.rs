@@ -26,6 +26,7 @@ use crate::initramfs::COWBIRD_KO;
 use crate::limits::TAPED_QMP_LIMIT;
 use crate::machine::Machine;
 use crate::plan::CellPlan;
+use crate::scratch::Scratch;
 use crate::verify::{CellFiles, map, untrusted};
 use crate::vm::command::{QMP_SOCKET, VmConfig};
 use crate::vm::process::Process;
@@ -87,7 +88,7 @@ impl Standing {
 struct Player {
     process: Process,
     qmp: Qmp,
-    sockets: tempfile::TempDir,
+    sockets: Scratch,
 }
 
 impl Culprit {
@@ -224,11 +225,7 @@ impl Stage {
     async fn play(&self) -> HarnessResult<Player> {
         let (layout, files, seed) = (self.layout, self.files.clone(), self.plan.seed);
         in_background(move || layout.create(&files, seed)).await?;
-        let temp = std::env::temp_dir();
-        let sockets = tempfile::Builder::new()
-            .prefix("cowbird-")
-            .tempdir()
-            .on("make a folder in", &temp)?;
+        let sockets = Scratch::for_sockets()?;
         let mut arguments = self.config.arguments(sockets.path());
         arguments.push("-S".into());
         let process = Process::start(&self.config, arguments)?;

@@ -33,6 +33,7 @@ use crate::limits::{
     SOCKET_LIMIT, SOCKET_POLL, STUCK_PAUSE, STUCK_SAMPLES, SUPERVISION_PERIOD, SYSRQ_KEYS,
     SYSRQ_PAUSE, TAPED_QMP_LIMIT,
 };
+use crate::scratch::Scratch;
 use crate::vm::agent::{Agent, GuestRecord};
 use crate::vm::command::{AGENT_SOCKET, CONSOLE, QMP_SOCKET, REGISTERS_FILE, TapeMode, VmConfig};
 use crate::vm::process::{Process, ProcessEnd};
@@ -96,7 +97,7 @@ pub struct Vm {
     agent: Agent,
     console: Console,
     /// Holds the sockets; a path in the work folder could exceed the 108 bytes of a socket name.
-    socket_dir: tempfile::TempDir,
+    socket_dir: Scratch,
 }
 
 impl Vm {
@@ -128,11 +129,7 @@ impl Vm {
     async fn start(config: VmConfig, limits: Limits) -> HarnessResult<Self> {
         let console_path = config.console_path();
         File::create(&console_path).on("create", &console_path)?;
-        let temp = std::env::temp_dir();
-        let socket_dir = tempfile::Builder::new()
-            .prefix("cowbird-")
-            .tempdir()
-            .on("make a folder in", &temp)?;
+        let socket_dir = Scratch::for_sockets()?;
         let process = Process::start(&config, config.arguments(socket_dir.path()))?;
         let connected = async {
             let socket = socket_dir.path().join(AGENT_SOCKET);

@@ -64,6 +64,6 @@ pub fn stop(file: &Path) -> Result<()> {
         );
         thread::sleep(PAUSE);
     }
-    print!("{}", fs::read_to_string(beside(file, "messages"))?);
+    cowbird_outside::out::lines(&fs::read_to_string(beside(file, "messages"))?);
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use cowbird_outside::say;
 use cowbird_trace::devices;
 use cowbird_trace::event::{Kind, Op, Record};
 use rustix::fs::{Advice, fadvise};
@@ -222,7 +223,7 @@ impl Seen<'_> {
         if let Some(missing) = covered.iter().position(|seen| !seen) {
             anyhow::bail!("{name}: sector {} has no fingerprint", missing + first);
         }
-        println!(
+        say!(
             "{name}: {} KiB right, {whole} blocks and {parts} parts of blocks",
             region.length >> 10
         );
@@ -269,7 +270,7 @@ pub fn run(tracer: &Path, device: &str) -> Result<()> {
     reads.check("read direct, 4 KiB", blocks)?;
     reads.check("read direct, 4 MiB to a misaligned buffer", large)?;
     reads.check("read through the page cache", cached)?;
-    println!(
+    say!(
         "{} and {} fingerprints, {} skipped runs rescued",
         writes.records.len(),
         reads.records.len(),

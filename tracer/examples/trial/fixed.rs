@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use cowbird_outside::say;
 use cowbird_trace::devices;
 use cowbird_trace::event::{IoId, Kind, Op, Record};
 use xxhash_rust::xxh64::xxh64;
@@ -184,6 +185,6 @@ pub fn run(tracer: &Path, device: &str) -> Result<()> {
         found.len(),
         expected.len()
     );
-    println!("{}", summary(&found));
+    say!("{}", summary(&found));
     Ok(())
 }

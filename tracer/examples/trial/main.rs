@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use cowbird_outside::{command_line, out};
 
 mod background;
 mod content;
@@ -54,8 +55,14 @@ enum Trial {
     },
 }
 
+/// As messages begin.
+const PROGRAM: &str = "trial";
+
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = match command_line::parse(PROGRAM) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     let result = match &options.trial {
         Trial::Content { device } => content::run(&options.tracer, device),
         Trial::Fixed { device } => fixed::run(&options.tracer, device),
@@ -63,11 +70,12 @@ fn main() -> ExitCode {
         Trial::RecordStart { file, record } => background::start(&options.tracer, file, record),
         Trial::RecordStop { file } => background::stop(file),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("trial: {error:#}");
+            out::complain(PROGRAM, format_args!("{error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    command_line::finish(PROGRAM, code)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use cowbird_outside::say;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::recording::{Recording, Trace};
@@ -126,7 +127,7 @@ pub fn run(tracer: &Path, options: &Options) -> Result<()> {
             (load(device, options)?, tracked)
         };
         ratios.push(tracked.ratio(bare));
-        println!(
+        say!(
             "round {round}: {:.1} us a write bare, {:.1} recorded; of the CPU {:.1} and {:.1}; {} \
              events, recorder {:.1} us a write, {} dropped",
             us(bare.clock),
@@ -141,7 +142,7 @@ pub fn run(tracer: &Path, options: &Options) -> Result<()> {
     let percent = |ratios: Vec<f64>| (median(ratios) - 1.0) * 100.0;
     let (clock, cpu): (Vec<f64>, Vec<f64>) = ratios.into_iter().unzip();
     let (clock, percent) = (percent(clock), percent(cpu));
-    println!("overhead {clock:.1} % by the clock, {percent:.1} % of CPU time");
+    say!("overhead {clock:.1} % by the clock, {percent:.1} % of CPU time");
     if let Some(limit) = options.at_most {
         anyhow::ensure!(
             percent <= limit,

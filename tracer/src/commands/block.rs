@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use cowbird_outside::say;
 use cowbird_trace::devices::{self, BlockDevice};
 use cowbird_trace::event::{
     BlockIndex, IoId, Kind, READ_SOURCES, Record, SECTOR_BYTES, Sector, name_of,
@@ -144,7 +145,7 @@ fn print(record: &Record, start_ns: u64, begun: &mut HashMap<IoId, u64>) {
         (io, IoId(0)) => format!(" [io {}]", io.0),
         (io, parent) => format!(" [io {} of {}]", io.0, parent.0),
     };
-    println!(
+    say!(
         "{seconds:>14.6} cpu{:<3} {:<25} {}{after}{io} {}({})",
         record.cpu,
         record.kind.name(),
@@ -156,19 +157,23 @@ fn print(record: &Record, start_ns: u64, begun: &mut HashMap<IoId, u64>) {
 
 pub fn run(options: &Options) -> Result<Outcome> {
     // Devices and snapshots may stand at the end of the file, hence two passes.
-    let overview = super::read(&options.file, |_| Ok(()))?;
+    let input = super::open(&options.file)?;
+    let overview = super::read(&input, |_| Ok(()))?;
     let wanted = wanted(options, &overview)?;
     let (mut events, mut begun) = (0_u64, HashMap::new());
-    super::read(&options.file, |record| {
+    super::read(&input, |record| {
         if wanted.touches(record) {
             events += 1;
             print(record, overview.start_ns(), &mut begun);
         }
         Ok(())
     })?;
-    println!(
+    say!(
         "{events} events of block {} of {} (sectors {}..{} of the disk)",
-        options.block, wanted.device.name, wanted.first.0, wanted.end.0
+        options.block,
+        wanted.device.name,
+        wanted.first.0,
+        wanted.end.0
     );
     Ok(overview.warn())
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use cowbird_outside::say;
 use cowbird_trace::kernel::KernelError;
 use cowbird_trace::probes::{self, ProbeError, ProbeOptions, Probes};
 use cowbird_trace::record::DEFAULT_RING_BYTES;
@@ -38,7 +39,7 @@ impl Report {
             Finding::Bad => "FAIL",
         };
         self.bad |= finding == Finding::Bad;
-        println!("{sign}  {what:<14} {detail}");
+        say!("{sign}  {what:<14} {detail}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use cowbird_outside::say;
 use cowbird_trace::devices;
 use cowbird_trace::event::{DeviceNumber, Kind, Record, Sector};
 use cowbird_trace::format::{Footer, Meta};
@@ -52,67 +53,74 @@ impl Counts {
 }
 
 fn print_start(meta: &Meta) {
-    println!("recorded by    {}", meta.tool);
-    println!("kernel         {} {}", meta.kernel, meta.machine);
-    println!("boot           {}", meta.boot_id);
-    println!("device         {}", meta.filter.as_deref().unwrap_or("all"));
-    println!("ring buffer    {} bytes", meta.ring_bytes);
+    say!("recorded by    {}", meta.tool);
+    say!("kernel         {} {}", meta.kernel, meta.machine);
+    say!("boot           {}", meta.boot_id);
+    say!("device         {}", meta.filter.as_deref().unwrap_or("all"));
+    say!("ring buffer    {} bytes", meta.ring_bytes);
     let prints = match (meta.fingerprint_grid, meta.fingerprints_sealed) {
         (None, _) => "none",
         (Some(_), true) => "sealed: contents cannot be recognised by them",
         (Some(_), false) => "plain: known contents can be found by them",
     };
-    println!("fingerprints   {prints}");
+    say!("fingerprints   {prints}");
     let module = if meta.module_events {
         "recorded"
     } else {
         "not recorded"
     };
-    println!("module events  {module}");
+    say!("module events  {module}");
 }
 
 fn print_end(footer: &Footer) {
-    println!("stopped by     {}", footer.stopped_by);
-    println!(
+    say!("stopped by     {}", footer.stopped_by);
+    say!(
         "accounting     {} produced = {} received + {} dropped + {} left out by the rate limit; {} \
          read faults",
-        footer.produced, footer.received, footer.dropped, footer.limited, footer.read_faults
+        footer.produced,
+        footer.received,
+        footer.dropped,
+        footer.limited,
+        footer.read_faults
     );
     match footer.recursion_misses {
-        Some(misses) => println!(
+        Some(misses) => say!(
             "skipped runs   {misses}, of which {} rescued; at most {} events lost",
-            footer.rescued, footer.lost_to_recursion
+            footer.rescued,
+            footer.lost_to_recursion
         ),
-        None => println!("skipped runs   this kernel skips none"),
+        None => say!("skipped runs   this kernel skips none"),
     }
-    println!(
+    say!(
         "requests       {} issues or completions missing; {} not complete at the end",
-        footer.unpaired, footer.open_requests
+        footer.unpaired,
+        footer.open_requests
     );
 }
 
 fn print_counts(counts: &Counts, overview: &Overview) {
     let span = counts.times.map_or(0, |(first, last)| last - first);
-    println!(
+    say!(
         "events         {} in {:.3} s",
         counts.events,
         span as f64 / NANOS
     );
     for (kind, count) in &counts.kinds {
-        println!("  {:<26} {count}", kind.name());
+        say!("  {:<26} {count}", kind.name());
     }
     if counts.errors > 0 {
-        println!("  with an error status       {}", counts.errors);
+        say!("  with an error status       {}", counts.errors);
     }
     for ((disk, op), (bios, bytes)) in &counts.queued {
         let name = devices::name_of(overview.devices(), *disk, Sector(u64::MAX));
-        println!("queued on {name:<12} {op:<12} {bios} bios, {bytes} bytes");
+        say!("queued on {name:<12} {op:<12} {bios} bios, {bytes} bytes");
     }
 }
 
 pub fn run(options: &Options) -> Result<Outcome> {
-    if workload::is_one(&options.file)? {
-        return workload::run(&options.file, options.operations);
+    let input = super::open(&options.file)?;
+    if workload::is_one(&input)? {
+        return workload::run(&input, options.operations);
     }
     ensure!(
         !options.operations,
@@ -120,7 +128,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         options.file.display()
     );
     let mut counts = Counts::default();
-    let overview = super::read(&options.file, |record| {
+    let overview = super::read(&input, |record| {
         counts.add(record);
         Ok(())
     })?;
@@ -132,8 +140,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
     }
     print_counts(&counts, &overview);
     match overview.losses.is_empty() {
-        true => println!("complete       yes"),
-        false => println!("complete       no"),
+        true => say!("complete       yes"),
+        false => say!("complete       no"),
     }
     Ok(overview.warn())
 }

@@ -1,12 +1,16 @@
 //! The commands, one file each.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use cowbird_outside::foreign::Input;
 use cowbird_trace::devices::{BlockDevice, Snapshot};
 use cowbird_trace::event::Record;
-use cowbird_trace::format::{Chunk, Footer, Meta, TraceReader};
+use cowbird_trace::format::{Chunk, Footer, FormatError, Meta, TraceReader};
+use cowbird_trace::record::RecordError;
+use cowbird_workload::recognise;
+
+use crate::complain;
 
 pub mod block;
 pub mod doctor;
@@ -66,7 +70,7 @@ impl Overview {
     /// Says on standard error what is missing.
     pub fn warn(&self) -> Outcome {
         for loss in &self.losses {
-            eprintln!("cowbird-trace: trace is not complete: {loss}");
+            complain!("trace is not complete: {loss}");
         }
         match self.losses.is_empty() {
             true => Outcome::Done,
@@ -75,11 +79,15 @@ impl Overview {
     }
 }
 
+/// Opens a trace or a workload; from a pipe as well.
+pub fn open(path: &Path) -> Result<Input> {
+    Input::open(path, |start| recognise(start).is_some())
+}
+
 /// Reads a whole trace and shows each intact event to `visit`.
-pub fn read(path: &Path, mut visit: impl FnMut(&Record) -> Result<()>) -> Result<Overview> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let on_path = || format!("{}", path.display());
-    let mut reader = TraceReader::new(file).with_context(on_path)?;
+pub fn read(input: &Input, mut visit: impl FnMut(&Record) -> Result<()>) -> Result<Overview> {
+    let on_path = || format!("{}", input.path().display());
+    let mut reader = TraceReader::new(input.rewound()?).with_context(on_path)?;
     let (mut meta, mut footer) = (None, None);
     while let Some(chunk) = reader.next_chunk().with_context(on_path)? {
         match chunk {
@@ -102,9 +110,13 @@ pub fn read(path: &Path, mut visit: impl FnMut(&Record) -> Result<()>) -> Result
 
 /// Whether the reader of the output has gone away, as `head` does.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is = |io: &std::io::Error| io.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+        // These say the reason themselves, and therefore do not name it as their source.
+        let trace = match cause.downcast_ref::<RecordError>() {
+            Some(RecordError::Format(FormatError::Io { reason, .. })) => is(reason),
+            _ => false,
+        };
+        trace || cause.downcast_ref::<std::io::Error>().is_some_and(is)
     })
 }

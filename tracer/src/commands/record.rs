@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use cowbird_outside::out;
 use cowbird_trace::devices;
 use cowbird_trace::format::Meta;
 use cowbird_trace::record::{self, DEFAULT_POLL, DEFAULT_RING_BYTES, RecordOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::complain;
 
 use super::Outcome;
 
@@ -77,7 +80,9 @@ fn announce(meta: &Meta, output: &str) {
         false => "without the module's events (cowbird is not loaded)",
     };
     let what = meta.filter.as_deref().unwrap_or("all block devices");
-    eprintln!("recording {what} to {output}, {module}; stop with Ctrl-C");
+    out::note(format_args!(
+        "recording {what} to {output}, {module}; stop with Ctrl-C"
+    ));
 }
 
 pub fn run(options: &Options) -> Result<Outcome> {
@@ -102,13 +107,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let summary = record::record(&settings, &stop, |meta| announce(meta, &output))
         .with_context(|| format!("cannot record to {output}"))?;
     let footer = summary.footer;
-    eprintln!(
+    out::note(format_args!(
         "stopped by {}: {} events in {} bytes",
         footer.stopped_by, footer.received, summary.file_bytes
-    );
+    ));
     let losses = footer.losses();
     for loss in &losses {
-        eprintln!("cowbird-trace: trace is not complete: {loss}");
+        complain!("trace is not complete: {loss}");
     }
     Ok(match losses.is_empty() {
         true => Outcome::Done,

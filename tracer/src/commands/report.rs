@@ -54,7 +54,8 @@ fn head(options: &Options, overview: &Overview, span: Span, events: u64) -> Head
 
 pub fn run(options: &Options) -> Result<Outcome> {
     let mut times: Option<(u64, u64)> = None;
-    let overview = super::read(&options.file, |record| {
+    let input = super::open(&options.file)?;
+    let overview = super::read(&input, |record| {
         let (first, last) = times.unwrap_or((record.time_ns, record.time_ns));
         times = Some((first.min(record.time_ns), last.max(record.time_ns)));
         Ok(())
@@ -83,7 +84,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         })
         .collect();
     let mut collector = Collector::new(span, sizes, origins);
-    super::read(&options.file, |record| {
+    super::read(&input, |record| {
         collector.take(record);
         Ok(())
     })?;

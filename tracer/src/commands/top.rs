@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use cowbird_outside::printable;
 use cowbird_trace::devices::{self, BlockDevice};
 use cowbird_trace::event::{DeviceNumber, Record, Sector};
 use cowbird_trace::privileges;
@@ -52,7 +53,7 @@ impl Screen {
         let mut out = io::stdout().lock();
         out.write_all(HOME.as_bytes())?;
         for line in text.lines() {
-            write!(out, "{line}{CLEAR_LINE}")?;
+            write!(out, "{}{CLEAR_LINE}", printable(line))?;
         }
         out.write_all(CLEAR_BELOW.as_bytes())?;
         out.flush()

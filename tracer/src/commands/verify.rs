@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use cowbird_outside::{out, say};
 use cowbird_trace::event::BlockIndex;
 use cowbird_trace::verify::{Verdict, Verifier, blocks_by_fault};
+
+use crate::complain;
 
 use super::{Outcome, Overview};
 
@@ -51,34 +54,34 @@ fn check(overview: &Overview) -> Result<()> {
 fn print(verdict: &Verdict, overview: &Overview) {
     for finding in verdict.findings.iter().take(LISTED) {
         let seconds = finding.time_ns.saturating_sub(overview.start_ns()) as f64 / 1e9;
-        print!(
+        let mut line = format!(
             "{seconds:.6} snapshot {}: block {} {}; event {}",
             finding.minor, finding.block.0, finding.fault, finding.sequence
         );
         if let Some(found) = finding.found {
-            print!(", fingerprint {found:016x}");
+            line += &format!(", fingerprint {found:016x}");
         }
-        match finding.expected {
-            Some(expected) => println!(", at the instant {expected:016x}"),
-            None => println!(),
+        if let Some(expected) = finding.expected {
+            line += &format!(", at the instant {expected:016x}");
         }
+        say!("{line}");
     }
     let rest = verdict.findings.len().saturating_sub(LISTED) as u64 + verdict.more;
     if rest > 0 {
-        println!("and {rest} more");
+        say!("and {rest} more");
     }
     for (fault, blocks) in blocks_by_fault(verdict) {
         let list: Vec<String> = blocks
             .iter()
             .map(|BlockIndex(block)| block.to_string())
             .collect();
-        println!(
+        say!(
             "{} blocks, each of which {fault}: {}",
             list.len(),
             list.join(" ")
         );
     }
-    println!(
+    say!(
         "{} instants, {} writes to origins, {} blocks of snapshot reads compared ({} more whose \
          content at the instant nobody saw): {} findings",
         verdict.instants,
@@ -90,9 +93,10 @@ fn print(verdict: &Verdict, overview: &Overview) {
 }
 
 pub fn run(options: &Options) -> Result<Outcome> {
-    let overview = super::read(&options.file, |_| Ok(()))?;
+    let input = super::open(&options.file)?;
+    let overview = super::read(&input, |_| Ok(()))?;
     if let Err(error) = check(&overview) {
-        eprintln!("cowbird-trace: {error}");
+        complain!("{error}");
         return Ok(Outcome::Incomplete);
     }
     let mut snapshots: Vec<_> = overview.snapshots().collect();
@@ -101,17 +105,17 @@ pub fn run(options: &Options) -> Result<Outcome> {
     snapshots.sort_by_key(|snapshot| snapshot.minor);
     snapshots.dedup_by_key(|snapshot| snapshot.minor);
     let mut verifier = Verifier::new(snapshots);
-    super::read(&options.file, |record| {
+    super::read(&input, |record| {
         verifier.take(record);
         Ok(())
     })?;
     let verdict = verifier.finish();
     match options.json {
-        true => println!("{}", serde_json::to_string(&verdict)?),
+        true => out::json(&serde_json::to_string(&verdict)?),
         false => print(&verdict, &overview),
     }
     for unchecked in &verdict.unchecked {
-        eprintln!("cowbird-trace: not checked: {unchecked}");
+        complain!("not checked: {unchecked}");
     }
     Ok(
         match (verdict.findings.is_empty(), verdict.unchecked.is_empty()) {

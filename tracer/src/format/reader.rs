@@ -41,6 +41,16 @@ impl Source for File {
     }
 }
 
+impl Source for &File {
+    fn length(&self) -> std::io::Result<u64> {
+        <File as Source>::length(self)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        <File as Source>::read_at(self, buffer, offset)
+    }
+}
+
 impl Source for &[u8] {
     fn length(&self) -> std::io::Result<u64> {
         Ok(self.len() as u64)

@@ -60,7 +60,7 @@ fn write(records: &[Record], chunk_events: usize) -> Vec<u8> {
         received: records.len() as u64,
         ..Footer::default()
     };
-    writer.finish(&footer).unwrap()
+    writer.finish(&footer).unwrap().0
 }
 
 /// Events, and the defects that the reader reports.

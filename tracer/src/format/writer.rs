@@ -87,14 +87,14 @@ impl<W: Write> TraceWriter<W> {
         Ok(())
     }
 
-    /// Ends the trace and gives back what it was written to.
+    /// Ends the trace and gives back what it was written to, and how many bytes that were.
     ///
     /// # Errors
     /// When writing fails.
-    pub fn finish(mut self, footer: &Footer) -> Result<W, FormatError> {
+    pub fn finish(mut self, footer: &Footer) -> Result<(W, u64), FormatError> {
         self.flush()?;
         self.json(CHUNK_FOOTER, footer)?;
-        Ok(self.out)
+        Ok((self.out, self.written))
     }
 
     fn json(&mut self, kind: u8, value: &impl Serialize) -> Result<(), FormatError> {

@@ -7,6 +7,7 @@
 //! every test is skipped by name, the skips are counted, and `COWBIRD_REQUIRE_KERNEL=1` makes
 //! them failures.
 
+#![expect(clippy::print_stdout, reason = "it is how a test says what it saw")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::any::Any;

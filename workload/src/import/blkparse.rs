@@ -10,7 +10,7 @@
 //! Of `rwbs`, `F` before the letter of the operation is a flush before it and behind it FUA, `S` is sync,
 //! `Z` behind `W` write-zeroes where a kernel says so (`blkparse` itself shows these as writes). A request
 //! without a place is a flush, or nothing if it has no `F`. Summaries, and lines of other shape, are passed
-//! over; a line that begins with a device must be whole.
+//! over, and counted as a doubt are commands to the device itself, which name no sector; a line that begins with a device must be whole.
 
 use std::collections::BTreeSet;
 
@@ -103,23 +103,33 @@ fn meaning(rwbs: &str) -> (Option<Action>, Flags) {
     (action, flags)
 }
 
-/// `sector + sectors`; none where the request has no place.
-fn place(line: &str) -> Result<Option<Extent>, ()> {
+/// What a request is about.
+enum Place {
+    At(Extent),
+    /// Nothing, as a flush.
+    Nowhere,
+    /// A command to the device itself, with its bytes: `36 (12 00 00 00 24 00 ..)`.
+    Command,
+}
+
+fn place(line: &str) -> Result<Place, ()> {
     let mut words = line.split_whitespace().skip(HEAD_WORDS);
     let first = words.next().ok_or(())?;
     if first.starts_with('[') {
-        return Ok(None);
+        return Ok(Place::Nowhere);
     }
     let start = first.parse().map_err(|_| ())?;
-    let (Some("+"), Some(sectors)) = (words.next(), words.next()) else {
-        return Err(());
+    let sectors = match (words.next(), words.next()) {
+        (Some("+"), Some(sectors)) => sectors,
+        (Some(bytes), _) if bytes.starts_with(['(', '[']) => return Ok(Place::Command),
+        _ => return Err(()),
     };
     let sectors = sectors.parse().map_err(|_| ())?;
     words
         .next()
         .filter(|name| name.starts_with('['))
         .ok_or(())?;
-    Ok(Some(Extent {
+    Ok(Place::At(Extent {
         start: Sector(start),
         sectors,
     }))
@@ -136,6 +146,7 @@ pub(super) fn import(file: &[u8]) -> Result<Workload, ImportError> {
     let mut builder = Builder::default();
     let mut devices = BTreeSet::new();
     let mut doubts = vec![DOUBT.to_owned()];
+    let mut commands = 0_u64;
     for (number, line) in lines(file)? {
         let Some(device) = device(&line) else {
             doubts.extend(skips(&line));
@@ -149,12 +160,24 @@ pub(super) fn import(file: &[u8]) -> Result<Workload, ImportError> {
         let (Some(mut action), flags) = meaning(head.rwbs) else {
             continue;
         };
-        let extent = place(&line).map_err(|()| broken())?.unwrap_or_default();
+        let extent = match place(&line).map_err(|()| broken())? {
+            Place::At(extent) => extent,
+            Place::Nowhere => Extent::default(),
+            Place::Command => {
+                commands += 1;
+                continue;
+            }
+        };
         if extent.is_empty() && flags.has(Flags::PREFLUSH) {
             action = Action::Flush;
         }
         devices.insert(device.to_owned());
         builder.push(head.at_ns, action, flags, extent);
+    }
+    if commands > 0 {
+        doubts.push(format!(
+            "{commands} packet commands (as of `sg_raw` or `smartctl`) are left out: what they did is not known"
+        ));
     }
     let names: Vec<String> = devices.into_iter().collect();
     match &names[..] {

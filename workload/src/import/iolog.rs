@@ -14,6 +14,8 @@
 //! appearance, each at a multiple of 1 MiB. `sync`, `datasync` and `sync_file_range` are flushes, `trim` is
 //! a discard. A place that is no multiple of a sector is widened, because a device has no others.
 
+use std::collections::HashMap;
+
 use super::{ImportError, bad_line, lines};
 use crate::operation::{Action, Builder, Extent, Flags, SECTOR_BYTES, Sector, Workload};
 
@@ -21,6 +23,9 @@ use crate::operation::{Action, Builder, Extent, Flags, SECTOR_BYTES, Sector, Wor
 const FILE_ALIGN_SECTORS: u64 = (1 << 20) / SECTOR_BYTES;
 
 const NANOS_PER_MICRO: u64 = 1000;
+
+/// Files that are named one by one.
+const NAMED_FILES: usize = 8;
 
 const EXPECTED: &str = "line of fio's iolog";
 
@@ -42,6 +47,8 @@ struct Step {
 #[derive(Default)]
 struct Log {
     files: Vec<String>,
+    /// Where each is in `files`: there may be a hundred thousand.
+    places: HashMap<String, usize>,
     steps: Vec<Step>,
     now_us: u64,
     closed: bool,
@@ -49,11 +56,13 @@ struct Log {
 
 impl Log {
     fn file(&mut self, name: &str) -> usize {
-        let known = self.files.iter().position(|file| file == name);
-        known.unwrap_or_else(|| {
-            self.files.push(name.to_owned());
-            self.files.len() - 1
-        })
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let place = self.files.len();
+        self.files.push(name.to_owned());
+        self.places.insert(name.to_owned(), place);
+        place
     }
 
     /// Takes a line; `None` when it is not one.
@@ -85,6 +94,15 @@ impl Log {
             extent: Extent::of_bytes(rest[0], rest[1]),
         });
         Some(())
+    }
+
+    /// The files, or the first of them.
+    fn names(&self) -> String {
+        let first = self.files[..self.files.len().min(NAMED_FILES)].join(" ");
+        match self.files.len().saturating_sub(NAMED_FILES) {
+            0 => first,
+            more => format!("{first} and {more} more"),
+        }
     }
 
     /// Where each file begins among all of them.
@@ -144,5 +162,5 @@ pub(super) fn import(file: &[u8]) -> Result<Workload, ImportError> {
         true => Vec::new(),
         false => vec![NOT_CLOSED.to_owned()],
     };
-    Ok(builder.finish(format!("fio iolog of {}", log.files.join(" ")), doubts))
+    Ok(builder.finish(format!("fio iolog of {}", log.names()), doubts))
 }

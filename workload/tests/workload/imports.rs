@@ -199,3 +199,43 @@ fn broken_inputs_say_where_and_what_to_do() {
         );
     }
 }
+
+/// Goal: one command to the device, of which no sector is known, costs neither the import nor silence.
+#[test]
+fn packet_commands_are_left_out_and_counted() {
+    let command = "  8,0    1        8     1.500002000   900  Q   R 252 (85 08 0e 00 d0 ..) [smartctl]\n\
+                   \x20 8,0    1        9     1.500003000   900  Q  WS 512 [hdparm]\n";
+    let text = BLKPARSE.replace("CPU1", &format!("{command}CPU1"));
+    let workload = import(text.as_bytes()).expect("its other lines are as they must be");
+    let without = import(BLKPARSE.as_bytes()).expect("it is whole");
+    assert_eq!(workload.operations(), without.operations());
+    let doubts = workload.doubts();
+    assert!(
+        doubts
+            .iter()
+            .any(|doubt| doubt.starts_with("2 packet commands")),
+        "{doubts:?}"
+    );
+}
+
+/// Goal: an import takes time by the length of the text. Method: 60,000 files, for which looking through all names for
+/// each line took 25 s where this takes a tenth of one.
+#[test]
+fn many_files_are_imported_in_linear_time() {
+    const FILES: usize = 60_000;
+    let mut text = "fio version 3 iolog\n".to_owned();
+    for file in 0..FILES {
+        let name = format!("/srv/some/folder/of/a/mail/server/{file:06}");
+        text += &format!("{file} {name} add\n{file} {name} open\n{file} {name} write 0 4096\n");
+    }
+    for file in 0..FILES {
+        text += &format!("{FILES} /srv/some/folder/of/a/mail/server/{file:06} close\n");
+    }
+    let started = std::time::Instant::now();
+    let workload = import(text.as_bytes()).expect("it is whole");
+    let took = started.elapsed();
+    assert_eq!(workload.operations().len(), FILES);
+    assert!(took.as_secs() < 5, "it took {took:?}");
+    let source = workload.source();
+    assert!(source.ends_with("and 59992 more"), "{source}");
+}

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use cowbird_outside::printable;
 use cowbird_trace::devices::{self, BlockDevice};
 use cowbird_trace::event::{DeviceNumber, Kind, Op, Record, SECTOR_BYTES, Sector};
 
@@ -28,6 +29,11 @@ fn action(op: Op) -> Option<&'static str> {
     })
 }
 
+/// A name as one word of a line: what a trace says of devices may be anything.
+fn word(name: &str) -> String {
+    printable(name).replace(char::is_whitespace, r"\040")
+}
+
 impl<'a> Iolog<'a> {
     pub fn new(overview: &'a Overview, device: Option<&'a BlockDevice>) -> Self {
         Self {
@@ -42,12 +48,12 @@ impl<'a> Iolog<'a> {
     fn place(&self, record: &Record) -> (String, u64) {
         if let Some(device) = self.device {
             let sector = record.sector.saturating_sub(device.start_sector);
-            return (device.name.clone(), sector);
+            return (word(&device.name), sector);
         }
         let disk = DeviceNumber(record.disk);
         // A place that no partition holds: the disk itself is meant.
         let name = devices::name_of(self.overview.devices(), disk, Sector(u64::MAX));
-        (name, record.sector)
+        (word(&name), record.sector)
     }
 
     pub fn put(&mut self, out: &mut impl Write, record: &Record) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use cowbird_outside::printable_json;
 use cowbird_trace::devices::{self, BlockDevice};
 use cowbird_trace::event::{Record, Sector};
 
@@ -59,7 +60,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
 fn by_event(options: &Options) -> Result<Outcome> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     // Names of devices may stand at the end of the file.
-    let overview = super::read(&options.file, |_| Ok(()))?;
+    let input = super::open(&options.file)?;
+    let overview = super::read(&input, |_| Ok(()))?;
     let find = |name: &String| devices::find_in(overview.devices(), name);
     let device = options.device.as_ref().map(find).transpose()?;
     let mut fio = fio::Iolog::new(&overview, device);
@@ -71,12 +73,16 @@ fn by_event(options: &Options) -> Result<Outcome> {
         Format::Csv => writeln!(out, "{}", text::CSV_HEADER).context(writing)?,
         Format::Perfetto => perfetto.begin(&mut out).context(writing)?,
     }
-    super::read(&options.file, |record| {
+    super::read(&input, |record| {
         if record.kind.is_block_layer() && device.is_some_and(|device| !on(device, record)) {
             return Ok(());
         }
         match options.format {
-            Format::Jsonl => writeln!(out, "{}", text::to_json(record, sealed)),
+            Format::Jsonl => writeln!(
+                out,
+                "{}",
+                printable_json(&text::to_json(record, sealed).to_string())
+            ),
             Format::Csv => writeln!(out, "{}", text::to_csv(record)),
             Format::Fio => fio.put(&mut out, record),
             Format::Perfetto => perfetto.put(&mut out, record),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use cowbird_outside::printable_json;
 use cowbird_trace::devices;
 use cowbird_trace::event::{DeviceNumber, IoId, Kind, Record, Sector};
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ impl<'a> Writer<'a> {
         } else {
             ","
         };
-        write!(out, "{comma}\n{event}")
+        write!(out, "{comma}\n{}", printable_json(&event.to_string()))
     }
 
     /// The process of a record; its name goes ahead of its first event.

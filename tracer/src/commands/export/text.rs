@@ -1,5 +1,6 @@
 //! Every event as a line of text.
 
+use cowbird_outside::printable;
 use cowbird_trace::event::{EPOCH_STEPS, Kind, Marks, PHASES, READ_SOURCES, Record, name_of};
 use serde_json::{Map, Value, json};
 
@@ -94,12 +95,9 @@ pub fn to_json(record: &Record, sealed: bool) -> Value {
     Value::Object(all)
 }
 
-/// A thread may give itself any name; in CSV, quotes are doubled and the whole is quoted.
+/// A thread may give itself any name; in CSV, quotes are doubled, control characters escaped and the whole quoted.
 fn quoted(text: &str) -> String {
-    format!(
-        "\"{}\"",
-        text.replace('"', "\"\"").replace(['\n', '\r'], " ")
-    )
+    format!("\"{}\"", printable(text).replace('"', "\"\""))
 }
 
 pub fn to_csv(r: &Record) -> String {

@@ -9,7 +9,8 @@ use cowbird_trace::event::{DeviceNumber, Kind, Op, Record, Sector};
 use cowbird_trace::workload::Collector;
 
 use super::Options;
-use crate::commands::{Outcome, Overview, read};
+use crate::commands::{Outcome, Overview, open, read};
+use crate::complain;
 
 /// Disks that were written to, or else all that were used.
 #[derive(Default)]
@@ -55,7 +56,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
         bail!("a workload is no text; send it to a file, as with `> customer.cbw`");
     }
     let mut disks = Disks::default();
-    let overview = read(&options.file, |record| {
+    let input = open(&options.file)?;
+    let overview = read(&input, |record| {
         disks.take(record);
         Ok(())
     })?;
@@ -66,7 +68,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         None => disks.only(&overview)?,
     };
     let mut collector = Collector::new(device, &meta);
-    read(&options.file, |record| {
+    read(&input, |record| {
         collector.take(record);
         Ok(())
     })?;
@@ -82,7 +84,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         (left_out.other, "that cannot be replayed"),
     ] {
         if count > 0 {
-            eprintln!("cowbird-trace: {count} bios {whose} are left out");
+            complain!("{count} bios {whose} are left out");
         }
     }
     out.write_all(&workload.encode())

@@ -1,37 +1,36 @@
 //! `info` of a workload: what it does, as sums or operation by operation.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::io::{BufWriter, Write};
 
 use anyhow::{Context, Result};
-use cowbird_workload::{Action, Content, Flags, Operation, Source, Workload, import, recognise};
+use cowbird_outside::foreign::{self, Input};
+use cowbird_outside::printable;
+use cowbird_workload::{
+    Action, Content, Flags, MAX_FILE_BYTES, Operation, Source, Workload, import, recognise,
+};
 
 use crate::commands::Outcome;
+use crate::complain;
 
 const MICROS: u64 = 1000;
 
-/// As much of a file as shows what it is.
-const START_BYTES: u64 = 4096;
-
 /// Whether a file is a workload, or a text that can be read as one.
-pub fn is_one(path: &Path) -> Result<bool> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut start = Vec::new();
-    file.take(START_BYTES)
-        .read_to_end(&mut start)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(recognise(&start).is_some_and(|source| source != Source::Trace))
+pub fn is_one(input: &Input) -> Result<bool> {
+    Ok(recognise(&input.start()?).is_some_and(|source| source != Source::Trace))
 }
 
-pub fn run(path: &Path, operations: bool) -> Result<Outcome> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let workload = import(&bytes).with_context(|| path.display().to_string())?;
+pub fn run(input: &Input, operations: bool) -> Result<Outcome> {
+    let path = input.path().display();
+    let bytes = foreign::read_all(input.rewound()?, MAX_FILE_BYTES)
+        .with_context(|| format!("cannot read {path}"))?;
+    let workload = import(&bytes).with_context(|| path.to_string())?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    print(&workload, operations, &mut out).context("cannot write to standard output")?;
+    print(&workload, operations, &mut out)
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")?;
     for doubt in workload.doubts() {
-        eprintln!("cowbird-trace: the workload may lack operations: {doubt}");
+        complain!("the workload may lack operations: {doubt}");
     }
     Ok(match workload.doubts().is_empty() {
         true => Outcome::Done,
@@ -41,7 +40,7 @@ pub fn run(path: &Path, operations: bool) -> Result<Outcome> {
 
 fn print(workload: &Workload, operations: bool, out: &mut impl Write) -> std::io::Result<()> {
     let last_ns = workload.operations().last().map_or(0, |last| last.at_ns);
-    writeln!(out, "workload of    {}", workload.source())?;
+    writeln!(out, "workload of    {}", printable(workload.source()))?;
     writeln!(out, "length         {} us", last_ns / MICROS)?;
     writeln!(
         out,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
 use cowbird_harness::plan::DEFAULT_CPUS;
+use cowbird_outside::out;
 use serde::Serialize;
 
 use crate::cli::{BenchArgs, BenchPart, MatrixArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};
 use crate::stage::Stage;
-use crate::ui::{Ui, print};
+use crate::ui::{Ui, print, print_json};
 use crate::{guest, host, output, table};
 
 /// The case that says which modules of the kernel are needed: an ext4.
@@ -63,13 +64,14 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         json: args.json,
     })?;
     host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
+    matrix::ensure_rooms(&run, ui)?;
     let kernels = matrix::runtime()?.block_on(measure(&run, args, ui))?;
     let json = output::to_json(&kernels)?;
     let path = args.out.join("bench.json");
     std::fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
     if args.json {
-        eprint!("{}", text(&kernels));
-        print(&json)?;
+        out::note_lines(&text(&kernels));
+        print_json(&kernels)?;
     } else {
         print(&text(&kernels))?;
     }

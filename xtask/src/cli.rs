@@ -72,9 +72,9 @@ pub enum Tier {
 /// How QEMU runs the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AccelChoice {
-    /// KVM where a kernel truly boots under it, else TCG.
+    /// KVM where a kernel truly boots under it, else TCG; what was found out counts for a day, a refusal for ten minutes.
     Auto,
-    /// Hardware virtualisation.
+    /// Hardware virtualisation, tried whatever was found out before.
     Kvm,
     /// Software emulation.
     Tcg,

@@ -11,6 +11,7 @@ use cowbird_model::RunResults;
 
 use crate::output;
 use crate::plan::CellId;
+use cowbird_outside::foreign::read_text;
 
 /// Where the record lies below the root of the repository.
 pub const PATH_IN_REPO: &str = "ci/durations.json";
@@ -28,8 +29,7 @@ impl Durations {
         if !path.exists() {
             return Ok(Self::default());
         }
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let by_case: BTreeMap<String, f64> = serde_json::from_str(&text)
             .with_context(|| format!("{} is not a record of durations", path.display()))?;
         if let Some((case, _)) = by_case.iter().find(|(_, seconds)| **seconds <= 0.0) {

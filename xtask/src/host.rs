@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use cowbird_harness::HostProgram;
 use cowbird_images::{Catalogue, missing_host_packages, missing_keyring};
 
+use crate::apt_get::{self, AptGet};
 use crate::ui::Ui;
 
 /// Programs that the matrix runs, with the Debian package that brings each. What the handling of
@@ -99,6 +99,15 @@ const TEST_TOOLS: [Tool; 4] = [
 /// Room for the disks of running cells, the evidence of some failed ones, and what is built.
 const ROOM_BYTES: u64 = 4 << 30;
 
+/// Room in the cache for a few modules that are built.
+const CACHE_BYTES: u64 = 128 << 20;
+
+/// Room for a kernel that is not there: its packages, unpacked with headers, its image and a build root.
+const KERNEL_BYTES: u64 = 700 << 20;
+
+/// Room for an initramfs, and what goes into a filesystem that a case begins with.
+const TEMP_BYTES: u64 = 64 << 20;
+
 /// The library that reads C headers for `gen-abi`. It is loaded by name, so it is looked for where
 /// the loader of the bindings looks for it.
 const LIBCLANG: [&str; 4] = [
@@ -188,11 +197,7 @@ fn describe(missing: &Missing) -> (String, String) {
         .map(|(_, package)| package.as_str())
         .collect();
     let packages: Vec<&str> = packages.into_iter().collect();
-    let sudo = if is_root() { "" } else { "sudo " };
-    let command = format!(
-        "{sudo}apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    );
+    let command = apt_get::install_command(&packages, is_root());
     let what: Vec<&str> = missing.iter().map(|(what, _)| what.as_str()).collect();
     (what.join(", "), command)
 }
@@ -218,7 +223,12 @@ pub fn ensure(
         bail!("missing {what}; run `{command}`");
     }
     let task = ui.task(&format!("install what is missing ({what}): {command}"));
-    install(&command).with_context(|| format!("missing {what}, and `{command}` failed"))?;
+    let packages: BTreeSet<&str> = lacking.iter().map(|(_, package)| &**package).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let say = |text: &str| ui.line(text);
+    AptGet::new(&say)
+        .install(&packages)
+        .with_context(|| format!("missing {what}, and `{command}` failed"))?;
     drop(task);
     let still = missing(catalogue, needs, programs);
     if !still.is_empty() {
@@ -228,52 +238,69 @@ pub fn ensure(
     Ok(())
 }
 
-/// Makes sure that a full disk is found before an hour of work, and not by it.
-pub fn ensure_room(folder: &Path) -> Result<()> {
-    let disk = rustix::fs::statvfs(folder)
-        .with_context(|| format!("cannot see how much room there is at {}", folder.display()))?;
-    check_room(disk.f_bavail.saturating_mul(disk.f_frsize), folder)
+/// A folder that a run fills.
+struct Place<'a> {
+    folder: &'a Path,
+    what: &'a str,
+    needed_bytes: u64,
+    /// What to do besides making room.
+    instead: &'a str,
 }
 
-fn check_room(free: u64, folder: &Path) -> Result<()> {
-    if free < ROOM_BYTES {
+/// Makes sure that a full disk is found before an hour of work, and not by it.
+pub fn ensure_room(folder: &Path) -> Result<()> {
+    check_place(&Place {
+        folder,
+        what: "for the results",
+        needed_bytes: ROOM_BYTES,
+        instead: "give another folder with --out",
+    })
+}
+
+/// The same of the cache, in which some kernels are still to be made.
+pub fn ensure_room_in_cache(folder: &Path, kernels_to_make: usize) -> Result<()> {
+    check_place(&Place {
+        folder,
+        what: "for the cache of kernels",
+        needed_bytes: CACHE_BYTES + KERNEL_BYTES * kernels_to_make as u64,
+        instead: "give another folder in COWBIRD_CACHE",
+    })
+}
+
+/// The same of the folder for temporary files.
+pub fn ensure_room_in_temp() -> Result<()> {
+    check_place(&Place {
+        folder: &std::env::temp_dir(),
+        what: "for temporary files",
+        needed_bytes: TEMP_BYTES,
+        instead: "give another folder in TMPDIR",
+    })
+}
+
+fn check_place(place: &Place<'_>) -> Result<()> {
+    let (folder, instead) = (place.folder.display(), place.instead);
+    let disk = rustix::fs::statvfs(place.folder).with_context(|| {
+        format!(
+            "cannot see how much room there is {} at {folder}; create it, or {instead}",
+            place.what
+        )
+    })?;
+    check_room(disk.f_bavail.saturating_mul(disk.f_frsize), place)
+}
+
+fn check_room(free: u64, place: &Place<'_>) -> Result<()> {
+    if free < place.needed_bytes {
         bail!(
-            "only {} MiB are free at {}, and {} are needed; make room, for example with \
-             `cargo xtask kernels --prune`, or give another folder with --out",
+            "only {} MiB are free {} at {}, and {} are needed; make room, for example with \
+             `cargo xtask kernels --prune`, or {}",
             free >> 20,
-            folder.display(),
-            ROOM_BYTES >> 20
+            place.what,
+            place.folder.display(),
+            place.needed_bytes >> 20,
+            place.instead
         );
     }
     Ok(())
-}
-
-/// Runs an apt-get command, once more after `apt-get update` when the first try fails: a fresh
-/// container has no package lists.
-fn install(command: &str) -> Result<()> {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    let apt = |words: &[&str]| -> Result<std::process::Output> {
-        Command::new(words[0])
-            .args(&words[1..])
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .output()
-            .with_context(|| format!("cannot run {}", words[0]))
-    };
-    if apt(&words)?.status.success() {
-        return Ok(());
-    }
-    apt(&["apt-get", "update"])?;
-    let output = apt(&words)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let last = text
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("no message");
-    bail!("{last}")
 }
 
 #[cfg(test)]
@@ -288,19 +315,48 @@ mod tests {
         assert!(!is_executable(Path::new("/usr")));
     }
 
+    /// Goal: a disk that is full is named before the work begins, with what to do. Method: each place by itself, and a filesystem of
+    /// this machine that never has room.
     #[test]
     fn a_full_disk_is_named_with_what_to_do() {
-        let folder = Path::new("/results");
-        assert!(check_room(ROOM_BYTES, folder).is_ok());
-        let error = check_room(8 << 20, folder)
+        let place = Place {
+            folder: Path::new("/results"),
+            what: "for the results",
+            needed_bytes: ROOM_BYTES,
+            instead: "give another folder with --out",
+        };
+        assert!(check_room(ROOM_BYTES, &place).is_ok());
+        let error = check_room(8 << 20, &place)
             .expect_err("the disk is full")
             .to_string();
         assert!(
-            error.starts_with("only 8 MiB are free at /results"),
+            error.starts_with("only 8 MiB are free for the results at /results"),
             "{error}"
         );
-        assert!(error.contains("--prune"), "{error}");
+        assert!(
+            error.contains("--prune") && error.contains("--out"),
+            "{error}"
+        );
         assert!(ensure_room(Path::new("/no such folder")).is_err());
+        let full = Path::new("/proc");
+        for (result, remedy) in [
+            (ensure_room(full), "--out"),
+            (ensure_room_in_cache(full, 2), "COWBIRD_CACHE"),
+        ] {
+            let error = result
+                .expect_err("nothing can be written there")
+                .to_string();
+            assert!(
+                error.starts_with("only 0 MiB") && error.contains(remedy),
+                "{error}"
+            );
+        }
+        assert!(
+            ensure_room_in_cache(full, 2)
+                .expect_err("it is full")
+                .to_string()
+                .contains("and 1528 are needed")
+        );
     }
 
     #[test]
@@ -314,6 +370,7 @@ mod tests {
         .into();
         let (what, command) = describe(&missing);
         assert_eq!(what, "cc, e2fsck, mkfs.ext4");
-        assert!(command.ends_with("apt-get install -y --no-install-recommends e2fsprogs gcc"));
+        assert!(command.contains("apt-get install -y --no-install-recommends --no-remove "));
+        assert!(command.ends_with(" e2fsprogs gcc"), "{command}");
     }
 }

@@ -9,7 +9,7 @@ use cowbird_images::{Arch, Catalogue, KernelSpec, KernelStatus, Tier};
 use serde::Serialize;
 
 use crate::cli::ListArgs;
-use crate::ui::{Ui, print};
+use crate::ui::{Ui, print, print_json};
 use crate::{mutants, prepare, repo, table};
 
 /// One MiB, for sizes that people read.
@@ -175,9 +175,6 @@ pub fn mutants(as_json: bool) -> Result<u8> {
 }
 
 fn json<T: Serialize>(list: &T) -> Result<u8> {
-    println!(
-        "{}",
-        serde_json::to_string_pretty(list).context("the list does not fit JSON")?
-    );
+    print_json(list)?;
     Ok(0)
 }

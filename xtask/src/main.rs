@@ -1,5 +1,6 @@
 //! The developer's front door: `cargo xtask --help` lists what it can do.
 
+mod apt_get;
 mod bench;
 mod cli;
 mod durations;
@@ -36,7 +37,7 @@ mod workload;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use cowbird_outside::command_line;
 
 use crate::cli::{Cli, Command};
 use crate::ui::Ui;
@@ -45,7 +46,10 @@ use crate::ui::Ui;
 const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match command_line::parse("xtask") {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let ui = Ui::new();
     let done = match &cli.command {
         Command::TestMatrix(args) => matrix::command(args, &ui),

@@ -7,23 +7,24 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
 use cowbird_harness::{CellPlan, HostProgram, TrialPlan, cases};
-use cowbird_images::Catalogue;
+use cowbird_images::{Catalogue, KernelSpec};
 use cowbird_model::{CellResult, RunResults};
+use cowbird_outside::out;
 
 use crate::cli::{AccelChoice, MatrixArgs};
 use crate::durations::Durations;
 use crate::guest::{self, GuestPrograms};
 use crate::judge::{self, Judgement};
 use crate::mutants::{self, Mutant};
-use crate::output::{self, OutDir};
+use crate::output::OutDir;
 use crate::plan::{self, PlannedCell, Shard};
 use crate::resume::{Earlier, Known};
 use crate::runner;
 use crate::select::{Rota, select};
 use crate::stage::Stage;
-use crate::ui::{Ui, print};
+use crate::ui::{Ui, print, print_json};
 use crate::workload::Wanted;
-use crate::{host, regression, repo, table};
+use crate::{host, prepare, regression, repo, table};
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.
 #[derive(Clone, Debug)]
@@ -207,12 +208,20 @@ fn default_jobs(cpus_of_each: u32) -> usize {
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     host::ensure_room(run.out.path())?;
     ensure_host(run, ui)?;
+    ensure_rooms(run, ui)?;
     ui.line(&format!("seed {}", run.seed));
     let guest = guest::build(run.offline, ui)?;
     let results = runtime()?.block_on(run_all(run, &guest, ui))?;
     let judgement = judge::judge(results.cells_expected, &results.cells);
     run.out.write_reports(&results, &judgement)?;
     Ok(Ended { results, judgement })
+}
+
+/// That the disks have room for what a run makes besides its results.
+pub fn ensure_rooms(run: &Run, ui: &Arc<Ui>) -> Result<()> {
+    let store = prepare::open_store(true, false, ui)?;
+    let has_cells = |spec: &&KernelSpec| run.cells.iter().any(|cell| cell.id.kernel == spec.name);
+    prepare::ensure_rooms(&store, run.catalogue.kernels.iter().filter(has_cells))
 }
 
 /// What the host must have for the cells of a run.
@@ -330,8 +339,8 @@ pub fn show_with(ended: &Ended, verdicts: &str, json: bool) -> Result<()> {
     .collect::<Vec<_>>()
     .join("\n");
     if json {
-        eprint!("\n{text}");
-        print(&output::to_json(results)?)
+        out::note_lines(&format!("\n{text}"));
+        print_json(results)
     } else {
         print(&format!("\n{text}"))
     }

@@ -13,6 +13,7 @@ use crate::output::{OutDir, RESULTS};
 use crate::plan::Shard;
 use crate::ui::Ui;
 use crate::{judge, repo};
+use cowbird_outside::foreign::read_text;
 
 /// Runs `merge`; the value is the exit code, as that of `test-matrix`.
 pub fn command(args: &MergeArgs) -> Result<u8> {
@@ -46,7 +47,7 @@ fn load(paths: &[PathBuf]) -> Result<Vec<RunResults>> {
         } else {
             path.clone()
         };
-        let text = std::fs::read_to_string(&path)
+        let text = read_text(&path)
             .with_context(|| format!("cannot read the results {}", path.display()))?;
         serde_json::from_str(&text)
             .with_context(|| format!("{} is not the results of a run", path.display()))

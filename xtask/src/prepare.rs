@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::kernel_image::unpacked;
-use cowbird_images::{KernelSpec, ModuleSource, PreparedKernel, ResolveError, Store, StoreOptions};
+use cowbird_images::{
+    InUse, KernelSpec, ModuleSource, PreparedKernel, ResolveError, Store, StoreOptions,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::repo;
 use crate::ui::{StoreProgress, Ui};
+use crate::{host, repo};
 
 /// Kernels that are prepared at the same time: one may wait for the network while another unpacks.
 const KERNELS_AT_ONCE: usize = 2;
@@ -30,6 +32,8 @@ pub struct Ready {
     pub boot_modules: BTreeMap<String, BootModules>,
     /// The module under test by mutant, or why it does not build.
     pub built: BTreeMap<Option<String>, Result<PathBuf, String>>,
+    /// Nobody deletes image and modules meanwhile; the kernel sees to itself.
+    _in_use: Vec<InUse>,
 }
 
 /// Modules to load at boot, in order: name and uncompressed file; or why this kernel cannot have
@@ -64,6 +68,20 @@ pub fn unsupported(store: &Store, spec: &KernelSpec) -> Option<String> {
     known.or_else(|| store.not_brought(spec))
 }
 
+/// That the disks have room for what these kernels take in the cache, and for temporary files.
+pub fn ensure_rooms<'a>(
+    store: &Store,
+    kernels: impl IntoIterator<Item = &'a KernelSpec>,
+) -> Result<()> {
+    let mut to_make = 0;
+    for spec in kernels {
+        let can_run = unsupported(store, spec).is_none();
+        to_make += usize::from(can_run && !store.status(spec)?.ready);
+    }
+    host::ensure_room_in_cache(&store.cache_dir(), to_make)?;
+    host::ensure_room_in_temp()
+}
+
 /// Prepares kernels; one that fails does not stop the others. By name of the kernel.
 pub async fn prepare(
     store: &Arc<Store>,
@@ -96,6 +114,7 @@ pub async fn prepare(
 fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
     let kernel = store.prepare(&wanted.spec)?;
     let image = unpacked(&kernel.vmlinuz, &store.cache_dir().join(IMAGES_FOLDER))?;
+    let mut in_use = vec![InUse::of(&image)];
     let mut boot_modules = BTreeMap::new();
     for (case, names) in &wanted.modules {
         boot_modules.insert(case.clone(), boot_modules_of(store, &kernel, names)?);
@@ -108,9 +127,10 @@ fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
             debug: false,
         };
         let result = store.build_module(&kernel, &source);
-        let result = result
-            .map(|module| module.ko)
-            .map_err(|error| error.to_string());
+        let result = result.map_err(|error| error.to_string()).map(|module| {
+            in_use.push(module.in_use);
+            module.ko
+        });
         built.insert(mutant.clone(), result);
     }
     Ok(Ready {
@@ -118,6 +138,7 @@ fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
         image,
         boot_modules,
         built,
+        _in_use: in_use,
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::kernel_image;
-use cowbird_images::{Catalogue, Store};
+use cowbird_images::{Catalogue, InUse, Store};
 
 use crate::cli::KernelsArgs;
 use crate::ui::{Ui, print};
@@ -58,7 +58,10 @@ fn unused_images(catalogue: &Catalogue, store: &Store) -> Result<Vec<(PathBuf, u
     let entries = fs::read_dir(&folder);
     for entry in entries.with_context(|| format!("cannot list {}", folder.display()))? {
         let entry = entry?;
-        if !in_use.contains(&*entry.file_name().to_string_lossy()) {
+        // The digest of an image has its name, but for the ending.
+        let image = entry.path().with_extension("elf");
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        if !in_use.contains(&*name) && !InUse::by_anybody(&image) {
             unused.push((entry.path(), entry.metadata()?.len()));
         }
     }

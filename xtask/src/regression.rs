@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cowbird_harness::TrialPlan;
 use cowbird_model::Class;
+use cowbird_outside::foreign::read_text;
 use cowbird_workload::{Script, Step};
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +53,7 @@ pub struct Regression {
 impl Regression {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = read_text(path)
             .with_context(|| format!("cannot read the regression {}", path.display()))?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }

@@ -40,22 +40,68 @@ pub fn cargo() -> Command {
     command
 }
 
+/// The files of the checkout that git knows, by a pattern.
+#[cfg(test)]
+fn files_of_git(checkout: &Path, pattern: &str) -> anyhow::Result<Vec<String>> {
+    use anyhow::{Context, bail};
+    let output = Command::new("git")
+        .args(["ls-files", "-z", pattern])
+        .env("LC_ALL", "C")
+        .current_dir(checkout)
+        .output()
+        .context("cannot run git; install it")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let checkout = checkout.display();
+        // It refuses a checkout of another user, whose configuration it would follow.
+        let remedy = match said.contains("dubious ownership") {
+            true => format!("`git config --global --add safe.directory {checkout}`, or `chown`"),
+            false => "a clone, not a copy of its files".to_owned(),
+        };
+        bail!(
+            "git does not list the files of {checkout}: {}; what helps is {remedy}",
+            said.trim()
+        );
+    }
+    let listed = String::from_utf8(output.stdout).context("git lists a name that is no text")?;
+    Ok(listed.split_terminator('\0').map(str::to_owned).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a checkout that git does not read is told with git's reason and with what helps. Method: a folder that is none; and, for
+    /// root, a checkout of somebody else.
+    #[test]
+    fn a_checkout_that_git_refuses_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = files_of_git(folder.path(), "*").unwrap_err().to_string();
+        assert!(error.contains("not a git repository"), "{error}");
+        assert!(error.contains("a clone"), "{error}");
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let made = Command::new("git")
+            .args(["init", "--quiet"])
+            .current_dir(folder.path())
+            .status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
+        std::os::unix::fs::chown(folder.path().join(".git"), Some(65534), None).unwrap();
+        let error = files_of_git(folder.path(), "*").unwrap_err().to_string();
+        for part in ["dubious ownership", "--add safe.directory", "chown"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
 
     /// Goal: whoever follows a link of the documents arrives.
     /// Method: every relative link of every document that git knows.
     #[test]
     fn links_of_the_documents_lead_somewhere() {
-        let listed = Command::new("git")
-            .args(["ls-files", "-z", "*.md"])
-            .current_dir(root())
-            .output()
-            .unwrap();
-        let listed = String::from_utf8(listed.stdout).unwrap();
+        let listed = files_of_git(&root(), "*.md").unwrap();
         let (mut links, mut dead) = (0, Vec::new());
-        for document in listed.split_terminator('\0') {
+        for document in listed {
             let document = root().join(document);
             let text = std::fs::read_to_string(&document).unwrap();
             let targets = text

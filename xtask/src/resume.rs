@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cowbird_harness::CellPlan;
 use cowbird_model::{CellResult, RunResults};
+use cowbird_outside::foreign::read_text;
 use sha2::{Digest, Sha256};
 
 use crate::guest::GuestPrograms;
@@ -97,7 +98,7 @@ impl Earlier {
     /// The run that used the folder last.
     pub fn read(out: &OutDir) -> Result<RunResults> {
         let path = out.path().join(RESULTS);
-        let text = std::fs::read_to_string(&path).with_context(|| {
+        let text = read_text(&path).with_context(|| {
             format!(
                 "there is no run to go on with: cannot read {}; leave --resume out",
                 path.display()

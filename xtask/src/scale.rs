@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use cowbird_harness::Scratch;
 use cowbird_harness::sparse::{self, SparseFiles};
 use cowbird_harness::verify::DISCARD_MODEL;
 use cowbird_model::{
@@ -40,10 +41,7 @@ const LOG_VERSION: u64 = 1;
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &ScaleArgs, ui: &Arc<Ui>) -> Result<u8> {
-    let dir = tempfile::Builder::new()
-        .prefix("cowbird-scale-")
-        .tempdir_in(&args.within)
-        .with_context(|| format!("cannot create a folder in {}", args.within.display()))?;
+    let dir = Scratch::within(&args.within)?;
     let stand = Stand {
         dir: dir.path().to_owned(),
         origin_bytes: args.origin_gib << 30,

@@ -27,6 +27,7 @@ pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
         let reason = reason.unwrap_or_default();
         ui.line(&format!("{}: unsupported: {reason}", spec.name));
     }
+    prepare::ensure_rooms(&store, kernels.iter().map(|(_, spec)| *spec))?;
     let wanted = kernels
         .into_iter()
         .map(|(_, spec)| spec)

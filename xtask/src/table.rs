@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cowbird_model::{CellResult, Verdict};
+use cowbird_outside::printable;
 
 use crate::judge::{Judgement, Standing, standing};
 
@@ -11,15 +12,17 @@ const GAP: &str = "  ";
 
 /// Renders rows with aligned columns; the first row is the head.
 pub fn columns(rows: &[Vec<String>]) -> String {
+    let escaped = |row: &Vec<String>| row.iter().map(|cell| printable(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(escaped).collect();
     let mut widths = Vec::<usize>::new();
-    for row in rows {
+    for row in &rows {
         widths.resize(widths.len().max(row.len()), 0);
         for (width, text) in widths.iter_mut().zip(row) {
             *width = (*width).max(text.chars().count());
         }
     }
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             let gap = " ".repeat(width - cell.chars().count());

@@ -105,6 +105,7 @@ impl Tryout {
         })?;
         host::ensure_room(run.out.path())?;
         host::ensure(&run.catalogue, host::Needs::Matrix, &[], run.offline, ui)?;
+        matrix::ensure_rooms(&run, ui)?;
         let guest = guest::build(run.offline, ui)?;
         let scratch = run.out.scratch()?;
         let guest = guest.copy_to(scratch.path())?;

@@ -2,26 +2,32 @@
 //! standard output carries nothing but results.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cowbird_images::{Outcome, Progress, TaskId};
+use cowbird_outside::{out, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::output;
 
 /// How often a bar's time is redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Prints a result. A reader that closes the pipe early, as `head` does, has what it wanted.
+/// Prints a result for people; names in it may come from anywhere. A reader that closes the pipe early, as `head`
+/// does, has what it wanted.
 pub fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
+    out::lines(text);
+    out::finish()
+}
+
+/// Prints a result for programs.
+pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
+    out::json(&output::to_json(value)?);
+    out::finish()
 }
 
 /// Where progress goes.
@@ -46,8 +52,8 @@ impl Ui {
     pub fn line(&self, text: &str) {
         match &self.bars {
             // A bar may be drawn at this moment; the line goes above it.
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => bars.suspend(|| out::note_lines(text)),
+            None => out::note_lines(text),
         }
     }
 
@@ -65,7 +71,7 @@ impl Ui {
             None => ProgressBar::hidden(),
         };
         bar.set_style(style("{spinner} {prefix} {wide_msg} {elapsed:>4}"));
-        bar.set_prefix(what.to_owned());
+        bar.set_prefix(printable(what));
         if self.bars.is_some() {
             bar.enable_steady_tick(TICK);
         } else {
@@ -109,7 +115,7 @@ pub struct Task {
 impl Task {
     /// It has come to a new step. Only bars show it: in a log the steps of several tasks would mix.
     pub fn step(&self, message: &str) {
-        self.bar.set_message(message.to_owned());
+        self.bar.set_message(printable(message));
     }
 
     /// It ended, and this is to stay on the screen.

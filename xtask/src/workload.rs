@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_harness::WorkloadPlan;
-use cowbird_workload::{ImportError, Instant, Source, Timing, Workload, import, recognise};
+use cowbird_outside::foreign::{self, Input};
+use cowbird_workload::{
+    ImportError, Instant, MAX_FILE_BYTES, Source, Timing, Workload, import, recognise,
+};
 
 use crate::cli::WorkloadArgs;
 use crate::guest::GuestPrograms;
@@ -25,6 +29,7 @@ const PROBE_PERCENT: u32 = 25;
 #[derive(Clone, Debug)]
 pub struct Wanted {
     path: PathBuf,
+    input: Arc<Input>,
     /// None for a trace: the tracer reads it, when it is built.
     workload: Option<Workload>,
     timing: Timing,
@@ -37,11 +42,14 @@ impl Wanted {
         let Some(path) = &args.workload else {
             return Ok(None);
         };
-        let file = std::fs::read(path)
-            .with_context(|| format!("cannot read the workload {}", path.display()))?;
-        let workload = match recognise(&file) {
+        let input = Input::open(path, |start| recognise(start).is_some())?;
+        let workload = match recognise(&input.start()?) {
             Some(Source::Trace) => None,
-            Some(Source::Workload | Source::Blkparse | Source::Iolog) => Some(import(&file)),
+            Some(Source::Workload | Source::Blkparse | Source::Iolog) => {
+                let file = foreign::read_all(input.rewound()?, MAX_FILE_BYTES)
+                    .with_context(|| format!("cannot read the workload {}", path.display()))?;
+                Some(import(&file))
+            }
             None => Some(Err(ImportError::Unknown)),
         };
         let wanted = Self {
@@ -49,6 +57,7 @@ impl Wanted {
                 .transpose()
                 .with_context(|| path.display().to_string())?,
             path: path.clone(),
+            input: Arc::new(input),
             timing: args.timing,
             snapshot_at_percent: args.snapshot_at,
         };
@@ -93,8 +102,9 @@ impl Wanted {
     fn of_trace(&self, tracer: &Path) -> Result<Workload> {
         let path = self.path.display();
         let output = Command::new(tracer)
-            .args(["export", "--format", "workload"])
-            .arg(&self.path)
+            // What came through a pipe is not there any more under its own name.
+            .args(["export", "--format", "workload", "/dev/stdin"])
+            .stdin(self.input.rewound()?.try_clone()?)
             .output()
             .with_context(|| format!("cannot run {}", tracer.display()))?;
         if !output.status.success() && output.status.code() != Some(TRACER_INCOMPLETE) {

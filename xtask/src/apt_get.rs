@@ -1,0 +1,265 @@
+//! Installs packages of the host with its own apt-get: removes nothing, and waits for others who install.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long others may hold apt's or dpkg's lock: an upgrade of a whole system takes minutes.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How long apt-get itself waits for dpkg's lock before it is asked again. Of others, as that of the lists, it never waits.
+const LOCK_WAIT_ONCE_S: u64 = 3;
+
+/// Between two tries for a lock.
+const LOCK_POLL: Duration = Duration::from_secs(1);
+
+/// What apt-get says of a lock that somebody else has.
+const LOCKED: [&str; 2] = ["Could not get lock", "Unable to acquire the dpkg"];
+
+/// What it says when it may not remove what is in the way.
+const IN_THE_WAY: &str = "remove is disabled";
+
+/// How it names, when it only pretends, what it would remove.
+const REMOVED: &str = "Remv ";
+
+/// The words that install packages and remove none.
+fn words(packages: &[&str], lock_wait_s: u64) -> Vec<String> {
+    let wait = format!("DPkg::Lock::Timeout={lock_wait_s}");
+    let options = ["install", "-y", "--no-install-recommends", "--no-remove"];
+    let options = options.into_iter().chain(["-o", wait.as_str()]);
+    options
+        .chain(packages.iter().copied())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The command for people.
+pub fn install_command(packages: &[&str], is_root: bool) -> String {
+    let sudo = if is_root { "" } else { "sudo " };
+    let words = words(packages, LOCK_WAIT_MAX.as_secs());
+    format!("{sudo}apt-get {}", words.join(" "))
+}
+
+/// The host's apt-get.
+pub struct AptGet<'a> {
+    /// Configuration that is read after the host's own.
+    pub config: Option<PathBuf>,
+    /// How long locks of others are waited for.
+    pub lock_wait: Duration,
+    /// Told what takes time.
+    pub say: &'a dyn Fn(&str),
+}
+
+impl<'a> AptGet<'a> {
+    /// As the host has it.
+    pub fn new(say: &'a dyn Fn(&str)) -> Self {
+        Self {
+            config: None,
+            lock_wait: LOCK_WAIT_MAX,
+            say,
+        }
+    }
+
+    /// Installs packages, once more after `apt-get update` when the first try fails: a fresh container has no package
+    /// lists, and old lists lead to versions that do not fit with each other.
+    pub fn install(&self, packages: &[&str]) -> Result<()> {
+        let words = words(packages, LOCK_WAIT_ONCE_S);
+        let first = self.wait_and_run(&words)?;
+        if first.status.success() {
+            return Ok(());
+        }
+        self.wait_and_run(&["update".to_owned()])?;
+        let output = self.wait_and_run(&words)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains(IN_THE_WAY) {
+            bail!("{}", self.what_is_in_the_way(packages)?);
+        }
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        bail!("{}", last.unwrap_or("no message"))
+    }
+
+    /// Says what would have to be removed, and how that is avoided.
+    fn what_is_in_the_way(&self, packages: &[&str]) -> Result<String> {
+        let mut words = vec!["--simulate".to_owned()];
+        words.extend(self::words(packages, LOCK_WAIT_ONCE_S));
+        words.retain(|word| word != "--no-remove");
+        let output = self.run(&words)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let removed: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(REMOVED)?.split_whitespace().next())
+            .collect();
+        let both: Vec<&str> = packages.iter().chain(&removed).copied().collect();
+        Ok(format!(
+            "apt would remove {} for it, so nothing was installed; `{}` brings {} to a version that fits, if there \
+             is one; otherwise choose yourself with `apt-get install {}`",
+            removed.join(", "),
+            install_command(&both, true),
+            match removed.len() {
+                1 => "it",
+                _ => "them",
+            },
+            packages.join(" ")
+        ))
+    }
+
+    /// Runs apt-get again until it has the locks that it needs.
+    fn wait_and_run(&self, words: &[String]) -> Result<Output> {
+        let started = Instant::now();
+        let mut said_so = false;
+        loop {
+            let output = self.run(words)?;
+            let text = String::from_utf8_lossy(&output.stderr);
+            let lock = text
+                .lines()
+                .find(|line| LOCKED.iter().any(|words| line.contains(words)));
+            let Some(lock) = lock.filter(|_| !output.status.success()) else {
+                return Ok(output);
+            };
+            let lock = lock.trim_start_matches("E: ");
+            if started.elapsed() >= self.lock_wait {
+                bail!(
+                    "another program installs packages and did not end within {} s ({lock}); wait for it and run again",
+                    self.lock_wait.as_secs()
+                );
+            }
+            if !std::mem::replace(&mut said_so, true) {
+                (self.say)(&format!(
+                    "another program installs packages ({lock}); waiting for it, for at most {} s",
+                    self.lock_wait.as_secs()
+                ));
+            }
+            std::thread::sleep(LOCK_POLL);
+        }
+    }
+
+    fn run(&self, words: &[String]) -> Result<Output> {
+        let mut command = Command::new("apt-get");
+        command
+            .args(words)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            // Its messages are looked at.
+            .env("LC_ALL", "C");
+        if let Some(config) = &self.config {
+            command.env("APT_CONFIG", config);
+        }
+        command.output().context("cannot run apt-get")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::fs;
+
+    use rustix::fs::{FlockOperation, fcntl_lock};
+
+    use super::*;
+
+    const INSTALLED: &str = "Package: qemu-utils\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\
+                             Maintainer: x\nDescription: x\n\n";
+    const OFFERED: &str = "Package: qemu-system-x86\nVersion: 2\nArchitecture: all\nMaintainer: x\nDescription: x\n\
+                           Breaks: qemu-utils (<< 2)\nFilename: ./q.deb\nSize: 1\n\
+                           SHA256: 0000000000000000000000000000000000000000000000000000000000000000\n\n";
+
+    /// A machine of apt's that is not the host: what is installed, and what an archive offers.
+    struct Machine {
+        folder: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new(options: &str) -> Self {
+            let folder = tempfile::tempdir().expect("a folder for the test");
+            let at = folder.path().display();
+            for dir in [
+                "state/lists/partial",
+                "cache/archives/partial",
+                "dpkg",
+                "archive",
+            ] {
+                fs::create_dir_all(folder.path().join(dir)).expect("it can be made");
+            }
+            let config = format!(
+                "Dir::State \"{at}/state\";\nDir::State::status \"{at}/dpkg/status\";\nDir::Cache \"{at}/cache\";\n\
+                 Dir::Etc::sourcelist \"{at}/sources\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+                 Dir::Etc::preferencesparts \"/dev/null\";\nDir::Etc::preferences \"/dev/null\";\n\
+                 APT::Sandbox::User \"\";\n{options}\n"
+            );
+            let sources = format!("deb [trusted=yes] file:{at}/archive ./\n");
+            for (name, text) in [
+                ("config", config.as_str()),
+                ("sources", &sources),
+                ("dpkg/status", INSTALLED),
+                ("archive/Packages", OFFERED),
+            ] {
+                fs::write(folder.path().join(name), text).expect("it can be written");
+            }
+            Self { folder }
+        }
+
+        fn apt<'a>(&self, say: &'a dyn Fn(&str)) -> AptGet<'a> {
+            AptGet {
+                config: Some(self.folder.path().join("config")),
+                ..AptGet::new(say)
+            }
+        }
+    }
+
+    /// Goal: what is installed stays, and the way out is named. Method: apt itself, pretending, on a machine with a package that
+    /// the wanted one breaks.
+    #[test]
+    fn nothing_is_removed() {
+        let machine = Machine::new("APT::Get::Simulate \"true\";");
+        let apt = machine.apt(&|_| {});
+        let error = apt
+            .install(&["qemu-system-x86"])
+            .expect_err("it is in the way")
+            .to_string();
+        for part in [
+            "would remove qemu-utils",
+            "nothing was installed",
+            "--no-remove -o DPkg::Lock::Timeout=600 qemu-system-x86 qemu-utils`",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        fs::write(machine.folder.path().join("dpkg/status"), "").expect("it can be written");
+        let done = apt.install(&["qemu-system-x86"]);
+        assert!(done.is_ok(), "{done:?}");
+    }
+
+    /// Goal: a lock that others hold is waited for, said once, and not for ever. Method: apt itself on a machine whose dpkg is
+    /// locked by this process, for some seconds and for longer than the limit.
+    #[test]
+    fn locks_of_others_are_waited_for() {
+        let machine = Machine::new("");
+        let lock = fs::File::create(machine.folder.path().join("dpkg/lock-frontend"))
+            .expect("it can be made");
+        fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
+        let said = RefCell::new(Vec::new());
+        let say = |text: &str| said.borrow_mut().push(text.to_owned());
+        let mut apt = machine.apt(&say);
+        apt.lock_wait = Duration::ZERO;
+        let error = apt.install(&["qemu-utils"]).expect_err("it is locked");
+        assert!(
+            error.to_string().contains("did not end within 0 s"),
+            "{error}"
+        );
+        apt.lock_wait = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_secs(LOCK_WAIT_ONCE_S + 2));
+                fcntl_lock(&lock, FlockOperation::Unlock).expect("it is held");
+            });
+            let done = apt.install(&["qemu-utils"]);
+            assert!(done.is_ok(), "{done:?}");
+        });
+        let said = said.into_inner();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("lock-frontend"), "{said:?}");
+    }
+}

@@ -79,6 +79,7 @@ static void cb_unmount_before(struct super_block *sb)
 
 static void cb_unmount_after(struct super_block *sb)
 {
+	unsigned long deadline = jiffies + CB_LOSING_WAIT;
 	unsigned int slot;
 
 	/* Not every filesystem does so itself before its super block ends. */
@@ -92,6 +93,8 @@ static void cb_unmount_after(struct super_block *sb)
 			continue;
 		if (cb_device_tracks(dev))
 			cb_save(dev, CB_SAVE_HOLD);
+		else if (cb_phase_is_lost(cb_phase_of(dev)))
+			cb_losing_wait(dev, deadline);
 		/* From now on anybody may mount it, and move or remove the file. */
 		if (!dev->cow_inode && cb_unmount_has_cow(dev, sb))
 			WRITE_ONCE(dev->verified, false);

@@ -14,7 +14,7 @@ use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device, Report};
 use crate::series::Series;
 use crate::topology::DeviceNumber;
-use crate::{durable, names, out};
+use crate::{durable, mounts, names, out, stamp};
 
 /// How long a busy snapshot is tried again, and how often.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -100,6 +100,10 @@ pub fn destroy(minor: u32, config: &Path) -> Result<()> {
             "{} was not in use when the snapshot ended; remove it when its filesystem is mounted",
             names::shown(&device.cow_file)
         ));
+    }
+    if let (Some(origin), Ok(mounts)) = (DeviceNumber::parse(&device.origin_device), mounts::read())
+    {
+        stamp::remove(origin, &device.uuid, &mounts);
     }
     Series::forget(config, &device.uuid)
 }

@@ -43,6 +43,10 @@ pub struct Setup {
     /// Identity of this boot.
     pub boot_id: [u8; 16],
     /// Whether a series that is tracking goes on; then extents, names, series
+    /// Identity of the epoch, random.
+    pub epoch_id: [u8; 16],
+    /// Where the stamp of the epoch lies on the origin, in sectors; 0 for none.
+    pub stamp_sector: u64,
     /// and epoch come from there.
     pub continues: bool,
 }
@@ -89,6 +93,8 @@ impl Setup {
                 0
             },
             boot_id: self.boot_id,
+            epoch_id: self.epoch_id,
+            stamp_sector: self.stamp_sector,
             origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],
             cow_path: [0; abi::COWBIRD_PATH_BYTES as usize],
             reason: [0; abi::COWBIRD_REASON_BYTES as usize],

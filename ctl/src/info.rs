@@ -54,6 +54,9 @@ pub struct Device {
     pub seq_id: u64,
     /// Series.
     pub uuid: String,
+    /// Identity of the epoch.
+    #[serde(default)]
+    pub epoch_id: String,
     /// 0 or a negative errno.
     pub error: i32,
     /// Why the snapshot failed.

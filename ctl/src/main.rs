@@ -22,6 +22,7 @@ mod reload;
 mod series;
 mod setup;
 mod signature;
+mod stamp;
 mod target;
 mod topology;
 

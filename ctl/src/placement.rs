@@ -275,6 +275,19 @@ fn check_bmap(file: &File, path: &Path, logical: u64, physical: u64) -> Result<(
     Ok(())
 }
 
+/// Whether a device has this content, of one block, at a byte of it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_at(device: DeviceNumber, at: u64, content: &[u8]) -> Result<bool> {
+    let disk = open_device(device)?;
+    let mut buffer = Aligned::new();
+    let found = buffer
+        .read(&disk, at, content.len())
+        .with_context(|| format!("cannot read device {device} at byte {at}"))?;
+    Ok(found == content)
+}
+
 /// A block device for direct reads, which see what is on it and not what is cached of it.
 fn open_device(device: DeviceNumber) -> Result<File> {
     let path = topology::stable_name(device)?;

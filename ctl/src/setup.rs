@@ -20,6 +20,7 @@ use crate::out;
 use crate::probe;
 use crate::reload;
 use crate::series::Series;
+use crate::stamp::{self, Stamp};
 use crate::topology::{self, DeviceNumber};
 use crate::{SetupOptions, TransitionToSnapshot};
 
@@ -44,6 +45,8 @@ struct Member {
     name: String,
     /// Its size.
     origin_bytes: u64,
+    /// The stamp of the epoch, where it needs one.
+    stamp: Option<Stamp>,
     /// Keeps the descriptors of `setup` open.
     _freeze_files: Vec<File>,
 }
@@ -71,6 +74,8 @@ pub fn first(volumes: &[Volume], options: &SetupOptions, config: &Path) -> Resul
             .pin(cow.file())
             .with_context(|| format!("cannot pin {}", cow.path().display()))?;
         member.setup.extents = cow.extents()?;
+        let series = member.setup.uuid;
+        put_stamp(member, cow.device()?, series, None, &mounts)?;
     }
     take(&control, &members)?;
     // The module owns the files now; without this they would go when we return.
@@ -93,7 +98,9 @@ pub fn next(arguments: &TransitionToSnapshot) -> Result<()> {
     let (cow_file, minors) = arguments.parse()?;
     let mut members = Vec::new();
     for minor in minors {
-        members.push(next_of_series(minor, cow_file, arguments, &mounts)?);
+        members.push(next_of_series(
+            &control, minor, cow_file, arguments, &mounts,
+        )?);
     }
     take(&control, &members)?;
     members
@@ -123,7 +130,14 @@ fn take(control: &Control, members: &[Member]) -> Result<()> {
         .collect();
     topology::check_apart(&origins)?;
     let setups: Vec<&Setup> = members.iter().map(|member| &member.setup).collect();
-    control.setup(&setups).map_err(|refusal| {
+    let taken = control.setup(&setups);
+    for stamp in members.iter().filter_map(|member| member.stamp.as_ref()) {
+        match &taken {
+            Ok(()) => stamp.begun(),
+            Err(_) => stamp.refused(),
+        }
+    }
+    taken.map_err(|refusal| {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
         let of = refusal
             .member
@@ -136,6 +150,24 @@ fn take(control: &Control, members: &[Member]) -> Result<()> {
         };
         refusal.error.context(format!("cannot snapshot {of}{none}"))
     })
+}
+
+/// Stamps the origin for the member's epoch, where its COW file is on another disk.
+fn put_stamp(
+    member: &mut Member,
+    cow: DeviceNumber,
+    series: [u8; 16],
+    before: Option<stamp::EpochId>,
+    mounts: &[Mount],
+) -> Result<()> {
+    let origin = member.setup.origin;
+    if !stamp::is_needed(origin, cow) {
+        return Ok(());
+    }
+    let epoch = member.setup.epoch_id;
+    member.stamp = Stamp::place((origin, &member.name), mounts, series, epoch, before)?;
+    member.setup.stamp_sector = member.stamp.as_ref().map_or(0, Stamp::sector);
+    Ok(())
 }
 
 /// A member without its COW file.
@@ -161,12 +193,15 @@ fn new_series(volume: &Volume, options: &SetupOptions, mounts: &[Mount]) -> Resu
         epoch: FIRST_EPOCH,
         timeout_ms: options.timeout_ms,
         boot_id: reload::boot_id()?,
+        epoch_id: random_uuid()?,
+        stamp_sector: 0,
         continues: false,
     };
     Ok(Member {
         setup,
         name: volume.block_device.display().to_string(),
         origin_bytes: origin.bytes,
+        stamp: None,
         _freeze_files: freeze_files,
     })
 }
@@ -230,6 +265,7 @@ fn others_can_rename(owner: u32, mode: u32) -> bool {
 }
 
 fn next_of_series(
+    control: &Control,
     minor: u32,
     cow_file: Option<&Path>,
     arguments: &TransitionToSnapshot,
@@ -268,14 +304,28 @@ fn next_of_series(
         epoch: 0,
         timeout_ms: arguments.timeout_ms,
         boot_id: reload::boot_id()?,
+        epoch_id: random_uuid()?,
+        stamp_sector: 0,
         continues: true,
     };
-    Ok(Member {
+    let mut member = Member {
         setup,
         name: names::shown(&device.block_device),
         origin_bytes: 0,
+        stamp: None,
         _freeze_files: freeze_files,
-    })
+    };
+    let cow = DeviceNumber::parse(&device.cow_device).context(info::BAD_REPORT)?;
+    // What is frozen would let nobody write a stamp, and nobody stop waiting for that.
+    if device.tracks && stamp::is_needed(origin, cow) {
+        control
+            .check_frozen(&member.setup.freeze_fds, &member.setup.freeze_devices)
+            .with_context(|| format!("cannot snapshot {}", member.name))?;
+        let series = stamp::parse_id(&device.uuid).context(info::BAD_REPORT)?;
+        let before = stamp::parse_id(&device.epoch_id);
+        put_stamp(&mut member, cow, series, before, mounts)?;
+    }
+    Ok(member)
 }
 
 /// Every mount of each filesystem whose blocks lie on the origin, or that the

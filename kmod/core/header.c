@@ -2,7 +2,7 @@
 #include "bytes.h"
 #include "header.h"
 
-#define CB_HEADER_VERSION 2u
+#define CB_HEADER_VERSION 3u
 #define CB_HEADER_SECTOR_CRC_AT (CB_SECTOR_BYTES - 4)
 #define CB_HEADER_CRC_AT (CB_BLOCK_BYTES - 4)
 
@@ -26,6 +26,8 @@ void cb_header_encode(const struct cb_header *header, u8 *block)
 	cb_put(block + 88, header->extents_sector, 8);
 	cb_put(block + 96, header->data_first, 8);
 	cb_put(block + 104, header->region_shift, 4);
+	memcpy(block + 112, header->epoch_id, CB_UUID_BYTES);
+	cb_put(block + 128, header->stamp_sector, 8);
 	cb_put(block + CB_HEADER_SECTOR_CRC_AT, cb_crc32c(block, CB_HEADER_SECTOR_CRC_AT), 4);
 	cb_put(block + CB_HEADER_CRC_AT, cb_crc32c(block, CB_HEADER_CRC_AT), 4);
 }
@@ -55,5 +57,7 @@ int cb_header_decode(struct cb_header *header, const u8 *block)
 	header->extents_sector = cb_get(block + 88, 8);
 	header->data_first = cb_get(block + 96, 8);
 	header->region_shift = (u32)cb_get(block + 104, 4);
+	memcpy(header->epoch_id, block + 112, CB_UUID_BYTES);
+	header->stamp_sector = cb_get(block + 128, 8);
 	return 0;
 }

@@ -21,6 +21,8 @@ struct cb_header {
 	u64 sector; /* where the header itself lies on its disk */
 	u64 extents_sector; /* where the slot after it lies */
 	u64 data_first; /* first slot that is no metadata */
+	u64 stamp_sector; /* where the origin's stamp lies, from the origin's start; 0 for none */
+	u8 epoch_id[CB_UUID_BYTES]; /* random: a number is given again where a disk went back in time */
 	u32 extent_count;
 	u32 region_shift; /* a region has 1 << region_shift blocks */
 	u32 flags;

@@ -40,6 +40,8 @@ int cb_reload_header(struct cb_reload *reload, u64 sector)
 		return cb_reload_lost(reload, "the COW file was moved");
 	if (cb_geom_init(&reload->geom, header->origin_start, header->origin_sectors) ||
 	    (header->before_epoch && header->before_epoch + 1 != header->epoch) ||
+	    (header->stamp_sector && (header->origin_sectors < CB_BLOCK_SECTORS ||
+				      header->stamp_sector > header->origin_sectors - CB_BLOCK_SECTORS)) ||
 	    !header->extent_count || header->extent_count > header->cow_slots ||
 	    header->cow_slots > reload->disk_sectors / CB_BLOCK_SECTORS)
 		return cb_reload_lost(reload, "the epoch header makes no sense");

@@ -42,10 +42,18 @@ int cb_state_judge(const struct cb_state *state, u64 state_epoch, u64 header_epo
 		*reason = "the series was ended";
 	else if (state->status == CB_STATUS_LOST)
 		*reason = "a mark of a changed region could not be written";
+	else if (now->stamped == CB_STAMPED_LOST)
+		*reason = "the origin's stamp says that writes passed unmarked while the COW file could not be written";
+	else if (now->stamped == CB_STAMPED_OTHER)
+		*reason = "the origin is stamped for another epoch: it or the COW file was replaced, or put back to an earlier time";
+	else if (now->stamped == CB_STAMPED_GONE)
+		*reason = "the origin's stamp is not in its place: the origin was restored or replaced, or its stamp file was removed";
 	else if (state->status != CB_STATUS_CLEAN && state->status != CB_STATUS_DIRTY)
 		*reason = "the state in the COW file is unknown";
 	else if (same_boot && !*clean)
 		*reason = "tracking ended in this boot without having been saved";
+	else if (!*clean && now->stamped == CB_STAMPED_NOT)
+		*reason = "it was not saved, and no stamp on the origin tells whether writes passed unmarked";
 	else if (same_boot && now->written_sectors != state->written_sectors)
 		*reason = "the origin was written to while nothing was tracked";
 	else if (!same_boot && now->written_sectors)

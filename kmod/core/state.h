@@ -15,6 +15,7 @@
 #define COWBIRD_CORE_STATE_H
 
 #include "meta.h"
+#include "stamp.h"
 
 #define CB_BOOT_ID_BYTES 16
 /* Bytes at the start of the origin that are compared: superblocks of the usual filesystems. */
@@ -59,6 +60,7 @@ struct cb_now {
 	u8 boot_id[CB_BOOT_ID_BYTES];
 	u64 written_sectors; /* the origin's write counter: since boot */
 	u32 head_crc;
+	u32 stamped; /* enum cb_stamped */
 };
 
 /*

@@ -161,6 +161,7 @@ int cb_header_prepare(struct cb_device *dev)
 		.data_first = dev->layout.data_first,
 		.extent_count = dev->extents.count,
 		.region_shift = dev->layout.region_shift,
+		.stamp_sector = dev->stamp_sector,
 		.flags = dev->cow_on_origin ? CB_HEADER_COW_ON_ORIGIN : 0,
 	};
 	void *address;
@@ -179,6 +180,7 @@ int cb_header_prepare(struct cb_device *dev)
 	if (!dev->header_page)
 		return -ENOMEM;
 	memcpy(header.uuid, dev->uuid, sizeof(header.uuid));
+	memcpy(header.epoch_id, dev->epoch_id, sizeof(header.epoch_id));
 	address = cb_kmap(dev->header_page);
 	cb_header_encode(&header, address);
 	cb_kunmap(address);

@@ -197,6 +197,8 @@ static int cb_setup_fill(struct cb_setup *setup, struct cowbird_ioc_setup *arg)
 	setup->cow_path = arg->cow_path;
 	memcpy(setup->uuid, arg->uuid, sizeof(setup->uuid));
 	memcpy(setup->boot_id, arg->boot_id, sizeof(setup->boot_id));
+	memcpy(setup->epoch_id, arg->epoch_id, sizeof(setup->epoch_id));
+	setup->stamp_sector = arg->stamp_sector;
 	ret = cb_freeze_get_files(&setup->freeze, arg->freeze_fds, arg->freeze_fd_count,
 				  setup->reason);
 	if (!ret)

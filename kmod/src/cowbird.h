@@ -9,7 +9,8 @@
  *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
- *   marking.c  its marks of changed regions, on stable storage
+ *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
+ *              are not complete, where there is one who can be told
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
  *              how much memory
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
@@ -51,7 +52,8 @@
  *   I5  no silent hole     what cannot be preserved or tracked fails the snapshot or the
  *                          tracking, visibly: cb_device_spoil, cb_device_fail
  *   I6  the map is true    a write is released only once the COW file knows on stable
- *                          storage that its region changes: marking.c
+ *                          storage that its region changes: marking.c; or, where it cannot
+ *                          be told, that this is lost: losing.c
  *   I7  fixed extents      the COW file is addressed by extents that are pinned, or
  *                          verified before the next write: cowfile.c, metadata.c
  *   I8  bounded memory     and queues, per snapshot and in total: blocks.c, budget.c; who
@@ -242,6 +244,7 @@ struct cb_mark {
 	struct page *page;
 	u32 index; /* slot of the region map, or copy of the state */
 	bool in_flight; /* engine */
+	bool looks; /* engine: what is under way reads what is to be overwritten */
 	blk_status_t status;
 };
 
@@ -322,6 +325,8 @@ struct cb_device {
 	u8 uuid[COWBIRD_UUID_BYTES];
 	u8 boot_id[COWBIRD_UUID_BYTES];
 	u64 epoch;
+	u8 epoch_id[COWBIRD_UUID_BYTES];
+	u64 stamp_sector; /* of the origin's stamp, from the origin's start; or 0 */
 	u64 before_epoch; /* whose marks lie in the other area of the COW file; or 0 */
 	u64 tracked_from; /* the bitmap names every change since this epoch */
 	unsigned int hold_limit_jiffies;
@@ -460,10 +465,21 @@ struct cb_device {
 	u32 stores_in_flight;
 	struct cb_mark *mark_slots;
 	struct cb_mark state_write; /* dirty or lost */
+	struct cb_mark stamp_write; /* lost, on the origin */
 	struct llist_head marks_done;
 	u32 marks_in_flight; /* the state's included */
 	u64 state_sequence; /* L: of the state written last, or given up */
 	u32 state_status; /* enum cb_status: what it says, or will say */
+	/* Of tracking that is lost. Read anywhere; the engine's, but lose_since, which is set before the phase. */
+	unsigned long lose_since; /* jiffies: since when writes wait for somebody to know it */
+	unsigned long lose_next; /* jiffies: not before is it written to the COW file again */
+	unsigned long lose_pause; /* jiffies: between the last two tries */
+	struct work_struct lose_work; /* while lose_opening: has the origin open for a try */
+	bool lose_opening; /* set by the engine, cleared by the work */
+	bool lost_in_cow; /* it is on stable storage there */
+	bool lost_in_stamp; /* likewise, in the origin's stamp */
+	bool stamp_left; /* the stamp is not ours, or not to be had */
+	bool lost_unknown; /* the log says that nobody knows it yet */
 	bool owns_state; /* false until the series is taken over */
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */
@@ -494,6 +510,9 @@ struct cb_device {
 
 	/* Synchronous bios that were given up by those who waited. */
 	atomic_t meta_in_flight;
+
+	/* To flush the origin by, where that is another disk than the COW file's: set-up only. */
+	struct cb_meta_io *cut_io;
 
 	/* Epoch header: set-up only. */
 	struct page *header_page;
@@ -565,6 +584,8 @@ struct cb_setup {
 	struct cb_freeze_list freeze;
 	u8 uuid[COWBIRD_UUID_BYTES];
 	u8 boot_id[COWBIRD_UUID_BYTES];
+	u8 epoch_id[COWBIRD_UUID_BYTES];
+	u64 stamp_sector; /* of the origin's stamp, from the origin's start; or 0 */
 	u64 epoch;
 	u32 timeout_ms;
 	bool want_snapshot; /* reload */
@@ -649,8 +670,9 @@ static inline void cb_module_put(void)
 int cb_device_event(struct cb_device *dev, enum cb_event event);
 
 /*
- * Tracking is lost, and the snapshot with it: from here on writes pass, reads
- * fail, and the reason shows. Any context. The first reason stays.
+ * Tracking is lost, and the snapshot with it: from here on writes wait until a disk
+ * knows that, for a short time, and then pass; reads fail, and the reason shows. Any
+ * context. The first reason stays.
  */
 __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...);
 
@@ -686,7 +708,14 @@ static inline bool cb_device_passes_all(const struct cb_device *dev)
 static inline bool cb_phase_is_live(enum cb_phase phase)
 {
 	return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
-	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_SPOILT;
+	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_SPOILT ||
+	       phase == CB_PHASE_LOSING;
+}
+
+/* Tracking is lost; no epoch goes on. */
+static inline bool cb_phase_is_lost(enum cb_phase phase)
+{
+	return phase == CB_PHASE_LOSING || phase == CB_PHASE_FAILED;
 }
 
 /* Changes of an epoch that has begun are tracked. */
@@ -694,7 +723,7 @@ static inline bool cb_device_tracks(const struct cb_device *dev)
 {
 	enum cb_phase phase = cb_phase_of(dev);
 
-	return cb_phase_is_live(phase) && phase != CB_PHASE_HOLDING;
+	return cb_phase_is_live(phase) && phase != CB_PHASE_HOLDING && phase != CB_PHASE_LOSING;
 }
 
 /* Fault: what the gate held goes on as if no snapshot had begun. */
@@ -878,12 +907,32 @@ void cb_engine_unpark(struct cb_device *dev);
 
 int cb_marking_init(struct cb_device *dev);
 void cb_mark_end_io(struct bio *bio);
+/* Begins to read or write the mark's page. sector counts from the start of bdev. */
+void cb_mark_send(struct cb_mark *mark, enum cb_lane_kind lane, struct block_device *bdev,
+		  unsigned int opf, u64 sector);
 void cb_marking_free(struct cb_device *dev);
 /* Steps of the engine: true when something moved. */
 bool cb_marking_finish(struct cb_device *dev);
 bool cb_marking_start(struct cb_device *dev);
 /* Whether the state on disk is behind. */
 bool cb_marking_wants_state(struct cb_device *dev);
+
+/* ---- losing.c ---------------------------------------------------------- */
+
+/* For the engine, when tracking is lost: tells the disks, then lets writes go. */
+bool cb_losing_act(struct cb_device *dev);
+/* Whether the state LOST is to be written to the COW file, again if need be. */
+bool cb_losing_wants_cow(struct cb_device *dev);
+/* Whether the stamp has something to do that nobody else waits for. */
+bool cb_losing_has_work(struct cb_device *dev);
+/* A read or write of the stamp has ended. */
+void cb_losing_stamp_done(struct cb_device *dev, int error);
+/* The state LOST was written to the COW file, or not. */
+void cb_losing_cow_done(struct cb_device *dev, int error);
+/* Waits until a disk knows of what is lost; not past a time, in jiffies. */
+void cb_losing_wait(struct cb_device *dev, unsigned long deadline);
+/* Who shuts the machine or a filesystem down waits so long at most, for all of them together. */
+#define CB_LOSING_WAIT (3 * HZ)
 
 /* ---- metadata.c -------------------------------------------------------- */
 
@@ -904,6 +953,10 @@ int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot);
 
 /* CRC-32C of the origin's first CB_HEAD_BYTES, or of all of it. */
 int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc);
+/* What the origin's stamp says of the epoch in a header. */
+int cb_meta_stamped(struct cb_meta_io *io, const struct cb_header *header, u32 *stamped);
+/* Has the origin's disk write down what it has taken, where that is not the COW file's. */
+int cb_meta_sync_origin(struct cb_meta_io *io);
 
 /* Several of them, under way at the same time. */
 struct cb_meta_pool;

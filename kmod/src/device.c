@@ -72,6 +72,7 @@ static bool cb_device_give_up(struct cb_device *dev, enum cb_event event, int er
 	if (next >= 0) {
 		vscnprintf(dev->error_text, sizeof(dev->error_text), fmt, args);
 		WRITE_ONCE(dev->error, error);
+		dev->lose_since = dev->lose_next = jiffies;
 		/* A reader looks at the phase last. */
 		WRITE_ONCE(dev->phase, next);
 	}
@@ -170,6 +171,8 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	dev->tracked_from = setup->epoch;
 	memcpy(dev->uuid, setup->uuid, sizeof(dev->uuid));
 	memcpy(dev->boot_id, setup->boot_id, sizeof(dev->boot_id));
+	memcpy(dev->epoch_id, setup->epoch_id, sizeof(dev->epoch_id));
+	dev->stamp_sector = setup->stamp_sector;
 	strscpy(dev->origin_path, setup->origin_path, sizeof(dev->origin_path));
 	strscpy(dev->cow_path, setup->cow_path, sizeof(dev->cow_path));
 	mutex_init(&dev->use_lock);
@@ -353,6 +356,8 @@ static void cb_device_lose_state(struct cb_device *dev)
 	if (cb_known_is_gone(&dev->cow) ||
 	    (dev->cow.needs_opener && !cb_device_keeps_cow_open(dev)))
 		dev->owns_state = false;
+	if (cb_known_is_gone(&dev->origin) || !cb_known_sectors(&dev->origin))
+		dev->stamp_left = true;
 }
 
 /* While a disk's table is read anew its partitions are gone for a moment. */
@@ -508,6 +513,38 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
+/*
+ * Where the origin cannot be asked by the COW file's disk: what it takes to flush it at
+ * T0, and the stamp, which must be where the next reload looks for it.
+ */
+static int cb_device_prepare_origin(struct cb_device *dev, struct cb_setup *setup)
+{
+	struct cb_header header = { .stamp_sector = dev->stamp_sector };
+	u32 stamped = CB_STAMPED_FITS;
+	int ret = 0;
+
+	if (dev->cow_on_origin && !dev->stamp_sector)
+		return 0;
+	dev->cut_io = cb_meta_io_alloc(dev);
+	if (!dev->cut_io)
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+	if (!dev->stamp_sector)
+		return 0;
+	memcpy(header.uuid, dev->uuid, sizeof(header.uuid));
+	memcpy(header.epoch_id, dev->epoch_id, sizeof(header.epoch_id));
+	if (dev->geom.sectors < CB_BLOCK_SECTORS ||
+	    dev->stamp_sector > dev->geom.sectors - CB_BLOCK_SECTORS)
+		ret = -ERANGE;
+	if (!ret)
+		ret = cb_meta_stamped(dev->cut_io, &header, &stamped);
+	if (!ret && stamped != CB_STAMPED_FITS)
+		ret = -ESTALE;
+	if (!ret)
+		return 0;
+	return cb_refuse(setup->reason, ret, "the stamp of the epoch is not at sector %llu of %s",
+			 (unsigned long long)dev->stamp_sector, setup->origin_path);
+}
+
 /* A new series begins with empty metadata; one that goes on has its own. */
 static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
 {
@@ -558,6 +595,7 @@ void cb_device_free(struct cb_device *dev)
 	wait_event(dev->reads_wait, !atomic_read(&dev->pieces_in_flight));
 	synchronize_rcu();
 	cb_audit_unwatch_ends(dev);
+	cb_meta_io_free(dev->cut_io);
 	cb_header_free(dev);
 	cb_marking_free(dev);
 	cb_blocks_free(dev);
@@ -638,6 +676,8 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 		ret = cb_device_init_memory(dev, setup);
 	if (!ret)
 		ret = cb_check_drainable(dev, setup);
+	if (!ret)
+		ret = cb_device_prepare_origin(dev, setup);
 	if (!ret)
 		ret = cb_device_format_cow(dev, setup);
 	if (!ret)
@@ -777,6 +817,8 @@ void cb_device_settle(struct cb_setup *setup)
 {
 	struct cb_device *dev = setup->dev;
 
+	cb_meta_io_free(dev->cut_io);
+	dev->cut_io = NULL;
 	WRITE_ONCE(dev->settled, true);
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);

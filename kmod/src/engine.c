@@ -31,6 +31,8 @@
 #define CB_PARK_LIMIT_AGAIN HZ
 /* How long a partial batch of preserved blocks waits for company. */
 #define CB_STORE_DELAY_JIFFIES max(HZ / 100, 1)
+/* How often the time is looked at while writes wait for somebody to know that tracking is lost. */
+#define CB_LOSING_POLL max(HZ / 10, 1)
 
 void cb_engine_wake(struct cb_device *dev)
 {
@@ -737,8 +739,10 @@ static bool cb_engine_has_work(struct cb_device *dev)
 	if (!llist_empty(&dev->done) || !llist_empty(&dev->marks_done))
 		return true;
 	if (READ_ONCE(dev->park) ? cb_engine_is_idle(dev) :
-				   cb_phase_of(dev) == CB_PHASE_FAILED &&
+				   cb_phase_is_lost(cb_phase_of(dev)) &&
 					   cb_marking_wants_state(dev))
+		return true;
+	if (cb_losing_has_work(dev))
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
@@ -762,6 +766,7 @@ static bool cb_engine_turn(struct cb_device *dev, bool idle, bool parking)
 	/* What one turn submits reaches the driver together. */
 	blk_start_plug(&plug);
 	progress = cb_engine_finish(dev);
+	progress |= cb_losing_act(dev);
 	cb_engine_leave_cow(dev);
 	progress |= cb_engine_release(dev);
 	progress |= cb_engine_admit(dev);
@@ -807,7 +812,9 @@ static int cb_engine_main(void *data)
 		}
 		idle = wait_event_interruptible_timeout(
 			dev->engine_wait, cb_engine_has_work(dev) || kthread_should_stop(),
-			cb_engine_store_now(dev, true) ? CB_STORE_DELAY_JIFFIES : CB_CHECK_INTERVAL);
+			cb_engine_store_now(dev, true) ? CB_STORE_DELAY_JIFFIES :
+			cb_phase_of(dev) == CB_PHASE_LOSING ? CB_LOSING_POLL :
+							      CB_CHECK_INTERVAL);
 		if (kthread_should_stop() && !cb_engine_has_work(dev))
 			schedule_timeout_uninterruptible(1);
 	}

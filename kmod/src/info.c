@@ -115,6 +115,8 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
 		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
 		   READ_ONCE(dev->saved) ? "true" : "false");
+	seq_printf(out, ", \"epoch_id\": \"%*phN\", \"stamp_sector\": %llu", COWBIRD_UUID_BYTES,
+		   dev->epoch_id, dev->stamp_sector);
 	seq_printf(out, ", \"memory_blocks\": %u, \"expansions\": %u, \"map_bytes\": %llu",
 		   in_memory, smp_load_acquire(&dev->annex_count), cb_device_map_bytes(dev));
 	cb_info_counters(out, dev);

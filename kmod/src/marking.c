@@ -8,8 +8,8 @@
  *           tracking is given up
  *
  * A write is held until the marks of all of its regions are stable and the state
- * on disk is not clean. When one of these writes fails, tracking is lost and the
- * origin goes on; that the disk says so can then only be tried.
+ * on disk is not clean. When one of these writes fails, tracking is lost, and the
+ * origin goes on when somebody knows of it (losing.c).
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -32,42 +32,72 @@ void cb_mark_end_io(struct bio *bio)
 	rcu_read_unlock();
 }
 
-/* Writes the mark's page, whose payload is in place. */
-static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 index, u64 sequence)
+void cb_mark_send(struct cb_mark *mark, enum cb_lane_kind lane, struct block_device *bdev,
+		  unsigned int opf, u64 sector)
 {
 	struct cb_device *dev = mark->dev;
-	struct cb_meta meta = cb_meta_of(dev, kind, index, dev->epoch, sequence);
-	struct bio *bio;
-	void *slot = cb_kmap(mark->page);
+	struct bio *bio = cb_bio_alloc(bdev, 1, opf, &dev->mark_bios);
 
-	cb_meta_seal(&meta, slot);
-	cb_kunmap(slot);
-	bio = cb_bio_alloc(dev->cow.bdev, 1,
-			   REQ_OP_WRITE | REQ_SYNC | (cb_mutant(mark_in_cache) ? 0 : REQ_FUA),
-			   &dev->mark_bios);
-	bio->bi_iter.bi_sector = meta.sector - dev->cow_base;
+	bio->bi_iter.bi_sector = sector;
 	bio->bi_private = mark;
 	bio->bi_end_io = cb_mark_end_io;
 	WARN_ON_ONCE(bio_add_page(bio, mark->page, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
 	mark->in_flight = true;
 	dev->marks_in_flight++;
+	cb_lane_add(dev, lane, bio);
+}
+
+/* Writes the mark's page, whose payload is in place. */
+static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 index, u64 sequence)
+{
+	struct cb_device *dev = mark->dev;
+	struct cb_meta meta = cb_meta_of(dev, kind, index, dev->epoch, sequence);
+	void *slot = cb_kmap(mark->page);
+
+	cb_meta_seal(&meta, slot);
+	cb_kunmap(slot);
 	atomic64_inc(&dev->stats.mark_writes);
-	cb_lane_add(dev, CB_LANE_COW, bio);
+	cb_mark_send(mark, CB_LANE_COW, dev->cow.bdev,
+		     REQ_OP_WRITE | REQ_SYNC | (cb_mutant(mark_in_cache) ? 0 : REQ_FUA),
+		     meta.sector - dev->cow_base);
 }
 
 /* ---- finish ------------------------------------------------------------ */
 
+static void cb_marking_write_state(struct cb_device *dev, enum cb_status status);
+
+/* What was read is the place of the next state, and ours. */
+static bool cb_marking_is_ours(struct cb_device *dev)
+{
+	struct cb_meta expected = cb_meta_of(dev, CB_META_STATE,
+					     (dev->state_sequence + 1) % CB_STATE_COPIES, 0, 0);
+	struct cb_meta found = {};
+	u8 *slot = cb_kmap(dev->state_write.page);
+	bool ours = cb_meta_open(&found, slot) != -ENOENT && cb_meta_same_place(&found, &expected);
+
+	cb_kunmap(slot);
+	return ours;
+}
+
 static void cb_marking_state_done(struct cb_device *dev, int error)
 {
-	if (dev->state_status == CB_STATUS_DIRTY) {
-		if (error)
-			cb_device_fail(dev, error, "cannot write to the COW file that changes go on");
-		else
-			WRITE_ONCE(dev->saved, false);
+	bool looked = dev->state_write.looks;
+
+	if (looked && !error && cb_marking_is_ours(dev)) {
+		cb_marking_write_state(dev, CB_STATUS_LOST);
+	} else if (looked && !error) {
+		/* Somebody else has the blocks. */
+		WRITE_ONCE(dev->cow_left, true);
+	} else if (looked || dev->state_status == CB_STATUS_LOST) {
+		cb_losing_cow_done(dev, error);
 	} else if (error) {
-		pr_err("snapshot %u of %s: the COW file still says that its marks are complete, which they are not; destroy it before the next boot\n",
-		       dev->minor, dev->origin_path);
+		cb_device_fail(dev, error, "cannot write to the COW file that changes go on");
+	} else {
+		WRITE_ONCE(dev->saved, false);
 	}
+	/* After the write that follows has begun: see cb_losing_is_at_rest. */
+	if (looked)
+		smp_store_release(&dev->state_write.looks, false);
 }
 
 static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
@@ -76,10 +106,17 @@ static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
 
 	mark->in_flight = false;
 	dev->marks_in_flight--;
+	if (mark == &dev->stamp_write) {
+		cb_losing_stamp_done(dev, error);
+		return;
+	}
 	WRITE_ONCE(dev->cow_slow, false);
-	if (mark == &dev->state_write)
+	if (mark == &dev->state_write) {
 		cb_marking_state_done(dev, error);
-	else if (error)
+		wake_up_all(&dev->park_wait);
+		return;
+	}
+	if (error)
 		cb_device_fail(dev, error, "cannot mark changed regions in the COW file");
 	else
 		cb_marks_done(&dev->marks, mark->index);
@@ -113,13 +150,31 @@ static void cb_marking_write_state(struct cb_device *dev, enum cb_status status)
 	cb_mark_submit(&dev->state_write, CB_META_STATE, sequence % CB_STATE_COPIES, sequence);
 }
 
+/*
+ * What may be somebody else's by now is looked at first. Marks and DIRTY are not: as long
+ * as tracking goes on, whoever writes there passes the hook and ends it.
+ */
+static void cb_marking_write_lost(struct cb_device *dev)
+{
+	u64 copy = (dev->state_sequence + 1) % CB_STATE_COPIES;
+	struct cb_meta meta = cb_meta_of(dev, CB_META_STATE, copy, 0, 0);
+
+	if (READ_ONCE(dev->verified) || READ_ONCE(dev->cow_gone)) {
+		cb_marking_write_state(dev, CB_STATUS_LOST);
+		return;
+	}
+	dev->state_write.looks = true;
+	cb_mark_send(&dev->state_write, CB_LANE_COW, dev->cow.bdev, REQ_OP_READ | REQ_SYNC,
+		     meta.sector - dev->cow_base);
+}
+
 /* Which state the disk lacks; 0 for none. */
 static u32 cb_marking_state_wanted(struct cb_device *dev)
 {
 	if (dev->state_write.in_flight || !dev->owns_state || READ_ONCE(dev->cow_left))
 		return 0;
-	if (cb_phase_of(dev) == CB_PHASE_FAILED)
-		return dev->state_status != CB_STATUS_LOST ? CB_STATUS_LOST : 0;
+	if (cb_phase_is_lost(cb_phase_of(dev)))
+		return cb_losing_wants_cow(dev) ? CB_STATUS_LOST : 0;
 	if (READ_ONCE(dev->cow_gone))
 		return 0;
 	if (cb_device_tracks(dev) && READ_ONCE(dev->saved) && !list_empty(&dev->held))
@@ -159,7 +214,9 @@ bool cb_marking_start(struct cb_device *dev)
 {
 	u32 status = cb_marking_state_wanted(dev);
 
-	if (status)
+	if (status == CB_STATUS_LOST)
+		cb_marking_write_lost(dev);
+	else if (status)
 		cb_marking_write_state(dev, status);
 	if (!cb_device_tracks(dev) || READ_ONCE(dev->cow_gone) || !dev->marks.wanted_slots)
 		return status;
@@ -182,7 +239,7 @@ int cb_marking_init(struct cb_device *dev)
 	u32 i;
 
 	init_llist_head(&dev->marks_done);
-	if (bioset_init(&dev->mark_bios, dev->layout.region_slots + 1, 0, BIOSET_NEED_BVECS))
+	if (bioset_init(&dev->mark_bios, dev->layout.region_slots + 2, 0, BIOSET_NEED_BVECS))
 		return -ENOMEM;
 	dev->mark_words = vzalloc(array3_size(words, 3, sizeof(u64)));
 	dev->mark_slots = kvcalloc(dev->layout.region_slots, sizeof(*dev->mark_slots), GFP_KERNEL);
@@ -193,7 +250,7 @@ int cb_marking_init(struct cb_device *dev)
 	for (i = 0; i < dev->layout.region_slots; i++)
 		if (cb_mark_init(dev, &dev->mark_slots[i], i))
 			return -ENOMEM;
-	return cb_mark_init(dev, &dev->state_write, 0);
+	return cb_mark_init(dev, &dev->state_write, 0) ?: cb_mark_init(dev, &dev->stamp_write, 0);
 }
 
 void cb_marking_free(struct cb_device *dev)
@@ -205,6 +262,8 @@ void cb_marking_free(struct cb_device *dev)
 			__free_page(dev->mark_slots[i].page);
 	if (dev->state_write.page)
 		__free_page(dev->state_write.page);
+	if (dev->stamp_write.page)
+		__free_page(dev->stamp_write.page);
 	kvfree(dev->mark_slots);
 	vfree(dev->mark_words);
 	bioset_exit(&dev->mark_bios);

@@ -347,6 +347,24 @@ int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc)
 	return ret;
 }
 
+int cb_meta_stamped(struct cb_meta_io *io, const struct cb_header *header, u32 *stamped)
+{
+	u8 *page;
+	int ret;
+
+	*stamped = cb_stamp_expected(header);
+	if (*stamped != CB_STAMPED_FITS)
+		return 0;
+	ret = cb_meta_io_run(io, io->dev->origin.bdev, REQ_OP_READ | REQ_SYNC,
+			     header->stamp_sector, 1);
+	if (ret)
+		return ret;
+	page = cb_kmap(io->pages[0]);
+	*stamped = cb_stamp_judge(header, page);
+	cb_kunmap(page);
+	return 0;
+}
+
 /* ---- writing ----------------------------------------------------------- */
 
 struct cb_meta cb_meta_of(struct cb_device *dev, enum cb_meta_kind kind, u64 index, u64 epoch,
@@ -470,6 +488,14 @@ int cb_meta_sync(struct cb_meta_pool *pool)
 {
 	return cb_meta_io_run(pool->looker, pool->dev->cow.bdev,
 			      REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH, 0, 0);
+}
+
+int cb_meta_sync_origin(struct cb_meta_io *io)
+{
+	if (io->dev->cow_on_origin || cb_mutant(origin_unflushed))
+		return 0;
+	return cb_meta_io_run(io, io->dev->origin.bdev, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH, 0,
+			      0);
 }
 
 int cb_meta_write(struct cb_meta_pool *pool, enum cb_meta_kind kind, u64 first, u64 count,

@@ -111,6 +111,8 @@ static int cb_resume_open(struct cb_resume *resume)
 	dev->epoch = reload->header.epoch;
 	dev->before_epoch = reload->header.before_epoch;
 	memcpy(dev->uuid, reload->header.uuid, sizeof(dev->uuid));
+	memcpy(dev->epoch_id, reload->header.epoch_id, sizeof(dev->epoch_id));
+	dev->stamp_sector = reload->header.stamp_sector;
 	return 0;
 }
 
@@ -123,6 +125,8 @@ static int cb_resume_now(struct cb_resume *resume, struct cb_now *now)
 
 	memcpy(now->boot_id, dev->boot_id, sizeof(now->boot_id));
 	ret = cb_meta_head_crc(resume->io, &now->head_crc);
+	if (!ret)
+		ret = cb_meta_stamped(resume->io, &resume->reload.header, &now->stamped);
 	now->written_sectors = cb_bdev_written(dev->origin.bdev);
 	if (ret)
 		return cb_refuse(resume->setup->reason, ret, "cannot read %s", dev->origin_path);
@@ -144,6 +148,7 @@ static int cb_resume_ask(struct cb_resume *resume,
 		memcpy(now.boot_id, reload->state.boot_id, sizeof(now.boot_id));
 		now.written_sectors = reload->state.written_sectors;
 		now.head_crc = reload->state.head_crc;
+		now.stamped = CB_STAMPED_FITS;
 		ret = ask(reload, &now);
 	}
 	return ret ? cb_resume_refuse(resume, ret) : 0;

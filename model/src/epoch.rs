@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!    0  magic          8 bytes  "COWBIRD" 0x01
-//!    8  version        u32      2
+//!    8  version        u32      3
 //!   12  header bytes   u32      4096
 //!   16  uuid           16 bytes series of snapshots
 //!   32  epoch          u64      number of the snapshot instant in the series
@@ -31,7 +31,7 @@ pub const HEADER_BYTES: usize = 4096;
 /// First eight bytes of a header.
 pub const HEADER_MAGIC: [u8; 8] = *b"COWBIRD\x01";
 /// The version written and understood.
-pub const HEADER_VERSION: u32 = 2;
+pub const HEADER_VERSION: u32 = 3;
 const SECTOR_CHECKSUM_AT: usize = SECTOR_BYTES - 4;
 const CHECKSUM_AT: usize = HEADER_BYTES - 4;
 

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised with every incompatible change of a structure below. */
-#define COWBIRD_ABI_VERSION 3
+#define COWBIRD_ABI_VERSION 4
 
 #define COWBIRD_VERSION "0.1.0"
 
@@ -119,6 +119,8 @@ struct cowbird_ioc_setup {
 	__u32 timeout_ms; /* bound of the time in which writes are held at T0 */
 	__u32 flags; /* COWBIRD_SETUP_* */
 	__u8 boot_id[COWBIRD_UUID_BYTES]; /* /proc/sys/kernel/random/boot_id */
+	__u8 epoch_id[COWBIRD_UUID_BYTES]; /* random */
+	__u64 stamp_sector; /* of the origin's struct cowbird_stamp, from its start; 0 for none */
 	char origin_path[COWBIRD_PATH_BYTES]; /* for display only */
 	char cow_path[COWBIRD_PATH_BYTES]; /* for display only */
 	char reason[COWBIRD_REASON_BYTES]; /* out: why it was refused */
@@ -320,9 +322,12 @@ struct cowbird_ioc_destroy {
  *  16  uuid of the series         88  extents_sector: of the slot behind it
  *  32  epoch                      96  data_first: slots of metadata
  *  40  origin_sectors (512 B)    104  region_shift: blocks of a region, log2
- *  48  cow_slots, all of them    108  reserved, zeros
- *  56  flags                     508  crc32c of bytes 0..508
- *  60  extent_count              512  zeros ... 4092 crc32c of bytes 0..4092
+ *  48  cow_slots, all of them    108  reserved
+ *  56  flags                     112  epoch_id, random
+ *  60  extent_count              128  stamp_sector, of the origin; or 0
+ *                                136  reserved, zeros
+ *                                508  crc32c of bytes 0..508
+ *                                512  zeros ... 4092 crc32c of bytes 0..4092
  *
  * It is written with FUA while the origin is quiet, so that its place in a log
  * of the disk's writes is the snapshot instant. The other metadata slots are
@@ -330,7 +335,7 @@ struct cowbird_ioc_destroy {
  */
 #define COWBIRD_HEADER_MAGIC "COWBIRD\x01"
 #define COWBIRD_HEADER_MAGIC_BYTES 8
-#define COWBIRD_HEADER_VERSION 2
+#define COWBIRD_HEADER_VERSION 3
 #define COWBIRD_HEADER_BYTES 4096
 
 /* Flag of a header: the COW file lies on the disk of the origin. */
@@ -352,17 +357,43 @@ struct cowbird_header {
 	__le64 extents_sector;
 	__le64 data_first;
 	__le32 region_shift;
-	__u8 reserved[400];
+	__le32 reserved;
+	__u8 epoch_id[COWBIRD_UUID_BYTES];
+	__le64 stamp_sector;
+	__u8 zeros_before[372];
 	__le32 sector_crc32c;
 	__u8 zeros[3580];
 	__le32 crc32c;
+};
+
+/*
+ * Stamp: a block of a file on the origin, little endian. It is there where the COW file
+ * lies on another disk, and says to which epochs the origin belongs: the one that goes
+ * on, and the one that is about to begin. Only the module changes it to LOST: then
+ * writes have passed whose regions the COW file does not have as changed.
+ */
+#define COWBIRD_STAMP_MAGIC "COWBSTP\x01"
+#define COWBIRD_STAMP_BYTES 4096
+#define COWBIRD_STAMP_KEPT 1
+#define COWBIRD_STAMP_LOST 2
+
+struct cowbird_stamp {
+	__u8 magic[COWBIRD_HEADER_MAGIC_BYTES];
+	__le32 status; /* COWBIRD_STAMP_KEPT or COWBIRD_STAMP_LOST */
+	__le32 reserved;
+	__u8 uuid[COWBIRD_UUID_BYTES]; /* of the series */
+	__le64 sector; /* where it lies, from the start of the origin */
+	__u8 ids[2][COWBIRD_UUID_BYTES]; /* of epochs; zeros for none */
+	__u8 zeros[436];
+	__le32 crc32c; /* of bytes 0..508 */
+	__u8 rest[3584]; /* zeros */
 };
 
 _Static_assert(sizeof(struct cowbird_extent) == 16, "ABI: cowbird_extent");
 _Static_assert(sizeof(struct cowbird_ioc_pin) == 200, "ABI: cowbird_ioc_pin");
 _Static_assert(sizeof(struct cowbird_freeze_device) == 16, "ABI: cowbird_freeze_device");
 _Static_assert(sizeof(struct cowbird_ioc_check_frozen) == 224, "ABI: cowbird_ioc_check_frozen");
-_Static_assert(sizeof(struct cowbird_ioc_setup) == 1328, "ABI: cowbird_ioc_setup");
+_Static_assert(sizeof(struct cowbird_ioc_setup) == 1352, "ABI: cowbird_ioc_setup");
 _Static_assert(sizeof(struct cowbird_ioc_setup_set) == 216, "ABI: cowbird_ioc_setup_set");
 _Static_assert(sizeof(struct cowbird_ioc_reconfigure) == 208, "ABI: cowbird_ioc_reconfigure");
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
@@ -373,5 +404,6 @@ _Static_assert(sizeof(struct cowbird_ioc_verify) == 208, "ABI: cowbird_ioc_verif
 _Static_assert(sizeof(struct cowbird_ioc_expand) == 208, "ABI: cowbird_ioc_expand");
 _Static_assert(sizeof(struct cowbird_ioc_suspend) == 200, "ABI: cowbird_ioc_suspend");
 _Static_assert(sizeof(struct cowbird_header) == COWBIRD_HEADER_BYTES, "format: cowbird_header");
+_Static_assert(sizeof(struct cowbird_stamp) == COWBIRD_STAMP_BYTES, "format: cowbird_stamp");
 
 #endif /* _UAPI_COWBIRD_H */

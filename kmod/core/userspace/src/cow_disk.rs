@@ -114,6 +114,8 @@ impl CowDisk {
             extent_count: self.pieces.len() as u32,
             region_shift: self.layout.region_shift(),
             flags: HEADER_COW_ON_ORIGIN,
+            stamp_sector: 0,
+            epoch_id: [0; 16],
         };
         let bytes = header.encode().try_into().expect("a header is a slot");
         self.slots.insert(header.sector, bytes);
@@ -180,6 +182,7 @@ pub fn same_boot() -> Now {
         boot_id: THIS_BOOT,
         written_sectors: WRITTEN,
         head_crc: HEAD_CRC,
+        stamped: persist::Stamped::Needless,
     }
 }
 

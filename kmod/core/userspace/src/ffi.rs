@@ -72,6 +72,8 @@ pub struct Header {
     pub sector: u64,
     pub extents_sector: u64,
     pub data_first: u64,
+    pub stamp_sector: u64,
+    pub epoch_id: [u8; 16],
     pub extent_count: u32,
     pub region_shift: u32,
     pub flags: u32,
@@ -122,10 +124,19 @@ pub struct State {
 }
 
 #[repr(C)]
+pub struct Stamp {
+    pub uuid: [u8; 16],
+    pub sector: u64,
+    pub status: u32,
+    pub ids: [[u8; 16]; 2],
+}
+
+#[repr(C)]
 pub struct Now {
     pub boot_id: [u8; 16],
     pub written_sectors: u64,
     pub head_crc: u32,
+    pub stamped: u32,
 }
 
 #[repr(C)]
@@ -223,6 +234,10 @@ unsafe extern "C" {
     pub fn cb_crc32c(bytes: *const u8, length: usize) -> u32;
     pub fn cb_header_encode(header: *const Header, block: *mut u8);
     pub fn cb_header_decode(header: *mut Header, block: *const u8) -> i32;
+
+    pub fn cb_stamp_encode(stamp: *const Stamp, block: *mut u8);
+    pub fn cb_stamp_expected(header: *const Header) -> u32;
+    pub fn cb_stamp_judge(header: *const Header, block: *const u8) -> u32;
 
     pub fn cb_layout_init(
         layout: *mut Layout,

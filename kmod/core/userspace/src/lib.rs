@@ -246,6 +246,10 @@ pub struct Header {
     pub extents_sector: u64,
     /// First slot that is no metadata.
     pub data_first: u64,
+    /// Where the origin's stamp lies; 0 for none.
+    pub stamp_sector: u64,
+    /// Identity of the epoch.
+    pub epoch_id: [u8; 16],
     /// Pieces of the COW file.
     pub extent_count: u32,
     /// A region has `1 << region_shift` blocks.
@@ -261,9 +265,8 @@ pub const HEADER_COW_ON_ORIGIN: u32 = 1;
 pub const HEADER_BYTES: usize = 4096;
 
 impl Header {
-    /// The bytes on disk.
-    pub fn encode(&self) -> Vec<u8> {
-        let header = ffi::Header {
+    fn raw(&self) -> ffi::Header {
+        ffi::Header {
             uuid: self.uuid,
             epoch: self.epoch,
             before_epoch: self.before_epoch,
@@ -273,10 +276,17 @@ impl Header {
             sector: self.sector,
             extents_sector: self.extents_sector,
             data_first: self.data_first,
+            stamp_sector: self.stamp_sector,
+            epoch_id: self.epoch_id,
             extent_count: self.extent_count,
             region_shift: self.region_shift,
             flags: self.flags,
-        };
+        }
+    }
+
+    /// The bytes on disk.
+    pub fn encode(&self) -> Vec<u8> {
+        let header = self.raw();
         let mut block = vec![0xAA; HEADER_BYTES];
         // SAFETY: the block has the length that the function writes.
         unsafe { ffi::cb_header_encode(&raw const header, block.as_mut_ptr()) };
@@ -298,6 +308,8 @@ impl Header {
             sector: header.sector,
             extents_sector: header.extents_sector,
             data_first: header.data_first,
+            stamp_sector: header.stamp_sector,
+            epoch_id: header.epoch_id,
             extent_count: header.extent_count,
             region_shift: header.region_shift,
             flags: header.flags,
@@ -329,11 +341,13 @@ pub enum Phase {
     Closing,
     /// As tracking, while the reads of a snapshot that was lost fail.
     Spoilt,
+    /// Tracking is lost: every write is held until a disk knows it, reads fail.
+    Losing,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::New,
         Self::Holding,
         Self::Active,
@@ -341,6 +355,7 @@ impl Phase {
         Self::Failed,
         Self::Closing,
         Self::Spoilt,
+        Self::Losing,
     ];
 
     /// The phase after an event.
@@ -410,17 +425,20 @@ pub enum Event {
     Close,
     /// The snapshot is lost.
     Spoil,
+    /// A disk knows that tracking is lost.
+    Told,
 }
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Gate,
         Self::Begin,
         Self::Track,
         Self::Fail,
         Self::Close,
         Self::Spoil,
+        Self::Told,
     ];
 }
 

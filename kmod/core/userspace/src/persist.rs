@@ -21,7 +21,7 @@ use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::ops::Range;
 
-use crate::{Errno, Extents, check, ffi};
+use crate::{Errno, Extents, Header, check, ffi};
 
 /// Bytes of a slot.
 pub const SLOT_BYTES: usize = 4096;
@@ -42,6 +42,84 @@ pub struct Now {
     pub written_sectors: u64,
     /// CRC-32C of the origin's first [`HEAD_BYTES`] (of all of it where it is shorter).
     pub head_crc: u32,
+    /// What the origin's stamp says.
+    pub stamped: Stamped,
+}
+
+/// What the origin says of the epoch in a header; `core/stamp.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stamped {
+    /// Nothing: the COW file lies on the same disk.
+    Needless,
+    /// Nothing: the epoch has no stamp.
+    Not,
+    /// That it belongs to it.
+    Fits,
+    /// That writes passed unmarked.
+    Lost,
+    /// That it belongs to another one.
+    Other,
+    /// There is no stamp in its place.
+    Gone,
+}
+
+impl Stamped {
+    const ALL: [Self; 6] = [
+        Self::Needless,
+        Self::Not,
+        Self::Fits,
+        Self::Lost,
+        Self::Other,
+        Self::Gone,
+    ];
+
+    fn of(number: u32) -> Self {
+        Self::ALL[number as usize]
+    }
+
+    /// What must be there for an epoch with this header.
+    pub fn expected(header: &Header) -> Self {
+        let header = header.raw();
+        // SAFETY: the function reads the header.
+        Self::of(unsafe { ffi::cb_stamp_expected(&raw const header) })
+    }
+
+    /// What a block of the origin says of an epoch with this header.
+    pub fn judge(header: &Header, block: &Slot) -> Self {
+        let header = header.raw();
+        // SAFETY: the block has the length that the function reads.
+        Self::of(unsafe { ffi::cb_stamp_judge(&raw const header, block.as_ptr()) })
+    }
+}
+
+/// A stamp; `core/stamp.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Series.
+    pub uuid: [u8; 16],
+    /// Where it lies, from the start of the origin.
+    pub sector: u64,
+    /// Whether writes passed unmarked.
+    pub lost: bool,
+    /// Epochs that it fits.
+    pub ids: [[u8; 16]; 2],
+}
+
+impl Stamp {
+    /// The bytes on disk.
+    pub fn encode(&self) -> Slot {
+        let stamp = ffi::Stamp {
+            uuid: self.uuid,
+            sector: self.sector,
+            status: if self.lost { 2 } else { 1 },
+            ids: self.ids,
+        };
+        let mut block = [0xAA; SLOT_BYTES];
+        // SAFETY: the block has the length that the function writes.
+        unsafe { ffi::cb_stamp_encode(&raw const stamp, block.as_mut_ptr()) };
+        block
+    }
 }
 
 impl Now {
@@ -52,6 +130,7 @@ impl Now {
             boot_id: *b"\xFFanother boot id",
             written_sectors: 0,
             head_crc,
+            stamped: Stamped::Needless,
         }
     }
 }
@@ -334,6 +413,7 @@ fn raw_now(now: &Now) -> ffi::Now {
         boot_id: now.boot_id,
         written_sectors: now.written_sectors,
         head_crc: now.head_crc,
+        stamped: now.stamped as u32,
     }
 }
 

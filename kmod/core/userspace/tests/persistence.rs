@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use cowbird_core::cow_disk::{CowDisk, HEAD_CRC, THIS_BOOT, UUID, WRITTEN, next_boot, same_boot};
 use cowbird_core::persist::{
-    FineRule, Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, State, Status,
+    FineRule, Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, Stamp, Stamped, State,
+    Status,
 };
-use cowbird_core::{HEADER_BYTES, Header};
+use cowbird_core::{HEADER_BYTES, HEADER_COW_ON_ORIGIN, Header};
 use proptest::prelude::*;
 
 /// 3 regions of 256 blocks, the last one short; the COW file lies in the second one.
@@ -157,6 +158,110 @@ fn a_past_that_was_not_seen_ends_tracking() {
     disk.state(3, 1, Status::Dirty, Mode::Incremental);
     assert!(!disk.reload(&next_boot()).unwrap().clean);
     assert!(reason(&disk, written(next_boot(), 8)).contains("in this boot before"));
+}
+
+/// Goal: what the origin says counts before what the COW file says, clean or not, in this boot or another.
+#[test]
+fn the_stamp_on_the_origin_decides() {
+    let mut dirty = small();
+    dirty.state(2, 1, Status::Dirty, Mode::Incremental);
+    let mut clean = small();
+    saved(&mut clean, 2, 1, Mode::Incremental, &[4]);
+    let with = |now: Now, stamped| Now { stamped, ..now };
+    for (stamped, word) in [
+        (Stamped::Lost, "unmarked while the COW file"),
+        (Stamped::Other, "stamped for another epoch"),
+        (Stamped::Gone, "not in its place"),
+    ] {
+        for (disk, now) in [
+            (&dirty, next_boot()),
+            (&clean, next_boot()),
+            (&clean, same_boot()),
+        ] {
+            let lost = disk.reload(&with(now, stamped)).unwrap_err();
+            assert!(lost.reason.contains(word), "{}", lost.reason);
+            // The module puts "tracking cannot go on: " before it, and more behind it.
+            assert!(lost.reason.len() < 148, "{}", lost.reason);
+        }
+    }
+    for stamped in [Stamped::Needless, Stamped::Fits] {
+        assert!(dirty.reload(&with(next_boot(), stamped)).is_ok());
+        assert!(clean.reload(&with(next_boot(), stamped)).is_ok());
+    }
+    // Without one a series goes on only from what was saved.
+    let lost = dirty.reload(&with(next_boot(), Stamped::Not)).unwrap_err();
+    assert!(lost.reason.contains("no stamp on the origin"));
+    assert!(clean.reload(&with(next_boot(), Stamped::Not)).is_ok());
+}
+
+/// Goal: a stamp fits the epochs that it names, and no other; any damage and any other place is noticed.
+#[test]
+fn a_stamp_fits_its_epochs() {
+    let (this, next, other) = ([1; 16], [2; 16], [3; 16]);
+    let header = |epoch_id| Header {
+        uuid: UUID,
+        stamp_sector: 4096,
+        epoch_id,
+        ..Header::default()
+    };
+    let stamp = Stamp {
+        uuid: UUID,
+        sector: 4096,
+        lost: false,
+        ids: [this, next],
+    };
+    let judge = |id, stamp: Stamp| Stamped::judge(&header(id), &stamp.encode());
+    assert_eq!(judge(this, stamp), Stamped::Fits);
+    assert_eq!(judge(next, stamp), Stamped::Fits);
+    assert_eq!(judge(other, stamp), Stamped::Other);
+    let alone = Stamp {
+        ids: [next, [0; 16]],
+        ..stamp
+    };
+    assert_eq!(judge(this, alone), Stamped::Other);
+    assert_eq!(judge([0; 16], alone), Stamped::Other);
+    let foreign = Stamp {
+        uuid: [9; 16],
+        ..stamp
+    };
+    assert_eq!(judge(this, foreign), Stamped::Other);
+    let lost = Stamp {
+        lost: true,
+        ..stamp
+    };
+    assert_eq!(judge(this, lost), Stamped::Lost);
+    let moved = Stamp {
+        sector: 4104,
+        ..stamp
+    };
+    assert_eq!(judge(this, moved), Stamped::Gone);
+    for at in 0..512 {
+        let mut block = stamp.encode();
+        block[at] ^= 1;
+        assert_eq!(Stamped::judge(&header(this), &block), Stamped::Gone, "{at}");
+    }
+    // Torn between two sectors it is the old or the new one.
+    for sectors in 0..=8 {
+        let mut block = stamp.encode();
+        block[..sectors * 512].copy_from_slice(&lost.encode()[..sectors * 512]);
+        let expected = if sectors == 0 {
+            Stamped::Fits
+        } else {
+            Stamped::Lost
+        };
+        assert_eq!(Stamped::judge(&header(this), &block), expected);
+    }
+    let place = |flags, stamp_sector| {
+        Stamped::expected(&Header {
+            flags,
+            stamp_sector,
+            ..Header::default()
+        })
+    };
+    assert_eq!(place(HEADER_COW_ON_ORIGIN, 0), Stamped::Needless);
+    assert_eq!(place(0, 0), Stamped::Not);
+    assert_eq!(place(0, 4096), Stamped::Fits);
+    assert_eq!(place(HEADER_COW_ON_ORIGIN, 4096), Stamped::Fits);
 }
 
 /// Goal: a write that the power cut while it was under way leaves the old state, the new one, or

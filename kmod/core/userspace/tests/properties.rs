@@ -167,6 +167,7 @@ proptest! {
         let header = Header {
             uuid, epoch, before_epoch, origin_start, origin_sectors, cow_slots, sector,
             extents_sector, data_first, extent_count, region_shift, flags,
+            stamp_sector: epoch ^ sector, epoch_id: uuid.map(|byte| !byte),
         };
         let block: [u8; HEADER_BYTES] = header.encode().try_into().unwrap();
         prop_assert_eq!(Header::decode(&block).unwrap(), header);
@@ -205,10 +206,12 @@ fn header_has_the_documented_layout() {
         extent_count: 0x0C,
         region_shift: 8,
         flags: 7,
+        stamp_sector: 0x0777,
+        epoch_id: *b"the epoch's name",
     };
     let block = header.encode();
     assert_eq!(&block[..8], b"COWBIRD\x01");
-    assert_eq!(block[8..12], 2u32.to_le_bytes());
+    assert_eq!(block[8..12], 3u32.to_le_bytes());
     assert_eq!(block[12..16], 4096u32.to_le_bytes());
     assert_eq!(block[16..32], uuid);
     assert_eq!(block[32..40], 0x0102u64.to_le_bytes());
@@ -222,7 +225,10 @@ fn header_has_the_documented_layout() {
     assert_eq!(block[88..96], 0x0910u64.to_le_bytes());
     assert_eq!(block[96..104], 0x11u64.to_le_bytes());
     assert_eq!(block[104..108], 8u32.to_le_bytes());
-    assert!(block[108..508].iter().all(|&byte| byte == 0));
+    assert!(block[108..112].iter().all(|&byte| byte == 0));
+    assert_eq!(&block[112..128], b"the epoch's name");
+    assert_eq!(block[128..136], 0x0777u64.to_le_bytes());
+    assert!(block[136..508].iter().all(|&byte| byte == 0));
     assert_eq!(block[508..512], crc32c::crc32c(&block[..508]).to_le_bytes());
     assert!(block[512..4092].iter().all(|&byte| byte == 0));
     assert_eq!(block[4092..], crc32c::crc32c(&block[..4092]).to_le_bytes());
@@ -243,7 +249,7 @@ fn header_tells_kinds_of_damage_apart() {
     let good: [u8; HEADER_BYTES] = small_header(1).encode().try_into().unwrap();
     assert_eq!(Header::decode(&[0; HEADER_BYTES]).unwrap_err().0, 2); // ENOENT
     let mut future = good;
-    future[8] = 3;
+    future[8] = 4;
     let crc = crc32c::crc32c(&future[..4092]).to_le_bytes();
     future[4092..].copy_from_slice(&crc);
     assert_eq!(Header::decode(&future).unwrap_err().0, 71); // EPROTO
@@ -275,6 +281,8 @@ fn protocol_rules_hold_in_every_phase() {
                 let expected = match phase {
                     // Invariant 3: while the cut is made nothing passes.
                     Phase::Holding => Action::Hold,
+                    // Invariant 6: nor before a disk knows that tracking is lost.
+                    Phase::Losing => Action::Hold,
                     // Invariant 1: only preserved blocks are overwritten.
                     Phase::Active if !preserved && advisory => Action::Absorb,
                     Phase::Active if !preserved => Action::Hold,
@@ -332,6 +340,8 @@ fn reachable_from(start: Phase) -> BTreeSet<Phase> {
 fn a_lost_snapshot_stays_lost() {
     let lost = [Phase::Failed, Phase::Closing];
     assert_eq!(reachable_from(Phase::Failed), BTreeSet::from(lost));
+    let losing = [Phase::Losing, Phase::Failed, Phase::Closing];
+    assert_eq!(reachable_from(Phase::Losing), BTreeSet::from(losing));
     assert!(!reachable_from(Phase::Spoilt).contains(&Phase::Active));
     assert!(reachable_from(Phase::Spoilt).contains(&Phase::Tracking));
     assert_eq!(
@@ -339,6 +349,21 @@ fn a_lost_snapshot_stays_lost() {
         22,
         "no epoch without a gate"
     );
+}
+
+/// Goal: no write passes between the loss of tracking and the moment at which a disk knows of it.
+#[test]
+fn tracking_that_is_lost_holds_writes_until_it_is_told() {
+    for phase in [Phase::Active, Phase::Spoilt, Phase::Tracking] {
+        let losing = phase.next(Event::Fail).unwrap();
+        assert_eq!(losing.write_action(true, true, false), Action::Hold);
+        assert_eq!(losing.write_action(false, false, true), Action::Hold);
+        assert!(losing.next(Event::Fail).is_err());
+        assert_eq!(losing.next(Event::Told), Ok(Phase::Failed));
+    }
+    // An epoch that has not begun has nothing to lose.
+    assert_eq!(Phase::Holding.next(Event::Fail), Ok(Phase::Failed));
+    assert!(Phase::Tracking.next(Event::Told).is_err());
 }
 
 /// Goal: a character is UTF-8 exactly if Rust says so. Method: all strings of up to three bytes, and of four those with a

@@ -26,6 +26,7 @@ mod setup;
 mod signature;
 mod target;
 mod topology;
+mod way;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

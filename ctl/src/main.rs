@@ -25,6 +25,7 @@ mod signature;
 mod stamp;
 mod target;
 mod topology;
+mod way;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

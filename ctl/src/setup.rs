@@ -22,6 +22,7 @@ use crate::reload;
 use crate::series::Series;
 use crate::stamp::{self, Stamp};
 use crate::topology::{self, DeviceNumber};
+use crate::way;
 use crate::{SetupOptions, TransitionToSnapshot};
 
 /// First epoch of a new series.
@@ -238,7 +239,7 @@ fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Resul
         let place = DeviceNumber::from_raw(meta.dev());
         topology::check_cow_secrecy(&member.setup.origin, &place, &path)?;
     }
-    if let Some(open) = movable(folder) {
+    if let Some(open) = way::movable(folder) {
         out::complain(format!(
             "{} is another user's or can be changed by others, who can put another file in the place of the COW file and so end \
              the series; choose a folder of root's",
@@ -248,20 +249,6 @@ fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Resul
     let cow = CowFile::create(&volume.cow_file, cow_bytes)?;
     topology::check_cow_placement(&member.setup.origin, &cow.device()?, cow.path())?;
     Ok(cow)
-}
-
-/// The first folder on the way to a file, from the root on, in which somebody else than root can rename what is in it.
-fn movable(folder: &Path) -> Option<&Path> {
-    let mut folders: Vec<&Path> = folder.ancestors().collect();
-    folders.reverse();
-    folders.into_iter().find(|folder| {
-        std::fs::metadata(folder).is_ok_and(|meta| others_can_rename(meta.uid(), meta.mode()))
-    })
-}
-
-/// In a sticky folder everybody renames only what is his.
-fn others_can_rename(owner: u32, mode: u32) -> bool {
-    owner != 0 || mode & 0o022 != 0 && mode & libc::S_ISVTX == 0
 }
 
 fn next_of_series(
@@ -436,21 +423,6 @@ mod tests {
 
     fn device_of(path: &Path) -> DeviceNumber {
         DeviceNumber::from_raw(std::fs::metadata(path).unwrap().dev())
-    }
-
-    #[test]
-    fn who_can_rename_what_is_in_a_folder() {
-        for (owner, mode, can) in [
-            (0, 0o755, false),
-            (0, 0o1777, false),
-            (0, 0o777, true),
-            (0, 0o775, true),
-            (1000, 0o700, true),
-            (1000, 0o1777, true),
-        ] {
-            assert_eq!(others_can_rename(owner, mode), can, "{owner} {mode:o}");
-        }
-        assert_eq!(movable(Path::new("/")), None);
     }
 
     /// Goal: of several mounts of a filesystem any that is not covered serves, and one that cannot be

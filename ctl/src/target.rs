@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::info::{self, Device};
 use crate::topology::{self, DeviceNumber};
-use crate::{durable, names, out, overlap, signature};
+use crate::{durable, names, out, overlap, signature, way};
 
 /// What may be lost on a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +103,27 @@ fn loop_on(file: &fs::Metadata) -> Option<PathBuf> {
         .and_then(|dir| Some(Path::new("/dev").join(dir.file_name()?)))
 }
 
+/// Refuses a name that somebody else can make lead to another device: a link beside images, say.
+fn refuse_foreign_way(path: &Path) -> Result<()> {
+    let foreign =
+        way::foreign_part(path).with_context(|| format!("bad path {}", path.display()))?;
+    match foreign {
+        None => Ok(()),
+        Some(part) => bail!(
+            "{} leads to a block device, and others than root decide where {} leads; name the device itself, as in /dev",
+            path.display(),
+            part.display()
+        ),
+    }
+}
+
 /// Opens a block device of at least so many bytes, for nobody else to use it.
 ///
 /// # Errors
 /// When it is in use, has to do with a snapshot, is too small, or holds what may not be lost.
 pub fn open_device(path: &Path, bytes: u64, loss: Loss) -> Result<File> {
     let meta = fs::metadata(path).with_context(|| format!("cannot find {}", path.display()))?;
+    refuse_foreign_way(path)?;
     let number = DeviceNumber::from_raw(meta.rdev());
     check_place(number, path)?;
     let room = topology::open_block_device(path)?.bytes;

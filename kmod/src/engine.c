@@ -419,7 +419,10 @@ static bool cb_engine_admit(struct cb_device *dev)
 			cb_engine_add_large(dev, bio);
 		else
 			cb_engine_admit_one(dev, bio, cb_mutant_touched(&touched),
-					    cb_arrivals_time(dev, arrived), false);
+					    cb_mutant(age_from_admission) ?
+						    jiffies :
+						    cb_arrivals_time(dev, arrived),
+					    false);
 	}
 	return cb_engine_admit_large(dev) || progress;
 }

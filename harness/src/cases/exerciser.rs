@@ -98,7 +98,7 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         guest.unmount(TRACKED.mount).await?;
         guest.unmount(CONTROL.mount).await?;
         for place in [TRACKED, CONTROL] {
-            guest.run(&CHECK.path()?, &["-fn", place.device]).await?;
+            check(guest, place).await?;
         }
         guest.note(format!(
             "blocks of {block_size} bytes: the same, tracked and untracked"
@@ -122,6 +122,16 @@ async fn make(guest: &mut Driver<'_, '_>, place: Place, block_size: u32) -> Case
     let arguments = ["-q", "-F", "-t", "ext4", "-b", &blocks, place.device];
     guest.run(&MAKE.path()?, &arguments).await?;
     guest.mount(place.device, place.mount, "").await
+}
+
+async fn check(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<()> {
+    match guest.run(&CHECK.path()?, &["-fn", place.device]).await {
+        Err(CaseError::Failed(said)) => Err(CaseError::Failed(format!(
+            "{} must hold a sound filesystem: {said}",
+            place.device
+        ))),
+        checked => checked.map(|_| ()),
+    }
 }
 
 /// The exerciser does its work, with snapshots that come and go meanwhile where they are wanted; what the folder holds then.

@@ -357,6 +357,10 @@ mod tests {
         assert!(Extent::of_bytes(1000, 0).is_empty());
     }
 
+    fn contents_of(builder: &Builder, at: usize) -> &[Content] {
+        &builder.operation(at).expect("it was added").contents
+    }
+
     /// Goal: one record of a forged recording takes no memory that is not there. Method: the longest write that there is,
     /// with one fingerprint: a list of its pieces would have 2^51 entries.
     #[test]
@@ -369,27 +373,17 @@ mod tests {
         let at = builder.push(0, Action::Write, Flags::default(), longest);
         let at = at.expect("it ends at the last sector");
         builder.content(at, 1, Content::Zeroes);
-        assert!(
-            builder
-                .operation(at)
-                .expect("it was added")
-                .contents
-                .is_empty()
-        );
+        assert!(contents_of(&builder, at).is_empty());
         let known = Extent::of_bytes(0, 2 * 4096);
         let at = builder.push(1, Action::Write, Flags::default(), known);
         let at = at.expect("it is short");
         builder.content(at, 2, Content::Zeroes);
-        assert!(
-            builder
-                .operation(at)
-                .expect("it was added")
-                .contents
-                .is_empty()
-        );
+        assert!(contents_of(&builder, at).is_empty());
         builder.content(at, 1, Content::Zeroes);
-        let contents = &builder.operation(at).expect("it was added").contents;
-        assert_eq!(**contents, [Content::Unknown, Content::Zeroes]);
+        assert_eq!(
+            contents_of(&builder, at),
+            [Content::Unknown, Content::Zeroes]
+        );
     }
 
     #[test]

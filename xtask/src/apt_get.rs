@@ -1,10 +1,11 @@
-//! Installs packages of the host with its own apt-get: removes nothing, and waits for others who install.
+//! Installs packages of the host with its own apt-get: removes nothing, replaces a newer version by an older one only where that
+//! is allowed, and waits for others who install.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 /// How long others may hold apt's or dpkg's lock: an upgrade of a whole system takes minutes.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
@@ -23,6 +24,13 @@ const IN_THE_WAY: &str = "remove is disabled";
 
 /// How it names, when it only pretends, what it would remove.
 const REMOVED: &str = "Remv ";
+
+/// The programs.
+const APT_GET: &str = "apt-get";
+const APT_CACHE: &str = "apt-cache";
+
+/// Lets apt-get replace a version by an older one.
+const DOWNGRADES: &str = "--allow-downgrades";
 
 /// The words that install packages and remove none.
 fn words(packages: &[&str], lock_wait_s: u64) -> Vec<String> {
@@ -46,6 +54,8 @@ pub fn install_command(packages: &[&str], is_root: bool) -> String {
 pub struct AptGet<'a> {
     /// Configuration that is read after the host's own.
     pub config: Option<PathBuf>,
+    /// Whether a package that is in the way may be replaced by an older version of the archive's.
+    pub downgrades: bool,
     /// How long locks of others are waited for.
     pub lock_wait: Duration,
     /// Told what takes time.
@@ -57,6 +67,7 @@ impl<'a> AptGet<'a> {
     pub fn new(say: &'a dyn Fn(&str)) -> Self {
         Self {
             config: None,
+            downgrades: false,
             lock_wait: LOCK_WAIT_MAX,
             say,
         }
@@ -75,29 +86,40 @@ impl<'a> AptGet<'a> {
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        if said.contains(IN_THE_WAY) {
-            bail!("{}", self.what_is_in_the_way(packages)?);
+        if is_in_the_way(&output) {
+            return self.make_way(packages);
         }
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        bail!("{}", last.unwrap_or("no message"))
+        Err(last_line(&output))
     }
 
-    /// Says what would have to be removed, and how that is avoided.
-    fn what_is_in_the_way(&self, packages: &[&str]) -> Result<String> {
+    /// Installs packages together with older versions of those that are in the way, or says how that is done.
+    fn make_way(&self, packages: &[&str]) -> Result<()> {
         let mut words = vec!["--simulate".to_owned()];
         words.extend(self::words(packages, LOCK_WAIT_ONCE_S));
         words.retain(|word| word != "--no-remove");
-        let output = self.run(&words)?;
+        let output = self.run(APT_GET, &words)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let removed: Vec<&str> = text
             .lines()
             .filter_map(|line| line.strip_prefix(REMOVED)?.split_whitespace().next())
             .collect();
-        let both: Vec<&str> = packages.iter().chain(&removed).copied().collect();
-        Ok(format!(
-            "apt would remove {} for it, so nothing was installed; `{}` brings {} to a version that fits, if there \
-             is one; otherwise choose yourself with `apt-get install {}`",
+        let mut fitting = Vec::new();
+        for name in &removed {
+            fitting.push(self.with_version(name)?);
+        }
+        let mut both = vec![DOWNGRADES];
+        both.extend(packages);
+        both.extend(fitting.iter().map(String::as_str));
+        if self.downgrades {
+            let output = self.wait_and_run(&self::words(&both, LOCK_WAIT_ONCE_S))?;
+            return match output.status.success() {
+                true => Ok(()),
+                false => Err(last_line(&output)),
+            };
+        }
+        bail!(
+            "apt would remove {} for it, so nothing was installed; `{}` replaces {} by what the archive has, and so does \
+             `cargo xtask setup --only-host {DOWNGRADES}`; otherwise choose yourself with `apt-get install {}`",
             removed.join(", "),
             install_command(&both, true),
             match removed.len() {
@@ -105,7 +127,18 @@ impl<'a> AptGet<'a> {
                 _ => "them",
             },
             packages.join(" ")
-        ))
+        )
+    }
+
+    /// A package with the newest version that the archive has of it; without one where it has none.
+    fn with_version(&self, name: &str) -> Result<String> {
+        let output = self.run(APT_CACHE, &["madison".to_owned(), name.to_owned()])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.lines().next().and_then(|line| line.split('|').nth(1));
+        Ok(match version {
+            Some(version) => format!("{name}={}", version.trim()),
+            None => name.to_owned(),
+        })
     }
 
     /// Runs apt-get again until it has the locks that it needs.
@@ -113,7 +146,7 @@ impl<'a> AptGet<'a> {
         let started = Instant::now();
         let mut said_so = false;
         loop {
-            let output = self.run(words)?;
+            let output = self.run(APT_GET, words)?;
             let text = String::from_utf8_lossy(&output.stderr);
             let lock = text
                 .lines()
@@ -138,8 +171,8 @@ impl<'a> AptGet<'a> {
         }
     }
 
-    fn run(&self, words: &[String]) -> Result<Output> {
-        let mut command = Command::new("apt-get");
+    fn run(&self, program: &'static str, words: &[String]) -> Result<Output> {
+        let mut command = Command::new(program);
         command
             .args(words)
             .env("DEBIAN_FRONTEND", "noninteractive")
@@ -148,8 +181,21 @@ impl<'a> AptGet<'a> {
         if let Some(config) = &self.config {
             command.env("APT_CONFIG", config);
         }
-        command.output().context("cannot run apt-get")
+        command
+            .output()
+            .with_context(|| format!("cannot run {program}"))
     }
+}
+
+fn is_in_the_way(output: &Output) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains(IN_THE_WAY)
+}
+
+/// The last thing that apt said.
+fn last_line(output: &Output) -> anyhow::Error {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    anyhow!("{}", last.unwrap_or("no message"))
 }
 
 #[cfg(test)]
@@ -161,11 +207,14 @@ mod tests {
 
     use super::*;
 
-    const INSTALLED: &str = "Package: qemu-utils\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\
+    const INSTALLED: &str = "Package: qemu-utils\nStatus: install ok installed\nVersion: 3\nArchitecture: all\n\
                              Maintainer: x\nDescription: x\n\n";
     const OFFERED: &str = "Package: qemu-system-x86\nVersion: 2\nArchitecture: all\nMaintainer: x\nDescription: x\n\
-                           Breaks: qemu-utils (<< 2)\nFilename: ./q.deb\nSize: 1\n\
-                           SHA256: 0000000000000000000000000000000000000000000000000000000000000000\n\n";
+                           Breaks: qemu-utils (>> 2)\nFilename: ./q.deb\nSize: 1\n\
+                           SHA256: 0000000000000000000000000000000000000000000000000000000000000000\n\n\
+                           Package: qemu-utils\nVersion: 2\nArchitecture: all\nMaintainer: x\nDescription: x\n\
+                           Filename: ./u.deb\nSize: 1\n\
+                           SHA256: 1111111111111111111111111111111111111111111111111111111111111111\n\n";
 
     /// A machine of apt's that is not the host: what is installed, and what an archive offers.
     struct Machine {
@@ -210,12 +259,12 @@ mod tests {
         }
     }
 
-    /// Goal: what is installed stays, and the way out is named. Method: apt itself, pretending, on a machine with a package that
-    /// the wanted one breaks.
+    /// Goal: what is installed stays, unless an older version of it is allowed, and the way out is named. Method: apt itself,
+    /// pretending, on a machine with a package that is newer than the archive's and that the wanted one breaks.
     #[test]
     fn nothing_is_removed() {
         let machine = Machine::new("APT::Get::Simulate \"true\";");
-        let apt = machine.apt(&|_| {});
+        let mut apt = machine.apt(&|_| {});
         let error = apt
             .install(&["qemu-system-x86"])
             .expect_err("it is in the way")
@@ -223,10 +272,15 @@ mod tests {
         for part in [
             "would remove qemu-utils",
             "nothing was installed",
-            "--no-remove -o DPkg::Lock::Timeout=600 qemu-system-x86 qemu-utils`",
+            "--no-remove -o DPkg::Lock::Timeout=600 --allow-downgrades qemu-system-x86 qemu-utils=2`",
+            "cargo xtask setup --only-host --allow-downgrades",
         ] {
             assert!(error.contains(part), "{error}");
         }
+        apt.downgrades = true;
+        let done = apt.install(&["qemu-system-x86"]);
+        assert!(done.is_ok(), "{done:?}");
+        apt.downgrades = false;
         fs::write(machine.folder.path().join("dpkg/status"), "").expect("it can be written");
         let done = apt.install(&["qemu-system-x86"]);
         assert!(done.is_ok(), "{done:?}");

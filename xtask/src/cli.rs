@@ -351,6 +351,12 @@ pub struct SetupArgs {
     /// Fetch and install nothing: only say what is missing
     #[arg(long, conflicts_with = "refresh")]
     pub offline: bool,
+    /// Only install packages of the host, and prepare no kernel
+    #[arg(long, conflicts_with_all = ["kernel", "refresh"])]
+    pub only_host: bool,
+    /// Replace packages of the host that are in the way by older versions of the archive's
+    #[arg(long, conflicts_with = "offline")]
+    pub allow_downgrades: bool,
 }
 
 /// Arguments of `gen-abi`.

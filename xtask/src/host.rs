@@ -211,6 +211,18 @@ pub fn ensure(
     offline: bool,
     ui: &std::sync::Arc<Ui>,
 ) -> Result<()> {
+    ensure_with(catalogue, needs, programs, offline, false, ui)
+}
+
+/// The same, and says whether a package that is in the way may be replaced by an older version.
+pub fn ensure_with(
+    catalogue: &Catalogue,
+    needs: Needs,
+    programs: &[HostProgram],
+    offline: bool,
+    downgrades: bool,
+    ui: &std::sync::Arc<Ui>,
+) -> Result<()> {
     let lacking = missing(catalogue, needs, programs);
     if lacking.is_empty() {
         return Ok(());
@@ -226,8 +238,11 @@ pub fn ensure(
     let packages: BTreeSet<&str> = lacking.iter().map(|(_, package)| &**package).collect();
     let packages: Vec<&str> = packages.into_iter().collect();
     let say = |text: &str| ui.line(text);
-    AptGet::new(&say)
-        .install(&packages)
+    let apt = AptGet {
+        downgrades,
+        ..AptGet::new(&say)
+    };
+    apt.install(&packages)
         .with_context(|| format!("missing {what}, and `{command}` failed"))?;
     drop(task);
     let still = missing(catalogue, needs, programs);

@@ -16,7 +16,17 @@ use crate::{guest, host, repo};
 pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let kernels = select(&catalogue.kernels, &args.kernel, Tier::Full)?;
-    host::ensure(&catalogue, host::Needs::Everything, &[], args.offline, ui)?;
+    host::ensure_with(
+        &catalogue,
+        host::Needs::Everything,
+        &[],
+        args.offline,
+        args.allow_downgrades,
+        ui,
+    )?;
+    if args.only_host {
+        return Ok(0);
+    }
     guest::build(args.offline, ui)?;
     let store = Arc::new(prepare::open_store(args.offline, args.refresh, ui)?);
     let (unsupported, kernels): (Vec<_>, Vec<_>) = kernels

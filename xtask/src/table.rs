@@ -164,8 +164,8 @@ fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// The last lines: survivors, complaints and counts.
-pub fn summary(expected: u64, judgement: &Judgement) -> String {
+/// What counts against a run and is in no cell's verdict: survivors and complaints, a line each.
+pub fn complaints(judgement: &Judgement) -> String {
     let mut text = String::new();
     for (kernel, mutant) in &judgement.survivors {
         text += &format!("mutant {mutant} survived on {kernel}: no cell caught it\n");
@@ -173,6 +173,12 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
     for complaint in &judgement.complaints {
         text += &format!("{complaint}\n");
     }
+    text
+}
+
+/// The last lines: survivors, complaints and counts.
+pub fn summary(expected: u64, judgement: &Judgement) -> String {
+    let mut text = complaints(judgement);
     let counts: Vec<String> = judgement
         .counts
         .iter()
@@ -199,6 +205,7 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
 mod tests {
     use super::*;
     use crate::judge::{judge, tests::result};
+    use cowbird_model::{TraceResult, TraceStanding};
 
     fn all(results: &[CellResult]) -> String {
         let judgement = judge(results.len() as u64, results);
@@ -245,6 +252,20 @@ mod tests {
             other,
         ];
         insta::assert_snapshot!(all(&results));
+    }
+
+    #[test]
+    fn complaints_are_told_where_every_cell_passed() {
+        let mut traced = result("k", "a", None, Verdict::Pass);
+        traced.trace = Some(TraceResult {
+            standing: TraceStanding::NoConclusion,
+            reason: "17 events were lost".into(),
+        });
+        let judgement = judge(1, std::slice::from_ref(&traced));
+        assert_eq!(failures(&[traced], &judgement), "");
+        let told = complaints(&judgement);
+        assert!(told.contains("k a"), "{told}");
+        assert!(told.contains("17 events were lost"), "{told}");
     }
 
     #[test]

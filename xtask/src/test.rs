@@ -238,7 +238,8 @@ impl Steps {
             attention.retain(|cell| judge::standing(cell) != judge::Standing::Skipped);
             Ok(Outcome {
                 count: Count { passed, failed },
-                failures: table::failures(&attention, &ended.judgement),
+                failures: table::failures(&attention, &ended.judgement)
+                    + &table::complaints(&ended.judgement),
             })
         });
     }

@@ -51,6 +51,11 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     findings.bad = judgement.bad;
     findings.notes.extend(judgement.notes);
     let (phases, seconds) = clock.finish();
+    let says_nothing = match verdict {
+        Verdict::Infrastructure => of_the_host,
+        Verdict::Pass => trace.as_ref().is_some_and(tracing::is_incomplete),
+        _ => false,
+    };
     let mut outcome = CellOutcome {
         verdict,
         reason,
@@ -61,7 +66,7 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         trials: judgement.trials,
         phases,
         trace,
-        says_nothing: verdict == Verdict::Infrastructure && of_the_host,
+        says_nothing,
         replayed: None,
         bundle: None,
         seconds,

@@ -137,8 +137,8 @@ pub struct CellOutcome {
     pub phases: Vec<(String, Duration)>,
     /// What became of the trace, if the cell was traced.
     pub trace: Option<TraceResult>,
-    /// Whether it ended for a reason of the host's or of a kernel without a module, so that it says nothing
-    /// about the module and can be run again.
+    /// Whether it ended for a reason of the host's or of a kernel without a module, or lost events of its trace, so that
+    /// it says nothing about the module and can be run again.
     pub says_nothing: bool,
     /// What came of the comparison with the recording, if the cell is a replay that came to be compared.
     pub replayed: Option<Replayed>,

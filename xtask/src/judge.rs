@@ -18,7 +18,8 @@
 //! surviving mutant; otherwise it could not run (2) with any broken cell, a missing result, a trace that
 //! allows no conclusion, or when nothing passed at all; otherwise it is good (0).
 //!
-//! A cell that ended for a reason of the host's is run a second time, which is what counts; how many were is said.
+//! A cell that ended for a reason of the host's is run a second time, which is what counts, and one that passed with a trace that
+//! lost events up to three times; how many were is said.
 //!
 //! A cell's trace does not change how the cell counts, except that a contradiction is a verdict. It counts by
 //! itself, and one that allows no conclusion is never taken for one that agrees.

@@ -11,7 +11,10 @@ use cowbird_model::{
 };
 use cowbird_proto::message::{Event, JournalEntry, Operation, TurnsSpec, WorkloadId, WriteMode};
 
-use super::{BEGINS, ENDS, Recording, Recordings, WitnessedDisk, events, mark, without_comparison};
+use super::{
+    BEGINS, ENDS, INCOMPLETE_TRACE, Recording, Recordings, WitnessedDisk, events, mark,
+    without_comparison,
+};
 use crate::error::{HarnessError, HarnessResult};
 use crate::verify::{CellFiles, map, untrusted};
 
@@ -64,7 +67,7 @@ pub(crate) fn check(cell: &TracedCell, files: &CellFiles) -> HarnessResult<(Trac
         match compare(cell, files, recording)? {
             Ok(compared) => agreement.append(compared),
             Err(reasons) => {
-                let reason = format!("the trace is not complete: {reasons}");
+                let reason = format!("{INCOMPLETE_TRACE}: {reasons}");
                 return Ok((
                     without_comparison(TraceStanding::NoConclusion, reason),
                     String::new(),

@@ -140,6 +140,14 @@ pub(crate) struct Recordings {
     pub(crate) omissions: Vec<String>,
 }
 
+/// How the reason begins where the tracer lost events.
+const INCOMPLETE_TRACE: &str = "the trace is not complete";
+
+/// Whether events were lost, as they are where a kernel may preempt programs and the machine is busy: the next trace may be whole.
+pub(crate) fn is_incomplete(trace: &TraceResult) -> bool {
+    trace.standing == TraceStanding::NoConclusion && trace.reason.starts_with(INCOMPLETE_TRACE)
+}
+
 /// A result without a comparison.
 pub(crate) fn without_comparison(
     standing: TraceStanding,
@@ -148,5 +156,29 @@ pub(crate) fn without_comparison(
     TraceResult {
         standing,
         reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: only a trace that lost events is worth another try; one that agrees, or that there is none of, stays as it is.
+    #[test]
+    fn an_incomplete_trace_is_told_from_others() {
+        let lost = format!("{INCOMPLETE_TRACE}: 2 events at most lost to skipped programs");
+        for (standing, reason, again) in [
+            (TraceStanding::NoConclusion, lost.as_str(), true),
+            (
+                TraceStanding::NoConclusion,
+                "the tracer does not start",
+                false,
+            ),
+            (TraceStanding::Agrees, "17 pieces of bios by content", false),
+            (TraceStanding::NotTraced, "no BTF", false),
+        ] {
+            let trace = without_comparison(standing, reason);
+            assert_eq!(is_incomplete(&trace), again, "{reason}");
+        }
     }
 }

@@ -16,10 +16,15 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event)
 	case CB_EVENT_SPOIL:
 		return phase == CB_PHASE_ACTIVE ? CB_PHASE_SPOILT : -EINVAL;
 	case CB_EVENT_FAIL:
-		return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
-				       phase == CB_PHASE_SPOILT || phase == CB_PHASE_TRACKING ?
-			       CB_PHASE_FAILED :
+		/* Before it begins there is nothing that a disk could say wrongly. */
+		if (phase == CB_PHASE_HOLDING)
+			return CB_PHASE_FAILED;
+		return phase == CB_PHASE_ACTIVE || phase == CB_PHASE_SPOILT ||
+				       phase == CB_PHASE_TRACKING ?
+			       CB_PHASE_LOSING :
 			       -EINVAL;
+	case CB_EVENT_TOLD:
+		return phase == CB_PHASE_LOSING ? CB_PHASE_FAILED : -EINVAL;
 	case CB_EVENT_CLOSE:
 		return phase == CB_PHASE_CLOSING ? -EINVAL : CB_PHASE_CLOSING;
 	default:
@@ -32,6 +37,7 @@ enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool m
 {
 	switch (phase) {
 	case CB_PHASE_HOLDING:
+	case CB_PHASE_LOSING:
 		return CB_WRITE_HOLD;
 	case CB_PHASE_ACTIVE:
 		if (!preserved && advisory)

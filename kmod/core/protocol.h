@@ -9,7 +9,8 @@
  *                    |                  |                 |   ^
  *                    |                  +--spoil--> SPOILT --track
  *                    |                  |             |   |
- *                    +------ fail ------+-------------+---+--> FAILED
+ *                    |                  +--- fail ----+---+--> LOSING --told--+
+ *                    +------ fail --------------------------------------------+--> FAILED
  *
  * NEW      tracked, but every write passes; nobody can read the snapshot
  * HOLDING  every write to the origin is held: the cut is being made
@@ -17,6 +18,8 @@
  * SPOILT   the snapshot is lost and its reads fail; otherwise as TRACKING
  * TRACKING a write passes once all of its blocks are noted as changed; there is
  *          no snapshot to read
+ * LOSING   tracking is lost, which no disk knows yet: every write is held until one
+ *          does, or for a short time; every snapshot read fails
  * FAILED   tracking is lost: every write passes, every snapshot read fails
  * CLOSING  as FAILED, while it is taken apart; from any phase
  *
@@ -39,6 +42,7 @@ enum cb_phase {
 	CB_PHASE_FAILED,
 	CB_PHASE_CLOSING,
 	CB_PHASE_SPOILT,
+	CB_PHASE_LOSING,
 	CB_PHASE_COUNT,
 };
 
@@ -49,6 +53,7 @@ enum cb_event {
 	CB_EVENT_FAIL, /* changes can no longer be tracked */
 	CB_EVENT_CLOSE,
 	CB_EVENT_SPOIL, /* the snapshot can no longer be kept */
+	CB_EVENT_TOLD, /* a disk knows that tracking is lost, or writes cannot wait for it any longer */
 	CB_EVENT_COUNT,
 };
 

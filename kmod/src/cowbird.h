@@ -9,7 +9,8 @@
  *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
- *   marking.c  its marks of changed regions, on stable storage
+ *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
+ *              are not complete, where there is one who can be told
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
  *              how much memory
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
@@ -51,7 +52,8 @@
  *   I5  no silent hole     what cannot be preserved or tracked fails the snapshot or the
  *                          tracking, visibly: cb_device_spoil, cb_device_fail
  *   I6  the map is true    a write is released only once the COW file knows on stable
- *                          storage that its region changes: marking.c
+ *                          storage that its region changes: marking.c; or, where it cannot
+ *                          be told, that tracking is lost: losing.c
  *   I7  fixed extents      the COW file is addressed by extents that are pinned, or
  *                          verified before the next write: cowfile.c, metadata.c
  *   I8  bounded memory     and queues, per snapshot and in total: blocks.c, budget.c; who
@@ -242,6 +244,7 @@ struct cb_mark {
 	struct page *page;
 	u32 index; /* slot of the region map, or copy of the state */
 	bool in_flight; /* engine */
+	bool looks; /* engine: what is under way reads what is to be overwritten */
 	blk_status_t status;
 };
 
@@ -464,7 +467,19 @@ struct cb_device {
 	u32 marks_in_flight; /* the state's included */
 	u64 state_sequence; /* L: of the state written last, or given up */
 	u32 state_status; /* enum cb_status: what it says, or will say */
-	bool owns_state; /* false until the series is taken over */
+	/* Of tracking that is lost. Read anywhere; the engine's, but lose_since, which is set before the phase. */
+	unsigned long lose_since; /* jiffies: since when writes wait for somebody to know it */
+	unsigned long lose_next; /* jiffies: not before is it written to the COW file again */
+	unsigned long lose_pause; /* jiffies: between the last two tries */
+	struct work_struct lose_work; /* while lose_opening: has the origin open for a try */
+	bool lose_opening; /* set by the engine, cleared by the work */
+	bool lose_holds; /* the work has it open; a try may begin */
+	u32 lose_opens; /* works that could not open it */
+	bool lose_is_idle; /* engine: no write waited for it when it was looked last */
+	bool lost_in_cow; /* it is on stable storage there */
+	bool lost_unknown; /* the log says that nobody knows it yet */
+	bool owns_state; /* false until the series is taken over; after state_sequence */
+	bool taken_over; /* owns_state is not going to become true any more */
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */
 	unsigned long next_check; /* jiffies */
@@ -494,6 +509,9 @@ struct cb_device {
 
 	/* Synchronous bios that were given up by those who waited. */
 	atomic_t meta_in_flight;
+
+	/* To flush the origin by, where that is another disk than the COW file's: set-up only. */
+	struct cb_meta_io *cut_io;
 
 	/* Epoch header: set-up only. */
 	struct page *header_page;
@@ -649,8 +667,9 @@ static inline void cb_module_put(void)
 int cb_device_event(struct cb_device *dev, enum cb_event event);
 
 /*
- * Tracking is lost, and the snapshot with it: from here on writes pass, reads
- * fail, and the reason shows. Any context. The first reason stays.
+ * Tracking is lost, and the snapshot with it: from here on writes wait until a disk
+ * knows that, for a short time, and then pass; reads fail, and the reason shows. Any
+ * context. The first reason stays.
  */
 __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char *fmt, ...);
 
@@ -686,7 +705,14 @@ static inline bool cb_device_passes_all(const struct cb_device *dev)
 static inline bool cb_phase_is_live(enum cb_phase phase)
 {
 	return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
-	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_SPOILT;
+	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_SPOILT ||
+	       phase == CB_PHASE_LOSING;
+}
+
+/* Tracking is lost; no epoch goes on. */
+static inline bool cb_phase_is_lost(enum cb_phase phase)
+{
+	return phase == CB_PHASE_LOSING || phase == CB_PHASE_FAILED;
 }
 
 /* Changes of an epoch that has begun are tracked. */
@@ -694,7 +720,7 @@ static inline bool cb_device_tracks(const struct cb_device *dev)
 {
 	enum cb_phase phase = cb_phase_of(dev);
 
-	return cb_phase_is_live(phase) && phase != CB_PHASE_HOLDING;
+	return cb_phase_is_live(phase) && phase != CB_PHASE_HOLDING && phase != CB_PHASE_LOSING;
 }
 
 /* Fault: what the gate held goes on as if no snapshot had begun. */
@@ -885,6 +911,23 @@ bool cb_marking_start(struct cb_device *dev);
 /* Whether the state on disk is behind. */
 bool cb_marking_wants_state(struct cb_device *dev);
 
+/* ---- losing.c ---------------------------------------------------------- */
+
+/* For the engine, when tracking is lost: lets writes go when the COW file knows it. */
+bool cb_losing_act(struct cb_device *dev);
+/* Says once that the COW file claims what is not so. */
+void cb_losing_say_unknown(struct cb_device *dev);
+/* Whether the device of the COW file is known to stay while something is under way to it. */
+bool cb_losing_is_open(struct cb_device *dev);
+/* Whether the state LOST is to be written to the COW file, again if need be. */
+bool cb_losing_wants_cow(struct cb_device *dev);
+/* The state LOST was written to the COW file, or not. */
+void cb_losing_cow_done(struct cb_device *dev, int error);
+/* Waits until a disk knows of what is lost; not past a time, in jiffies. */
+void cb_losing_wait(struct cb_device *dev, unsigned long deadline);
+/* Who shuts the machine or a filesystem down waits so long at most, for all of them together. */
+#define CB_LOSING_WAIT (3 * HZ)
+
 /* ---- metadata.c -------------------------------------------------------- */
 
 /* Buffers and completion of a bio that somebody waits for, with a time limit. */
@@ -904,6 +947,8 @@ int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot);
 
 /* CRC-32C of the origin's first CB_HEAD_BYTES, or of all of it. */
 int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc);
+/* Has the origin's disk write down what it has taken, where that is not the COW file's. */
+int cb_meta_sync_origin(struct cb_meta_io *io);
 
 /* Several of them, under way at the same time. */
 struct cb_meta_pool;

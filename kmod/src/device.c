@@ -72,6 +72,7 @@ static bool cb_device_give_up(struct cb_device *dev, enum cb_event event, int er
 	if (next >= 0) {
 		vscnprintf(dev->error_text, sizeof(dev->error_text), fmt, args);
 		WRITE_ONCE(dev->error, error);
+		dev->lose_since = dev->lose_next = jiffies;
 		/* A reader looks at the phase last. */
 		WRITE_ONCE(dev->phase, next);
 	}
@@ -119,6 +120,9 @@ void cb_device_abandon(struct cb_device *dev, int error)
 {
 	if (!cb_device_abandon_as(dev, error, "the snapshot could not be taken"))
 		return;
+	/* Nobody takes up an epoch that has not begun: nothing waits for a disk to know. */
+	if (cb_phase_of(dev) == CB_PHASE_LOSING)
+		cb_device_event(dev, CB_EVENT_TOLD);
 	pr_info("snapshot %u of %s: not taken (error %d)\n", dev->minor, dev->origin_path, error);
 	cb_device_given_up(dev);
 }
@@ -353,6 +357,9 @@ static void cb_device_lose_state(struct cb_device *dev)
 	if (cb_known_is_gone(&dev->cow) ||
 	    (dev->cow.needs_opener && !cb_device_keeps_cow_open(dev)))
 		dev->owns_state = false;
+	/* It may be plugged in again. */
+	if (cb_known_is_gone(&dev->cow) && !dev->cow_on_origin)
+		cb_losing_say_unknown(dev);
 }
 
 /* While a disk's table is read anew its partitions are gone for a moment. */
@@ -508,6 +515,17 @@ static int cb_device_init_cow(struct cb_device *dev, struct cb_setup *setup)
 	return 0;
 }
 
+/* What it takes to flush the origin at T0, where the header's flush goes to another disk. */
+static int cb_device_prepare_flush(struct cb_device *dev, struct cb_setup *setup)
+{
+	if (dev->cow_on_origin)
+		return 0;
+	dev->cut_io = cb_meta_io_alloc(dev);
+	if (!dev->cut_io)
+		return cb_refuse(setup->reason, -ENOMEM, "not enough memory for the snapshot");
+	return 0;
+}
+
 /* A new series begins with empty metadata; one that goes on has its own. */
 static int cb_device_format_cow(struct cb_device *dev, struct cb_setup *setup)
 {
@@ -558,6 +576,7 @@ void cb_device_free(struct cb_device *dev)
 	wait_event(dev->reads_wait, !atomic_read(&dev->pieces_in_flight));
 	synchronize_rcu();
 	cb_audit_unwatch_ends(dev);
+	cb_meta_io_free(dev->cut_io);
 	cb_header_free(dev);
 	cb_marking_free(dev);
 	cb_blocks_free(dev);
@@ -639,6 +658,8 @@ static int cb_device_prepare(struct cb_device *dev, struct cb_setup *setup)
 	if (!ret)
 		ret = cb_check_drainable(dev, setup);
 	if (!ret)
+		ret = cb_device_prepare_flush(dev, setup);
+	if (!ret)
 		ret = cb_device_format_cow(dev, setup);
 	if (!ret)
 		ret = cb_device_start(dev, setup);
@@ -714,7 +735,8 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	/* What was given up of the old one counts as older, should it land yet. */
 	dev->state_sequence = before->state_sequence + CB_STATE_COPIES;
 	dev->state_status = before->state_status;
-	dev->owns_state = true;
+	/* After the sequence that it goes on from. */
+	smp_store_release(&dev->owns_state, true);
 	mutex_unlock(&cb_life_mutex);
 	if (ret)
 		cb_device_fail(dev, ret, "the epoch before it did not come to an end");
@@ -777,11 +799,14 @@ void cb_device_settle(struct cb_setup *setup)
 {
 	struct cb_device *dev = setup->dev;
 
+	cb_meta_io_free(dev->cut_io);
+	dev->cut_io = NULL;
 	WRITE_ONCE(dev->settled, true);
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);
 	else
 		cb_device_take_file(dev, setup);
+	WRITE_ONCE(dev->taken_over, true);
 	cb_device_close_devices(dev);
 	pr_info("snapshot %u of %s: epoch %llu, %llu blocks, COW file of %llu blocks\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch,

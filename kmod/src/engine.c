@@ -31,6 +31,8 @@
 #define CB_PARK_LIMIT_AGAIN HZ
 /* How long a partial batch of preserved blocks waits for company. */
 #define CB_STORE_DELAY_JIFFIES max(HZ / 100, 1)
+/* How often the time is looked at while writes wait for somebody to know that tracking is lost. */
+#define CB_LOSING_POLL max(HZ / 10, 1)
 
 void cb_engine_wake(struct cb_device *dev)
 {
@@ -178,6 +180,9 @@ static bool cb_engine_must_drain(struct cb_device *dev)
 {
 	if (!smp_load_acquire(&dev->cow_gone) || READ_ONCE(dev->cow_left))
 		return false;
+	/* The state LOST is tried, now or in a moment. */
+	if (cb_phase_of(dev) == CB_PHASE_LOSING)
+		return true;
 	if (time_after(jiffies, READ_ONCE(dev->gone_since) + dev->hold_limit_jiffies))
 		return false;
 	return dev->stores_in_flight || dev->marks_in_flight || cb_marking_wants_state(dev) ||
@@ -186,7 +191,8 @@ static bool cb_engine_must_drain(struct cb_device *dev)
 
 static void cb_engine_leave_cow(struct cb_device *dev)
 {
-	if (READ_ONCE(dev->cow_gone) && !cb_engine_must_drain(dev))
+	/* Not before it was tried to say there that tracking is lost. */
+	if (READ_ONCE(dev->cow_gone) && cb_device_passes_all(dev) && !cb_engine_must_drain(dev))
 		WRITE_ONCE(dev->cow_left, true);
 }
 
@@ -740,16 +746,18 @@ static bool cb_engine_has_work(struct cb_device *dev)
 	if (!llist_empty(&dev->done) || !llist_empty(&dev->marks_done))
 		return true;
 	if (READ_ONCE(dev->park) ? cb_engine_is_idle(dev) :
-				   cb_phase_of(dev) == CB_PHASE_FAILED &&
+				   cb_phase_is_lost(cb_phase_of(dev)) &&
 					   cb_marking_wants_state(dev))
+		return true;
+	if (cb_phase_of(dev) == CB_PHASE_LOSING && READ_ONCE(dev->lost_in_cow))
 		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
 	return (cb_device_passes_all(dev) && !cb_engine_must_drain(dev) &&
 		!cb_engine_has_released_all(dev)) ||
 	       cb_engine_may_admit_large(dev) ||
-	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !bio_list_empty(&dev->incoming) &&
-		!list_empty(&dev->held_free));
+	       (cb_phase_of(dev) != CB_PHASE_HOLDING && !cb_engine_must_drain(dev) &&
+		!bio_list_empty(&dev->incoming) && !list_empty(&dev->held_free));
 }
 
 /*
@@ -765,6 +773,7 @@ static bool cb_engine_turn(struct cb_device *dev, bool idle, bool parking)
 	/* What one turn submits reaches the driver together. */
 	blk_start_plug(&plug);
 	progress = cb_engine_finish(dev);
+	progress |= cb_losing_act(dev);
 	cb_engine_leave_cow(dev);
 	progress |= cb_engine_release(dev);
 	progress |= cb_engine_admit(dev);
@@ -786,6 +795,8 @@ static void cb_engine_rest(struct cb_device *dev)
 	wake_up_all(&dev->park_wait);
 	wait_event_interruptible(dev->engine_wait, !READ_ONCE(dev->park));
 	WRITE_ONCE(dev->parked, false);
+	/* What was lost meanwhile could not be told. */
+	dev->lose_since = jiffies;
 	wake_up_all(&dev->park_wait);
 }
 
@@ -810,7 +821,9 @@ static int cb_engine_main(void *data)
 		}
 		idle = wait_event_interruptible_timeout(
 			dev->engine_wait, cb_engine_has_work(dev) || kthread_should_stop(),
-			cb_engine_store_now(dev, true) ? CB_STORE_DELAY_JIFFIES : CB_CHECK_INTERVAL);
+			cb_engine_store_now(dev, true) ? CB_STORE_DELAY_JIFFIES :
+			cb_phase_of(dev) == CB_PHASE_LOSING ? CB_LOSING_POLL :
+							      CB_CHECK_INTERVAL);
 		if (kthread_should_stop() && !cb_engine_has_work(dev))
 			schedule_timeout_uninterruptible(1);
 	}

@@ -8,8 +8,8 @@
  *           tracking is given up
  *
  * A write is held until the marks of all of its regions are stable and the state
- * on disk is not clean. When one of these writes fails, tracking is lost and the
- * origin goes on; that the disk says so can then only be tried.
+ * on disk is not clean. When one of these writes fails, tracking is lost, and the
+ * origin goes on when the COW file says so (losing.c).
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -32,42 +32,89 @@ void cb_mark_end_io(struct bio *bio)
 	rcu_read_unlock();
 }
 
-/* Writes the mark's page, whose payload is in place. */
-static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 index, u64 sequence)
+/* Begins to read or write the mark's page. */
+static void cb_mark_send(struct cb_mark *mark, unsigned int opf, u64 sector)
 {
 	struct cb_device *dev = mark->dev;
-	struct cb_meta meta = cb_meta_of(dev, kind, index, dev->epoch, sequence);
-	struct bio *bio;
-	void *slot = cb_kmap(mark->page);
+	struct bio *bio = cb_bio_alloc(dev->cow.bdev, 1, opf, &dev->mark_bios);
 
-	cb_meta_seal(&meta, slot);
-	cb_kunmap(slot);
-	bio = cb_bio_alloc(dev->cow.bdev, 1,
-			   REQ_OP_WRITE | REQ_SYNC | (cb_mutant(mark_in_cache) ? 0 : REQ_FUA),
-			   &dev->mark_bios);
-	bio->bi_iter.bi_sector = meta.sector - dev->cow_base;
+	bio->bi_iter.bi_sector = sector - dev->cow_base;
 	bio->bi_private = mark;
 	bio->bi_end_io = cb_mark_end_io;
 	WARN_ON_ONCE(bio_add_page(bio, mark->page, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);
 	mark->in_flight = true;
 	dev->marks_in_flight++;
-	atomic64_inc(&dev->stats.mark_writes);
 	cb_lane_add(dev, CB_LANE_COW, bio);
+}
+
+/* Writes the mark's page, whose payload is in place. */
+static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 index, u64 sequence)
+{
+	struct cb_device *dev = mark->dev;
+	struct cb_meta meta = cb_meta_of(dev, kind, index, dev->epoch, sequence);
+	void *slot = cb_kmap(mark->page);
+
+	cb_meta_seal(&meta, slot);
+	cb_kunmap(slot);
+	atomic64_inc(&dev->stats.mark_writes);
+	cb_mark_send(mark, REQ_OP_WRITE | REQ_SYNC | (cb_mutant(mark_in_cache) ? 0 : REQ_FUA),
+		     meta.sector);
 }
 
 /* ---- finish ------------------------------------------------------------ */
 
+static void cb_marking_write_state(struct cb_device *dev, enum cb_status status);
+
+/* What was read is the place of the next state, and ours. */
+static bool cb_marking_is_ours(struct cb_device *dev)
+{
+	struct cb_meta expected = cb_meta_of(dev, CB_META_STATE,
+					     (dev->state_sequence + 1) % CB_STATE_COPIES, 0, 0);
+	struct cb_meta found = {};
+	u8 *slot = cb_kmap(dev->state_write.page);
+	bool ours = cb_meta_open(&found, slot) != -ENOENT && cb_meta_same_place(&found, &expected);
+
+	cb_kunmap(slot);
+	return ours;
+}
+
+/*
+ * A state that somebody has given up may land yet, on the copy before this one. So the
+ * next try goes to the same copy again.
+ */
+static void cb_marking_keep_copy(struct cb_device *dev)
+{
+	int own = READ_ONCE(dev->lose_opening);
+	unsigned long flags;
+
+	if (atomic_read(&dev->meta_in_flight) <= own)
+		return;
+	spin_lock_irqsave(&dev->lock, flags);
+	dev->state_sequence++;
+	spin_unlock_irqrestore(&dev->lock, flags);
+}
+
 static void cb_marking_state_done(struct cb_device *dev, int error)
 {
-	if (dev->state_status == CB_STATUS_DIRTY) {
-		if (error)
-			cb_device_fail(dev, error, "cannot write to the COW file that changes go on");
-		else
-			WRITE_ONCE(dev->saved, false);
+	bool looked = dev->state_write.looks;
+
+	if (looked && !error && cb_marking_is_ours(dev)) {
+		cb_marking_write_state(dev, CB_STATUS_LOST);
+	} else if (looked && !error) {
+		/* Somebody else has the blocks. */
+		WRITE_ONCE(dev->cow_left, true);
+	} else if (looked || dev->state_status == CB_STATUS_LOST) {
+		if (!looked && error)
+			cb_marking_keep_copy(dev);
+		cb_losing_cow_done(dev, error);
 	} else if (error) {
-		pr_err("snapshot %u of %s: the COW file still says that its marks are complete, which they are not; destroy it before the next boot\n",
-		       dev->minor, dev->origin_path);
+		cb_device_fail(dev, error, "cannot write to the COW file that changes go on");
+	} else {
+		WRITE_ONCE(dev->saved, false);
 	}
+	/* After the write that follows has begun: see cb_losing_is_at_rest. */
+	if (looked)
+		smp_store_release(&dev->state_write.looks, false);
 }
 
 static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
@@ -77,9 +124,12 @@ static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
 	mark->in_flight = false;
 	dev->marks_in_flight--;
 	WRITE_ONCE(dev->cow_slow, false);
-	if (mark == &dev->state_write)
+	if (mark == &dev->state_write) {
 		cb_marking_state_done(dev, error);
-	else if (error)
+		wake_up_all(&dev->park_wait);
+		return;
+	}
+	if (error)
 		cb_device_fail(dev, error, "cannot mark changed regions in the COW file");
 	else
 		cb_marks_done(&dev->marks, mark->index);
@@ -113,13 +163,39 @@ static void cb_marking_write_state(struct cb_device *dev, enum cb_status status)
 	cb_mark_submit(&dev->state_write, CB_META_STATE, sequence % CB_STATE_COPIES, sequence);
 }
 
+/*
+ * What may be somebody else's by now is looked at first. Marks and DIRTY are not: as long
+ * as tracking goes on, whoever writes there passes the hook and ends it.
+ */
+static void cb_marking_write_lost(struct cb_device *dev)
+{
+	u64 copy = (dev->state_sequence + 1) % CB_STATE_COPIES;
+	struct cb_meta meta = cb_meta_of(dev, CB_META_STATE, copy, 0, 0);
+
+	dev->state_write.in_flight = true;
+	/* Pairs with cb_losing_work. */
+	smp_mb();
+	if (!cb_losing_is_open(dev)) {
+		dev->state_write.in_flight = false;
+		wake_up_all(&dev->park_wait);
+		return;
+	}
+	if (READ_ONCE(dev->verified) && !READ_ONCE(dev->cow_gone)) {
+		cb_marking_write_state(dev, CB_STATUS_LOST);
+		return;
+	}
+	dev->state_write.looks = true;
+	cb_mark_send(&dev->state_write, REQ_OP_READ | REQ_SYNC, meta.sector);
+}
+
 /* Which state the disk lacks; 0 for none. */
 static u32 cb_marking_state_wanted(struct cb_device *dev)
 {
-	if (dev->state_write.in_flight || !dev->owns_state || READ_ONCE(dev->cow_left))
+	if (dev->state_write.in_flight || !smp_load_acquire(&dev->owns_state) ||
+	    READ_ONCE(dev->cow_left))
 		return 0;
-	if (cb_phase_of(dev) == CB_PHASE_FAILED)
-		return dev->state_status != CB_STATUS_LOST ? CB_STATUS_LOST : 0;
+	if (cb_phase_is_lost(cb_phase_of(dev)))
+		return cb_losing_wants_cow(dev) ? CB_STATUS_LOST : 0;
 	if (READ_ONCE(dev->cow_gone))
 		return 0;
 	if (cb_device_tracks(dev) && READ_ONCE(dev->saved) && !list_empty(&dev->held))
@@ -159,7 +235,9 @@ bool cb_marking_start(struct cb_device *dev)
 {
 	u32 status = cb_marking_state_wanted(dev);
 
-	if (status)
+	if (status == CB_STATUS_LOST)
+		cb_marking_write_lost(dev);
+	else if (status)
 		cb_marking_write_state(dev, status);
 	if (!cb_device_tracks(dev) || READ_ONCE(dev->cow_gone) || !dev->marks.wanted_slots)
 		return status;

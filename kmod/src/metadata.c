@@ -472,6 +472,14 @@ int cb_meta_sync(struct cb_meta_pool *pool)
 			      REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH, 0, 0);
 }
 
+int cb_meta_sync_origin(struct cb_meta_io *io)
+{
+	if (io->dev->cow_on_origin || cb_mutant(origin_unflushed))
+		return 0;
+	return cb_meta_io_run(io, io->dev->origin.bdev, REQ_OP_WRITE | REQ_SYNC | REQ_PREFLUSH, 0,
+			      0);
+}
+
 int cb_meta_write(struct cb_meta_pool *pool, enum cb_meta_kind kind, u64 first, u64 count,
 		  u64 epoch, u64 sequence,
 		  void (*fill)(struct cb_device *dev, u64 index, u8 *payload))

@@ -85,6 +85,8 @@
 #define CB_MUTANT_split_slots 80
 #define CB_MUTANT_bridge_errors 81
 #define CB_MUTANT_patch_too_early 82
+#define CB_MUTANT_tell_loss_once 83
+#define CB_MUTANT_origin_unflushed 84
 #define CB_MUTANT_drop_some_held 90
 
 #ifdef COWBIRD_MUTANT

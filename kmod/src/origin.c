@@ -98,32 +98,54 @@ static void cb_origin_enqueue(struct cb_device *dev, struct bio *bio)
 	dev->arrivals.enqueued++;
 }
 
-/* The decision under the lock, where the phase cannot change; carried out if it is to hold. */
-static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bio,
-					   const struct cb_blocks *touched)
+/* Whether one more write may wait. Those of tracking that is lost do so for a short time only. */
+static bool cb_origin_has_room(struct cb_device *dev)
+{
+	lockdep_assert_held(&dev->lock);
+	return dev->held_count < CB_HELD_MAX || dev->phase == CB_PHASE_LOSING;
+}
+
+/*
+ * The decision under the lock, where the phase cannot change; carried out if it is to
+ * hold, unless too many wait: then *overflow.
+ */
+static enum cb_write_action cb_origin_try_hold(struct cb_device *dev, struct bio *bio,
+					       const struct cb_blocks *touched, bool *overflow)
 {
 	enum cb_write_action action;
-	bool overflow = false, first = false;
+	bool first = false;
 	unsigned long flags;
 
+	*overflow = false;
 	spin_lock_irqsave(&dev->lock, flags);
 	action = cb_origin_decide(dev, bio, touched);
-	if (action == CB_WRITE_HOLD && dev->held_count < CB_HELD_MAX) {
+	if (action == CB_WRITE_HOLD && cb_origin_has_room(dev)) {
 		first = bio_list_empty(&dev->incoming);
 		cb_origin_enqueue(dev, bio);
 		if (dev->phase == CB_PHASE_HOLDING)
 			atomic64_inc(&dev->stats.gated_writes);
 	} else if (action == CB_WRITE_HOLD) {
-		overflow = true;
+		*overflow = true;
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
 	/* Who found the list empty wakes the engine, which then takes all that it has room for. */
 	if (first)
 		cb_engine_wake(dev);
+	return action;
+}
+
+static enum cb_write_action cb_origin_hold(struct cb_device *dev, struct bio *bio,
+					   const struct cb_blocks *touched)
+{
+	bool overflow;
+	enum cb_write_action action = cb_origin_try_hold(dev, bio, touched, &overflow);
+
 	if (!overflow)
 		return action;
 	cb_device_fail(dev, -EOVERFLOW, "more than %u writes were waiting", CB_HELD_MAX);
-	return CB_WRITE_PASS;
+	/* This one waits, too, until a disk knows of it. */
+	action = cb_origin_try_hold(dev, bio, touched, &overflow);
+	return overflow ? CB_WRITE_PASS : action;
 }
 
 /* True when the write was taken over. */
@@ -245,7 +267,7 @@ bool cb_origin_guards_cow(struct cb_device *dev, struct bio *bio)
 	enum cb_phase phase = cb_phase_of(dev);
 
 	return !READ_ONCE(dev->cow_left) &&
-	       (cb_phase_is_live(phase) || phase == CB_PHASE_FAILED) &&
+	       (cb_phase_is_live(phase) || cb_phase_is_lost(phase)) &&
 	       (cb_extents_touch(&dev->extents, sector, cb_bio_sectors(bio)) ||
 		cb_annex_touch(dev, sector, cb_bio_sectors(bio)));
 }
@@ -271,7 +293,7 @@ bool cb_origin_guard_cow(struct cb_device *dev, struct bio *bio)
 	cb_device_fail(dev, -EIO, "somebody else wrote into the COW file, at sector %llu of its disk",
 		       (unsigned long long)sector);
 	spin_lock_irqsave(&dev->lock, flags);
-	taken = dev->phase == CB_PHASE_FAILED && dev->held_count < CB_HELD_MAX;
+	taken = cb_phase_is_lost(dev->phase) && cb_origin_has_room(dev);
 	if (taken)
 		cb_origin_enqueue(dev, bio);
 	spin_unlock_irqrestore(&dev->lock, flags);

@@ -6,6 +6,8 @@
  *   gate      writes that enter the hook from now on are held, not blocked
  *   leave     writes that had entered before have been submitted
  *   drain     and have completed
+ *   flush     and are on stable storage, as what was written before the snapshot must
+ *             be when its changes are known
  *   mark      the epoch header goes to the COW file, with the origin quiet
  *   begin     the snapshot is active; held writes go on, under COW
  *   thaw
@@ -273,6 +275,35 @@ static int cb_step_drain(struct cb_setup *setup, unsigned long deadline)
 	return 0;
 }
 
+/*
+ * The header's flush reaches the COW file's disk only. What the origin's has taken and not
+ * written down would be in the image and, after a power cut, not on the origin; no map
+ * would name it.
+ */
+static int cb_flush(struct cb_setup *setup)
+{
+	struct cb_device *dev = setup->dev;
+	int ret = dev->cut_io ? cb_meta_sync_origin(dev->cut_io) : 0;
+
+	if (ret)
+		return cb_refuse(setup->reason, ret, "cannot flush what %s has taken",
+				 setup->origin_path);
+	return 0;
+}
+
+static int cb_step_flush(struct cb_setup *setup, unsigned long deadline)
+{
+	if (setup->dev->cut_io)
+		cb_meta_io_limit(setup->dev->cut_io, deadline);
+	return cb_flush(setup);
+}
+
+/* Most of it, while nobody waits yet. */
+static int cb_step_flush_ahead(struct cb_setup *setup, unsigned long deadline)
+{
+	return cb_flush(setup);
+}
+
 static int cb_step_mark(struct cb_setup *setup, unsigned long deadline)
 {
 	int ret = cb_header_write(setup->dev, cb_time_left(deadline));
@@ -316,6 +347,8 @@ static int cb_cut(struct cb_set *set)
 	if (!ret)
 		ret = cb_freeze_recheck(set);
 	if (!ret)
+		ret = cb_for_each(set, deadline, cb_step_flush);
+	if (!ret)
 		ret = cb_for_each(set, deadline, cb_step_mark);
 	if (!ret)
 		ret = cb_for_each(set, deadline, cb_step_begin);
@@ -350,7 +383,9 @@ int cb_quiesce_and_begin(struct cb_set *set)
 
 	/* Memory that writes to a frozen filesystem could free must not be waited for. */
 	noio = memalloc_noio_save();
-	ret = cb_freeze_all(set);
+	ret = cb_for_each(set, 0, cb_step_flush_ahead);
+	if (!ret)
+		ret = cb_freeze_all(set);
 	if (ret)
 		goto out;
 	gate = ktime_get();

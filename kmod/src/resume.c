@@ -352,6 +352,7 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 	if (ret)
 		goto out;
 	WRITE_ONCE(dev->settled, true);
+	WRITE_ONCE(dev->taken_over, true);
 	cb_device_close_devices(dev);
 	*state = cb_device_state(dev);
 	pr_info("snapshot %u of %s: taken up again in epoch %llu, %s\n", dev->minor,

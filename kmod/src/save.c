@@ -331,8 +331,8 @@ static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsig
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && READ_ONCE(dev->verified))
 		ret = cb_save_index_ahead(dev, pool, deadline);
 	error = cb_meta_flush(pool);
-	/* So that the flush before the state has little to do. */
-	return ret ?: error ?: cb_meta_sync(pool);
+	/* So that the flushes before the state have little to do. */
+	return ret ?: error ?: cb_meta_sync(pool) ?: cb_meta_sync_origin(cb_meta_pool_single(pool));
 }
 
 /* ---- while they are held ----------------------------------------------- */
@@ -387,6 +387,9 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool, bool 
 
 	if (!ret)
 		ret = cb_meta_head_crc(io, &state.head_crc);
+	/* What is saved must be what the origin has after a power cut. */
+	if (!ret)
+		ret = cb_meta_sync_origin(io);
 	if (ret)
 		return ret;
 	if (!cb_device_tracks(dev))
@@ -585,7 +588,16 @@ void cb_save_all(bool (*concerns)(struct cb_device *dev, struct super_block *sb)
 
 static int cb_save_reboot(struct notifier_block *block, unsigned long event, void *unused)
 {
+	unsigned long deadline = jiffies + CB_LOSING_WAIT;
+	unsigned int slot;
+
 	mutex_lock(&cb_life_mutex);
+	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
+		struct cb_device *dev = cb_save_device(slot);
+
+		if (dev && cb_phase_is_lost(cb_phase_of(dev)))
+			cb_losing_wait(dev, deadline);
+	}
 	cb_save_all(NULL, NULL, CB_SAVE_REBOOT, CB_SAVE_HOLD_ALONE);
 	mutex_unlock(&cb_life_mutex);
 	return NOTIFY_DONE;

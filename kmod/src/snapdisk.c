@@ -16,7 +16,7 @@ static int cb_snapdisk_get(struct gendisk *disk)
 	/* Takes no lock of ours: the caller holds the disk's, the destroyer ours. */
 	if (!atomic_inc_unless_negative(&dev->open_count))
 		return -ENXIO;
-	if (dev->read_use || !dev->origin.needs_opener || cb_phase_of(dev) == CB_PHASE_FAILED)
+	if (dev->read_use || !dev->origin.needs_opener || cb_phase_is_lost(cb_phase_of(dev)))
 		return 0;
 	ret = cb_device_use(dev);
 	if (ret)

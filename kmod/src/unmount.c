@@ -79,18 +79,22 @@ static void cb_unmount_before(struct super_block *sb)
 
 static void cb_unmount_after(struct super_block *sb)
 {
+	unsigned long deadline;
 	unsigned int slot;
 
 	/* Not every filesystem does so itself before its super block ends. */
 	sync_blockdev(sb->s_bdev);
 	mutex_lock(&cb_life_mutex);
 	cb_save_all(cb_unmount_concerns, sb, CB_SAVE_LIMIT, CB_SAVE_HOLD);
+	deadline = jiffies + CB_LOSING_WAIT;
 	for (slot = 0; slot < COWBIRD_MAX_MINORS; slot++) {
 		struct cb_device *dev = rcu_dereference_protected(
 			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
 
 		if (!dev || !cb_unmount_concerns(dev, sb))
 			continue;
+		if (cb_phase_is_lost(cb_phase_of(dev)))
+			cb_losing_wait(dev, deadline);
 		/* From now on anybody may mount it, and move or remove the file. */
 		if (!dev->cow_inode && cb_unmount_has_cow(dev, sb))
 			WRITE_ONCE(dev->verified, false);

@@ -334,8 +334,8 @@ pub const READ_SOURCES: [&str; 5] = ["origin", "memory", "cow_file", "zeros", "f
 pub const EPOCH_STEPS: [&str; 4] = ["frozen", "gated", "drained", "begun"];
 
 /// Names of the phases of a snapshot, by number; see `EVENTS.md`.
-pub const PHASES: [&str; 7] = [
-    "new", "holding", "active", "tracking", "failed", "closing", "spoilt",
+pub const PHASES: [&str; 8] = [
+    "new", "holding", "active", "tracking", "failed", "closing", "spoilt", "losing",
 ];
 
 /// A name by number, or the number itself.

@@ -519,6 +519,22 @@ static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(faults::io_errors::cow_write(driver, setting)),
     ),
     case(
+        "loss-told-late",
+        "a COW file that cannot be written for a moment, and then an orderly reboot: the series must not go on",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::losses::layout_briefly,
+        |driver, setting| Box::pin(faults::losses::briefly(driver, setting)),
+    ),
+    case(
+        "flush-at-instant",
+        "the origin's disk, which is not the COW file's, is flushed at an instant and by a clean save",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        faults::losses::layout_flush,
+        |driver, setting| Box::pin(faults::losses::flushed(driver, setting)),
+    ),
+    case(
         "image-errors",
         "an image that cannot be written, and filesystems without room for image and COW file",
         CaseTier::Daily,

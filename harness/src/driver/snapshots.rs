@@ -239,6 +239,29 @@ impl Driver<'_, '_> {
             .await
     }
 
+    /// Brings an image up to date by comparing all of it, with the control tool: how many blocks differed, and of how many.
+    pub async fn compare_image(&mut self, snapshot: &str, image: &str) -> CaseResult<(u64, u64)> {
+        let arguments = ["compare-image", snapshot, image];
+        let exited = self.run_to_any_end(COWBIRDCTL, &arguments).await?;
+        if exited.code != Some(0) {
+            let said = exited.stderr.trim().replace('\n', " / ");
+            return Err(CaseError::Failed(format!(
+                "cowbirdctl compare-image: {said}"
+            )));
+        }
+        let mut numbers = exited
+            .stdout
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(differed), Some(blocks)) => Ok((differed, blocks)),
+            _ => Err(CaseError::Failed(format!(
+                "cowbirdctl compare-image does not say what it found: {}",
+                exited.stdout
+            ))),
+        }
+    }
+
     /// Puts the changes of the last epoch into a file; gives its path.
     pub async fn change_map_file(&mut self, minor: u32) -> CaseResult<String> {
         let map = format!("/changes-{minor}");

@@ -156,7 +156,7 @@ pub(in crate::cases) async fn cow_write(
 }
 
 /// Writes to the COW file from this byte of it on fail from now on, and nothing else.
-async fn fail_cow_file(guest: &mut Driver<'_, '_>, from: u64) -> CaseResult<()> {
+pub(super) async fn fail_cow_file(guest: &mut Driver<'_, '_>, from: u64) -> CaseResult<()> {
     let mut pieces = Vec::new();
     for extent in guest.extents(FS_COW_FILE).await? {
         let skipped = from.saturating_sub(extent.logical).min(extent.length);

@@ -4,6 +4,7 @@
 
 pub(super) mod changing;
 pub(super) mod io_errors;
+pub(super) mod losses;
 pub(super) mod meddling;
 
 use std::time::Duration;

@@ -329,11 +329,13 @@ pub enum Phase {
     Closing,
     /// As tracking, while the reads of a snapshot that was lost fail.
     Spoilt,
+    /// Tracking is lost: every write is held until a disk knows it, reads fail.
+    Losing,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::New,
         Self::Holding,
         Self::Active,
@@ -341,6 +343,7 @@ impl Phase {
         Self::Failed,
         Self::Closing,
         Self::Spoilt,
+        Self::Losing,
     ];
 
     /// The phase after an event.
@@ -410,17 +413,20 @@ pub enum Event {
     Close,
     /// The snapshot is lost.
     Spoil,
+    /// A disk knows that tracking is lost.
+    Told,
 }
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Gate,
         Self::Begin,
         Self::Track,
         Self::Fail,
         Self::Close,
         Self::Spoil,
+        Self::Told,
     ];
 }
 

@@ -275,6 +275,8 @@ fn protocol_rules_hold_in_every_phase() {
                 let expected = match phase {
                     // Invariant 3: while the cut is made nothing passes.
                     Phase::Holding => Action::Hold,
+                    // Invariant 6: nor before a disk knows that tracking is lost.
+                    Phase::Losing => Action::Hold,
                     // Invariant 1: only preserved blocks are overwritten.
                     Phase::Active if !preserved && advisory => Action::Absorb,
                     Phase::Active if !preserved => Action::Hold,
@@ -332,6 +334,8 @@ fn reachable_from(start: Phase) -> BTreeSet<Phase> {
 fn a_lost_snapshot_stays_lost() {
     let lost = [Phase::Failed, Phase::Closing];
     assert_eq!(reachable_from(Phase::Failed), BTreeSet::from(lost));
+    let losing = [Phase::Losing, Phase::Failed, Phase::Closing];
+    assert_eq!(reachable_from(Phase::Losing), BTreeSet::from(losing));
     assert!(!reachable_from(Phase::Spoilt).contains(&Phase::Active));
     assert!(reachable_from(Phase::Spoilt).contains(&Phase::Tracking));
     assert_eq!(
@@ -339,6 +343,21 @@ fn a_lost_snapshot_stays_lost() {
         22,
         "no epoch without a gate"
     );
+}
+
+/// Goal: no write passes between the loss of tracking and the moment at which a disk knows of it.
+#[test]
+fn tracking_that_is_lost_holds_writes_until_it_is_told() {
+    for phase in [Phase::Active, Phase::Spoilt, Phase::Tracking] {
+        let losing = phase.next(Event::Fail).unwrap();
+        assert_eq!(losing.write_action(true, true, false), Action::Hold);
+        assert_eq!(losing.write_action(false, false, true), Action::Hold);
+        assert!(losing.next(Event::Fail).is_err());
+        assert_eq!(losing.next(Event::Told), Ok(Phase::Failed));
+    }
+    // An epoch that has not begun has nothing to lose.
+    assert_eq!(Phase::Holding.next(Event::Fail), Ok(Phase::Failed));
+    assert!(Phase::Tracking.next(Event::Told).is_err());
 }
 
 /// Goal: a character is UTF-8 exactly if Rust says so. Method: all strings of up to three bytes, and of four those with a

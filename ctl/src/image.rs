@@ -1,4 +1,4 @@
-//! Images of snapshots: copied whole, or brought up to date by a change map.
+//! Images of snapshots: copied whole, brought up to date by a change map, or by comparing all of them.
 //!
 //! Beside an image lies `<image>.cowbird`, which says which epoch of which
 //! series the image shows. Without that an update could mix two instants, or
@@ -36,6 +36,9 @@ struct Label {
 }
 
 const LABEL_FORMAT: u32 = 1;
+
+/// The epoch of an image that shows none, and that no change map begins with.
+const NO_EPOCH: u64 = 0;
 
 /// Far more than any label has.
 const LABEL_LIMIT_BYTES: u64 = 64 << 10;
@@ -194,6 +197,53 @@ impl Image {
     }
 }
 
+/// What a comparison found, in blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Compared {
+    blocks: u64,
+    differed: u64,
+}
+
+/// Makes `image` like `snapshot`, both of so many bytes: reads all of both, and writes the blocks that differ.
+fn compare(
+    snapshot: (&File, &str),
+    image: (&File, &Path),
+    bytes: u64,
+    progress: &ProgressBar,
+) -> Result<Compared> {
+    let (mut right, mut found) = (vec![0; CHUNK_BYTES as usize], vec![0; CHUNK_BYTES as usize]);
+    let mut compared = Compared::default();
+    let mut at = 0;
+    while at < bytes {
+        let length = (bytes - at).min(CHUNK_BYTES) as usize;
+        let (right, found) = (&mut right[..length], &mut found[..length]);
+        snapshot
+            .0
+            .read_exact_at(right, at)
+            .with_context(|| format!("cannot read {} at byte {at}", snapshot.1))?;
+        image
+            .0
+            .read_exact_at(found, at)
+            .with_context(|| format!("cannot read {} at byte {at}", image.1.display()))?;
+        let block = BLOCK_BYTES as usize;
+        for (number, (right, found)) in right.chunks(block).zip(found.chunks(block)).enumerate() {
+            compared.blocks += 1;
+            if right == found {
+                continue;
+            }
+            compared.differed += 1;
+            let at = at + number as u64 * BLOCK_BYTES;
+            image
+                .0
+                .write_all_at(right, at)
+                .with_context(|| format!("cannot write {} at byte {at}", image.1.display()))?;
+        }
+        at += length as u64;
+        progress.inc(length as u64);
+    }
+    Ok(compared)
+}
+
 impl Drop for Image {
     fn drop(&mut self) {
         if self.is_draft
@@ -241,6 +291,47 @@ pub fn update(snapshot: &Path, map: &Path, image: &Path) -> Result<()> {
     image.sync()?;
     image.write_label(&snapshot.label())?;
     progress.finish();
+    Ok(())
+}
+
+/// `cowbirdctl compare-image`: for an image whose changes are not known, or not believed.
+pub fn update_by_comparing(snapshot: &Path, image: &Path) -> Result<()> {
+    let name = snapshot.display().to_string();
+    let snapshot = Snapshot::open(snapshot)?;
+    let image = Image::open(image, snapshot.bytes)?;
+    check_comparable(&snapshot.label(), &image.read_label()?)?;
+    // One that is interrupted is like neither, and no map completes it.
+    image.write_label(&Label {
+        epoch: NO_EPOCH,
+        complete: false,
+        ..snapshot.label()
+    })?;
+    let progress = progress_bar(snapshot.bytes);
+    let compared = compare(
+        (&snapshot.file, &name),
+        (&image.file, &image.path),
+        snapshot.bytes,
+        &progress,
+    )?;
+    image.sync()?;
+    image.write_label(&snapshot.label())?;
+    progress.finish();
+    out::line(format_args!(
+        "{} of {} blocks differed and were copied",
+        compared.differed, compared.blocks
+    ));
+    Ok(())
+}
+
+/// Whether an image may be compared with a snapshot: of whatever series and epoch it is.
+fn check_comparable(snapshot: &Label, image: &Label) -> Result<()> {
+    if snapshot.bytes != image.bytes {
+        bail!(
+            "the snapshot has {} bytes and the image {}; take a full copy with copy-image",
+            snapshot.bytes,
+            image.bytes
+        );
+    }
     Ok(())
 }
 
@@ -336,6 +427,70 @@ mod tests {
             ..label(1)
         };
         assert!(refused(&label(2), &map(), &short).contains("size"));
+    }
+
+    /// Goal: whatever the image has, it ends like the snapshot, and only what differs is written. Method: files with a short
+    /// last block; the blocks that differ lie at both ends, in the middle and beside each other.
+    #[test]
+    fn a_comparison_writes_what_differs() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = 2 * CHUNK_BYTES + 3 * BLOCK_BYTES + 512;
+        let right: Vec<u8> = (0..bytes).map(|at| (at / 64 % 251) as u8).collect();
+        let mut old = right.clone();
+        let last = bytes - 1;
+        for at in [0, 5 * 4096, 6 * 4096 + 17, CHUNK_BYTES, last] {
+            old[at as usize] ^= 0x55;
+        }
+        let (source, path) = (dir.path().join("snapshot"), dir.path().join("image"));
+        fs::write(&source, &right).unwrap();
+        fs::write(&path, &old).unwrap();
+        let source = File::open(&source).unwrap();
+        let image = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let hidden = ProgressBar::hidden();
+        let run = || compare((&source, "the snapshot"), (&image, &path), bytes, &hidden).unwrap();
+        let blocks = bytes.div_ceil(BLOCK_BYTES);
+        assert_eq!(
+            run(),
+            Compared {
+                blocks,
+                differed: 5
+            }
+        );
+        assert!(fs::read(&path).unwrap() == right, "they are alike");
+        assert_eq!(
+            run(),
+            Compared {
+                blocks,
+                differed: 0
+            }
+        );
+    }
+
+    /// Goal: an image of another series may be compared; one of another size, or one that no comparison completed, is not taken
+    /// for what it is not.
+    #[test]
+    fn an_image_of_any_series_is_compared() {
+        let other = Label {
+            uuid: hex(&[8; 16]),
+            ..label(7)
+        };
+        assert!(check_comparable(&label(2), &other).is_ok());
+        let short = Label {
+            bytes: 4096,
+            ..label(1)
+        };
+        let refused = check_comparable(&label(2), &short).unwrap_err();
+        assert!(refused.to_string().contains("copy-image"), "{refused}");
+        let interrupted = Label {
+            epoch: NO_EPOCH,
+            complete: false,
+            ..label(1)
+        };
+        assert!(check_update(&label(2), &map(), &interrupted).is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod setup;
 mod signature;
 mod target;
 mod topology;
+mod way;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -92,6 +93,14 @@ enum Command {
         /// Written by `changes --output`
         change_map: PathBuf,
         /// Image of the snapshot before
+        image: PathBuf,
+    },
+    /// Bring an image up to date by comparing all of it, where changes are not known: everything is read, and only
+    /// what differs is written
+    CompareImage {
+        /// /dev/cowbird<MINOR>
+        snapshot: PathBuf,
+        /// Image of the same volume, of whatever series and epoch
         image: PathBuf,
     },
     /// Take a snapshot up again that was saved before a reboot or unload; run before its origin is
@@ -387,6 +396,7 @@ fn run(command: Command, config: &Path) -> Result<()> {
             change_map,
             image,
         } => image::update(&snapshot, &change_map, &image),
+        Command::CompareImage { snapshot, image } => image::update_by_comparing(&snapshot, &image),
         Command::Info { json, from } => commands::info(json, from.as_deref()),
         Command::Mount { minor, folder } => mount::command(minor, &folder),
     }

@@ -26,8 +26,17 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Whether a program serves it, which any user may start: its source is what he says, and to open its root may take
+    /// for ever. Not those whose program has a block device, which only root can start.
+    pub fn is_of_a_user(&self) -> bool {
+        self.fs_type == "fuse" || self.fs_type.starts_with("fuse.")
+    }
+
     /// Number of the block device that `source` names, if it names one.
     pub fn source_device(&self) -> Option<DeviceNumber> {
+        if self.is_of_a_user() || !self.source.starts_with("/dev") {
+            return None;
+        }
         let meta = fs::metadata(&self.source).ok()?;
         meta.file_type()
             .is_block_device()
@@ -98,6 +107,23 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    /// Goal: what a user calls the source of his filesystem is not believed, and no path outside of `/dev` is looked at.
+    #[test]
+    fn the_source_of_a_users_filesystem_means_nothing() {
+        let mount = |fs_type: &str, source: &str| Mount {
+            device: DeviceNumber::parse("0:50").unwrap(),
+            mount_point: PathBuf::from("/home/u/m"),
+            fs_type: fs_type.into(),
+            source: PathBuf::from(source),
+        };
+        assert!(mount("fuse", "/dev/vda1").is_of_a_user());
+        assert!(mount("fuse.sshfs", "/dev/vda1").is_of_a_user());
+        assert!(!mount("fuseblk", "/dev/vda1").is_of_a_user());
+        for user in [mount("fuse.sshfs", "/dev/vda1"), mount("nfs", "/srv/disk")] {
+            assert_eq!(user.source_device(), None);
+        }
+    }
 
     #[test]
     fn reads_lines_with_and_without_optional_fields() {

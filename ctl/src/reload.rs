@@ -13,7 +13,7 @@ use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device};
 use crate::series::{Records, Series};
 use crate::topology::{self, DeviceNumber};
-use crate::{names, out};
+use crate::{mounts, names, out};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -154,15 +154,30 @@ pub fn verify(minor: u32) -> Result<()> {
 }
 
 /// `cowbirdctl verify --all`: whatever can be reached. A COW file whose filesystem is not mounted
-/// yet is left for later.
+/// yet is left for later; one that is missing from a filesystem that is mounted is not.
 pub fn verify_all() -> Result<()> {
     let (mut done, mut failed) = (0, 0);
     let report = info::read()?;
+    let mounted: Vec<DeviceNumber> = mounts::read()?.iter().map(|mount| mount.device).collect();
     for device in report.devices() {
-        if device.cow_is_pinned || !device.tracks || !is_reachable(device) {
+        if device.cow_is_pinned || !device.tracks {
             continue;
         }
-        match verify_device(device) {
+        let verdict = match Reach::of(
+            is_reachable(device),
+            DeviceNumber::parse(&device.cow_device),
+            &mounted,
+        ) {
+            Reach::Later => continue,
+            Reach::There => verify_device(device),
+            Reach::Missing => Err(anyhow!(
+                "the filesystem of the COW file is mounted, and {} is not there; was it removed or renamed? Name it as it \
+                 was, or destroy minor {} and take a full backup",
+                names::shown(&device.cow_file),
+                device.minor
+            )),
+        };
+        match verdict {
             Ok(()) => done += 1,
             Err(error) => {
                 failed += 1;
@@ -233,6 +248,27 @@ fn until_in_time<T>(act: impl Fn() -> Result<T>) -> Result<T> {
     act()
 }
 
+/// Where a COW file is to be looked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Reach {
+    /// Under its name.
+    There,
+    /// Nowhere, before its filesystem is mounted.
+    Later,
+    /// Nowhere, although its filesystem is mounted.
+    Missing,
+}
+
+impl Reach {
+    fn of(is_there: bool, device: Option<DeviceNumber>, mounted: &[DeviceNumber]) -> Self {
+        match device {
+            _ if is_there => Self::There,
+            Some(device) if mounted.contains(&device) => Self::Missing,
+            _ => Self::Later,
+        }
+    }
+}
+
 /// Whether the COW file's name leads to a file on the device that it must be on.
 fn is_reachable(device: &Device) -> bool {
     let on = DeviceNumber::parse(&device.cow_device);
@@ -272,6 +308,18 @@ fn series_of_file(arguments: &crate::ReloadOne, path: &Path) -> Result<Series> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a COW file that was removed is not taken for one whose filesystem comes later.
+    #[test]
+    fn a_file_that_is_missing_is_told_from_one_that_comes_later() {
+        let number = |text| DeviceNumber::parse(text).unwrap();
+        let (home, other) = (number("254:1"), number("254:2"));
+        let reach = |there, mounted: &[DeviceNumber]| Reach::of(there, Some(home), mounted);
+        assert_eq!(reach(false, &[other, home]), Reach::Missing);
+        assert_eq!(reach(false, &[other]), Reach::Later);
+        assert_eq!(reach(true, &[other, home]), Reach::There);
+        assert_eq!(Reach::of(false, None, &[home]), Reach::Later);
+    }
 
     #[test]
     fn boot_ids_are_read_as_the_kernel_writes_them() {

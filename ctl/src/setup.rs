@@ -21,6 +21,7 @@ use crate::probe;
 use crate::reload;
 use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
+use crate::way;
 use crate::{SetupOptions, TransitionToSnapshot};
 
 /// First epoch of a new series.
@@ -203,7 +204,7 @@ fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Resul
         let place = DeviceNumber::from_raw(meta.dev());
         topology::check_cow_secrecy(&member.setup.origin, &place, &path)?;
     }
-    if let Some(open) = movable(folder) {
+    if let Some(open) = way::movable(folder) {
         out::complain(format!(
             "{} is another user's or can be changed by others, who can put another file in the place of the COW file and so end \
              the series; choose a folder of root's",
@@ -213,20 +214,6 @@ fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Resul
     let cow = CowFile::create(&volume.cow_file, cow_bytes)?;
     topology::check_cow_placement(&member.setup.origin, &cow.device()?, cow.path())?;
     Ok(cow)
-}
-
-/// The first folder on the way to a file, from the root on, in which somebody else than root can rename what is in it.
-fn movable(folder: &Path) -> Option<&Path> {
-    let mut folders: Vec<&Path> = folder.ancestors().collect();
-    folders.reverse();
-    folders.into_iter().find(|folder| {
-        std::fs::metadata(folder).is_ok_and(|meta| others_can_rename(meta.uid(), meta.mode()))
-    })
-}
-
-/// In a sticky folder everybody renames only what is his.
-fn others_can_rename(owner: u32, mode: u32) -> bool {
-    owner != 0 || mode & 0o022 != 0 && mode & libc::S_ISVTX == 0
 }
 
 fn next_of_series(
@@ -285,7 +272,9 @@ fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<
     let mut found: Vec<&Mount> = Vec::new();
     for mount in mounts {
         if devices.contains(&mount.device) {
-            found.push(mount);
+            if !is_behind_a_user(mount, mounts) {
+                found.push(mount);
+            }
         } else if mount
             .source_device()
             .is_some_and(|source| devices.contains(&source))
@@ -300,6 +289,14 @@ fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<
         }
     }
     Ok(found)
+}
+
+/// Whether the way to a mount leads through what a user serves, who may keep everybody waiting there. The module finds the
+/// filesystem by its device.
+fn is_behind_a_user(mount: &Mount, mounts: &[Mount]) -> bool {
+    mounts
+        .iter()
+        .any(|other| other.is_of_a_user() && mount.mount_point.starts_with(&other.mount_point))
 }
 
 /// Refuses an origin with a part of a filesystem that may span devices, mounted from wherever: nobody freezes all of them. What
@@ -350,8 +347,15 @@ fn open_mount_point(mount: &Mount) -> Result<Option<File>> {
         .open(path)
     {
         Ok(file) => file,
-        // Below a mount that covers it there need not be such a path.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // Below a mount that covers it there need not be such a path, or nobody but its user may look.
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => {
             return Err(error).with_context(|| format!("cannot open {}", path.display()));
         }
@@ -388,19 +392,20 @@ mod tests {
         DeviceNumber::from_raw(std::fs::metadata(path).unwrap().dev())
     }
 
+    /// Goal: nobody keeps root waiting where he has mounted a filesystem of his own, and nowhere else a mount is left out.
     #[test]
-    fn who_can_rename_what_is_in_a_folder() {
-        for (owner, mode, can) in [
-            (0, 0o755, false),
-            (0, 0o1777, false),
-            (0, 0o777, true),
-            (0, 0o775, true),
-            (1000, 0o700, true),
-            (1000, 0o1777, true),
-        ] {
-            assert_eq!(others_can_rename(owner, mode), can, "{owner} {mode:o}");
-        }
-        assert_eq!(movable(Path::new("/")), None);
+    fn what_is_behind_a_users_filesystem_is_not_opened() {
+        let device = DeviceNumber::parse("254:1").unwrap();
+        let own = Mount {
+            fs_type: "fuse.sshfs".into(),
+            ..mount_of(Path::new("/home/u"), DeviceNumber::parse("0:50").unwrap())
+        };
+        let [covered, below, beside] =
+            ["/home/u", "/home/u/m", "/home/user"].map(|path| mount_of(Path::new(path), device));
+        let mounts = [own];
+        assert!(is_behind_a_user(&covered, &mounts));
+        assert!(is_behind_a_user(&below, &mounts));
+        assert!(!is_behind_a_user(&beside, &mounts));
     }
 
     /// Goal: of several mounts of a filesystem any that is not covered serves, and one that cannot be

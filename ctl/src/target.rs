@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::info::{self, Device};
 use crate::topology::{self, DeviceNumber};
-use crate::{durable, names, out, overlap, signature};
+use crate::{durable, names, out, overlap, signature, way};
 
 /// What may be lost on a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn create_file(path: &Path) -> Result<File> {
 /// Opens an image file that is there, for nobody else to write to it.
 ///
 /// # Errors
-/// When it is a link, is not a regular file, or is in use.
+/// When it is a link, is not a regular file, is somebody else's, or is in use.
 pub fn open_file(path: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -69,6 +69,13 @@ pub fn open_file(path: &Path) -> Result<File> {
     if !meta.is_file() {
         bail!(
             "{} is neither a regular file nor a block device",
+            path.display()
+        );
+    }
+    if way::is_foreign(meta.uid()) || meta.nlink() != 1 {
+        bail!(
+            "{} is another user's, or has a second name: who made it would be given what is on the volume; if it is the image, \
+             make it root's with chown, or take a full copy with copy-image",
             path.display()
         );
     }
@@ -103,12 +110,27 @@ fn loop_on(file: &fs::Metadata) -> Option<PathBuf> {
         .and_then(|dir| Some(Path::new("/dev").join(dir.file_name()?)))
 }
 
+/// Refuses a name that somebody else can make lead to another device: a link beside images, say.
+fn refuse_foreign_way(path: &Path) -> Result<()> {
+    let foreign =
+        way::foreign_part(path).with_context(|| format!("bad path {}", path.display()))?;
+    match foreign {
+        None => Ok(()),
+        Some(part) => bail!(
+            "{} leads to a block device, and others than root decide where {} leads; name the device itself, as in /dev",
+            path.display(),
+            part.display()
+        ),
+    }
+}
+
 /// Opens a block device of at least so many bytes, for nobody else to use it.
 ///
 /// # Errors
 /// When it is in use, has to do with a snapshot, is too small, or holds what may not be lost.
 pub fn open_device(path: &Path, bytes: u64, loss: Loss) -> Result<File> {
     let meta = fs::metadata(path).with_context(|| format!("cannot find {}", path.display()))?;
+    refuse_foreign_way(path)?;
     let number = DeviceNumber::from_raw(meta.rdev());
     check_place(number, path)?;
     let room = topology::open_block_device(path)?.bytes;
@@ -237,6 +259,23 @@ mod tests {
         assert!(error.contains("another program"), "{error}");
         drop(first);
         open_file(&path).unwrap();
+    }
+
+    /// Goal: what is on the volume is not given to somebody who put a file of his in the image's place.
+    #[test]
+    fn an_image_of_somebody_else_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, second) = (dir.path().join("image"), dir.path().join("second"));
+        fs::write(&path, b"image").unwrap();
+        fs::hard_link(&path, &second).unwrap();
+        let error = open_file(&path).unwrap_err().to_string();
+        assert!(error.contains("second name"), "{error}");
+        fs::remove_file(&second).unwrap();
+        open_file(&path).unwrap();
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            let error = open_file(&path).unwrap_err().to_string();
+            assert!(error.contains("another user's"), "{error}");
+        }
     }
 
     #[test]

@@ -23,6 +23,10 @@ const CPUS: std::ops::RangeInclusive<u32> = 1..=256;
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=65_536;
 const SLOWDOWN: std::ops::RangeInclusive<u32> = 1..=100;
 
+/// How long a cell may be told to go on, and how often to start again.
+const SOAK_MINUTES: std::ops::RangeInclusive<u32> = 1..=7 * 24 * 60;
+const CUTS: std::ops::RangeInclusive<u32> = 1..=10_000;
+
 /// Opens a regular file. A link at the end of the name is not followed, and a pipe does not hold the reader up.
 ///
 /// # Errors
@@ -96,7 +100,14 @@ pub(crate) fn check_plan(plan: &CellPlan) -> HarnessResult<()> {
         ("memory_mib", plan.memory_mib, MEMORY_MIB),
         ("slowdown", plan.limits.slowdown, SLOWDOWN),
     ];
-    for (what, number, range) in numbers {
+    let wanted = [
+        ("soak_minutes", plan.soak_minutes, SOAK_MINUTES),
+        ("cuts", plan.cuts, CUTS),
+    ];
+    let wanted = wanted
+        .into_iter()
+        .filter_map(|(what, number, range)| Some((what, number?, range)));
+    for (what, number, range) in numbers.into_iter().chain(wanted) {
         if !range.contains(&number) {
             return Err(unlikely(what, &number.to_string()));
         }
@@ -163,6 +174,16 @@ mod tests {
         let mut slow = CellPlan::example();
         slow.limits.slowdown = u32::MAX;
         assert!(check_plan(&slow).is_err());
+        let endless = CellPlan {
+            soak_minutes: Some(u32::MAX),
+            ..CellPlan::example()
+        };
+        assert!(check_plan(&endless).is_err());
+        let many = CellPlan {
+            cuts: Some(0),
+            ..CellPlan::example()
+        };
+        assert!(check_plan(&many).is_err());
     }
 
     #[test]

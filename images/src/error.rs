@@ -61,6 +61,15 @@ pub enum Error {
         /// The build root.
         root: String,
     },
+    /// Packages of a kernel do not fit together, or one has a link where a folder must be.
+    #[error(
+        "the packages of the kernel have a link or a file at {} where a folder belongs; do not trust them",
+        path.display()
+    )]
+    PackageClash {
+        /// Where.
+        path: PathBuf,
+    },
     /// A program of the host is not installed.
     #[error(
         "cannot run {tool}: it is not installed; run `{}`",

@@ -13,6 +13,7 @@ use crate::cache::{Cache, Staging, create_dir, tree_bytes};
 use crate::catalogue::{KernelSource, KernelSpec};
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
+use crate::join::{folder_in, join};
 use crate::kernel_build;
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::modules::{ModuleTable, module_files};
@@ -100,9 +101,13 @@ pub(crate) fn make(
     let (entry, tree) = (staging.entry(), tree(&staging.entry()));
     create_dir(&tree)?;
     let log = cache.log(&format!("unpack-{}", spec.name));
-    for package in &locked.packages {
+    for (number, package) in locked.packages.iter().enumerate() {
         task.step(&format!("unpacking {}", package.name));
-        unpack(cache, package, &tree, &log)?;
+        // A package that nobody signed may have links that another one must not be unpacked through.
+        let alone = staging.scratch().join(format!("package-{number}"));
+        create_dir(&alone)?;
+        unpack(cache, package, &alone, &log)?;
+        join(&alone, &tree)?;
     }
     let found = Layout {
         spec,
@@ -110,7 +115,7 @@ pub(crate) fn make(
         tree: &tree,
     };
     let modules_dir = tree.join(found.modules_dir()?);
-    drop_unneeded(&modules_dir.join("kernel"))?;
+    drop_unneeded(&modules_dir)?;
     task.step("uncompressing modules");
     uncompress(&modules_dir, &log)?;
     task.step("reading what modules depend on");
@@ -141,10 +146,11 @@ pub(crate) fn describe(spec: &KernelSpec, locked: &LockedKernel, entry: &Path) -
 }
 
 /// Deletes modules that no guest asks for, before time is spent on them.
-fn drop_unneeded(dir: &Path) -> Result<()> {
-    drop_others(dir, &[&KEPT_MODULES[..], &["drivers"]].concat())?;
-    let drivers = dir.join("drivers");
-    if drivers.is_dir() {
+fn drop_unneeded(modules_dir: &Path) -> Result<()> {
+    if let Some(all) = folder_in(modules_dir, Path::new("kernel")) {
+        drop_others(&all, &[&KEPT_MODULES[..], &["drivers"]].concat())?;
+    }
+    if let Some(drivers) = folder_in(modules_dir, Path::new("kernel/drivers")) {
         drop_others(&drivers, &KEPT_DRIVERS)?;
     }
     Ok(())
@@ -154,7 +160,9 @@ fn drop_others(dir: &Path, kept: &[&str]) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;
         let path = entry.path();
-        if path.is_dir() && !kept.iter().any(|name| entry.file_name() == *name) {
+        // A link is left alone, wherever it leads.
+        let kind = entry.file_type().map_err(Error::io("look at", dir))?;
+        if kind.is_dir() && !kept.iter().any(|name| entry.file_name() == *name) {
             fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
         }
     }
@@ -210,7 +218,9 @@ impl Layout<'_> {
             format!("usr/lib/modules/{release}"),
             format!("lib/modules/{release}"),
         ];
-        self.first_of(&places, |path| path.join("kernel").is_dir())
+        let is_it = |path: &Path| path.join("kernel").is_dir();
+        self.first_of(&places, is_it)
+            .and_then(|place| self.not_a_link(place))
     }
 
     fn headers(&self) -> Result<PathBuf> {
@@ -229,23 +239,34 @@ impl Layout<'_> {
             .iter()
             .map(|place| format!("usr/src/{place}"))
             .collect();
-        self.first_of(&places, |path| path.join("Makefile").is_file())
+        let is_it = |path: &Path| path.join("Makefile").is_file();
+        self.first_of(&places, is_it)
+            .and_then(|place| self.not_a_link(place))
     }
 
     /// `/usr/src`, and the build tools beside it to which the headers' links lead.
     fn binds(&self) -> Result<Vec<PathBuf>> {
-        let mut binds = vec![PathBuf::from("usr/src")];
-        let lib = self.tree.join("usr/lib");
-        if lib.is_dir() {
+        let mut binds = vec![self.not_a_link(PathBuf::from("usr/src"))?];
+        if let Some(lib) = folder_in(self.tree, Path::new("usr/lib")) {
             for entry in fs::read_dir(&lib).map_err(Error::io("list", &lib))? {
                 let name = entry.map_err(Error::io("list", &lib))?.file_name();
                 if name.to_string_lossy().starts_with("linux-kbuild-") {
-                    binds.push(Path::new("usr/lib").join(name));
+                    binds.push(self.not_a_link(Path::new("usr/lib").join(name))?);
                 }
             }
         }
         binds.sort();
         Ok(binds)
+    }
+
+    /// The place, if no part of the way there is a link: what is bound into a build root, or cleared, must be the package's own.
+    fn not_a_link(&self, place: PathBuf) -> Result<PathBuf> {
+        match folder_in(self.tree, &place) {
+            Some(_) => Ok(place),
+            None => Err(Error::PackageClash {
+                path: self.tree.join(place),
+            }),
+        }
     }
 
     fn first_of(&self, places: &[String], is_it: impl Fn(&Path) -> bool) -> Result<PathBuf> {

@@ -43,6 +43,7 @@ mod control;
 mod digest;
 mod error;
 mod host;
+mod join;
 mod kernel;
 mod kernel_build;
 mod lock;

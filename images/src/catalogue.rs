@@ -1,12 +1,13 @@
 //! The catalogue of kernels (`images/catalogue.toml`): what there is, where it comes from, what builds for it.
 //!
-//! The file holds five lists and one emulator. An `[[archive]]` is a Debian-style package archive; its address is not in the
+//! The file holds six lists and one emulator. An `[[archive]]` is a Debian-style package archive; its address is not in the
 //! catalogue but comes from the host's own apt sources. A `[[build_root]]` is a distribution's base system with
 //! one compiler; kernels share it. A `[[series]]` is one series of kernels in one suite and yields a kernel per
 //! flavour, by a pattern of the release (`uname -r`) among whose packages the newest is taken. A `[[compiled]]`
 //! kernel is compiled here from a package of its sources. A `[[brought]]` kernel is of another distribution, and takes
 //! part where somebody has put its packages into a folder. The
-//! `[emulator]` is a QEMU in a root of its own.
+//! `[emulator]` is a QEMU in a root of its own. A `[[fresh_host]]` is a distribution that the tests themselves run on, with what is
+//! there before anything is installed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -120,6 +121,21 @@ pub struct Emulator {
     pub arch: Arch,
     /// The package.
     pub package: String,
+}
+
+/// A distribution that the tests run on, as it is before anything is installed.
+#[derive(Clone, Debug)]
+pub struct FreshHost {
+    /// Name of the root.
+    pub name: String,
+    /// Where it comes from.
+    pub archive: Archive,
+    /// The suite that it is made from.
+    pub suite: String,
+    /// Architecture of the programs in it.
+    pub arch: Arch,
+    /// What is there besides the essential packages; the first one names the root's purpose.
+    pub packages: Vec<String>,
 }
 
 /// How the packages of a kernel are called.
@@ -253,6 +269,8 @@ pub struct Catalogue {
     pub kernels: Vec<KernelSpec>,
     /// What cells are recorded with where the host's QEMU cannot.
     pub emulator: Emulator,
+    /// What `fresh` tries the README on.
+    pub fresh_hosts: Vec<FreshHost>,
 }
 
 impl Catalogue {
@@ -289,7 +307,12 @@ impl Catalogue {
         }
         let kernels = file.kernels().map_err(problem)?;
         let emulator = file.emulator().map_err(problem)?;
-        Ok(Self { kernels, emulator })
+        let fresh_hosts = file.fresh_hosts().map_err(problem)?;
+        Ok(Self {
+            kernels,
+            emulator,
+            fresh_hosts,
+        })
     }
 
     /// The kernels that any of the globs matches, each once and in the catalogue's order; without globs, all.

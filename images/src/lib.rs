@@ -64,8 +64,8 @@ mod version;
 
 pub use cache::InUse;
 pub use catalogue::{
-    Arch, Archive, BuildRoot, Catalogue, CatalogueError, Emulator, KernelSource, KernelSpec,
-    PackageNames, Tier,
+    Arch, Archive, BuildRoot, Catalogue, CatalogueError, Emulator, FreshHost, KernelSource,
+    KernelSpec, PackageNames, Tier,
 };
 pub use compile::{BuiltModule, ModuleSource};
 pub use control::IndexError;

@@ -81,6 +81,10 @@ impl Store {
         in_use
             .roots
             .insert(Recipe::of_emulator(&catalogue.emulator).entry_name());
+        for host in &catalogue.fresh_hosts {
+            let root = Recipe::of_fresh_host(host).entry_name();
+            in_use.roots.insert(root);
+        }
         for spec in &catalogue.kernels {
             in_use.roots.insert(Recipe::of_kernel(spec).entry_name());
             let Some((locked, _)) = self.locked(spec)? else {

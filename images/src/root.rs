@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apt::{STRICT, source_line};
 use crate::cache::{Staging, create_dir, tree_bytes};
-use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, KernelSpec};
+use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, FreshHost, KernelSpec};
 use crate::control::stanzas;
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
@@ -93,6 +93,22 @@ impl<'a> Recipe<'a> {
             arch: emulator.arch,
             main: &emulator.package,
             packages: &[],
+        }
+    }
+
+    /// Of the root that is as a fresh host.
+    pub(crate) fn of_fresh_host(host: &'a FreshHost) -> Self {
+        let (main, packages) = host
+            .packages
+            .split_first()
+            .map_or(("apt", &[][..]), |(main, packages)| (main, packages));
+        Self {
+            name: &host.name,
+            archive: &host.archive,
+            suite: &host.suite,
+            arch: host.arch,
+            main,
+            packages,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use crate::apt::{self, Suite};
 use crate::brought;
 use crate::cache::{Cache, Held, InUse, Kind};
-use crate::catalogue::{Archive, Catalogue, Emulator, KernelSource, KernelSpec};
+use crate::catalogue::{Archive, Catalogue, Emulator, FreshHost, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
 use crate::control::Index;
 use crate::digest::Sha256Digest;
@@ -522,6 +522,17 @@ impl Store {
             self.cache.discard(&entry)?;
         }
         let entry = self.recipe_entry(recipe, &emulator.name)?;
+        Ok(root::tree(&entry))
+    }
+
+    /// The folder of a root that is as a fresh host. It is shared: whoever changes something works on a layer above it.
+    pub fn fresh_host(&self, host: &FreshHost) -> Result<PathBuf> {
+        let recipe = Recipe::of_fresh_host(host);
+        let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
+        if is_whole_root(&entry) && !self.is_intact(&entry) {
+            self.cache.discard(&entry)?;
+        }
+        let entry = self.recipe_entry(recipe, &host.name)?;
         Ok(root::tree(&entry))
     }
 

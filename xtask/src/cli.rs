@@ -54,6 +54,8 @@ pub enum Command {
     Shrink(ShrinkArgs),
     /// Make this machine ready: host packages, kernels, build roots, guest programs
     Setup(SetupArgs),
+    /// Try the README's commands on machines that have nothing yet: minimal roots of the distributions that the tests run on
+    Fresh(FreshArgs),
     /// Generate the Rust bindings of the module's user-space interface from its header
     GenAbi(GenAbiArgs),
 }
@@ -357,6 +359,40 @@ pub struct SetupArgs {
     /// Replace packages of the host that are in the way by older versions of the archive's
     #[arg(long, conflicts_with = "offline")]
     pub allow_downgrades: bool,
+}
+
+/// Arguments of `fresh`.
+#[derive(Clone, Debug, Args)]
+pub struct FreshArgs {
+    /// Only hosts that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub host: Vec<String>,
+    /// Run these steps only, in their order; may be given several times
+    #[arg(long, value_enum)]
+    pub step: Vec<FreshStep>,
+    /// The kernel that the matrix is cut to
+    #[arg(long, default_value = "bookworm-6.1-cloud")]
+    pub kernel: String,
+    /// The case that it is cut to
+    #[arg(long, default_value = "raw-writers")]
+    pub case: String,
+    /// The commit that is tried
+    #[arg(long, default_value = "HEAD")]
+    pub commit: String,
+    /// Where the layers above the roots and the logs go; it must have room for a build
+    #[arg(long, default_value = "out/fresh")]
+    pub out: PathBuf,
+}
+
+/// What is tried on a fresh machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum FreshStep {
+    /// As an ordinary user the matrix does not run: it says what to install, and ends with 2
+    User,
+    /// As root it installs what it needs, and passes
+    Matrix,
+    /// The tests that boot nothing
+    Test,
 }
 
 /// Arguments of `gen-abi`.

@@ -4,6 +4,7 @@ mod apt_get;
 mod bench;
 mod cli;
 mod durations;
+mod fresh;
 mod gen_abi;
 mod guest;
 mod host;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Scale(args) => scale::command(args, &ui),
         Command::Shrink(args) => shrink::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
+        Command::Fresh(args) => fresh::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),
     };
     match done {

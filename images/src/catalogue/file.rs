@@ -7,8 +7,8 @@ use glob::Pattern;
 use serde::Deserialize;
 
 use super::{
-    Arch, Archive, BroughtPackages, BuildRoot, Emulator, KernelSource, KernelSpec, PackageNames,
-    Tier,
+    Arch, Archive, BroughtPackages, BuildRoot, Emulator, FreshHost, KernelSource, KernelSpec,
+    PackageNames, Tier,
 };
 
 /// Kind, name and fault of an entry.
@@ -25,6 +25,8 @@ pub(super) struct File {
     emulator: EmulatorEntry,
     #[serde(default)]
     archive: Vec<Archive>,
+    #[serde(default)]
+    fresh_host: Vec<FreshHostEntry>,
     #[serde(default)]
     build_root: Vec<BuildRoot>,
     #[serde(default)]
@@ -44,6 +46,17 @@ struct EmulatorEntry {
     suite: String,
     arch: Arch,
     package: String,
+}
+
+/// A distribution that the tests run on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FreshHostEntry {
+    name: String,
+    archive: String,
+    suite: String,
+    arch: Arch,
+    packages: Vec<String>,
 }
 
 /// One series of kernels in one suite.
@@ -172,6 +185,29 @@ impl File {
             arch: entry.arch,
             package: entry.package.clone(),
         })
+    }
+
+    /// The fresh hosts with their archives looked up.
+    pub(super) fn fresh_hosts(&self) -> Result<Vec<FreshHost>, Problem> {
+        let roots = self.build_root.iter().map(|root| &root.name);
+        let hosts = self.fresh_host.iter().map(|host| &host.name);
+        check_list("root", roots.chain([&self.emulator.name]).chain(hosts))?;
+        self.fresh_host
+            .iter()
+            .map(|entry| {
+                let fault = |problem| ("fresh host", entry.name.clone(), problem);
+                if entry.packages.is_empty() {
+                    return Err(fault("it has no packages".to_owned()));
+                }
+                Ok(FreshHost {
+                    name: entry.name.clone(),
+                    archive: self.archive(&entry.archive).map_err(fault)?.clone(),
+                    suite: entry.suite.clone(),
+                    arch: entry.arch,
+                    packages: entry.packages.clone(),
+                })
+            })
+            .collect()
     }
 
     fn of_series(

@@ -472,6 +472,7 @@ fn pruning_keeps_what_is_used() {
     let catalogue = Catalogue {
         kernels: vec![bench.spec.clone()],
         emulator: bench.emulator.clone(),
+        fresh_hosts: Vec::new(),
     };
     let emulator = Recipe::of_emulator(&bench.emulator).entry_name();
     stray(&format!("roots/{emulator}"));

@@ -63,21 +63,22 @@ root=$1 layer=$2 repository=$3 toolchain=$4 given=$5 user=$6 line=$7
 all=$layer/all
 mkdir -p "$layer/upper" "$layer/work" "$all"
 mount -t overlay overlay -o "lowerdir=$root,upperdir=$layer/upper,workdir=$layer/work" "$all"
-mkdir -p "$all/proc" "$all/sys" "$all/dev" "$all/tmp" "$all/opt/rust" "$all/srv/repository" "$all/etc/ssl/certs"
+mkdir -p "$all/proc" "$all/sys" "$all/dev" "$all/tmp" "$all/opt/rust" "$all/etc/ssl/certs"
 mount -t proc proc "$all/proc"
 mount -t sysfs -o ro sysfs "$all/sys"
 mount --rbind /dev "$all/dev"
 mount -t tmpfs -o mode=1777 tmpfs "$all/tmp"
 mount --bind "$toolchain" "$all/opt/rust"
 mount -o remount,bind,ro "$all/opt/rust"
-mount --bind "$repository" "$all/srv/repository"
-mount -o remount,bind,ro "$all/srv/repository"
 cp "$given/resolv.conf" "$all/etc/resolv.conf"
 [ ! -e "$given/certificates" ] || cp "$given/certificates" "$all/etc/ssl/certs/ca-certificates.crt"
 home=$all/home/$user
 mkdir -p "$home/.cargo"
 [ ! -e "$given/config.toml" ] || cp "$given/config.toml" "$home/.cargo/config.toml"
-[ "$user" = root ] || chown -R 1000:1000 "$home"
+# git takes nothing from a repository of somebody else.
+rm -rf "$all/srv/repository"
+cp -r "$repository" "$all/srv/repository"
+[ "$user" = root ] || chown -R 1000:1000 "$home" "$all/srv/repository"
 [ "$user" = root ] || set -- setpriv --reuid=1000 --regid=1000 --clear-groups --no-new-privs
 [ "$user" != root ] || set --
 while IFS= read -r variable; do set -- "$@" env "$variable"; done < "$given/variables"
@@ -198,7 +199,7 @@ fn user_of(step: FreshStep) -> &'static str {
 /// What is typed. Every user clones once.
 fn line_of(step: FreshStep, args: &FreshArgs) -> String {
     let clone = format!(
-        "[ -e cowbird ] || git -c safe.directory='*' clone --quiet --branch {BRANCH} /srv/repository cowbird; cd cowbird; "
+        "[ -e cowbird ] || git clone --quiet --branch {BRANCH} /srv/repository cowbird; cd cowbird; "
     );
     let command = match step {
         FreshStep::User | FreshStep::Matrix => format!(

@@ -1,9 +1,13 @@
 //! The way to a file: who else can make a name lead elsewhere.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// As many links as the kernel follows on one way.
+const LINKS_MAX: u32 = 40;
 
 /// The first folder on the way to what is in `folder`, from the root on, in which somebody else than root and this user can rename
 /// what is there.
@@ -15,17 +19,50 @@ pub fn movable(folder: &Path) -> Option<&Path> {
     })
 }
 
-/// What lets somebody else decide where a path leads: a folder that he can change, or a link of his.
+/// What lets somebody else decide where a path leads, wherever its links lead: a folder that he can change, or a link of his.
 ///
 /// # Errors
-/// When the path cannot be made absolute.
+/// When the path cannot be made absolute, or has more links than a system follows.
 pub fn foreign_part(path: &Path) -> io::Result<Option<PathBuf>> {
-    let path = std::path::absolute(path)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let link = path.ancestors().find(|part| {
-        fs::symlink_metadata(part).is_ok_and(|meta| meta.is_symlink() && is_foreign(meta.uid()))
-    });
-    Ok(movable(folder).or(link).map(Path::to_owned))
+    let mut to_go: Vec<OsString> = Vec::new();
+    let push = |to_go: &mut Vec<OsString>, path: &Path| {
+        let parts = path.components().rev();
+        to_go.extend(parts.map(|part| part.as_os_str().to_owned()));
+    };
+    push(&mut to_go, &std::path::absolute(path)?);
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = to_go.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        if part != "/" {
+            let folder = fs::symlink_metadata(&at)?;
+            if others_can_rename(folder.uid(), folder.mode()) {
+                return Ok(Some(at));
+            }
+        }
+        let next = at.join(&part);
+        match fs::symlink_metadata(&next) {
+            Ok(meta) if meta.is_symlink() => {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                if is_foreign(meta.uid()) {
+                    return Ok(Some(next));
+                }
+                let target = fs::read_link(&next)?;
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                push(&mut to_go, &target);
+            }
+            _ => at = next,
+        }
+    }
+    Ok(None)
 }
 
 /// In a sticky folder everybody renames only what is his.
@@ -76,7 +113,15 @@ mod tests {
         let closed = fs::Permissions::from_mode(0o755);
         fs::set_permissions(folder.path(), closed).unwrap();
         if lchown(&link, Some(65_534), None).is_ok() {
-            assert_eq!(foreign_part(&link).unwrap(), Some(link));
+            assert_eq!(foreign_part(&link).unwrap().as_ref(), Some(&link));
+            // Nor does a link of one's own that leads to his.
+            let own = folder.path().join("own");
+            symlink(&link, &own).unwrap();
+            assert_eq!(foreign_part(&own).unwrap(), Some(link));
         }
+        let (first, second) = (folder.path().join("1"), folder.path().join("2"));
+        symlink(&first, &second).unwrap();
+        symlink(&second, &first).unwrap();
+        assert!(foreign_part(&first).is_err(), "they lead nowhere");
     }
 }

@@ -53,7 +53,10 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     let (phases, seconds) = clock.finish();
     let says_nothing = match verdict {
         Verdict::Infrastructure => of_the_host,
-        Verdict::Pass => trace.as_ref().is_some_and(tracing::is_incomplete),
+        // Of a mutant a pass is a chance that was missed, and there is no second one.
+        Verdict::Pass => {
+            plan.mutant.is_none() && trace.as_ref().is_some_and(tracing::is_incomplete)
+        }
         _ => false,
     };
     let mut outcome = CellOutcome {

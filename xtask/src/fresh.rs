@@ -105,6 +105,9 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let hosts = chosen(&catalogue.fresh_hosts, &args.host)?;
+    if hosts.is_empty() {
+        bail!("{} has no fresh host", Catalogue::PATH_IN_REPO);
+    }
     let store = prepare::open_store(false, false, ui)?;
     // Some of it is used from elsewhere.
     let folder = std::path::absolute(out.path())

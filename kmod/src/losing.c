@@ -139,7 +139,8 @@ void cb_losing_cow_done(struct cb_device *dev, int error)
 
 static bool cb_losing_waits(struct cb_device *dev)
 {
-	if (READ_ONCE(dev->lost_in_cow) || cb_mutant(tell_loss_once))
+	if (READ_ONCE(dev->lost_in_cow) || cb_mutant(tell_loss_once) ||
+	    cb_mutant(loss_holds_nothing))
 		return false;
 	/* The series may be taken over yet. */
 	if (!cb_losing_has_cow(dev) && READ_ONCE(dev->taken_over))

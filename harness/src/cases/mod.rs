@@ -527,6 +527,14 @@ static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(faults::losses::briefly(driver, setting)),
     ),
     case(
+        "loss-told-at-once",
+        "changes that cannot be marked in a COW file that can be written otherwise: it says so before the next write goes",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::losses::layout_briefly,
+        |driver, setting| Box::pin(faults::losses::at_once(driver, setting)),
+    ),
+    case(
         "flush-at-instant",
         "the origin's disk, which is not the COW file's, is flushed at an instant and by a clean save",
         CaseTier::Daily,

@@ -54,6 +54,8 @@ pub enum Command {
     Shrink(ShrinkArgs),
     /// Make this machine ready: host packages, kernels, build roots, guest programs
     Setup(SetupArgs),
+    /// Write the skeleton of something new, which runs as it is
+    New(NewArgs),
     /// Try the README's commands on machines that have nothing yet: minimal roots of the distributions that the tests run on
     Fresh(FreshArgs),
     /// Generate the Rust bindings of the module's user-space interface from its header
@@ -359,6 +361,24 @@ pub struct SetupArgs {
     /// Replace packages of the host that are in the way by older versions of the archive's
     #[arg(long, conflicts_with = "offline")]
     pub allow_downgrades: bool,
+}
+
+/// Arguments of `new`.
+#[derive(Clone, Debug, Args)]
+pub struct NewArgs {
+    /// What it is
+    #[command(subcommand)]
+    pub thing: NewThing,
+}
+
+/// What there is a skeleton of.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NewThing {
+    /// A case: one story that is played in a guest, and what must then be true
+    Case {
+        /// Its name, as in `hot-read`
+        name: String,
+    },
 }
 
 /// Arguments of `fresh`.

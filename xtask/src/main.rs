@@ -14,6 +14,7 @@ mod lists;
 mod matrix;
 mod merge;
 mod mutants;
+mod new;
 mod output;
 mod plan;
 mod prepare;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Scale(args) => scale::command(args, &ui),
         Command::Shrink(args) => shrink::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
+        Command::New(args) => new::command(args),
         Command::Fresh(args) => fresh::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),
     };

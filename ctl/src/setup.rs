@@ -24,6 +24,9 @@ use crate::topology::{self, DeviceNumber};
 use crate::way;
 use crate::{SetupOptions, TransitionToSnapshot};
 
+/// Filesystems that several machines write to at one time.
+const CLUSTERED: [&str; 2] = ["gfs2", "ocfs2"];
+
 /// First epoch of a new series.
 const FIRST_EPOCH: u64 = 1;
 
@@ -272,6 +275,13 @@ fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<
     let mut found: Vec<&Mount> = Vec::new();
     for mount in mounts {
         if devices.contains(&mount.device) {
+            if CLUSTERED.contains(&mount.fs_type.as_str()) {
+                bail!(
+                    "{} on {} is written by other machines as well, whose writes nobody here sees; snapshots of it are not supported",
+                    mount.fs_type,
+                    mount.mount_point.display()
+                );
+            }
             if !is_behind_a_user(mount, mounts) {
                 found.push(mount);
             }
@@ -390,6 +400,28 @@ mod tests {
 
     fn device_of(path: &Path) -> DeviceNumber {
         DeviceNumber::from_raw(std::fs::metadata(path).unwrap().dev())
+    }
+
+    /// Goal: what other machines write to is refused, by the type of what is mounted.
+    #[test]
+    fn a_filesystem_of_a_cluster_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = device_of(dir.path());
+        let mut mount = mount_of(dir.path(), device);
+        let found = |mount: &Mount| {
+            filesystems_of(&device, std::slice::from_ref(mount)).map(|found| found.len())
+        };
+        if topology::devices_above(&device).is_err() {
+            println!(
+                "SKIP: the device of {} is not in /sys",
+                dir.path().display()
+            );
+            return;
+        }
+        assert_eq!(found(&mount).unwrap(), 1);
+        mount.fs_type = "ocfs2".into();
+        let error = found(&mount).unwrap_err().to_string();
+        assert!(error.contains("other machines"), "{error}");
     }
 
     /// Goal: nobody keeps root waiting where he has mounted a filesystem of his own, and nowhere else a mount is left out.

@@ -119,8 +119,14 @@ static int cb_resume_open(struct cb_resume *resume)
 static int cb_resume_now(struct cb_resume *resume, struct cb_now *now)
 {
 	struct cb_device *dev = resume->dev;
+	struct request_queue *queue = dev->origin_disk->queue;
 	int ret;
 
+	/* Others that do not count cannot be drained either, and were refused for that. */
+	if (queue_is_mq(queue) && !blk_queue_io_stat(queue))
+		return cb_refuse(resume->setup->reason, -EOPNOTSUPP,
+				 "%s does not count what is written to it, so nobody knows whether it was written to before tracking went on; set queue/iostats to 1, and take a full backup",
+				 dev->origin_path);
 	memcpy(now->boot_id, dev->boot_id, sizeof(now->boot_id));
 	ret = cb_meta_head_crc(resume->io, &now->head_crc);
 	now->written_sectors = cb_bdev_written(dev->origin.bdev);

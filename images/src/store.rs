@@ -516,24 +516,22 @@ impl Store {
 
     /// The folder of an emulator's root: everything in it runs with its own loader and libraries, where it lies.
     pub fn emulator(&self, emulator: &Emulator) -> Result<PathBuf> {
-        let recipe = Recipe::of_emulator(emulator);
-        let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
-        if is_whole_root(&entry) && !self.is_intact(&entry) {
-            self.cache.discard(&entry)?;
-        }
-        let entry = self.recipe_entry(recipe, &emulator.name)?;
-        Ok(root::tree(&entry))
+        self.intact_root(Recipe::of_emulator(emulator))
     }
 
     /// The folder of a root that is as a fresh host. It is shared: whoever changes something works on a layer above it.
     pub fn fresh_host(&self, host: &FreshHost) -> Result<PathBuf> {
-        let recipe = Recipe::of_fresh_host(host);
+        self.intact_root(Recipe::of_fresh_host(host))
+    }
+
+    /// The folder of a root, made anew where it is damaged.
+    fn intact_root(&self, recipe: Recipe<'_>) -> Result<PathBuf> {
         let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
         if is_whole_root(&entry) && !self.is_intact(&entry) {
             self.cache.discard(&entry)?;
         }
-        let entry = self.recipe_entry(recipe, &host.name)?;
-        Ok(root::tree(&entry))
+        let name = recipe.name;
+        Ok(root::tree(&self.recipe_entry(recipe, name)?))
     }
 
     /// Whether every file of an entry is what it was when the entry was made; says so if not. An entry of an older

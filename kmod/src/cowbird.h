@@ -10,7 +10,7 @@
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
  *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
- *              are not complete, where there is one who can be told
+ *              are not complete, before the next write goes
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
  *              how much memory
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the

@@ -2,6 +2,8 @@
 
 mod apt_get;
 mod bench;
+#[cfg(test)]
+mod checks;
 mod cli;
 mod durations;
 mod fresh;

@@ -1,0 +1,6 @@
+//! Checks of the whole repository, which run as tests of this crate: what documents point to exists, and dependencies are
+//! used and may be used.
+
+mod dependencies;
+mod documents;
+mod licences;

@@ -46,7 +46,7 @@ pub enum Command {
     Scale(ScaleArgs),
     /// Put the shards of one run together, and judge them as that run
     Merge(MergeArgs),
-    /// Record how long the cases took, so that shards are dealt with equal weight
+    /// Record how long the cases took, so that the shards of a matrix take about equally long
     Durations(DurationsArgs),
     /// Run one cell again from the bundle that it left, with the same seed; or a regression from its file
     Replay(ReplayArgs),

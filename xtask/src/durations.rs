@@ -1,6 +1,6 @@
-//! How long cells take: recorded once, used to deal shards of equal weight.
+//! How long cells take: recorded once, used to split a matrix into shards that take equally long.
 //!
-//! The file is part of the repository, so that all shards of a run deal alike. A machine's speed does
+//! The file is part of the repository, so that all shards of a run split it alike. A machine's speed does
 //! not matter, only how its cases compare; the record is by case, since kernels differ far less.
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ use crate::output::OutDir;
 use crate::plan::{self, PlannedCell, Shard};
 use crate::resume::{Earlier, Known};
 use crate::runner;
-use crate::select::{Rota, select};
+use crate::select::{RoundRobin, select};
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
 use crate::workload::Wanted;
@@ -136,12 +136,12 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         })
     });
     if args.kernel.is_empty() && !named && mutants.is_empty() {
-        let rota = Rota::new(&catalogue.kernels, cases());
-        cells.retain(|cell| rota.has(&cell.id.kernel, &cell.id.case));
+        let round_robin = RoundRobin::new(&catalogue.kernels, cases());
+        cells.retain(|cell| round_robin.has(&cell.id.kernel, &cell.id.case));
     }
     let durations = Durations::load(&root)?;
     let cells = match args.shard {
-        Some(shard) => plan::deal(cells, shard, |cell| durations.of_cell(cell)),
+        Some(shard) => plan::cells_of_shard(cells, shard, |cell| durations.of_cell(cell)),
         None => cells,
     };
     if cells.is_empty() && args.shard.is_none() {

@@ -120,7 +120,7 @@ mod tests {
     }
 
     /// Goal: two shards have the cells of the whole run, each once and with its seed, and are judged as it
-    /// is. Method: a matrix with mutants, dealt, run by a stand-in, and merged.
+    /// is. Method: a matrix with mutants, split into shards, run by a stand-in, and merged.
     #[test]
     fn two_shards_are_the_whole_run() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -153,9 +153,10 @@ mod tests {
         };
         let part = |shard: &str| {
             let seconds = |cell: &plan::CellId| if cell.case == "a" { 30.0 } else { 2.0 };
-            let dealt = plan::deal(cells.clone(), shard.parse().expect("a shard"), seconds);
-            assert!(!dealt.is_empty() && dealt.len() < cells.len());
-            run(&dealt, Some(shard))
+            let assigned =
+                plan::cells_of_shard(cells.clone(), shard.parse().expect("a shard"), seconds);
+            assert!(!assigned.is_empty() && assigned.len() < cells.len());
+            run(&assigned, Some(shard))
         };
         let merged = merge(vec![part("2/2"), part("1/2")]).expect("both are there");
         let mut whole = run(&cells, None);

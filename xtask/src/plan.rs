@@ -5,7 +5,7 @@
 //! run is repeated by running it alone with the same `--seed`, whatever else the two runs select.
 //!
 //! # Shards
-//! The parts of a matrix are dealt so that they take about equally long. All cells of one mutant on one
+//! Cells are assigned to shards so that all shards take about equally long. All cells of one mutant on one
 //! kernel go to the same shard, because a mutant counts as caught when any of them catches it, and no
 //! shard sees another's results.
 
@@ -50,7 +50,7 @@ impl CellId {
     }
 
     /// Whether both belong to one shard: cells of one mutant on one kernel.
-    fn is_dealt_with(&self, other: &Self) -> bool {
+    fn shares_a_shard_with(&self, other: &Self) -> bool {
         self.mutant.is_some() && (&self.kernel, &self.mutant) == (&other.kernel, &other.mutant)
     }
 
@@ -162,7 +162,7 @@ pub fn plan(
 }
 
 /// The cells of one shard: the longest units go first, each to the shard that has least so far.
-pub fn deal(
+pub fn cells_of_shard(
     cells: Vec<PlannedCell>,
     shard: Shard,
     seconds: impl Fn(&CellId) -> f64,
@@ -171,7 +171,7 @@ pub fn deal(
     for cell in cells {
         let weight = seconds(&cell.id);
         match units.last_mut() {
-            Some((sum, unit)) if unit[0].id.is_dealt_with(&cell.id) => {
+            Some((sum, unit)) if unit[0].id.shares_a_shard_with(&cell.id) => {
                 *sum += weight;
                 unit.push(cell);
             }
@@ -274,7 +274,8 @@ mod tests {
                 let mut owners = BTreeSet::new();
                 let mut seen = 0;
                 for index in 1..=count {
-                    let part = deal(whole.clone(), shard(&format!("{index}/{count}")), seconds);
+                    let part =
+                        cells_of_shard(whole.clone(), shard(&format!("{index}/{count}")), seconds);
                     assert!(part.iter().all(|cell| whole.contains(cell)));
                     seen += part.len();
                     let groups: BTreeSet<_> = part
@@ -301,7 +302,7 @@ mod tests {
             1,
         );
         let loads: Vec<f64> = (1..=3)
-            .map(|index| deal(whole.clone(), shard(&format!("{index}/3")), seconds))
+            .map(|index| cells_of_shard(whole.clone(), shard(&format!("{index}/3")), seconds))
             .map(|part| part.iter().map(|cell| seconds(&cell.id)).sum())
             .collect();
         let (least, most) = loads.iter().fold((f64::MAX, 0.0), |(least, most), load| {

@@ -41,17 +41,17 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
 
 /// Of the cases that come after the quick tier, a kernel that comes after it runs one in so many. Prime to the three
 /// flavours of a series, so that a case meets them all.
-const ROTA: usize = 8;
+const ROUND_ROBIN_CASES: usize = 8;
 
-/// Deals the later cases out to the later kernels. Kernels of one series and flavour differ by little, and all of
+/// Assigns the later cases to the later kernels, round robin. Kernels of one series and flavour differ by little, and all of
 /// them by all cases are too many to be run: every kernel runs the quick cases, every case runs on the quick
 /// kernels, and the rest is shared. A cell's turn does not depend on the tier, so that tiers nest.
-pub struct Rota {
+pub struct RoundRobin {
     kernels: Vec<String>,
     cases: Vec<String>,
 }
 
-impl Rota {
+impl RoundRobin {
     /// Of everything that there is.
     pub fn new<K: Selectable, C: Selectable>(kernels: &[K], cases: &[C]) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Rota {
     pub fn has(&self, kernel: &str, case: &str) -> bool {
         let place = |all: &[String], name| all.iter().position(|known| known == name);
         match (place(&self.kernels, kernel), place(&self.cases, case)) {
-            (Some(kernel), Some(case)) => (kernel + case).is_multiple_of(ROTA),
+            (Some(kernel), Some(case)) => (kernel + case).is_multiple_of(ROUND_ROBIN_CASES),
             _ => true,
         }
     }
@@ -154,16 +154,16 @@ mod tests {
     fn later_ones_meet_in_turn() {
         let kernels: Vec<String> = (0..36).map(|number| format!("later-{number}")).collect();
         let cases: Vec<String> = (0..60).map(|number| format!("long-{number}")).collect();
-        let rota = Rota {
+        let round_robin = RoundRobin {
             kernels: kernels.clone(),
             cases: cases.clone(),
         };
-        assert!(rota.has("quick", "long-3") && rota.has("later-3", "short"));
+        assert!(round_robin.has("quick", "long-3") && round_robin.has("later-3", "short"));
         for case in &cases {
             let met = kernels
                 .iter()
                 .enumerate()
-                .filter(|(_, kernel)| rota.has(kernel, case));
+                .filter(|(_, kernel)| round_robin.has(kernel, case));
             let met: Vec<usize> = met.map(|(at, _)| at).collect();
             assert!((4..=5).contains(&met.len()), "{case}: {met:?}");
             for flavour in 0..3 {

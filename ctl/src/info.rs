@@ -222,7 +222,7 @@ pub fn render(report: &Report) -> String {
         }
         if device.error != 0 {
             let advice = if device.tracks {
-                "changes go on to be tracked; take the next one with transition-to-snapshot"
+                "change tracking continues; take the next one with transition-to-snapshot"
             } else {
                 "a full backup is needed; destroy it and take a new snapshot"
             };
@@ -258,7 +258,7 @@ mod tests {
     fn shows_a_failed_snapshot_as_failed() {
         let text = render(&Report::parse(&report(SNAPSHOT)).unwrap());
         assert!(text.contains("FAILED     the COW file is full"), "{text}");
-        assert!(text.contains("changes go on to be tracked"), "{text}");
+        assert!(text.contains("change tracking continues"), "{text}");
         assert!(text.contains("blocks used, expanded 2 times)"), "{text}");
         assert!(!text.contains("UNVERIFIED"), "{text}");
         assert!(text.contains("/dev/cowbird3  failed snapshot"), "{text}");

@@ -122,7 +122,7 @@ pub fn all(folder: &Path) -> Result<()> {
                 let what = if is_snapshot(state) {
                     "snapshot goes on"
                 } else {
-                    "changes go on to be tracked"
+                    "change tracking continues"
                 };
                 out::line(format_args!("minor {}: {what}", series.minor));
             }

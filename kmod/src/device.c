@@ -137,7 +137,7 @@ void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...)
 	va_end(args);
 	if (!first)
 		return;
-	pr_err("snapshot %u of %s has failed and cannot be used, changes go on to be tracked: %s (error %d)\n",
+	pr_err("snapshot %u of %s has failed and cannot be used; change tracking continues: %s (error %d)\n",
 	       dev->minor, dev->origin_path, dev->error_text, error);
 	cb_device_given_up(dev);
 }

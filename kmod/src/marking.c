@@ -108,7 +108,7 @@ static void cb_marking_state_done(struct cb_device *dev, int error)
 			cb_marking_keep_copy(dev);
 		cb_losing_cow_done(dev, error);
 	} else if (error) {
-		cb_device_fail(dev, error, "cannot write to the COW file that changes go on");
+		cb_device_fail(dev, error, "cannot update the tracking state in the COW file");
 	} else {
 		WRITE_ONCE(dev->saved, false);
 	}

@@ -116,7 +116,7 @@ pub struct MatrixArgs {
     /// an older one. A recorded guest has one CPU and is several times slower
     #[arg(long)]
     pub record: bool,
-    /// Virtual CPUs of each guest. With two a race has the two that it needs; with one, what needs two is not seen
+    /// Virtual CPUs of each guest. Two are enough for a race between two threads; with one CPU, faults that need two at once are not found
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS), conflicts_with = "record")]
     pub cpus: u32,
     /// The seed that every cell's seed is derived from; by default random, and printed first

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the programs put into the ring buffer; read by tracer/src/kernel.rs.
+ * What the programs put into the ring buffer; read by tracer/src/decoder.rs.
  * No padding, the machine's byte order. Both structures begin alike.
  */
 #ifndef COWBIRD_BPF_EVENT_H

@@ -7,6 +7,7 @@
 //! send.
 
 pub mod btf;
+pub mod decoder;
 pub mod devices;
 pub mod event;
 pub mod format;

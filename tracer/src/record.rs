@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use crate::decoder::{Decoder, WireError};
 use crate::devices::{self, BlockDevice, Snapshot};
 use crate::event::{Kind, Record};
 use crate::format::{Footer, FormatError, Meta, TraceWriter};
-use crate::kernel::{Decoder, WireError};
 use crate::output::Draft;
 use crate::prints::{PrintKey, zero_prints};
 use crate::privileges;

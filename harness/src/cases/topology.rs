@@ -5,8 +5,6 @@
 //! are the device that is written to, the filesystem of the COW file, and a third partition for what needs one more
 //! device; with an array a second disk is as the first.
 
-pub(super) mod cases;
-
 use std::path::Path;
 
 use cowbird_model::{Sector, SectorRange};

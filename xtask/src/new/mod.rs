@@ -13,12 +13,13 @@ use crate::ui::print;
 /// A case that takes a snapshot under writers.
 const CASE: &str = include_str!("case.rs.txt");
 
-/// Where cases live, and the list of them.
+/// Where cases live, what names their modules, and the list that a new one comes to: that of what the skeleton does.
 const CASES: &str = "harness/src/cases";
-const LIST: &str = "harness/src/cases/mod.rs";
+const MODULES: &str = "harness/src/cases/mod.rs";
+const LIST: &str = "harness/src/cases/catalogue/plain.rs";
 
 /// The line that the list begins with, and the one that it ends with.
-const LIST_BEGINS: &str = "static CASES: &[CaseInfo] = &[";
+const LIST_BEGINS: &str = "pub(super) static CASES: &[CaseInfo] = &[";
 const LIST_ENDS: &str = "];";
 
 /// Runs the command; the value is the exit code.
@@ -26,15 +27,16 @@ pub fn command(args: &NewArgs) -> Result<u8> {
     let NewThing::Case { name } = &args.thing;
     check_name(name)?;
     let module = name.replace('-', "_");
-    let list = repo::root().join(LIST);
-    let text =
-        fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
-    let text = with_case(&text, name, &module)?;
+    let (modules, list) = (repo::root().join(MODULES), repo::root().join(LIST));
+    let with_module = with_module(&read(&modules)?, &module)?;
+    let with_case = with_case(&read(&list)?, name, &module)?;
     let path = repo::root().join(CASES).join(format!("{module}.rs"));
     write_new(&path)?;
-    fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
+    write(&modules, &with_module)?;
+    write(&list, &with_case)?;
     print(&format!(
-        "made {}, and added it to {LIST}\nrun it: cargo xtask test-matrix --kernel bookworm-6.1-cloud --case {name} --seed 1\n",
+        "made {}, and added it to {MODULES} and {LIST}\nmove its entry to the file beside {LIST} that has its subject\n\
+         run it: cargo xtask test-matrix --kernel bookworm-6.1-cloud --case {name} --seed 1\n",
         path.display()
     ))?;
     Ok(0)
@@ -63,26 +65,40 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
 fn write_new(path: &Path) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     file.and_then(|mut file| file.write_all(CASE.as_bytes()))
         .with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// The list with a case more: its module in the order of the alphabet, and itself at the end.
-fn with_case(list: &str, name: &str, module: &str) -> Result<String> {
-    let mut lines: Vec<String> = list.lines().map(str::to_owned).collect();
+/// The modules with one more, in the order of the alphabet.
+fn with_module(modules: &str, module: &str) -> Result<String> {
+    let mut lines: Vec<String> = modules.lines().map(str::to_owned).collect();
     let line = format!("mod {module};");
     let is_module = |line: &String| line.starts_with("mod ") && line.ends_with(';');
     if lines.contains(&line) {
-        bail!("there is a module `{module}` in {LIST} already; choose another name");
+        bail!("there is a module `{module}` in {MODULES} already; choose another name");
     }
     let place = lines
         .iter()
         .position(|other| is_module(other) && *other > line)
         .or_else(|| lines.iter().rposition(is_module).map(|last| last + 1))
-        .with_context(|| format!("{LIST} names no modules"))?;
+        .with_context(|| format!("{MODULES} names no modules"))?;
     lines.insert(place, line);
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The list with a case more, at its end.
+fn with_case(list: &str, name: &str, module: &str) -> Result<String> {
+    let mut lines: Vec<String> = list.lines().map(str::to_owned).collect();
     let begin = lines.iter().position(|line| line == LIST_BEGINS);
     let end = begin.and_then(|begin| {
         let rest = lines[begin..].iter().position(|line| line == LIST_ENDS)?;
@@ -113,18 +129,39 @@ mod tests {
         }
     }
 
-    /// Goal: the list of this checkout takes a case, once, and nothing else of it changes.
+    /// The lines of a text that another has not.
+    fn added<'a>(longer: &'a str, shorter: &str) -> Vec<&'a str> {
+        let is_new = |line: &&str| !shorter.lines().any(|old| old == *line);
+        longer.lines().filter(is_new).collect()
+    }
+
+    /// Goal: the modules of this checkout take a case, once, and nothing else of them changes.
+    #[test]
+    fn the_modules_take_a_case() {
+        let modules = read(&repo::root().join(MODULES)).expect("it can be read");
+        for module in ["aaa", "my_case", "zzz"] {
+            let longer = with_module(&modules, module).expect("it fits");
+            assert_eq!(added(&longer, &modules), [format!("mod {module};")]);
+            assert_eq!(longer.lines().count(), modules.lines().count() + 1);
+            assert!(with_module(&longer, module).is_err(), "it is there");
+        }
+        assert!(with_module("", "a").is_err());
+    }
+
+    /// Goal: the list of this checkout takes a case, behind all others, and nothing else of it changes. Nothing is
+    /// imported: the list sees every module of the cases.
     #[test]
     fn the_list_takes_a_case() {
-        let list = fs::read_to_string(repo::root().join(LIST)).expect("it can be read");
+        let list = read(&repo::root().join(LIST)).expect("it can be read");
+        assert!(list.contains("\nuse crate::cases::*;\n"));
         for (name, module) in [("aaa", "aaa"), ("my-case", "my_case"), ("zzz", "zzz")] {
             let longer = with_case(&list, name, module).expect("it fits");
-            assert!(longer.contains(&format!("\nmod {module};\n")));
-            assert!(longer.contains(&format!("|driver, setting| Box::pin({module}::act(")));
-            let added = |line: &&str| !list.lines().any(|old| old == *line);
-            assert!(longer.lines().filter(added).count() >= 4);
-            assert_eq!(longer.lines().count(), list.lines().count() + 9);
-            assert!(with_case(&longer, name, module).is_err(), "it is there");
+            let case = format!(
+                "|driver, setting| Box::pin({module}::act(driver, setting)),\n    ),\n];\n"
+            );
+            assert!(longer.ends_with(&case), "{longer}");
+            assert!(added(&longer, &list).len() >= 4);
+            assert_eq!(longer.lines().count(), list.lines().count() + 8);
         }
         assert!(with_case("", "a", "a").is_err());
     }

@@ -1,14 +1,11 @@
-//! The cases that are made of topologies.
+//! Cases that are made of topologies: what is written to an origin from above. They are last.
 
-use super::{
-    ARRAY_ABOVE, ARRAY_PART, CRYPT, CRYPT_INLINE, DISK_ABOVE, LINEAR, LOOP_ON_FILE, MAPPED_ABOVE,
-    RAID1, RAID5, STRIPED, SWAP, THIN, Topology, UNSEEN, VOLUME_ON_ARRAY,
-};
 use crate::cases::throttled_set::Slow;
-use crate::cases::{
-    Act, CaseInfo, CaseTier, GUEST_MODULES, Layout, above, case, many_cuts, modules, sync_above,
-    throttled_set,
+use crate::cases::topology::{
+    ARRAY_ABOVE, ARRAY_PART, CRYPT, CRYPT_INLINE, DISK_ABOVE, LINEAR, LOOP_ON_FILE, MAPPED_ABOVE,
+    RAID1, RAID5, STRIPED, SWAP, THIN, UNSEEN, VOLUME_ON_ARRAY,
 };
+use crate::cases::*;
 
 const fn of(
     name: &'static str,
@@ -47,8 +44,7 @@ const fn rarely(case: CaseInfo) -> CaseInfo {
     }
 }
 
-/// In the order of the results.
-pub(in crate::cases) static CASES: [CaseInfo; 21] = [
+pub(super) static CASES: &[CaseInfo] = &[
     writers(
         "writers-above",
         "a whole disk whose partition is written through a logical volume, with few requests and a slow disk",

@@ -1,0 +1,155 @@
+//! The entries of the cache that the store makes, kernels and roots, and whether they are what they were.
+
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use super::Store;
+use crate::apt;
+use crate::cache::Kind;
+use crate::catalogue::{Emulator, FreshHost, KernelSpec};
+use crate::digest::Sha256Digest;
+use crate::error::{Error, Result};
+use crate::kernel::{self, KernelRecord};
+use crate::kernel_build::KernelBuild;
+use crate::lock::LockedKernel;
+use crate::record;
+use crate::root::{self, Recipe, RootRecord};
+use crate::seal;
+
+impl Store {
+    /// The entry in which the packages of a kernel are unpacked.
+    pub(super) fn unpacked(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<PathBuf> {
+        let waiting = || self.report_waiting(&spec.name);
+        let (entry, _) = self.cache.get_or_make(
+            Kind::Kernels,
+            &kernel::entry_name(&locked.release, kernel::packages_digest(locked)),
+            |entry| is_whole_kernel(entry) && self.is_intact(entry),
+            waiting,
+            |staging| {
+                self.fetch(spec, locked)?;
+                let task = self.task(&format!("{}: unpacking {}", spec.name, locked.release));
+                kernel::make(&self.cache, spec, locked, staging, &task)?;
+                task.done();
+                Ok(())
+            },
+        )?;
+        Ok(entry)
+    }
+
+    /// The entry of a kernel that is compiled here.
+    pub(super) fn compiled(&self, build: &KernelBuild<'_>, root: &Path) -> Result<PathBuf> {
+        let (spec, locked) = (build.spec, build.locked);
+        let waiting = || self.report_waiting(&spec.name);
+        let (entry, _) = self.cache.get_or_make(
+            Kind::Kernels,
+            &kernel::entry_name(&locked.release, build.digest()),
+            |entry| is_whole_kernel(entry) && self.is_intact(entry),
+            waiting,
+            |staging| {
+                let record: RootRecord = record::read(root)?;
+                self.check_root(spec, root, record.digest)?;
+                self.fetch(spec, locked)?;
+                let task = self.task(&format!("{}: compiling {}", spec.name, locked.release));
+                build.make(&self.cache, staging, &task)?;
+                task.done();
+                Ok(())
+            },
+        )?;
+        Ok(entry)
+    }
+
+    /// The folder of an emulator's root: everything in it runs with its own loader and libraries, where it lies.
+    pub fn emulator(&self, emulator: &Emulator) -> Result<PathBuf> {
+        self.intact_root(Recipe::of_emulator(emulator))
+    }
+
+    /// The folder of a root that is as a fresh host. It is shared: whoever changes something works on a layer above it.
+    pub fn fresh_host(&self, host: &FreshHost) -> Result<PathBuf> {
+        self.intact_root(Recipe::of_fresh_host(host))
+    }
+
+    /// The folder of a root, made anew where it is damaged.
+    fn intact_root(&self, recipe: Recipe<'_>) -> Result<PathBuf> {
+        let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
+        if is_whole_root(&entry) && !self.is_intact(&entry) {
+            self.cache.discard(&entry)?;
+        }
+        let name = recipe.name;
+        Ok(root::tree(&self.recipe_entry(recipe, name)?))
+    }
+
+    /// Whether every file of an entry is what it was when the entry was made; says so if not. An entry of an older
+    /// program, which sealed none, is sealed as it is found.
+    pub(super) fn is_intact(&self, entry: &Path) -> bool {
+        match seal::check(entry) {
+            seal::Found::Intact => true,
+            seal::Found::Unsealed => seal::write(entry).is_ok(),
+            seal::Found::Damaged(file) => {
+                self.say_damaged(&file);
+                false
+            }
+        }
+    }
+
+    pub(super) fn say_damaged(&self, file: &Path) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if damaged.insert(file.to_owned()) {
+            self.options.progress.warning(&format!(
+                "{} is damaged, and is made again; is the disk sound?",
+                file.display()
+            ));
+        }
+    }
+
+    /// Makes sure of a build root before it is used; it is large, and most runs build nothing.
+    pub(super) fn check_root(
+        &self,
+        spec: &KernelSpec,
+        root: &Path,
+        digest: Sha256Digest,
+    ) -> Result<()> {
+        if self.is_intact(root) {
+            return Ok(());
+        }
+        self.cache.discard(root)?;
+        let made = self.root_entry(spec)?;
+        let record: RootRecord = record::read(&made)?;
+        if record.digest != digest {
+            return Err(Error::RootChanged {
+                root: spec.build_root.name.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn root_entry(&self, spec: &KernelSpec) -> Result<PathBuf> {
+        self.recipe_entry(Recipe::of_kernel(spec), &spec.name)
+    }
+
+    fn recipe_entry(&self, root: Recipe<'_>, for_whom: &str) -> Result<PathBuf> {
+        let name = root.entry_name();
+        let waiting = || self.report_waiting(root.name);
+        let (entry, _) =
+            self.cache
+                .get_or_make(Kind::Roots, &name, is_whole_root, waiting, |staging| {
+                    self.need_network(for_whom, || format!("root {}", root.name))?;
+                    let task = self.task(&format!("making root {}", root.name));
+                    let log = self.cache.log(&format!("root-{}", root.name));
+                    let mirror = self.mirror(root.archive())?;
+                    apt::check_mirror(&mirror)?;
+                    root::make(root, &mirror, log, staging)?;
+                    task.done();
+                    Ok(())
+                })?;
+        Ok(entry)
+    }
+}
+
+pub(crate) fn is_whole_kernel(entry: &Path) -> bool {
+    record::read::<KernelRecord>(entry)
+        .is_ok_and(|record| kernel::tree(entry).join(record.vmlinuz).is_file())
+}
+
+pub(crate) fn is_whole_root(entry: &Path) -> bool {
+    record::read::<RootRecord>(entry).is_ok() && root::tree(entry).join("usr/bin").is_dir()
+}

@@ -1,0 +1,132 @@
+//! The packages of a kernel: fetched from its suite, and checked by the digests of the signed index.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::Store;
+use crate::brought;
+use crate::catalogue::{KernelSource, KernelSpec};
+use crate::control::Index;
+use crate::digest::Sha256Digest;
+use crate::error::{Error, LockedGone, Result};
+use crate::kernel::deb_path;
+use crate::lock::{LockedKernel, LockedPackage};
+
+impl Store {
+    /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
+    pub(super) fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
+        if matches!(spec.source, KernelSource::Brought(_)) {
+            return brought::fetch(&self.cache, spec, locked);
+        }
+        let missing: Vec<_> = locked
+            .packages
+            .iter()
+            .filter(|package| !self.is_kept(package))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names = || {
+            missing
+                .iter()
+                .map(|package| package.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        self.need_network(&spec.name, || format!("package {}", names()))?;
+        let index = self.index(spec)?;
+        for package in &missing {
+            self.check_carried(spec, package, &index)?;
+        }
+        let mib = missing
+            .iter()
+            .map(|package| package.size_bytes)
+            .sum::<u64>()
+            >> 20;
+        let task = self.task(&format!(
+            "{}: fetching {} packages, {mib} MiB",
+            spec.name,
+            missing.len()
+        ));
+        let staging = self.cache.staging()?;
+        let into = staging.scratch();
+        {
+            let id = format!("apt-{}-{}-{}", spec.archive.name, spec.suite, spec.arch);
+            let _held = self.hold(&id, &spec.name)?;
+            self.suite(spec)?.download(&missing, &into)?;
+        }
+        task.step("verifying digests");
+        self.keep(&missing, &into)?;
+        task.done();
+        Ok(())
+    }
+
+    fn check_carried(
+        &self,
+        spec: &KernelSpec,
+        package: &LockedPackage,
+        index: &Index,
+    ) -> Result<()> {
+        let carried = index
+            .versions(&package.name)
+            .iter()
+            .any(|known| known.version == package.version && known.sha256 == package.sha256);
+        if carried {
+            return Ok(());
+        }
+        let lock = match self.locked(spec)? {
+            Some((_, path)) => path,
+            None => self.record_path(&spec.name),
+        };
+        Err(Error::LockedGone(Box::new(LockedGone {
+            kernel: spec.name.clone(),
+            package: package.name.clone(),
+            version: package.version.clone(),
+            sha256: package.sha256,
+            suite: spec.suite.clone(),
+            lock,
+            variable: spec.archive.mirror_variable.clone(),
+        })))
+    }
+
+    /// Moves fetched files to where they are kept, by their content and whatever apt called them.
+    pub(super) fn keep(&self, wanted: &[&LockedPackage], from: &Path) -> Result<()> {
+        let mut found = BTreeMap::new();
+        for file in fs::read_dir(from).map_err(Error::io("list", from))? {
+            let path = file.map_err(Error::io("list", from))?.path();
+            let digest = Sha256Digest::of_file(&path).map_err(Error::io("read", &path))?;
+            found.insert(digest, path);
+        }
+        for package in wanted {
+            let Some(path) = found.get(&package.sha256) else {
+                return Err(Error::Digest {
+                    package: package.name.clone(),
+                    version: package.version.to_string(),
+                    sha256: package.sha256,
+                    found: found
+                        .iter()
+                        .map(|(digest, path)| format!("{} {digest}", path.display()))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                });
+            };
+            let to = deb_path(&self.cache, package);
+            self.cache.keep_file(path, &to)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a package was fetched, and is what it was then. One that is not is fetched again.
+    fn is_kept(&self, package: &LockedPackage) -> bool {
+        let path = deb_path(&self.cache, package);
+        match Sha256Digest::of_file(&path) {
+            Ok(digest) if digest == package.sha256 => true,
+            Ok(_) => {
+                self.say_damaged(&path);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}

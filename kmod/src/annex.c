@@ -93,6 +93,8 @@ static int cb_annex_check_place(struct cb_device *dev, const struct cb_extents *
 	return 0;
 }
 
+/* Longest time that writes go on while what is in memory is stored. */
+#define CB_ANNEX_STORE_LIMIT (5 * HZ)
 /* Slots that are copied to a larger map under one lock. */
 #define CB_ANNEX_LOCKED 64u
 /* So many may be left for when the engine rests. */
@@ -153,6 +155,7 @@ static int cb_annex_put_in_place(struct cb_device *dev, const struct cb_annex *a
 	int ret;
 
 	mutex_lock(&cb_life_mutex);
+	cb_storing_drain(dev, CB_ANNEX_STORE_LIMIT);
 	ret = cb_annex_copy_ahead(dev, map, &next);
 	if (!ret)
 		ret = cb_engine_park(dev);
@@ -172,6 +175,7 @@ static int cb_annex_put_in_place(struct cb_device *dev, const struct cb_annex *a
 	}
 	cb_engine_unpark(dev);
 out:
+	cb_storing_relax(dev);
 	mutex_unlock(&cb_life_mutex);
 	vfree(map->buckets);
 	vfree(map->block_of);

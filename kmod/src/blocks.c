@@ -7,8 +7,10 @@
  *
  *   (free) -> LOADING -> DIRTY -> STORING -> STORED -> (free)
  *
- * and is found by snapshot readers in the table from DIRTY until the slot
- * map knows it, with no gap between: both change under the device's lock.
+ * and is found by snapshot readers in the table from DIRTY until its memory is
+ * wanted for another block, and in the slot map from STORED on: with no gap
+ * between, as both change under the device's lock. The memory of the block that was
+ * stored or read longest ago goes first.
  */
 #include <linux/hash.h>
 #include <linux/mm.h>
@@ -108,22 +110,48 @@ static int cb_table_grow(struct cb_device *dev, u32 blocks)
 
 /* ---- entries ------------------------------------------------------------ */
 
-/* A free entry for a block that is in no other, or NULL while all are in use. */
-struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
+bool cb_blocks_has_room(const struct cb_device *dev)
+{
+	return READ_ONCE(dev->entries_free_count) || READ_ONCE(dev->stored_count);
+}
+
+u32 cb_blocks_in_use(const struct cb_device *dev)
+{
+	return dev->entry_count - dev->entries_free_count - dev->stored_count;
+}
+
+/* An entry that is free, or that is not needed any more: in no list and no table. NULL while all are in use. */
+static struct cb_entry *cb_blocks_vacate(struct cb_device *dev)
 {
 	struct cb_entry *entry;
-	int in_use;
 
 	lockdep_assert_held(&dev->lock);
-	if (list_empty(&dev->entries_free))
+	if (!list_empty(&dev->entries_free)) {
+		entry = list_first_entry(&dev->entries_free, struct cb_entry, list);
+		dev->entries_free_count--;
+	} else if (!list_empty(&dev->stored)) {
+		entry = list_first_entry(&dev->stored, struct cb_entry, list);
+		dev->stored_count--;
+		hlist_del_init(&entry->hash);
+	} else {
 		return NULL;
-	entry = list_first_entry(&dev->entries_free, struct cb_entry, list);
+	}
 	list_del_init(&entry->list);
-	dev->entries_free_count--;
+	return entry;
+}
+
+/* An entry for a block that is in no other, or NULL while all are in use. */
+struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
+{
+	struct cb_entry *entry = cb_blocks_vacate(dev);
+	int in_use;
+
+	if (!entry)
+		return NULL;
 	entry->block = block;
 	entry->state = CB_ENTRY_LOADING;
 	hlist_add_head(&entry->hash, cb_table_bucket(&dev->memory_table, block));
-	in_use = dev->entry_count - dev->entries_free_count;
+	in_use = cb_blocks_in_use(dev);
 	if (in_use > atomic_read(&dev->stats.memory_peak_blocks))
 		atomic_set(&dev->stats.memory_peak_blocks, in_use);
 	return entry;
@@ -164,7 +192,19 @@ void cb_blocks_forget(struct cb_device *dev, struct cb_entry *entry)
 	cb_blocks_recycle(dev, entry);
 }
 
-/* The block is in its slot now: readers find it there from here on. */
+/* Nobody reads it at the moment, and its slot has it: it is found until its memory is wanted. */
+static void cb_blocks_keep(struct cb_device *dev, struct cb_entry *entry)
+{
+	if (cb_blocks_over_limit(dev)) {
+		hlist_del_init(&entry->hash);
+		cb_blocks_recycle(dev, entry);
+		return;
+	}
+	list_add_tail(&entry->list, &dev->stored);
+	dev->stored_count++;
+}
+
+/* The block is in its slot now: readers find it there once it is not in memory any more. */
 int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry)
 {
 	int ret;
@@ -173,25 +213,33 @@ int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry)
 	ret = cb_slotmap_insert(&dev->slotmap, entry->block, entry->slot);
 	if (ret)
 		return ret;
-	hlist_del_init(&entry->hash);
 	entry->state = CB_ENTRY_STORED;
-	if (!entry->readers)
-		cb_blocks_recycle(dev, entry);
+	if (entry->readers)
+		dev->reading_count++;
+	else
+		cb_blocks_keep(dev, entry);
 	return 0;
 }
 
-void cb_blocks_get(struct cb_entry *entry)
+void cb_blocks_get(struct cb_device *dev, struct cb_entry *entry)
 {
-	entry->readers++;
+	lockdep_assert_held(&dev->lock);
+	if (!entry->readers++ && entry->state == CB_ENTRY_STORED) {
+		list_del_init(&entry->list);
+		dev->stored_count--;
+		dev->reading_count++;
+	}
 }
 
 void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry)
 {
 	lockdep_assert_held(&dev->lock);
-	if (!--entry->readers && entry->state == CB_ENTRY_STORED) {
-		cb_blocks_recycle(dev, entry);
+	if (--entry->readers || entry->state != CB_ENTRY_STORED)
+		return;
+	dev->reading_count--;
+	cb_blocks_keep(dev, entry);
+	if (READ_ONCE(dev->stuck))
 		cb_engine_wake(dev);
-	}
 }
 
 bool cb_block_is_own(struct cb_device *dev, u64 block)
@@ -363,11 +411,10 @@ static struct cb_entry *cb_blocks_take_surplus(struct cb_device *dev)
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	if (cb_blocks_over_limit(dev) && !list_empty(&dev->entries_free)) {
-		entry = list_first_entry(&dev->entries_free, struct cb_entry, list);
-		list_del(&entry->list);
+	if (cb_blocks_over_limit(dev))
+		entry = cb_blocks_vacate(dev);
+	if (entry) {
 		list_del(&entry->all);
-		dev->entries_free_count--;
 		dev->entry_count--;
 	}
 	spin_unlock_irqrestore(&dev->lock, flags);
@@ -389,7 +436,7 @@ static void cb_blocks_forget_peak(struct cb_device *dev)
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	atomic_set(&dev->stats.memory_peak_blocks, dev->entry_count - dev->entries_free_count);
+	atomic_set(&dev->stats.memory_peak_blocks, cb_blocks_in_use(dev));
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
 
@@ -405,7 +452,7 @@ static int cb_blocks_shrink(struct cb_device *dev)
 			return 0;
 		if (time_after(jiffies, deadline))
 			return -EBUSY;
-		/* The engine stores what is there when it has nothing else to do. */
+		/* The engine stores what there is. */
 		cb_engine_wake(dev);
 		schedule_timeout_uninterruptible(CB_SHRINK_POLL);
 	}
@@ -418,8 +465,12 @@ int cb_blocks_set_limit(struct cb_device *dev, u32 limit)
 
 	lockdep_assert_held(&cb_control_mutex);
 	ret = cb_table_grow(dev, limit);
+	/* What is added from here on is not too much. */
+	if (!ret && limit > before)
+		cb_blocks_bound(dev, limit);
 	if (!ret && limit > READ_ONCE(dev->entry_count))
 		ret = cb_blocks_add(dev, limit - READ_ONCE(dev->entry_count));
+	cb_engine_wake(dev);
 	cb_blocks_bound(dev, ret ? before : limit);
 	if (cb_blocks_shrink(dev)) {
 		ret = -EBUSY;
@@ -468,9 +519,14 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 	table = dev->memory_table.buckets;
 	dev->memory_table.buckets = NULL;
 	INIT_LIST_HEAD(&dev->entries_free);
+	INIT_LIST_HEAD(&dev->stored);
 	INIT_LIST_HEAD(&dev->dirty);
+	INIT_LIST_HEAD(&dev->batch);
 	dev->entries_free_count = 0;
+	dev->stored_count = 0;
+	dev->reading_count = 0;
 	dev->dirty_count = 0;
+	dev->batch_count = 0;
 	spin_unlock_irqrestore(&dev->lock, flags);
 	list_for_each_entry_safe(entry, next, &entries, all)
 		cb_entry_free(entry);

@@ -14,6 +14,7 @@
 #include <linux/ftrace.h>
 #include <linux/highmem.h>
 #include <linux/ioprio.h>
+#include <linux/list_sort.h>
 #include <linux/module.h>
 #include <linux/part_stat.h>
 #include <linux/rcupdate.h>
@@ -124,6 +125,15 @@ static inline struct bio *cb_bio_alloc(struct block_device *bdev, unsigned short
 	return bio;
 }
 
+/* Counts a bio to bdev as its reader's: limits and priorities go by that. */
+static inline void cb_bio_for(struct bio *bio, struct bio *reader, struct block_device *bdev)
+{
+	bio_clone_blkg_association(bio, reader);
+	bio->bi_ioprio = reader->bi_ioprio;
+	/* Some kernels take over what belongs to the reader's own device; this looks it up. */
+	bio_set_dev(bio, bdev);
+}
+
 /* A bio that shares the pages of another; the other must outlive it. */
 static inline struct bio *cb_bio_clone(struct block_device *bdev, struct bio *from, gfp_t gfp,
 				       struct bio_set *set)
@@ -138,6 +148,13 @@ static inline struct bio *cb_bio_clone(struct block_device *bdev, struct bio *fr
 	return bio;
 #endif
 }
+
+/* What list_sort gives its comparison. */
+#ifdef HAVE_LIST_SORT_CONST
+typedef const struct list_head *cb_list_sort_arg;
+#else
+typedef struct list_head *cb_list_sort_arg;
+#endif
 
 /* Whether a write may be done in pieces: not where its atomicity or its place depends on one request. */
 static inline bool cb_bio_may_split(const struct bio *bio)

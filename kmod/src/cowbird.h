@@ -9,6 +9,7 @@
  *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes
+ *   storing.c  blocks go from memory to the COW file, many together
  *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
  *              are not complete, before the next write goes
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
@@ -16,7 +17,7 @@
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
  *              snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by
- *              these bios
+ *              these bios;  straight.c where nothing has to be waited for
  *   device.c   life of a snapshot;   ending.c its end;   control.c its ioctls;
  *              info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
@@ -117,10 +118,12 @@
 #define CB_HELD_SLOW_NOWAIT (8 * CB_HELD_SLOW)
 /* Held writes beyond which tracking is given up; what keeps them below is the pause. */
 #define CB_HELD_MAX 65536
-/* Blocks in memory that are worth a write to the COW file of their own: 1 MiB. */
+/* Blocks in memory that a save leaves for when writes are held: 1 MiB. */
 #define CB_STORE_BATCH 256
 /* Largest read of the snapshot device that is handled at once, in sectors. */
 #define CB_READ_MAX_SECTORS 2048
+/* Pages that are kept for reads of a snapshot while it is open: 512 KiB. */
+#define CB_READ_SPARES 128
 /* Disks that a passage knows by name; with more it counts for all. */
 #define CB_PASSAGE_DISKS 4
 /* Notes of how many writes had arrived; see engine.c. */
@@ -137,18 +140,18 @@ enum cb_entry_state {
 	CB_ENTRY_LOADING, /* being read from the origin: not yet preserved */
 	CB_ENTRY_DIRTY, /* preserved in memory, waits to be stored */
 	CB_ENTRY_STORING, /* preserved in memory, being written to the COW file */
-	CB_ENTRY_STORED, /* in the COW file; kept only until its last reader is done */
+	CB_ENTRY_STORED, /* in the COW file, and in memory until that is wanted */
 };
 
 /* One block in memory. Owned by the engine; fields marked L by cb_device.lock. */
 struct cb_entry {
 	struct list_head all; /* L: in cb_device.entries_all */
-	struct hlist_node hash; /* L: in a memory_table unless free or stored */
-	struct list_head list; /* engine: free, dirty, or of a run */
+	struct hlist_node hash; /* L: in a memory_table unless free */
+	struct list_head list; /* L: free, dirty, of a batch, of a run, or stored and not being read */
 	struct page *page; /* T0 content, constant while DIRTY and after */
 	u64 block; /* L */
 	u32 slot; /* engine: valid while STORING */
-	u16 readers; /* L */
+	u32 readers; /* L */
 	u8 state; /* L: enum cb_entry_state */
 };
 
@@ -450,8 +453,17 @@ struct cb_device {
 	struct bio_set split_bios;
 	struct list_head entries_free; /* L: a reader may return the last one */
 	u32 entries_free_count; /* L */
-	struct list_head dirty;
-	u32 dirty_count;
+	struct list_head stored; /* L: nobody reads them; who was stored or read longest ago is first */
+	u32 stored_count; /* L, read by the engine */
+	u32 reading_count; /* L, read by the engine: stored, and being read */
+	bool stuck; /* the engine's, read anywhere: a write waits for memory */
+	struct list_head dirty; /* L: preserved, in no batch to be stored yet */
+	struct list_head batch; /* L: to be stored next, ascending blocks; see storing.c */
+	u32 batch_count; /* L, read by the engine */
+	u32 dirty_count; /* L, read anywhere: of both */
+	unsigned long dirty_since; /* jiffies: since when the oldest in dirty is there */
+	bool store_soon; /* cb_life_mutex, read by the engine: somebody waits until all is stored */
+	bool store_none; /* set once: the snapshot is about to be destroyed */
 	/* All memory for preserved blocks; its bound changes under cb_control_mutex. */
 	struct list_head entries_all; /* L */
 	u32 entry_count; /* L: that exist */
@@ -530,6 +542,10 @@ struct cb_device {
 	mempool_t read_pages; /* of two pages each */
 	struct workqueue_struct *read_queue;
 	atomic_t reads_in_flight;
+	atomic_t reads_crossing; /* preserved blocks that reads have in their hands; see straight.c */
+	spinlock_t spare_lock;
+	struct page *spare_pages[CB_READ_SPARES]; /* spare_lock: see straight.c */
+	u32 spare_count; /* spare_lock */
 	wait_queue_head_t reads_wait;
 
 	struct cb_stats stats;
@@ -887,6 +903,8 @@ int cb_engine_start(struct cb_device *dev);
 /* Releases everything, waits for the engine's bios and ends the thread. */
 void cb_engine_stop(struct cb_device *dev);
 void cb_engine_wake(struct cb_device *dev);
+/* A free run, which there must be. */
+struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store);
 /* A write that was released has been submitted. Any thread. */
 void cb_engine_released(struct cb_device *dev);
 /*
@@ -1099,12 +1117,34 @@ int cb_blocks_set_limit(struct cb_device *dev, u32 limit);
 /* All of these under cb_device.lock. */
 struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block);
 struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block);
+/* Whether there is memory for another block, free or not needed any more; read anywhere. */
+bool cb_blocks_has_room(const struct cb_device *dev);
+/* Blocks that are in memory and not in the COW file yet, or that are being read. Under the lock. */
+u32 cb_blocks_in_use(const struct cb_device *dev);
 void cb_blocks_forget(struct cb_device *dev, struct cb_entry *entry);
 int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry);
-void cb_blocks_get(struct cb_entry *entry);
+void cb_blocks_get(struct cb_device *dev, struct cb_entry *entry);
 void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry);
 
 bool cb_block_is_own(struct cb_device *dev, u64 block);
+
+/* ---- storing.c ----------------------------------------------------------- */
+
+/* Whether a store can be begun at once. */
+bool cb_storing_has_work(const struct cb_device *dev);
+/* Jiffies until one may be due by the age of a block; MAX_JIFFY_OFFSET where none will. */
+unsigned long cb_storing_wait(const struct cb_device *dev);
+/* Begins what is due; whether there was anything. */
+bool cb_storing_start(struct cb_device *dev);
+/*
+ * Has what is in memory stored while writes go on, but for the last CB_STORE_BATCH blocks, so that
+ * whoever parks the engine afterwards holds them for a short time. At most so many jiffies.
+ * Stores are not put off from here on, until cb_storing_relax. cb_life_mutex.
+ */
+void cb_storing_drain(struct cb_device *dev, unsigned long limit);
+void cb_storing_relax(struct cb_device *dev);
+/* A store has ended. */
+void cb_storing_stored(struct cb_device *dev, struct cb_run *run);
 
 /* ---- blockio.c --------------------------------------------------------- */
 
@@ -1179,6 +1219,8 @@ void cb_snapdisk_open_up(struct cb_device *dev);
 /* What reads need; cb_snapread_free is safe without it, and comes when no read is under way. */
 int cb_snapread_init(struct cb_device *dev);
 void cb_snapread_free(struct cb_device *dev);
+/* Nobody has the snapshot open any more. */
+void cb_snapread_free_spares(struct cb_device *dev);
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio);
 
 /* ---- control.c, info.c ------------------------------------------------- */

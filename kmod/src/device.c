@@ -178,6 +178,7 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	strscpy(dev->cow_path, setup->cow_path, sizeof(dev->cow_path));
 	mutex_init(&dev->use_lock);
 	spin_lock_init(&dev->lock);
+	spin_lock_init(&dev->spare_lock);
 	bio_list_init(&dev->incoming);
 	init_waitqueue_head(&dev->slow_wait);
 	init_waitqueue_head(&dev->engine_wait);
@@ -190,7 +191,9 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	INIT_LIST_HEAD(&dev->held_free);
 	INIT_LIST_HEAD(&dev->entries_all);
 	INIT_LIST_HEAD(&dev->entries_free);
+	INIT_LIST_HEAD(&dev->stored);
 	INIT_LIST_HEAD(&dev->dirty);
+	INIT_LIST_HEAD(&dev->batch);
 	INIT_LIST_HEAD(&dev->runs_free);
 	if (!cb_ending_prepare(dev))
 		return dev;
@@ -923,6 +926,8 @@ int cb_device_destroy(unsigned int minor, char *reason)
 	io = cb_meta_io_alloc(dev);
 	used = !cb_device_use(dev);
 	mutex_lock(&cb_life_mutex);
+	/* Nobody will read what is not stored yet. */
+	WRITE_ONCE(dev->store_none, true);
 	rested = !cb_engine_park(dev);
 	/* Where it has gone, or is somebody else's, there is nothing to be written. */
 	gone = READ_ONCE(dev->cow_gone) || cb_known_is_gone(&dev->cow);

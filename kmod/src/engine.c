@@ -12,7 +12,7 @@
  *   admit    writes that the hook has put on the list
  *   mark     regions that admitted writes wait for (marking.c)
  *   load     blocks that admitted writes wait for, as far as memory goes
- *   store    preserved blocks, in batches that are contiguous in the COW file
+ *   store    preserved blocks (storing.c)
  *
  * Invariants 1 and 6 are the order of finish and release: a write leaves only
  * after cb_engine_loaded() has set the bits of all its blocks, and
@@ -29,8 +29,6 @@
 /* Longest wait for the engine to come to rest; the second after one that was in vain. */
 #define CB_PARK_LIMIT (10 * HZ)
 #define CB_PARK_LIMIT_AGAIN HZ
-/* How long a partial batch of preserved blocks waits for company. */
-#define CB_STORE_DELAY_JIFFIES max(HZ / 100, 1)
 /* How often the time is looked at while writes wait for somebody to know that tracking is lost. */
 #define CB_LOSING_POLL max(HZ / 10, 1)
 
@@ -55,6 +53,8 @@ static void cb_engine_preserve(struct cb_device *dev, struct cb_run *run)
 		set_bit(entry->block, dev->preserved);
 		trace_cowbird_preserve_complete(dev, entry->block);
 	}
+	if (list_empty(&dev->dirty))
+		dev->dirty_since = jiffies;
 	list_splice_tail_init(&run->entries, &dev->dirty);
 	dev->dirty_count += run->count;
 }
@@ -83,29 +83,6 @@ static void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
 	dev->loads_in_flight--;
 }
 
-static void cb_engine_stored(struct cb_device *dev, struct cb_run *run)
-{
-	struct cb_entry *entry, *next;
-	u32 stored = 0;
-	unsigned long flags;
-	int ret = cb_mutant(ignore_store_errors) ? 0 : blk_status_to_errno(run->status);
-
-	if (ret)
-		cb_device_spoil(dev, ret, "cannot write to the COW file");
-	spin_lock_irqsave(&dev->lock, flags);
-	list_for_each_entry_safe(entry, next, &run->entries, list) {
-		list_del_init(&entry->list);
-		/* A block that was not stored stays in memory; its snapshot has failed. */
-		if (ret || WARN_ON_ONCE(cb_blocks_stored(dev, entry)))
-			continue;
-		stored++;
-	}
-	spin_unlock_irqrestore(&dev->lock, flags);
-	atomic64_add(stored, &dev->stats.stored_blocks);
-	dev->stores_in_flight--;
-	WRITE_ONCE(dev->cow_slow, false);
-}
-
 static bool cb_engine_finish(struct cb_device *dev)
 {
 	struct llist_node *done = llist_reverse_order(llist_del_all(&dev->done));
@@ -113,7 +90,7 @@ static bool cb_engine_finish(struct cb_device *dev)
 
 	llist_for_each_entry_safe(run, next, done, done) {
 		if (run->store)
-			cb_engine_stored(dev, run);
+			cb_storing_stored(dev, run);
 		else
 			cb_engine_loaded(dev, run);
 		list_add(&run->free, &dev->runs_free);
@@ -435,7 +412,7 @@ static bool cb_engine_admit(struct cb_device *dev)
 
 /* ---- load -------------------------------------------------------------- */
 
-static struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store)
+struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store)
 {
 	struct cb_run *run = list_first_entry(&dev->runs_free, struct cb_run, free);
 
@@ -464,6 +441,9 @@ static bool cb_engine_take(struct cb_device *dev, struct cb_run *run, u64 block,
 		entry = cb_blocks_take(dev, block);
 	if (!entry) {
 		*stuck = true;
+		/* Under the lock, so that whoever gives memory back sees it. */
+		if (!*full)
+			WRITE_ONCE(dev->stuck, true);
 		return false;
 	}
 	dev->slots_reserved++;
@@ -523,11 +503,24 @@ static bool cb_engine_load_one(struct cb_device *dev, struct cb_held *held, bool
 	return true;
 }
 
+/* Whether all memory has what is not stored, so that nothing but a store frees any. */
+static bool cb_engine_memory_is_full(struct cb_device *dev)
+{
+	unsigned long flags;
+	bool full;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	full = !cb_blocks_has_room(dev) && !dev->reading_count;
+	spin_unlock_irqrestore(&dev->lock, flags);
+	return full;
+}
+
 static bool cb_engine_load(struct cb_device *dev)
 {
 	bool stuck = false, progress = false;
 	struct cb_held *held;
 
+	WRITE_ONCE(dev->stuck, false);
 	list_for_each_entry(held, &dev->held, list) {
 		while (!stuck && cb_phase_of(dev) == CB_PHASE_ACTIVE &&
 		       cb_engine_load_one(dev, held, &stuck))
@@ -535,65 +528,11 @@ static bool cb_engine_load(struct cb_device *dev)
 		if (stuck || list_empty(&dev->runs_free))
 			break;
 	}
-	/* What may not be stored frees no memory. */
+	/* What may not be stored frees no memory; what is being read does in a moment. */
 	if (stuck && !progress && !READ_ONCE(dev->verified) && !dev->stores_in_flight &&
-	    cb_phase_of(dev) == CB_PHASE_ACTIVE)
+	    cb_engine_memory_is_full(dev) && cb_phase_of(dev) == CB_PHASE_ACTIVE)
 		cb_device_spoil(dev, -ENOSPC,
 				"the memory is full, and the COW file was not verified in time");
-	return progress;
-}
-
-/* ---- store ------------------------------------------------------------- */
-
-/* Gives out slots for one run: as many as follow each other in the COW file. */
-static void cb_engine_fill_store(struct cb_device *dev, struct cb_run *run)
-{
-	u64 sector, contiguous;
-	unsigned long flags;
-
-	/* A block in memory has a slot reserved, so there is one to give. */
-	if (WARN_ON_ONCE(cb_data_slot(dev, dev->slots_used, &sector, &contiguous)))
-		return;
-	spin_lock_irqsave(&dev->lock, flags);
-	while (dev->dirty_count && run->count < CB_RUN_BLOCKS && run->count < contiguous) {
-		struct cb_entry *entry = list_first_entry(&dev->dirty, struct cb_entry, list);
-
-		list_move_tail(&entry->list, &run->entries);
-		dev->dirty_count--;
-		entry->state = CB_ENTRY_STORING;
-		entry->slot = dev->slots_used++;
-		run->count++;
-		trace_cowbird_preserve_store(dev, entry->block, entry->slot);
-	}
-	spin_unlock_irqrestore(&dev->lock, flags);
-}
-
-static bool cb_engine_store_now(struct cb_device *dev, bool idle)
-{
-	if (!dev->dirty_count || list_empty(&dev->runs_free) || !READ_ONCE(dev->verified) ||
-	    cb_phase_of(dev) != CB_PHASE_ACTIVE)
-		return false;
-	return idle || dev->dirty_count >= CB_STORE_BATCH ||
-	       READ_ONCE(dev->entries_free_count) < READ_ONCE(dev->entry_limit) / 2;
-}
-
-static bool cb_engine_store(struct cb_device *dev, bool idle)
-{
-	bool progress = false;
-
-	while (cb_engine_store_now(dev, idle)) {
-		struct cb_run *run = cb_engine_new_run(dev, true);
-
-		cb_engine_fill_store(dev, run);
-		if (!run->count) {
-			list_add(&run->free, &dev->runs_free);
-			cb_device_spoil(dev, -EIO, "no slot for a preserved block");
-			break;
-		}
-		dev->stores_in_flight++;
-		cb_run_submit_store(run);
-		progress = true;
-	}
 	return progress;
 }
 
@@ -751,6 +690,11 @@ static bool cb_engine_has_work(struct cb_device *dev)
 		return true;
 	if (cb_phase_of(dev) == CB_PHASE_LOSING && READ_ONCE(dev->lost_in_cow))
 		return true;
+	if (cb_storing_has_work(dev))
+		return true;
+	/* A reader has given memory back. */
+	if (dev->stuck && !READ_ONCE(dev->park) && cb_blocks_has_room(dev))
+		return true;
 	if (!READ_ONCE(dev->held_count))
 		return false;
 	return (cb_device_passes_all(dev) && !cb_engine_must_drain(dev) &&
@@ -765,7 +709,7 @@ static bool cb_engine_has_work(struct cb_device *dev)
  * go still go, and time limits hold, because a COW disk that hangs can make the
  * rest be long in coming.
  */
-static bool cb_engine_turn(struct cb_device *dev, bool idle, bool parking)
+static bool cb_engine_turn(struct cb_device *dev, bool parking)
 {
 	struct blk_plug plug;
 	bool progress;
@@ -781,8 +725,7 @@ static bool cb_engine_turn(struct cb_device *dev, bool idle, bool parking)
 		progress |= cb_marking_start(dev);
 		progress |= cb_engine_load(dev);
 	}
-	/* At the end of the wait, a batch that found no company goes alone. */
-	progress |= cb_engine_store(dev, idle || parking);
+	progress |= cb_storing_start(dev);
 	blk_finish_plug(&plug);
 	cb_engine_check(dev);
 	return progress;
@@ -800,14 +743,22 @@ static void cb_engine_rest(struct cb_device *dev)
 	wake_up_all(&dev->park_wait);
 }
 
+/* Longest time that the engine sleeps when it has nothing to do. */
+static unsigned long cb_engine_patience(struct cb_device *dev)
+{
+	unsigned long patience =
+		cb_phase_of(dev) == CB_PHASE_LOSING ? CB_LOSING_POLL : CB_CHECK_INTERVAL;
+
+	return min(patience, cb_storing_wait(dev));
+}
+
 static int cb_engine_main(void *data)
 {
 	struct cb_device *dev = data;
-	long idle = 1;
 
 	while (!kthread_should_stop() || READ_ONCE(dev->held_count) || !cb_engine_is_idle(dev)) {
 		bool parking = READ_ONCE(dev->park);
-		bool progress = cb_engine_turn(dev, !idle, parking);
+		bool progress = cb_engine_turn(dev, parking);
 
 		/* Writers that come without end must not put the rest off. */
 		if (parking && cb_engine_is_idle(dev)) {
@@ -816,14 +767,11 @@ static int cb_engine_main(void *data)
 		}
 		if (progress) {
 			cond_resched();
-			idle = 1;
 			continue;
 		}
-		idle = wait_event_interruptible_timeout(
-			dev->engine_wait, cb_engine_has_work(dev) || kthread_should_stop(),
-			cb_engine_store_now(dev, true) ? CB_STORE_DELAY_JIFFIES :
-			cb_phase_of(dev) == CB_PHASE_LOSING ? CB_LOSING_POLL :
-							      CB_CHECK_INTERVAL);
+		wait_event_interruptible_timeout(dev->engine_wait,
+						 cb_engine_has_work(dev) || kthread_should_stop(),
+						 cb_engine_patience(dev));
 		if (kthread_should_stop() && !cb_engine_has_work(dev))
 			schedule_timeout_uninterruptible(1);
 	}

@@ -87,7 +87,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	spin_lock_irqsave(&dev->lock, flags);
 	memcpy(error_text, dev->error_text, sizeof(error_text));
 	held = dev->held_count;
-	in_memory = dev->entry_count - dev->entries_free_count;
+	in_memory = cb_blocks_in_use(dev);
 	slots_used = dev->slotmap.used + dev->layout.data_first;
 	spin_unlock_irqrestore(&dev->lock, flags);
 

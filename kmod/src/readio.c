@@ -13,12 +13,6 @@
 
 #include "snapread.h"
 
-/* Blocks from elsewhere across which one bio reads the origin: 64 KiB. */
-#define CB_READ_BRIDGE 16
-
-/* The reader's hints are not for the devices below; nor is FUA for a read. */
-#define CB_READ_OPF (REQ_OP_READ | REQ_SYNC)
-
 /* ---- which part of the reader's pages a piece is ------------------------ */
 
 static u32 cb_read_bytes(const struct cb_read *read, u32 i)
@@ -66,8 +60,7 @@ static struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i)
 	return iter;
 }
 
-/* Copies to the reader's pages from a whole block; from NULL fills with zeros. */
-static void cb_read_fill(struct cb_read *read, u32 i, const void *content)
+void cb_read_fill(struct cb_read *read, u32 i, const void *content)
 {
 	struct bvec_iter iter = cb_read_iter(read, i);
 	struct bio_vec bvec;
@@ -79,7 +72,10 @@ static void cb_read_fill(struct cb_read *read, u32 i, const void *content)
 	__bio_for_each_segment(bvec, read->bio, iter, iter) {
 		char *page = cb_kmap(bvec.bv_page);
 
-		if (content)
+		/* Of a whole page; other copies may go byte by byte. */
+		if (content && bvec.bv_len == PAGE_SIZE)
+			copy_page(page, (void *)content);
+		else if (content)
 			memcpy(page + bvec.bv_offset, content + offset, bvec.bv_len);
 		else
 			memset(page + bvec.bv_offset, 0, bvec.bv_len);
@@ -91,13 +87,17 @@ static void cb_read_fill(struct cb_read *read, u32 i, const void *content)
 
 /* ---- bios --------------------------------------------------------------- */
 
-static void cb_read_done_one(struct cb_read *read)
+void cb_read_done_one(struct cb_read *read)
 {
-	if (atomic_dec_and_test(&read->pending))
+	if (!atomic_dec_and_test(&read->pending))
+		return;
+	if (read->direct)
+		cb_read_put_together(read);
+	else
 		complete(&read->done);
 }
 
-static void cb_read_end_io(struct bio *bio)
+void cb_read_end_io(struct bio *bio)
 {
 	struct cb_read *read = bio->bi_private;
 
@@ -118,7 +118,7 @@ static void cb_read_bridge_end_io(struct bio *bio)
 	cb_read_done_one(read);
 }
 
-static void cb_read_submit(struct cb_read *read, struct bio *bio, u64 sector)
+void cb_read_submit(struct cb_read *read, struct bio *bio, u64 sector)
 {
 	bio->bi_iter.bi_sector = sector;
 	bio->bi_private = read;
@@ -192,8 +192,7 @@ static int cb_read_compare(const void *a, const void *b, const void *private)
 	return first < second ? -1 : first > second;
 }
 
-/* Pieces from the COW file in the order in which they lie there. */
-static u32 cb_read_sort(struct cb_read *read)
+u32 cb_read_sort(struct cb_read *read)
 {
 	u32 i, n = 0;
 	bool sorted = true;
@@ -295,37 +294,53 @@ static void cb_read_take_slots(struct cb_read *read)
 
 /* ---- no I/O ---------------------------------------------------------------- */
 
-static void cb_read_from_memory(struct cb_read *read, u32 i)
+void cb_read_from_memory(struct cb_read *read, u32 i)
 {
-	struct cb_entry *entry = read->pieces[i].entry;
-	unsigned long flags;
-	void *page = cb_kmap(entry->page);
+	void *page = cb_kmap(read->pieces[i].entry->page);
 
 	cb_read_fill(read, i, page);
 	cb_kunmap(page);
-	spin_lock_irqsave(&read->dev->lock, flags);
-	cb_blocks_put(read->dev, entry);
-	spin_unlock_irqrestore(&read->dev->lock, flags);
-	read->pieces[i].entry = NULL;
+}
+
+void cb_read_put_entries(struct cb_read *read)
+{
+	unsigned long flags;
+	u32 i = 0, put;
+
+	while (i < read->count) {
+		spin_lock_irqsave(&read->dev->lock, flags);
+		for (put = 0; i < read->count && put < CB_READ_LOOKUPS; i++) {
+			if (read->pieces[i].source != CB_READ_MEMORY)
+				continue;
+			cb_blocks_put(read->dev, read->pieces[i].entry);
+			read->pieces[i].entry = NULL;
+			put++;
+		}
+		spin_unlock_irqrestore(&read->dev->lock, flags);
+	}
 }
 
 static void cb_read_without_io(struct cb_read *read)
 {
-	u32 i;
+	u32 i, from_memory = 0;
 
 	for (i = 0; i < read->count; i++) {
-		if (read->pieces[i].source == CB_READ_ZERO)
+		if (read->pieces[i].source == CB_READ_ZERO) {
 			cb_read_fill(read, i, NULL);
-		else if (read->pieces[i].source == CB_READ_MEMORY)
+		} else if (read->pieces[i].source == CB_READ_MEMORY) {
 			cb_read_from_memory(read, i);
-		else if (read->pieces[i].source == CB_READ_FAIL)
+			from_memory++;
+		} else if (read->pieces[i].source == CB_READ_FAIL) {
 			WRITE_ONCE(read->error, -EIO);
+		}
 	}
+	if (from_memory)
+		cb_read_put_entries(read);
 }
 
 /* ---- all of it -------------------------------------------------------------- */
 
-static void cb_read_begin(struct cb_read *read)
+void cb_read_begin(struct cb_read *read)
 {
 	reinit_completion(&read->done);
 	atomic_set(&read->pending, 1);

@@ -43,7 +43,6 @@
 #define CB_SAVE_ROUNDS 8
 /* Longest time that preserved blocks in memory are waited for, and how often it is looked. */
 #define CB_SAVE_STORE_LIMIT (2 * HZ)
-#define CB_SAVE_STORE_POLL max(HZ / 100, 1)
 /* Entries of the index that are looked at under one lock. */
 #define CB_SAVE_LOCKED 64u
 
@@ -291,18 +290,6 @@ static int cb_save_index_ahead(struct cb_device *dev, struct cb_meta_pool *pool,
 
 /* ---- while writes go on ------------------------------------------------ */
 
-/* What the engine has in memory it stores when it finds the time. */
-static void cb_save_wait_stored(struct cb_device *dev)
-{
-	unsigned long deadline = jiffies + CB_SAVE_STORE_LIMIT;
-
-	while (READ_ONCE(dev->dirty_count) > CB_STORE_BATCH && READ_ONCE(dev->verified) &&
-	       cb_phase_of(dev) == CB_PHASE_ACTIVE && time_before(jiffies, deadline)) {
-		cb_engine_wake(dev);
-		schedule_timeout_uninterruptible(CB_SAVE_STORE_POLL);
-	}
-}
-
 static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long deadline)
 {
 	int ret = 0, error, round;
@@ -326,7 +313,7 @@ static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsig
 	}
 	if (ret < 0)
 		return ret;
-	cb_save_wait_stored(dev);
+	cb_storing_drain(dev, CB_SAVE_STORE_LIMIT);
 	ret = 0;
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && READ_ONCE(dev->verified))
 		ret = cb_save_index_ahead(dev, pool, deadline);
@@ -437,7 +424,7 @@ static bool cb_save_is_done(const struct cb_device *dev)
 {
 	return READ_ONCE(dev->saved) && dev->saved_known &&
 	       (cb_phase_of(dev) != CB_PHASE_ACTIVE || dev->saved_mode == CB_MODE_SNAPSHOT ||
-		dev->dirty_count || cb_annex_is_used(dev));
+		(dev->dirty_count && !READ_ONCE(dev->verified)) || cb_annex_is_used(dev));
 }
 
 /*
@@ -504,6 +491,7 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 		cb_save_forget(dev);
 		cb_save_skip_sequence(dev);
 	}
+	cb_storing_relax(dev);
 	memalloc_noio_restore(noio);
 	cb_meta_pool_free(pool);
 	cb_device_unuse(dev);

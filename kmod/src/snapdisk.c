@@ -30,9 +30,11 @@ static void cb_snapdisk_put(struct gendisk *disk)
 {
 	struct cb_device *dev = disk->private_data;
 
-	if (atomic_read(&dev->open_count) == 1 && dev->read_use) {
+	if (atomic_read(&dev->open_count) == 1) {
+		cb_snapread_free_spares(dev);
+		if (dev->read_use)
+			cb_device_unuse(dev);
 		dev->read_use = false;
-		cb_device_unuse(dev);
 	}
 	atomic_dec(&dev->open_count);
 }

@@ -12,22 +12,16 @@
  * Where a block is preserved is looked up under the device's lock; that it is
  * not preserved needs no lock, as it is looked at again.
  *
- * A read that needs nothing but the origin goes *straight*: the reader's own
- * context submits it and its completion takes the second look. A thread works
- * on the others, and on straight reads that were overtaken.
+ * Reads that need nothing to wait for go straight (straight.c). A thread works on the
+ * others, and on straight reads that were overtaken.
  */
 #include "snapread.h"
 #include "cowbird_trace.h"
 
-/* Blocks looked up under the lock at once: others wait for it with interrupts off. */
-#define CB_READ_LOOKUPS 32
 /* Bios of reads that are there for each snapshot whatever memory there is. */
 #define CB_READ_BIOS 16
 /* Reads, likewise. */
 #define CB_READS 4
-
-/* The reader's hints are not for the devices below; nor is FUA for a read. */
-#define CB_READ_OPF (REQ_OP_READ | REQ_SYNC)
 
 /* ---- where a block is ---------------------------------------------------- */
 
@@ -42,8 +36,7 @@ static void cb_read_trace(struct cb_read *read, u32 i)
 				    read->pieces[i].overtaken);
 }
 
-/* Says of each piece where it is; of a preserved one not yet in which of two places. */
-static void cb_read_look(struct cb_read *read)
+void cb_read_look(struct cb_read *read)
 {
 	struct cb_device *dev = read->dev;
 	u32 i;
@@ -87,7 +80,7 @@ static void cb_read_find(struct cb_read *read, u64 block, struct cb_read_piece *
 	/* What is looked at here goes with the snapshot. */
 	piece->source = cb_read_decide(cb_read_phase(dev), false, true, entry && !early);
 	if (piece->source == CB_READ_MEMORY) {
-		cb_blocks_get(entry);
+		cb_blocks_get(dev, entry);
 		piece->entry = entry;
 	} else if (piece->source == CB_READ_COW) {
 		slot = early ? entry->slot : cb_slotmap_find(&dev->slotmap, block);
@@ -97,8 +90,7 @@ static void cb_read_find(struct cb_read *read, u64 block, struct cb_read_piece *
 	}
 }
 
-/* Finds every preserved block of the window. */
-static void cb_read_find_all(struct cb_read *read)
+void cb_read_find_all(struct cb_read *read)
 {
 	unsigned long flags;
 	u32 i = 0, found;
@@ -116,7 +108,7 @@ static void cb_read_find_all(struct cb_read *read)
 	}
 }
 
-static u32 cb_read_count_of(const struct cb_read *read, u8 source)
+u32 cb_read_count_of(const struct cb_read *read, u8 source)
 {
 	u32 i, n = 0;
 
@@ -125,7 +117,7 @@ static u32 cb_read_count_of(const struct cb_read *read, u8 source)
 	return n;
 }
 
-static void cb_read_count_elsewhere(struct cb_read *read)
+void cb_read_count_elsewhere(struct cb_read *read)
 {
 	struct cb_stats *stats = &read->dev->stats;
 
@@ -144,11 +136,7 @@ static bool cb_read_overtaken(struct cb_device *dev, u64 block)
 	return !cb_read_confirm(CB_PHASE_ACTIVE, test_bit(block, dev->preserved));
 }
 
-/*
- * Looks a second time at what came from the origin: what was overtaken is
- * fetched from its preserved copy, with all that was preserved before.
- */
-static void cb_read_revalidate(struct cb_read *read)
+u32 cb_read_revalidate(struct cb_read *read)
 {
 	u32 i, overtaken = 0;
 
@@ -165,6 +153,7 @@ static void cb_read_revalidate(struct cb_read *read)
 	}
 	if (overtaken)
 		atomic64_add(overtaken, &read->dev->stats.reads_revalidated_blocks);
+	return overtaken;
 }
 
 static int cb_read_preserved(struct cb_read *read)
@@ -217,28 +206,13 @@ static int cb_read_window(struct cb_read *read)
 		cb_read_recall(read);
 	else
 		ret = cb_read_unpreserved(read);
-	if (!ret) {
-		cb_read_revalidate(read);
-		ret = cb_read_preserved(read);
-	}
-	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
-	smp_mb();
-	if (!ret && cb_phase_of(read->dev) != CB_PHASE_ACTIVE && !cb_mutant(failed_reads_live))
-		ret = -EIO;
-	return ret;
+	if (ret)
+		return ret;
+	cb_read_revalidate(read);
+	return cb_read_preserved(read);
 }
 
 /* ---- the whole bio ----------------------------------------------------- */
-
-static u64 cb_read_first_block(const struct cb_read *read)
-{
-	return read->sector >> CB_BLOCK_SECTOR_SHIFT;
-}
-
-static u64 cb_read_last_block(const struct cb_read *read)
-{
-	return (read->sector + read->sectors - 1) >> CB_BLOCK_SECTOR_SHIFT;
-}
 
 static int cb_read_serve(struct cb_read *read)
 {
@@ -256,7 +230,7 @@ static int cb_read_serve(struct cb_read *read)
 	return ret;
 }
 
-static void cb_read_end(struct cb_read *read, int ret)
+void cb_read_end(struct cb_read *read, int ret)
 {
 	struct cb_device *dev = read->dev;
 	struct bio *bio = read->bio;
@@ -271,87 +245,26 @@ static void cb_read_end(struct cb_read *read, int ret)
 	rcu_read_unlock();
 }
 
+void cb_read_finish(struct cb_read *read, int ret)
+{
+	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
+	smp_mb();
+	if (!ret && cb_phase_of(read->dev) != CB_PHASE_ACTIVE && !cb_mutant(failed_reads_live))
+		ret = -EIO;
+	cb_read_end(read, ret);
+}
+
 static void cb_read_work(struct work_struct *work)
 {
 	struct cb_read *read = container_of(work, struct cb_read, work);
 
-	cb_read_end(read, cb_read_serve(read));
+	if (read->direct)
+		cb_read_beside(read);
+	else
+		cb_read_finish(read, read->rest ? cb_read_preserved(read) : cb_read_serve(read));
 }
 
-/* ---- straight from the origin ------------------------------------------- */
-
-/* Whether no block of the read is preserved. */
-static bool cb_read_is_untouched(const struct cb_read *read)
-{
-	u64 last = cb_read_last_block(read);
-
-	return find_next_bit(read->dev->preserved, last + 1, cb_read_first_block(read)) > last;
-}
-
-/* Whether all of the read comes from the origin, by a first look. */
-static bool cb_read_wants_origin(const struct cb_read *read)
-{
-	struct cb_device *dev = read->dev;
-	bool own = dev->cow_on_origin &&
-		   cb_extents_touch(&dev->extents, dev->geom.start + read->sector, read->sectors);
-
-	return cb_read_decide(cb_phase_of(dev), own && !cb_mutant(own_blocks_live),
-			      !cb_read_is_untouched(read), false) == CB_READ_ORIGIN;
-}
-
-static void cb_read_straight_end_io(struct bio *clone)
-{
-	struct cb_read *read = clone->bi_private;
-	bool failed = clone->bi_status && !cb_mutant(hide_read_errors);
-	int error = failed ? blk_status_to_errno(clone->bi_status) : 0;
-	bool preserved;
-
-	bio_put(clone);
-	/* Orders the look at the bits after the completion of the read. */
-	smp_mb();
-	preserved = !cb_read_is_untouched(read) && !cb_mutant(no_revalidate);
-	if (!error && preserved) {
-		queue_work(read->dev->read_queue, &read->work);
-		return;
-	}
-	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
-	smp_mb();
-	if (!error && !cb_mutant(failed_reads_live) &&
-	    !cb_read_confirm(cb_phase_of(read->dev), preserved))
-		error = -EIO;
-	cb_read_end(read, error);
-}
-
-static void cb_read_trace_origin(const struct cb_read *read)
-{
-	u64 last = cb_read_last_block(read), block;
-
-	if (trace_cowbird_snapshot_read_enabled())
-		for (block = cb_read_first_block(read); block <= last; block++)
-			trace_cowbird_snapshot_read(read->dev, block, CB_READ_ORIGIN, false);
-}
-
-/* False when a thread has to do it. Nothing waits here: the reader may be another driver. */
-static bool cb_read_go_straight(struct cb_read *read)
-{
-	struct cb_device *dev = read->dev;
-	struct bio *clone;
-
-	if (!cb_read_wants_origin(read))
-		return false;
-	clone = cb_bio_clone(dev->origin.bdev, read->bio, GFP_NOWAIT, &dev->read_bios);
-	if (!clone)
-		return false;
-	clone->bi_opf = CB_READ_OPF;
-	clone->bi_private = read;
-	clone->bi_end_io = cb_read_straight_end_io;
-	read->straight = true;
-	cb_read_trace_origin(read);
-	atomic64_add(cb_read_last_block(read) - cb_read_first_block(read) + 1,
-		     &dev->stats.reads_origin_blocks);
-	cb_submit_past_hook(clone);
-	return true;
-}
+/* ---- begin and end ------------------------------------------------------- */
 
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 {
@@ -366,6 +279,8 @@ void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 	read->whole = NULL;
 	read->whole_count = 0;
 	read->straight = false;
+	read->direct = false;
+	read->rest = false;
 	init_completion(&read->done);
 	INIT_WORK(&read->work, cb_read_work);
 	atomic_inc(&dev->reads_in_flight);
@@ -397,6 +312,7 @@ void cb_snapread_free(struct cb_device *dev)
 {
 	if (dev->read_queue)
 		destroy_workqueue(dev->read_queue);
+	cb_snapread_free_spares(dev);
 	mempool_exit(&dev->read_pages);
 	mempool_exit(&dev->read_pool);
 	bioset_exit(&dev->read_bios);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * One read of the snapshot device: snapread.c says where each block of it comes
- * from, readio.c fetches them.
+ * from, readio.c fetches them; straight.c does both at once where it can.
  */
 #ifndef COWBIRD_SNAPREAD_H
 #define COWBIRD_SNAPREAD_H
@@ -10,6 +10,15 @@
 
 /* Blocks handled at once; one more for a read that is not aligned. */
 #define CB_READ_BLOCKS (CB_READ_MAX_SECTORS / CB_BLOCK_SECTORS + 1)
+
+/* Blocks looked up under the lock at once: others wait for it with interrupts off. */
+#define CB_READ_LOOKUPS 32
+
+/* Blocks from elsewhere across which one bio reads the origin: 64 KiB. */
+#define CB_READ_BRIDGE 16
+
+/* The reader's hints are not for the devices below; nor is FUA for a read. */
+#define CB_READ_OPF (REQ_OP_READ | REQ_SYNC)
 
 /* Blocks between two places in the reader's pages that are kept. */
 #define CB_READ_STEP 16
@@ -22,7 +31,10 @@ enum {
 
 /* One block's share of a read. */
 struct cb_read_piece {
-	struct cb_entry *entry; /* CB_READ_MEMORY: referenced */
+	union {
+		struct cb_entry *entry; /* CB_READ_MEMORY: referenced */
+		struct page *page; /* direct, CB_READ_COW: its slot's content, or NULL */
+	};
 	u64 sector; /* CB_READ_COW: of the slot, on the COW file's disk */
 	u8 source; /* enum cb_read_source or above */
 	bool overtaken; /* it was preserved while the origin was read */
@@ -35,6 +47,9 @@ struct cb_read {
 	u64 sector; /* of the bio, which stays untouched */
 	u32 sectors;
 	bool straight; /* the origin has been read already, and has to be looked at again */
+	bool direct; /* all that it needs is under way at once */
+	u32 crosses; /* direct: blocks that it counts in reads_crossing */
+	bool rest; /* only what was overtaken is left */
 
 	/* The window in hand: blocks first .. first + count - 1. */
 	u64 first;
@@ -65,6 +80,46 @@ static inline void cb_read_span(const struct cb_read *read, u32 i, u64 *from, u6
 	*to = min(start + CB_BLOCK_SECTORS, read->sector + read->sectors);
 }
 
+static inline u64 cb_read_first_block(const struct cb_read *read)
+{
+	return read->sector >> CB_BLOCK_SECTOR_SHIFT;
+}
+
+static inline u64 cb_read_last_block(const struct cb_read *read)
+{
+	return (read->sector + read->sectors - 1) >> CB_BLOCK_SECTOR_SHIFT;
+}
+
+/* ---- snapread.c ------------------------------------------------------------ */
+
+/* Says of each piece where it is; of a preserved one not yet in which of two places. */
+void cb_read_look(struct cb_read *read);
+/* Finds every preserved block of the window. */
+void cb_read_find_all(struct cb_read *read);
+u32 cb_read_count_of(const struct cb_read *read, u8 source);
+void cb_read_count_elsewhere(struct cb_read *read);
+/*
+ * Looks a second time at what came from the origin: what was overtaken is to be fetched
+ * from its preserved copy, with all that was preserved before. How many were.
+ */
+u32 cb_read_revalidate(struct cb_read *read);
+
+/* Ends a read, as its snapshot is at this moment, from any context. */
+void cb_read_finish(struct cb_read *read, int ret);
+/* The same when that has been looked at. */
+void cb_read_end(struct cb_read *read, int ret);
+
+/* ---- straight.c ------------------------------------------------------------ */
+
+/* Sends a read off. False when a thread has to do it. Nothing waits here: the reader may be another driver. */
+bool cb_read_go_straight(struct cb_read *read);
+/* A thread's part of a direct read; it may have ended, and be gone, afterwards. */
+void cb_read_beside(struct cb_read *read);
+/* The last bio of a direct read has ended. */
+void cb_read_put_together(struct cb_read *read);
+
+/* ---- readio.c -------------------------------------------------------------- */
+
 /* Begins a window: notes where each of its pieces goes in the reader's pages. */
 void cb_read_map(struct cb_read *read);
 
@@ -76,5 +131,18 @@ int cb_read_origin(struct cb_read *read);
 
 /* Fetches all that is elsewhere. The origin must not be read into these pages any more. */
 int cb_read_elsewhere(struct cb_read *read);
+
+/* Parts of these. */
+/* Pieces from the COW file, in the order in which they lie there, are in order[]; how many. */
+u32 cb_read_sort(struct cb_read *read);
+/* Copies to the reader's pages from a whole block; from NULL fills with zeros. */
+void cb_read_fill(struct cb_read *read, u32 i, const void *content);
+/* The same from memory; the references are given back by cb_read_put_entries. */
+void cb_read_from_memory(struct cb_read *read, u32 i);
+void cb_read_put_entries(struct cb_read *read);
+void cb_read_begin(struct cb_read *read);
+void cb_read_submit(struct cb_read *read, struct bio *bio, u64 sector);
+void cb_read_end_io(struct bio *bio);
+void cb_read_done_one(struct cb_read *read);
 
 #endif

@@ -101,7 +101,8 @@ pub struct MatrixArgs {
     /// How long the case soak goes on; by default a minute and a half
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub soak_minutes: Option<u32>,
-    /// How many snapshot instants the cases with writers above the origin have; by default as many as each says
+    /// How many snapshot instants the cases with writers above the origin have, or how often the cases unload-asleep*
+    /// unload the module; by default as many as each says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub cuts: Option<u32>,
     /// Run a mutant, or all of them, instead of the module as it is; may be given several times. A

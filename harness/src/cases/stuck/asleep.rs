@@ -1,22 +1,29 @@
 //! The module is unloaded while tasks sleep in the block layer, on their way through the hook: it must wait for them
-//! or refuse, and they must come back to code that is there.
+//! or refuse, and they must come back to code that is there. In every second round there is a snapshot of the origin, which
+//! is destroyed first, under the same sleepers.
 
 use std::time::Duration;
 
 use cowbird_proto::message::{Request, TimedMode, TimedSpec};
 
 use super::groups::{self, SLOW};
-use super::{AFTERWARDS, Faults, take_judged_image, timed};
-use crate::cases::{COW_HOME, COW_MOUNT, Setting, vacuous};
+use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
+use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace, Workload, longest};
-use crate::verify::Evidence;
+use crate::verify::{Evidence, ExpectedLog};
 
 /// The first disk.
 const DISK: usize = 0;
 const DISK_NAME: &str = "vda";
 
-/// Who sleeps in a round: readers and writers. The module has to know of both.
-const ROUNDS: [(u32, u32); 4] = [(16, 0), (0, 16), (16, 16), (16, 16)];
+/// Rounds, where nothing else is asked for.
+const ROUNDS: u32 = 4;
+
+/// Who sleeps in a round: readers and writers, in turn. The module has to know of both.
+const SLEEPERS: [(u32, u32); 4] = [(16, 0), (0, 16), (16, 16), (16, 16)];
+
+/// A snapshot that is destroyed while its disk does next to nothing says so: its COW file is on the same disk.
+const SAYS: ExpectedLog = &["its own I/O has not ended", "waited for more than"];
 
 /// Requests that the queue has; more must wait for one.
 const FEW_REQUESTS: &str = "4";
@@ -102,14 +109,19 @@ pub(in crate::cases) async fn act(
     }
     let mut faults = Faults::default();
     guest.phase("unload");
-    for (number, round) in (0..).zip(ROUNDS) {
+    let rounds = setting.cuts.unwrap_or(ROUNDS);
+    for (number, sleepers) in (0..rounds).zip(SLEEPERS.into_iter().cycle()) {
         guest.insert_module().await?;
-        let requests = SOME_REQUESTS + number;
-        unload(guest, setting, sleep, round, requests, &mut faults).await?;
+        let round = Round {
+            sleepers,
+            requests: SOME_REQUESTS + number,
+            destroys: number % 2 == 1,
+        };
+        unload(guest, setting, sleep, round, &mut faults).await?;
     }
     faults.finish()?;
     guest.insert_module().await?;
-    take_judged_image(guest, setting, &[], sleep.is_in_journal()).await
+    take_judged_image(guest, setting, SAYS, sleep.is_in_journal()).await
 }
 
 /// Settings that stay for all rounds; why this kernel does not have them, if it does not.
@@ -151,15 +163,28 @@ async fn allow(guest: &mut Driver<'_, '_>, sleep: Sleep, much: bool) -> CaseResu
     set.map_err(CaseError::Failed)
 }
 
+/// One time that the module is unloaded.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// Readers and writers.
+    sleepers: (u32, u32),
+    /// Requests of the queue, where changing them is what freezes it.
+    requests: u32,
+    /// Whether there is a snapshot, which is destroyed before.
+    destroys: bool,
+}
+
 /// One round: tasks fall asleep, the module is unloaded, they wake up.
 async fn unload(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     sleep: Sleep,
-    round: (u32, u32),
-    requests: u32,
+    round: Round,
     faults: &mut Faults,
 ) -> CaseResult<()> {
+    if round.destroys {
+        guest.setup_snapshot(SPEC).await?;
+    }
     let pace = match sleep {
         Sleep::FrozenQueue => Pace::Stopped,
         _ => Pace::Operations(1),
@@ -173,14 +198,19 @@ async fn unload(
         asleep(guest, &first, 1).await?;
         let request = Request::WriteText {
             path: format!("/sys/block/{DISK_NAME}/queue/nr_requests"),
-            text: requests.to_string(),
+            text: round.requests.to_string(),
         };
         freezer = Some((guest.begin("freezing the queue", request).await?, first));
         guest.vm().pause(WAKE_UP).await?;
     }
-    let sleepers = guest.start_timed(sleep.spec(setting, round)).await?;
-    let (readers, writers) = sleep.tasks(round);
+    let sleepers = guest
+        .start_timed(sleep.spec(setting, round.sleepers))
+        .await?;
+    let (readers, writers) = sleep.tasks(round.sleepers);
     asleep(guest, &sleepers, (readers + writers) / 2).await?;
+    if round.destroys {
+        destroy(guest, faults).await?;
+    }
 
     let name = "cowbird".to_owned();
     let mut unloading = guest
@@ -225,6 +255,21 @@ async fn unload(
         }
         Some(_) => Ok(()),
     }
+}
+
+/// Destroys the snapshot, whatever sleeps.
+async fn destroy(guest: &mut Driver<'_, '_>, faults: &mut Faults) -> CaseResult<()> {
+    let command = format!("destroy {MINOR}");
+    match guest.bounded_control(&command, OPERATOR_LIMIT).await? {
+        Ok(timing) => {
+            guest.note(format!("destroy took {:.1?}", timing.took));
+            if let Some(reason) = timing.refusal() {
+                faults.add(format!("destroy failed: {reason}"));
+            }
+        }
+        Err((fault, _)) => faults.add(fault),
+    }
+    Ok(())
 }
 
 /// Waits until so many tasks sleep.

@@ -1,5 +1,5 @@
 //! The module is unloaded while tasks sleep in the block layer, on their way through the hook: it must wait for them
-//! or refuse, and they must come back to code that is there. In every second round there is a snapshot of the origin, which
+//! or refuse, and they must come back to code that is there. In every third round there is a snapshot of the origin, which
 //! is destroyed first, under the same sleepers.
 
 use std::time::Duration;
@@ -21,6 +21,9 @@ const ROUNDS: u32 = 4;
 
 /// Who sleeps in a round: readers and writers, in turn. The module has to know of both.
 const SLEEPERS: [(u32, u32); 4] = [(16, 0), (0, 16), (16, 16), (16, 16)];
+
+/// One round of so many destroys a snapshot: another kind of sleepers each time, as there are more kinds.
+const DESTROYS: u32 = 3;
 
 /// A snapshot that is destroyed while its disk does next to nothing says so: its COW file is on the same disk.
 const SAYS: ExpectedLog = &[
@@ -120,7 +123,7 @@ pub(in crate::cases) async fn act(
         let round = Round {
             sleepers,
             requests: SOME_REQUESTS + number,
-            destroys: number % 2 == 1,
+            destroys: number % DESTROYS == 1,
         };
         unload(guest, setting, sleep, round, &mut faults).await?;
     }

@@ -29,6 +29,7 @@ const DESTROYS: u32 = 3;
 const SAYS: ExpectedLog = &[
     "its own I/O has not ended",
     "its COW file still says that changes are tracked",
+    "the state in the COW file is out of date",
     "has ended, but I/O of its own has not",
     "waited for more than",
 ];

@@ -93,7 +93,7 @@ static bool cb_read_go_untouched(struct cb_read *read)
 
 /* ---- single blocks are ---------------------------------------------------- */
 
-/* Whether one bio can read the origin across what is preserved: enough of it is there. How many blocks it crosses. */
+/* Whether one bio can read the origin across what is preserved, and how many blocks it crosses. */
 static bool cb_read_can_cross(const struct cb_read *read, u32 *crosses)
 {
 	const unsigned long *preserved = read->dev->preserved;
@@ -106,7 +106,8 @@ static bool cb_read_can_cross(const struct cb_read *read, u32 *crosses)
 	     block = end) {
 		end = find_next_zero_bit(preserved, last + 1, block);
 		crossed += end - block;
-		if (end - block > CB_READ_BRIDGE || crossed > CB_READ_CROSSED || crossed > last - first)
+		if (end - block > CB_READ_BRIDGE || crossed > CB_READ_CROSSED ||
+		    crossed > last - first)
 			return false;
 	}
 	*crosses = crossed;
@@ -252,7 +253,7 @@ static void cb_read_all_slots(struct cb_read *read)
  */
 void cb_read_beside(struct cb_read *read)
 {
-	u32 i;
+	u32 i, elsewhere;
 
 	cb_read_look(read);
 	cb_read_find_all(read);
@@ -267,7 +268,12 @@ void cb_read_beside(struct cb_read *read)
 	atomic64_add(cb_read_count_of(read, CB_READ_ORIGIN),
 		     &read->dev->stats.reads_origin_blocks);
 	cb_read_count_elsewhere(read);
-	cb_read_all_slots(read);
+	/* More may have been preserved since that was counted: too much for a bio, and for a completion. */
+	elsewhere = cb_read_count_of(read, CB_READ_COW) + cb_read_count_of(read, CB_READ_MEMORY);
+	if (elsewhere > CB_READ_CROSSED)
+		WRITE_ONCE(read->error, -EAGAIN);
+	else
+		cb_read_all_slots(read);
 	cb_read_done_one(read);
 }
 
@@ -310,7 +316,7 @@ static void cb_read_place(struct cb_read *read)
 	}
 }
 
-/* In the context of the last completion, as it is little: at most CB_READ_CROSSED blocks are copied. */
+/* In the context of the last completion: at most CB_READ_CROSSED blocks are copied. */
 void cb_read_put_together(struct cb_read *read)
 {
 	int error = READ_ONCE(read->error);

@@ -97,6 +97,7 @@ pub(in crate::cases) async fn cow_write(
     setting: &Setting,
 ) -> CaseResult<Evidence> {
     guest.phase("setup");
+    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.mount(RULED, MOUNT, "").await?;
     guest.insert_module().await?;

@@ -146,6 +146,7 @@ async fn lost(
 ) -> CaseResult<Evidence> {
     let spec = in_filesystem(RULED, FS_COW_FILE);
     guest.phase("setup");
+    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.mount(RULED, MOUNT, "").await?;
     guest.insert_module().await?;
@@ -162,6 +163,7 @@ async fn lost(
 
     guest.phase("reboot");
     guest.reboot(Stop::PowerOff).await?;
+    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.insert_module().await?;
     guest.put_record(&record).await?;

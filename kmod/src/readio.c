@@ -379,8 +379,9 @@ int cb_read_elsewhere(struct cb_read *read)
 	int ret;
 
 	cb_read_begin(read);
-	cb_read_from_cow(read);
+	/* First, as writes may need the memory, and the COW file's disk may keep us waiting. */
 	cb_read_without_io(read);
+	cb_read_from_cow(read);
 	ret = cb_read_wait(read);
 	cb_read_take_slots(read);
 	return ret;

@@ -281,6 +281,7 @@ void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 	read->straight = false;
 	read->direct = false;
 	read->rest = false;
+	read->crosses = 0;
 	init_completion(&read->done);
 	INIT_WORK(&read->work, cb_read_work);
 	atomic_inc(&dev->reads_in_flight);

@@ -116,7 +116,7 @@ static bool cb_read_can_cross(const struct cb_read *read, u32 *crosses)
 
 /*
  * A read has what it crosses in its hands, in memory and in pages, until its bios have
- * ended. Writes need that memory too: what all reads have is bounded.
+ * ended. Writes need that memory too: what all reads have is bounded. So many more.
  */
 static bool cb_read_claim(struct cb_read *read, u32 crosses)
 {
@@ -127,7 +127,7 @@ static bool cb_read_claim(struct cb_read *read, u32 crosses)
 		atomic_sub(crosses, &dev->reads_crossing);
 		return false;
 	}
-	read->crosses = crosses;
+	read->crosses += crosses;
 	return true;
 }
 
@@ -248,15 +248,43 @@ static void cb_read_all_slots(struct cb_read *read)
 }
 
 /*
+ * Whether the read may have in its hands what it has found elsewhere: more may have been
+ * preserved since that was counted, too much for the memory, a bio, or a completion.
+ */
+static bool cb_read_may_hold(struct cb_read *read)
+{
+	u32 found = cb_read_count_of(read, CB_READ_COW) + cb_read_count_of(read, CB_READ_MEMORY);
+
+	return found <= CB_READ_CROSSED &&
+	       (found <= read->crosses || cb_read_claim(read, found - read->crosses));
+}
+
+/* Lets go of it at once; the read is done over again when the origin's bio has ended. */
+static void cb_read_give_up(struct cb_read *read)
+{
+	u32 i;
+
+	cb_read_put_entries(read);
+	for (i = 0; i < read->count; i++)
+		read->pieces[i].source = CB_READ_UNKNOWN;
+	WRITE_ONCE(read->error, -EAGAIN);
+}
+
+/*
  * The thread's part, while the origin is being read: what is preserved by now is fetched. It
  * counts in pending, and with that is over.
  */
 void cb_read_beside(struct cb_read *read)
 {
-	u32 i, elsewhere;
+	u32 i;
 
 	cb_read_look(read);
 	cb_read_find_all(read);
+	if (!cb_read_may_hold(read)) {
+		cb_read_give_up(read);
+		cb_read_done_one(read);
+		return;
+	}
 	for (i = 0; i < read->count; i++) {
 		if (read->pieces[i].source == CB_READ_COW)
 			read->pieces[i].page = NULL;
@@ -265,15 +293,7 @@ void cb_read_beside(struct cb_read *read)
 		else if (read->pieces[i].source == CB_READ_MEMORY && cb_mutant(patch_too_early))
 			cb_read_from_memory(read, i);
 	}
-	atomic64_add(cb_read_count_of(read, CB_READ_ORIGIN),
-		     &read->dev->stats.reads_origin_blocks);
-	cb_read_count_elsewhere(read);
-	/* More may have been preserved since that was counted: too much for a bio, and for a completion. */
-	elsewhere = cb_read_count_of(read, CB_READ_COW) + cb_read_count_of(read, CB_READ_MEMORY);
-	if (elsewhere > CB_READ_CROSSED)
-		WRITE_ONCE(read->error, -EAGAIN);
-	else
-		cb_read_all_slots(read);
+	cb_read_all_slots(read);
 	cb_read_done_one(read);
 }
 
@@ -333,6 +353,9 @@ void cb_read_put_together(struct cb_read *read)
 		queue_work(read->dev->read_queue, &read->work);
 		return;
 	}
+	atomic64_add(cb_read_count_of(read, CB_READ_ORIGIN),
+		     &read->dev->stats.reads_origin_blocks);
+	cb_read_count_elsewhere(read);
 	for (i = 0; i < read->count; i++)
 		if (read->pieces[i].source != CB_READ_ORIGIN)
 			read->pieces[i].source = CB_READ_THERE;

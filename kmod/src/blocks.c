@@ -11,6 +11,8 @@
  * wanted for another block, and in the slot map from STORED on: with no gap
  * between, as both change under the device's lock. The memory of the block that was
  * stored or read longest ago goes first.
+ *
+ * Blocks that a reader wants next come back: (free) -> FETCHING -> STORED (ahead.c).
  */
 #include <linux/hash.h>
 #include <linux/mm.h>
@@ -150,6 +152,7 @@ struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block)
 		return NULL;
 	entry->block = block;
 	entry->state = CB_ENTRY_LOADING;
+	entry->ahead = false;
 	hlist_add_head(&entry->hash, cb_table_bucket(&dev->memory_table, block));
 	in_use = cb_blocks_in_use(dev);
 	if (in_use > atomic_read(&dev->stats.memory_peak_blocks))
@@ -200,8 +203,20 @@ static void cb_blocks_keep(struct cb_device *dev, struct cb_entry *entry)
 		cb_blocks_recycle(dev, entry);
 		return;
 	}
-	list_add_tail(&entry->list, &dev->stored);
+	if (entry->ahead && entry->wanted)
+		list_add(&entry->list, &dev->stored);
+	else
+		list_add_tail(&entry->list, &dev->stored);
 	dev->stored_count++;
+}
+
+static void cb_blocks_set_stored(struct cb_device *dev, struct cb_entry *entry)
+{
+	entry->state = CB_ENTRY_STORED;
+	if (entry->readers)
+		dev->reading_count++;
+	else
+		cb_blocks_keep(dev, entry);
 }
 
 /* The block is in its slot now: readers find it there once it is not in memory any more. */
@@ -213,17 +228,48 @@ int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry)
 	ret = cb_slotmap_insert(&dev->slotmap, entry->block, entry->slot);
 	if (ret)
 		return ret;
-	entry->state = CB_ENTRY_STORED;
-	if (entry->readers)
-		dev->reading_count++;
-	else
-		cb_blocks_keep(dev, entry);
+	cb_blocks_set_stored(dev, entry);
 	return 0;
+}
+
+/* An entry for a block that a slot has and no entry, to be read from there; or NULL. */
+struct cb_entry *cb_blocks_take_stored(struct cb_device *dev, u64 block, u32 slot)
+{
+	struct cb_entry *entry = cb_blocks_take(dev, block);
+
+	if (!entry)
+		return NULL;
+	dev->fetching_count++;
+	dev->reading_count++;
+	entry->state = CB_ENTRY_FETCHING;
+	entry->slot = slot;
+	entry->ahead = true;
+	entry->wanted = false;
+	return entry;
+}
+
+/* What was read from its slot is there, or cannot be had: then it is found in the slot only. */
+void cb_blocks_fetched(struct cb_device *dev, struct cb_entry *entry, bool good)
+{
+	lockdep_assert_held(&dev->lock);
+	dev->fetching_count--;
+	if (good) {
+		dev->reading_count--;
+		cb_blocks_set_stored(dev, entry);
+		return;
+	}
+	hlist_del_init(&entry->hash);
+	entry->state = CB_ENTRY_LOST;
+	if (entry->readers)
+		return;
+	dev->reading_count--;
+	cb_blocks_recycle(dev, entry);
 }
 
 void cb_blocks_get(struct cb_device *dev, struct cb_entry *entry)
 {
 	lockdep_assert_held(&dev->lock);
+	entry->wanted = true;
 	if (!entry->readers++ && entry->state == CB_ENTRY_STORED) {
 		list_del_init(&entry->list);
 		dev->stored_count--;
@@ -234,10 +280,15 @@ void cb_blocks_get(struct cb_device *dev, struct cb_entry *entry)
 void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry)
 {
 	lockdep_assert_held(&dev->lock);
-	if (--entry->readers || entry->state != CB_ENTRY_STORED)
+	if (--entry->readers)
+		return;
+	if (entry->state != CB_ENTRY_STORED && entry->state != CB_ENTRY_LOST)
 		return;
 	dev->reading_count--;
-	cb_blocks_keep(dev, entry);
+	if (entry->state == CB_ENTRY_LOST)
+		cb_blocks_recycle(dev, entry);
+	else
+		cb_blocks_keep(dev, entry);
 	if (READ_ONCE(dev->stuck))
 		cb_engine_wake(dev);
 }
@@ -525,6 +576,7 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 	dev->entries_free_count = 0;
 	dev->stored_count = 0;
 	dev->reading_count = 0;
+	dev->fetching_count = 0;
 	dev->dirty_count = 0;
 	dev->batch_count = 0;
 	spin_unlock_irqrestore(&dev->lock, flags);

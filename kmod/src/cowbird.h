@@ -17,7 +17,8 @@
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
  *              snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by
- *              these bios;  straight.c where nothing has to be waited for
+ *              these bios;  straight.c where nothing has to be waited for;
+ *              ahead.c reads ahead in the COW file
  *   device.c   life of a snapshot;   ending.c its end;   control.c its ioctls;
  *              info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
@@ -141,6 +142,8 @@ enum cb_entry_state {
 	CB_ENTRY_DIRTY, /* preserved in memory, waits to be stored */
 	CB_ENTRY_STORING, /* preserved in memory, being written to the COW file */
 	CB_ENTRY_STORED, /* in the COW file, and in memory until that is wanted */
+	CB_ENTRY_FETCHING, /* in the COW file, and being read from there; see ahead.c */
+	CB_ENTRY_LOST, /* could not be read from there: free once nobody refers to it */
 };
 
 /* One block in memory. Owned by the engine; fields marked L by cb_device.lock. */
@@ -150,9 +153,28 @@ struct cb_entry {
 	struct list_head list; /* L: free, dirty, of a batch, of a run, or stored and not being read */
 	struct page *page; /* T0 content, constant while DIRTY and after */
 	u64 block; /* L */
-	u32 slot; /* engine: valid while STORING */
+	u32 slot; /* engine: valid while STORING; L: while FETCHING */
 	u32 readers; /* L */
 	u8 state; /* L: enum cb_entry_state */
+	bool ahead; /* L: read ahead of a reader */
+	bool wanted; /* L, ahead: a reader came for it; hardly anybody wants it again */
+};
+
+struct cb_read;
+
+/* A bio reads so many slots ahead at most (1 MiB), for so many reads; bios at a time. */
+#define CB_AHEAD_BLOCKS 256
+#define CB_AHEAD_READS 4
+#define CB_AHEADS 4
+
+/* Slots of the COW file that follow each other and are being read to memory. */
+struct cb_ahead {
+	struct cb_device *dev;
+	bool busy; /* L */
+	u32 slot, count; /* L: these slots, without those that are there already */
+	struct list_head entries; /* L: their entries, in this order */
+	u32 read_count; /* L */
+	struct cb_read *reads[CB_AHEAD_READS]; /* L: each has it in pending once */
 };
 
 /* A hash table of blocks in memory. */
@@ -455,7 +477,8 @@ struct cb_device {
 	u32 entries_free_count; /* L */
 	struct list_head stored; /* L: nobody reads them; who was stored or read longest ago is first */
 	u32 stored_count; /* L, read by the engine */
-	u32 reading_count; /* L, read by the engine: stored, and being read */
+	u32 reading_count; /* L, read by the engine: in the COW file, and being read or fetched */
+	u32 fetching_count; /* L: those being fetched */
 	bool stuck; /* the engine's, read anywhere: a write waits for memory */
 	struct list_head dirty; /* L: preserved, in no batch to be stored yet */
 	struct list_head batch; /* L: to be stored next, ascending blocks; see storing.c */
@@ -538,11 +561,15 @@ struct cb_device {
 	bool disk_removed;
 	atomic_t open_count; /* -1 before the set is complete, and once it is being destroyed */
 	struct bio_set read_bios;
+	struct bio_set read_pieces; /* of reads larger than CB_READ_MAX_SECTORS */
 	mempool_t read_pool;
 	mempool_t read_pages; /* of two pages each */
 	struct workqueue_struct *read_queue;
 	atomic_t reads_in_flight;
 	atomic_t reads_crossing; /* preserved blocks that reads have in their hands; see straight.c */
+	u64 reads_next; /* sector behind the last read: a hint, changed without a lock */
+	struct cb_ahead aheads[CB_AHEADS]; /* L: see ahead.c */
+	unsigned long ahead_failed; /* jiffies, any context; 0: nothing that was read ahead has failed */
 	spinlock_t spare_lock;
 	struct page *spare_pages[CB_READ_SPARES]; /* spare_lock: see straight.c */
 	u32 spare_count; /* spare_lock */
@@ -1117,6 +1144,8 @@ int cb_blocks_set_limit(struct cb_device *dev, u32 limit);
 /* All of these under cb_device.lock. */
 struct cb_entry *cb_blocks_find(struct cb_device *dev, u64 block);
 struct cb_entry *cb_blocks_take(struct cb_device *dev, u64 block);
+struct cb_entry *cb_blocks_take_stored(struct cb_device *dev, u64 block, u32 slot);
+void cb_blocks_fetched(struct cb_device *dev, struct cb_entry *entry, bool good);
 /* Whether there is memory for another block, free or not needed any more; read anywhere. */
 bool cb_blocks_has_room(const struct cb_device *dev);
 /* Blocks that are in memory and not in the COW file yet, or that are being read. Under the lock. */

@@ -88,6 +88,8 @@
 #define CB_MUTANT_tell_loss_once 83
 #define CB_MUTANT_origin_unflushed 84
 #define CB_MUTANT_loss_holds_nothing 85
+#define CB_MUTANT_ahead_shifted 86
+#define CB_MUTANT_ahead_unawaited 87
 #define CB_MUTANT_drop_some_held 90
 
 #ifdef COWBIRD_MUTANT

@@ -73,12 +73,13 @@ static void cb_read_find(struct cb_read *read, u64 block, struct cb_read_piece *
 	struct cb_device *dev = read->dev;
 	struct cb_entry *entry = cb_blocks_find(dev, block);
 	bool early = cb_mutant(map_before_data) && entry && entry->state == CB_ENTRY_STORING;
+	bool there = entry && (entry->state != CB_ENTRY_FETCHING || cb_ahead_join(read, entry));
 	u64 run;
 	u32 slot;
 
 	lockdep_assert_held(&dev->lock);
 	/* What is looked at here goes with the snapshot. */
-	piece->source = cb_read_decide(cb_read_phase(dev), false, true, entry && !early);
+	piece->source = cb_read_decide(cb_read_phase(dev), false, true, there && !early);
 	if (piece->source == CB_READ_MEMORY) {
 		cb_blocks_get(dev, entry);
 		piece->entry = entry;
@@ -87,6 +88,7 @@ static void cb_read_find(struct cb_read *read, u64 block, struct cb_read_piece *
 		if (WARN_ON_ONCE(slot == CB_SLOT_NONE ||
 				 cb_data_slot(dev, slot, &piece->sector, &run)))
 			piece->source = CB_READ_FAIL;
+		piece->slot = slot;
 	}
 }
 
@@ -121,8 +123,10 @@ void cb_read_count_elsewhere(struct cb_read *read)
 {
 	struct cb_stats *stats = &read->dev->stats;
 
-	atomic64_add(cb_read_count_of(read, CB_READ_MEMORY), &stats->reads_memory_blocks);
-	atomic64_add(cb_read_count_of(read, CB_READ_COW), &stats->reads_cow_blocks);
+	atomic64_add(cb_read_count_of(read, CB_READ_MEMORY) - read->fetched,
+		     &stats->reads_memory_blocks);
+	atomic64_add(cb_read_count_of(read, CB_READ_COW) + read->fetched,
+		     &stats->reads_cow_blocks);
 	atomic64_add(cb_read_count_of(read, CB_READ_ZERO), &stats->reads_zero_blocks);
 }
 
@@ -236,7 +240,9 @@ void cb_read_end(struct cb_read *read, int ret)
 	struct bio *bio = read->bio;
 
 	mempool_free(read, &dev->read_pool);
-	bio->bi_status = errno_to_blk_status(ret);
+	/* A piece of it may have failed before. */
+	if (ret)
+		bio->bi_status = errno_to_blk_status(ret);
 	bio_endio(bio);
 	/* The destroyer frees the snapshot after a grace period from zero on. */
 	rcu_read_lock();
@@ -266,7 +272,7 @@ static void cb_read_work(struct work_struct *work)
 
 /* ---- begin and end ------------------------------------------------------- */
 
-void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
+static void cb_snapread_begin(struct cb_device *dev, struct bio *bio)
 {
 	struct cb_read *read = mempool_alloc(&dev->read_pool, GFP_NOIO);
 
@@ -282,6 +288,8 @@ void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 	read->direct = false;
 	read->rest = false;
 	read->crosses = 0;
+	read->fetched = 0;
+	read->ahead = cb_ahead_expects(read);
 	init_completion(&read->done);
 	INIT_WORK(&read->work, cb_read_work);
 	atomic_inc(&dev->reads_in_flight);
@@ -289,11 +297,36 @@ void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 		queue_work(read->dev->read_queue, &read->work);
 }
 
+/*
+ * A large read is as many reads as it takes: each goes its own way. Where there is no memory
+ * for another piece at once, the rest is one read, and a thread works on it window by window.
+ */
+void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
+{
+	struct bio *piece;
+
+	while (bio->bi_iter.bi_size >> SECTOR_SHIFT > CB_READ_MAX_SECTORS) {
+		u32 lead = bio->bi_iter.bi_sector & (CB_BLOCK_SECTORS - 1);
+
+		piece = cb_bio_split(bio, CB_READ_MAX_SECTORS - lead, &dev->read_pieces);
+		if (!piece)
+			break;
+		bio_chain(piece, bio);
+		cb_snapread_begin(dev, piece);
+	}
+	cb_snapread_begin(dev, bio);
+}
+
 /* ---- what reads need ------------------------------------------------------ */
 
 int cb_snapread_init(struct cb_device *dev)
 {
-	int ret = bioset_init(&dev->read_bios, CB_READ_BIOS, 0, BIOSET_NEED_BVECS);
+	int ret;
+
+	cb_ahead_init(dev);
+	ret = bioset_init(&dev->read_bios, CB_READ_BIOS, 0, BIOSET_NEED_BVECS);
+	if (!ret)
+		ret = bioset_init(&dev->read_pieces, CB_READ_BIOS, 0, 0);
 
 	if (!ret)
 		ret = mempool_init_kmalloc_pool(&dev->read_pool, CB_READS, sizeof(struct cb_read));
@@ -316,5 +349,6 @@ void cb_snapread_free(struct cb_device *dev)
 	cb_snapread_free_spares(dev);
 	mempool_exit(&dev->read_pages);
 	mempool_exit(&dev->read_pool);
+	bioset_exit(&dev->read_pieces);
 	bioset_exit(&dev->read_bios);
 }

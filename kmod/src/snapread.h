@@ -36,6 +36,7 @@ struct cb_read_piece {
 		struct page *page; /* direct, CB_READ_COW: its slot's content, or NULL */
 	};
 	u64 sector; /* CB_READ_COW: of the slot, on the COW file's disk */
+	u32 slot; /* CB_READ_COW */
 	u8 source; /* enum cb_read_source or above */
 	bool overtaken; /* it was preserved while the origin was read */
 };
@@ -49,6 +50,8 @@ struct cb_read {
 	bool straight; /* the origin has been read already, and has to be looked at again */
 	bool direct; /* all that it needs is under way at once */
 	u32 crosses; /* direct: blocks that it counts in reads_crossing */
+	bool ahead; /* what lies behind it in the COW file is wanted next */
+	u32 fetched; /* pieces in memory that this read had fetched to it */
 	bool rest; /* only what was overtaken is left */
 
 	/* The window in hand: blocks first .. first + count - 1. */
@@ -117,6 +120,19 @@ bool cb_read_go_straight(struct cb_read *read);
 void cb_read_beside(struct cb_read *read);
 /* The last bio of a direct read has ended. */
 void cb_read_put_together(struct cb_read *read);
+
+/* ---- ahead.c --------------------------------------------------------------- */
+
+void cb_ahead_init(struct cb_device *dev);
+/* Whether a read goes on about where the last one ended; notes where it ends itself. */
+bool cb_ahead_expects(struct cb_read *read);
+/* Waits in pending for an entry that is being fetched. False when it cannot: its slot has the block. */
+bool cb_ahead_join(struct cb_read *read, const struct cb_entry *entry);
+/*
+ * Has pieces from order[n] on, of run that have slots one behind the other, read to memory with what
+ * lies behind them; how many pieces that is. None where there is no memory to spare.
+ */
+u32 cb_ahead_begin(struct cb_read *read, u32 n, u32 run);
 
 /* ---- readio.c -------------------------------------------------------------- */
 

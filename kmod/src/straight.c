@@ -6,8 +6,8 @@
  * second look (invariant 2).
  *
  * Where single blocks are, the origin is read by one bio, across them, straight into the
- * reader's pages. Beside it a thread has what the COW file has of them read into pages
- * of our own. What is preserved takes its place when all of that has ended, as the
+ * reader's pages. What is in memory is found beforehand. Beside the bio a thread has what
+ * the COW file has read to memory (ahead.c), or into pages of our own. What is preserved takes its place when all of that has ended, as the
  * origin's bio would overwrite it, and then the second look is taken. What was overtaken
  * is left for the thread, and so is all of the read when one of the bios failed: perhaps
  * at a place that nobody asked for.
@@ -238,7 +238,14 @@ static void cb_read_all_slots(struct cb_read *read)
 
 	blk_start_plug(&plug);
 	for (n = 0; n < all; n += run) {
+		u32 ahead;
+
 		run = cb_read_neighbours(read, n, all);
+		ahead = read->ahead ? cb_ahead_begin(read, n, run) : 0;
+		if (ahead) {
+			run = ahead;
+			continue;
+		}
 		if (!cb_read_slots(read, n, run)) {
 			WRITE_ONCE(read->error, -ENOMEM);
 			break;
@@ -248,73 +255,85 @@ static void cb_read_all_slots(struct cb_read *read)
 }
 
 /*
- * Whether the read may have in its hands what it has found elsewhere: more may have been
+ * Whether the read may have in its hands what it is about to find: more may have been
  * preserved since that was counted, too much for the memory, a bio, or a completion.
  */
 static bool cb_read_may_hold(struct cb_read *read)
 {
-	u32 found = cb_read_count_of(read, CB_READ_COW) + cb_read_count_of(read, CB_READ_MEMORY);
+	u32 found = cb_read_count_of(read, CB_READ_UNKNOWN);
 
 	return found <= CB_READ_CROSSED &&
 	       (found <= read->crosses || cb_read_claim(read, found - read->crosses));
 }
 
-/* Lets go of it at once; the read is done over again when the origin's bio has ended. */
-static void cb_read_give_up(struct cb_read *read)
-{
-	u32 i;
-
-	cb_read_put_entries(read);
-	for (i = 0; i < read->count; i++)
-		read->pieces[i].source = CB_READ_UNKNOWN;
-	WRITE_ONCE(read->error, -EAGAIN);
-}
-
 /*
- * The thread's part, while the origin is being read: what is preserved by now is fetched. It
- * counts in pending, and with that is over.
+ * The thread's part, while the origin is being read: what is in the COW file is fetched, or is
+ * in memory by now. It counts in pending, and with that is over.
  */
 void cb_read_beside(struct cb_read *read)
 {
 	u32 i;
 
-	cb_read_look(read);
+	for (i = 0; i < read->count; i++)
+		if (read->pieces[i].source == CB_READ_COW)
+			read->pieces[i].source = CB_READ_UNKNOWN;
 	cb_read_find_all(read);
-	if (!cb_read_may_hold(read)) {
-		cb_read_give_up(read);
-		cb_read_done_one(read);
-		return;
-	}
 	for (i = 0; i < read->count; i++) {
 		if (read->pieces[i].source == CB_READ_COW)
 			read->pieces[i].page = NULL;
 		else if (read->pieces[i].source == CB_READ_FAIL)
 			WRITE_ONCE(read->error, -EIO);
-		else if (read->pieces[i].source == CB_READ_MEMORY && cb_mutant(patch_too_early))
-			cb_read_from_memory(read, i);
 	}
 	cb_read_all_slots(read);
 	cb_read_done_one(read);
+}
+
+/* Finds what is preserved. False when the read may not have as much in its hands. */
+static bool cb_read_find_direct(struct cb_read *read)
+{
+	u32 i;
+
+	read->first = cb_read_first_block(read);
+	read->count = cb_read_last_block(read) - read->first + 1;
+	read->next = read->bio->bi_iter;
+	cb_read_map(read);
+	cb_read_look(read);
+	if (!cb_read_may_hold(read))
+		return false;
+	read->direct = true;
+	/* What is pending from the beginning is the part that needs no bio for the origin. */
+	cb_read_begin(read);
+	cb_read_find_all(read);
+	for (i = 0; i < read->count; i++) {
+		if (read->pieces[i].source == CB_READ_FAIL)
+			WRITE_ONCE(read->error, -EIO);
+		else if (read->pieces[i].source == CB_READ_MEMORY && cb_mutant(patch_too_early))
+			cb_read_from_memory(read, i);
+	}
+	return true;
 }
 
 static bool cb_read_go_direct(struct cb_read *read)
 {
 	struct cb_device *dev = read->dev;
 	struct bio *bio = cb_bio_clone(dev->origin.bdev, read->bio, GFP_NOWAIT, &dev->read_bios);
+	bool in_memory;
 
 	if (!bio)
 		return false;
+	if (!cb_read_find_direct(read)) {
+		bio_put(bio);
+		return false;
+	}
 	bio->bi_opf = CB_READ_OPF;
 	bio->bi_end_io = cb_read_end_io;
-	read->first = cb_read_first_block(read);
-	read->count = cb_read_last_block(read) - read->first + 1;
-	read->next = read->bio->bi_iter;
-	cb_read_map(read);
-	read->direct = true;
-	/* What is pending from the beginning is the thread's part. */
-	cb_read_begin(read);
+	in_memory = !cb_read_count_of(read, CB_READ_COW);
 	cb_read_submit(read, bio, read->sector);
-	queue_work(dev->read_queue, &read->work);
+	/* Only what is in the COW file takes a thread. */
+	if (in_memory)
+		cb_read_done_one(read);
+	else
+		queue_work(dev->read_queue, &read->work);
 	return true;
 }
 
@@ -350,12 +369,14 @@ void cb_read_put_together(struct cb_read *read)
 	cb_read_unclaim(read);
 	if (error && !cb_mutant(bridge_errors)) {
 		read->error = 0;
+		read->fetched = 0;
 		queue_work(read->dev->read_queue, &read->work);
 		return;
 	}
 	atomic64_add(cb_read_count_of(read, CB_READ_ORIGIN),
 		     &read->dev->stats.reads_origin_blocks);
 	cb_read_count_elsewhere(read);
+	read->fetched = 0;
 	for (i = 0; i < read->count; i++)
 		if (read->pieces[i].source != CB_READ_ORIGIN)
 			read->pieces[i].source = CB_READ_THERE;

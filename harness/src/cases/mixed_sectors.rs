@@ -31,6 +31,8 @@ const PIECE_BYTES: u64 = 28 * 1024;
 /// One begins every so many bytes; of those that can no longer be read, there may not be many.
 const PIECE_STEP: u64 = 2 * PIECE_BYTES;
 const BROKEN_STEP: u64 = 512 * 1024;
+/// Of those that are read from the COW file there are more than fit into memory.
+const STORED_STEP: u64 = 128 * 1024;
 
 /// Bytes of a read of a snapshot whose unit is a sector: almost none begins or ends where a block does.
 const ODD_READ_BYTES: u32 = 3 * 4096 + 512;
@@ -38,6 +40,19 @@ const ODD_READ_BYTES: u32 = 3 * 4096 + 512;
 const EVEN_READ_BYTES: u32 = 3 * 4096;
 /// Of a read that goes across many pieces.
 const LONG_READ_BYTES: u32 = 1 << 20;
+
+/// Of one that the kernel makes many of, all under way at once, as it may read so far ahead itself, KiB.
+const LARGE_READ_BYTES: u32 = 8 << 20;
+const READ_AHEAD: &str = "/sys/block/cowbird0/queue/read_ahead_kb";
+/// How long the COW file's disk takes for a read meanwhile.
+const SLOW_READS: Rule = Rule::Delay {
+    reads_ms: 200,
+    writes_ms: 0,
+};
+
+/// Memory for preserved blocks, and as much as lets several reads at once be read ahead for.
+const CACHE_MIB: u32 = 1;
+const LARGE_CACHE_MIB: u32 = 8;
 
 /// The preserved blocks are in the COW file after so long.
 const STORED_LIMIT: Duration = Duration::from_secs(30);
@@ -47,7 +62,7 @@ const fn spec(origin: &'static str) -> SnapshotSpec {
         origin,
         cow_file: "/mnt/cow/snapshot.cow",
         cow_mib: COW_MIB,
-        cache_mib: 1,
+        cache_mib: CACHE_MIB,
         minor: MINOR,
     }
 }
@@ -124,6 +139,71 @@ pub(super) async fn act_errors(
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     compared(guest, setting)
+}
+
+/// A COW file that can be read slowly, so that many reads wait for what one of them has asked for, and then not at all, or
+/// but for its beginning. A copy of the snapshot fails, which is all that happens: later, a copy is right.
+pub(super) async fn act_cow_errors(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.stack_ruled(COW_HOME).await?;
+    guest.mount(RULED, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    overwritten(guest, setting, ORIGIN, STORED_STEP).await?;
+    let sectors = setting.layout.cow_home.map_or(0, |home| home.sectors);
+    let from = |start: u64, rule: Rule| RuledPiece {
+        start,
+        sectors: u64::from(sectors) - start,
+        rule,
+    };
+
+    guest.phase("copy slowly");
+    forget_stored(guest).await?;
+    let at_once = Request::WriteText {
+        path: READ_AHEAD.to_owned(),
+        text: (LARGE_READ_BYTES >> 10).to_string(),
+    };
+    guest.prepare(at_once).await?;
+    guest.rule(COW_HOME, &[from(0, SLOW_READS)]).await?;
+    guest
+        .copy_in_reads_of(SNAPSHOT, IMAGE, LARGE_READ_BYTES)
+        .await?;
+    guest.rule(COW_HOME, &[]).await?;
+    compared(guest, setting)?;
+
+    guest.phase("copy in vain");
+    for start in [u64::from(sectors) / 16, 0] {
+        forget_stored(guest).await?;
+        guest
+            .rule(COW_HOME, &[from(start, Rule::FailReads)])
+            .await?;
+        guest
+            .expect_failure(
+                &format!("copy-image {SNAPSHOT} {IMAGE}"),
+                "cannot read the snapshot",
+            )
+            .await?;
+        guest.rule(COW_HOME, &[]).await?;
+        guest.active_snapshot(MINOR).await?;
+    }
+    guest.phase("copy");
+    guest
+        .copy_in_reads_of(SNAPSHOT, IMAGE, LONG_READ_BYTES)
+        .await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    guest.remove_module().await?;
+    compared(guest, setting)
+}
+
+/// Has the module forget what it still has in memory of stored blocks. Afterwards there is memory enough to read ahead.
+async fn forget_stored(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest.reconfigure(MINOR, CACHE_MIB).await?;
+    guest.reconfigure(MINOR, LARGE_CACHE_MIB).await
 }
 
 /// A snapshot of a device that shows the first partition, pieces of which have been been overwritten since, and the last

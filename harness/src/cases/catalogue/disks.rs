@@ -60,4 +60,12 @@ pub(super) static CASES: &[CaseInfo] = &[
         mixed_sectors::layout_errors,
         |driver, setting| Box::pin(mixed_sectors::act_errors(driver, setting)),
     ),
+    case(
+        "cow-read-errors",
+        "a COW file that cannot be read while the snapshot is copied, and then can be read again",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        mixed_sectors::layout_errors,
+        |driver, setting| Box::pin(mixed_sectors::act_cow_errors(driver, setting)),
+    ),
 ];

@@ -7,10 +7,10 @@
  *
  * Where single blocks are, the origin is read by one bio, across them, straight into the
  * reader's pages. What is in memory is found beforehand. Beside the bio a thread has what
- * the COW file has read to memory (ahead.c), or into pages of our own. What is preserved takes its place when all of that has ended, as the
- * origin's bio would overwrite it, and then the second look is taken. What was overtaken
- * is left for the thread, and so is all of the read when one of the bios failed: perhaps
- * at a place that nobody asked for.
+ * the COW file has read to memory (ahead.c), or into pages of our own. What is preserved
+ * takes its place when all of that has ended, as the origin's bio would overwrite it, and
+ * then the second look is taken. What was overtaken is left for the thread, and so is all
+ * of the read when one of the bios failed: perhaps at a place that nobody asked for.
  */
 #include "snapread.h"
 #include "cowbird_trace.h"

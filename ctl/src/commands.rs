@@ -14,7 +14,7 @@ use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device, Report};
 use crate::series::Series;
 use crate::topology::DeviceNumber;
-use crate::{durable, names, out};
+use crate::{durable, names, out, probe};
 
 /// How long a busy snapshot is tried again, and how often.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -153,7 +153,7 @@ fn remove_cow_file(device: &Device) {
     let path = device.cow_file.as_path();
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if is_cow_file(&meta, device.cow_inode, &device.cow_device) => {
-            fs::remove_file(path)
+            probe::remove_within(path, probe::REMOVAL_LIMIT)
         }
         Ok(_) => {
             out::complain(format!(
@@ -162,11 +162,11 @@ fn remove_cow_file(device: &Device) {
             ));
             return;
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     if let Err(error) = removed {
         out::complain(format!(
-            "the COW file {} was not removed: {error}",
+            "the COW file {} was not removed: {error:#}",
             names::shown(path)
         ));
     }

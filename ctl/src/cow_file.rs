@@ -1,6 +1,6 @@
 //! The COW file: created, sized, shown to lie where its filesystem says, and mapped to physical extents.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use cowbird_abi::cowbird_extent;
 
 use crate::placement::{self, Proof};
 use crate::topology::DeviceNumber;
-use crate::{allocate, durable, fiemap, names, out};
+use crate::{allocate, durable, fiemap, names, out, probe};
 
 const MIB: u64 = 1 << 20;
 /// Default size: this part of the volume ...
@@ -173,8 +173,11 @@ impl Drop for CowFile {
             return;
         }
         // The pin may still be on it; then removal fails, and the user must know.
-        if let Err(error) = fs::remove_file(&self.path) {
-            out::complain(format!("{} was not removed: {error}", self.path.display()));
+        if let Err(error) = probe::remove_within(&self.path, probe::REMOVAL_LIMIT) {
+            out::complain(format!(
+                "{} was not removed: {error:#}",
+                self.path.display()
+            ));
         }
     }
 }
@@ -182,6 +185,7 @@ impl Drop for CowFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// On a filesystem without a block device: the disk that a host's files are on may not be open to tests.
     fn folder() -> tempfile::TempDir {

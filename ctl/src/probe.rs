@@ -2,7 +2,8 @@
 //!
 //! Opening a drive may block in the kernel, where no signal reaches: a floppy drive without a medium, a disk whose
 //! partition table is being read from a path that is gone. A thread that hangs there keeps its whole process from ending,
-//! so another process asks, and is left behind if it must be.
+//! so another process asks, and is left behind if it must be. The same is true of whoever removes a file from a disk that
+//! does not answer.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -14,6 +15,9 @@ use anyhow::{Context, Result, bail};
 
 /// How long a device may take to be opened: longer than any drive spins up.
 const LIMIT: Duration = Duration::from_secs(15);
+
+/// How long the removal of a COW file may take: `destroy` has waited for the module before.
+pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often the answer is looked for.
 const POLL: Duration = Duration::from_millis(5);
@@ -103,42 +107,77 @@ pub fn spanning(path: &Path, begins: &[u64]) -> Result<Option<Spanning>> {
 fn ask_within(path: &Path, begins: &[u64], limit: Duration) -> Result<Option<Spanning>> {
     let name = CString::new(path.as_os_str().as_bytes())
         .with_context(|| format!("bad path {}", path.display()))?;
-    // SAFETY: the child calls only what may be called between fork and exit of a process with threads.
-    let child = match unsafe { libc::fork() } {
-        -1 => return Err(io::Error::last_os_error()).context("cannot start a process"),
-        0 => ask(&name, begins),
-        child => child,
-    };
-    let begin = Instant::now();
-    loop {
-        match ended(child).with_context(|| format!("cannot wait for process {child}"))? {
-            Some(0) => return Ok(None),
-            Some(code) => {
-                let found = usize::try_from(code - FOUND).ok();
-                return match found.and_then(|found| SIGNATURES.get(found)) {
-                    Some(signature) => Ok(Some(signature.of)),
-                    None => Err(io::Error::from_raw_os_error(code))
-                        .with_context(|| format!("cannot open {}", path.display())),
-                };
+    let child = begin_child(|| ask(&name, begins))?;
+    match end_within(child, limit)? {
+        Some(0) => Ok(None),
+        Some(code) => {
+            let found = usize::try_from(code - FOUND).ok();
+            match found.and_then(|found| SIGNATURES.get(found)) {
+                Some(signature) => Ok(Some(signature.of)),
+                None => Err(io::Error::from_raw_os_error(code))
+                    .with_context(|| format!("cannot open {}", path.display())),
             }
-            None if begin.elapsed() >= limit => {
-                // SAFETY: it is our child and has not been waited for. It may end long after us.
-                unsafe { libc::kill(child, libc::SIGKILL) };
-                bail!(
-                    "{} does not answer: it has taken more than {} s; look at the drive and at the kernel \
-                     log. Process {child} still waits for it",
-                    path.display(),
-                    limit.as_secs()
-                );
-            }
-            None => std::thread::sleep(POLL),
+        }
+        None => {
+            // SAFETY: it is our child and has not been waited for. It may end long after us.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            bail!(
+                "{} does not answer: it has taken more than {} s; look at the drive and at the kernel \
+                 log. Process {child} still waits for it",
+                path.display(),
+                limit.as_secs()
+            );
         }
     }
 }
 
-/// What the child does: it keeps nothing of ours open, least of all a pipe whose reader waits for our end.
-fn ask(name: &CStr, begins: &[u64]) -> ! {
-    // SAFETY: these are system calls. Of our memory they take `name`, which ends with a zero, and `bytes`, with its length.
+/// Removes a file, which may have to wait for the disk that its filesystem is on. What is not removed in time is
+/// still being removed by the process that this leaves behind.
+///
+/// # Errors
+/// When it cannot be removed, or has not been removed in time.
+pub fn remove_within(path: &Path, limit: Duration) -> Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())
+        .with_context(|| format!("bad path {}", path.display()))?;
+    let child = begin_child(|| remove(&name))?;
+    match end_within(child, limit)? {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code).into()),
+        None => bail!(
+            "its filesystem has taken more than {} s; process {child} goes on with it",
+            limit.as_secs()
+        ),
+    }
+}
+
+fn begin_child(acts: impl FnOnce()) -> Result<libc::pid_t> {
+    // SAFETY: the child calls only what may be called between fork and exit of a process with threads.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()).context("cannot start a process"),
+        0 => {
+            acts();
+            // SAFETY: a plain system call.
+            unsafe { libc::_exit(0) }
+        }
+        child => Ok(child),
+    }
+}
+
+/// The exit code of a child; none when it has not ended in time.
+fn end_within(child: libc::pid_t, limit: Duration) -> Result<Option<i32>> {
+    let begin = Instant::now();
+    loop {
+        let code = ended(child).with_context(|| format!("cannot wait for process {child}"))?;
+        if code.is_some() || begin.elapsed() >= limit {
+            return Ok(code);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// In a child: keeps nothing of ours open, least of all a pipe whose reader waits for our end.
+fn close_all() {
+    // SAFETY: plain system calls.
     unsafe {
         if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) != 0 {
             // A kernel before 5.9.
@@ -146,6 +185,25 @@ fn ask(name: &CStr, begins: &[u64]) -> ! {
                 libc::close(file);
             }
         }
+    }
+}
+
+/// What a child does that removes a file.
+fn remove(name: &CStr) {
+    close_all();
+    // SAFETY: the name ends with a zero.
+    unsafe {
+        if libc::unlink(name.as_ptr()) == -1 {
+            libc::_exit(*libc::__errno_location());
+        }
+    }
+}
+
+/// What a child does that asks a device.
+fn ask(name: &CStr, begins: &[u64]) {
+    close_all();
+    // SAFETY: these are system calls. Of our memory they take `name`, which ends with a zero, and `bytes`, with its length.
+    unsafe {
         let file = libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
         if file == -1 {
             libc::_exit(*libc::__errno_location());
@@ -160,7 +218,6 @@ fn ask(name: &CStr, begins: &[u64]) -> ! {
                 }
             }
         }
-        libc::_exit(0)
     }
 }
 
@@ -205,6 +262,28 @@ mod tests {
             text.contains("pipe does not answer: it has taken more than 1 s"),
             "{text}"
         );
+    }
+
+    /// Goal: a file is removed, or it is said why not; what takes too long is left to its process.
+    #[test]
+    fn files_are_removed_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "content").unwrap();
+        let limit = Duration::from_secs(10);
+        remove_within(&path, limit).unwrap();
+        assert!(!path.exists());
+        let error = remove_within(&path, limit).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+
+        let sleeper = begin_child(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
+        assert_eq!(
+            end_within(sleeper, Duration::from_millis(50)).unwrap(),
+            None
+        );
+        // SAFETY: it is our child, and still there.
+        unsafe { libc::kill(sleeper, libc::SIGKILL) };
+        assert_eq!(end_within(sleeper, limit).unwrap(), Some(libc::EINTR));
     }
 
     /// Goal: each signature is found where its filesystem begins, and nowhere else. The places are those at which a btrfs of

@@ -90,6 +90,7 @@
 #define CB_MUTANT_loss_holds_nothing 85
 #define CB_MUTANT_ahead_shifted 86
 #define CB_MUTANT_ahead_unawaited 87
+#define CB_MUTANT_never_pause 88
 #define CB_MUTANT_drop_some_held 90
 
 #ifdef COWBIRD_MUTANT

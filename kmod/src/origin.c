@@ -229,7 +229,7 @@ void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage)
 {
 	u32 limit;
 
-	if (!passage || !passage->may_pause || passage->pause)
+	if (!passage || !passage->may_pause || passage->pause || cb_mutant(never_pause))
 		return;
 	limit = passage->nowait ? CB_HELD_SLOW_NOWAIT : CB_HELD_SLOW;
 	if (READ_ONCE(dev->held_count) <= limit)

@@ -126,7 +126,15 @@ pub(super) static CASES: &[CaseInfo] = &[
         CaseTier::Daily,
         &modules(["dm_mod"]),
         sync_above::layout,
-        |driver, setting| Box::pin(sync_above::act(driver, setting)),
+        |driver, setting| Box::pin(sync_above::act(driver, setting, sync_above::MANY)),
+    ),
+    case(
+        "sync-above-large",
+        "the same with 2 GiB of dirty pages",
+        CaseTier::Full,
+        &modules(["dm_mod"]),
+        sync_above::layout_large,
+        |driver, setting| Box::pin(sync_above::act(driver, setting, sync_above::VERY_MANY)),
     ),
     case(
         "throttled-set",

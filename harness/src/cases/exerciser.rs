@@ -1,13 +1,16 @@
 //! A filesystem on a tracked origin is to its users as one on an untracked disk. The same exerciser works on both, with blocks
 //! of each size, while snapshots of the one come and go; both are shut down as if the machine had stopped, mounted again and
-//! checked. What they hold must be the same at every step.
+//! checked. What they hold must be the same at every step. Then each is mounted through a device above it that from some moment on
+//! loses what is written: what was on disk at that moment must be there after the shutdown, and nothing else.
 
 use std::time::Duration;
 
-use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, WorkloadSpec};
+use cowbird_proto::message::{
+    EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, Rule, RuledPiece, StackKind, WorkloadSpec,
+};
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use crate::program::HostProgram;
 use crate::verify::{Evidence, SnapshotEvidence};
 
@@ -31,6 +34,10 @@ const BLOCK_SIZES: [u32; 3] = [1024, 2048, 4096];
 /// Times that the exerciser works on each, and what it does each time.
 const ROUNDS: u64 = 2;
 const OPERATIONS: u64 = 1500;
+
+/// Files that are written while writes are lost, and how many words each has.
+const LOST_FILES: u64 = 16;
+const LOST_WORDS: usize = 2000;
 
 /// Time for it.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -93,13 +100,26 @@ pub(super) async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
                 expect_same(block_size, "after a shutdown", &after, held)?;
             }
         }
-        // Under the filesystem at rest, whose pages are all on the disk.
-        marker = next_snapshot(guest).await?;
         guest.unmount(TRACKED.mount).await?;
         guest.unmount(CONTROL.mount).await?;
         for place in [TRACKED, CONTROL] {
             check(guest, place).await?;
         }
+        let seed = !setting.seed ^ number as u64;
+        let tracked = lose(guest, TRACKED, seed, true).await?;
+        let control = lose(guest, CONTROL, seed, false).await?;
+        for (place, (held, after)) in [(TRACKED, &tracked), (CONTROL, &control)] {
+            expect_same(block_size, "after writes were lost", held, after)?;
+            check(guest, place).await?;
+        }
+        expect_same(
+            block_size,
+            "before writes were lost",
+            &tracked.0,
+            &control.0,
+        )?;
+        // The last one is compared, block by block.
+        marker = next_snapshot(guest).await?;
         guest.note(format!(
             "blocks of {block_size} bytes: the same, tracked and untracked"
         ));
@@ -185,6 +205,54 @@ async fn crash(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<String> {
     guest.mount(place.device, place.mount, "").await?;
     guest.run(AGENT, &["digest", place.mount, &report]).await?;
     read(guest, report).await
+}
+
+/// Works on a filesystem that is not mounted, through a device that drops what is written from the middle on. What the
+/// filesystem holds at that moment, and after it was shut down.
+async fn lose(
+    guest: &mut Driver<'_, '_>,
+    place: Place,
+    seed: u64,
+    snapshots: bool,
+) -> CaseResult<(String, String)> {
+    let everything = RuledPiece {
+        start: 0,
+        sectors: u64::MAX,
+        rule: Rule::DropWrites,
+    };
+    guest.stack_ruled(place.device).await?;
+    let above = Place {
+        device: RULED,
+        ..place
+    };
+    guest.mount(above.device, above.mount, "").await?;
+    let held = exercise(guest, above, seed, snapshots).await?;
+    // What is on the way is written before the device changes.
+    guest.rule(place.device, &[everything]).await?;
+    for number in 0..LOST_FILES {
+        let path = format!("{}/d1/lost{number}", above.mount);
+        let text = "lost".repeat(LOST_WORDS);
+        guest.prepare(Request::WriteText { path, text }).await?;
+        if snapshots && number == LOST_FILES / 2 {
+            next_snapshot(guest).await?;
+        }
+    }
+    guest.sync_all().await?;
+    let report = format!("/tmp/{}.after", above.disk);
+    guest.run(AGENT, &["digest", above.mount, &report]).await?;
+    if read(guest, report.clone()).await? == held {
+        return Err(vacuous("what is to be lost changes nothing"));
+    }
+    guest.run(AGENT, &["shutdown", above.mount]).await?;
+    guest.unmount(above.mount).await?;
+    guest.rule(place.device, &[]).await?;
+    guest.mount(above.device, above.mount, "").await?;
+    let report = format!("/tmp/{}.after", above.disk);
+    guest.run(AGENT, &["digest", above.mount, &report]).await?;
+    let after = read(guest, report).await?;
+    guest.unmount(above.mount).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    Ok((held, after))
 }
 
 async fn read(guest: &mut Driver<'_, '_>, path: String) -> CaseResult<String> {

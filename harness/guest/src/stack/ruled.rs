@@ -1,5 +1,5 @@
 //! A device with pieces that fail, or take their time. The targets that device-mapper has everywhere do
-//! it: `delay` reads and writes on two devices, of which one can be a device on which everything fails.
+//! it: `delay` reads and writes on two devices, of which one can be a device on which everything fails. `flakey` drops writes.
 
 use cowbird_proto::message::{Rule, RuledPiece};
 
@@ -11,6 +11,9 @@ const RULED: &str = "ruled";
 
 /// As large, and everything on it fails.
 const NOWHERE: &str = "nowhere";
+
+/// How long a device drops what is written, s: longer than any case.
+const ALWAYS_S: u32 = 86_400;
 
 /// Puts a device without rules on another one; gives its path.
 pub fn stack(device: &str) -> GuestResult<String> {
@@ -64,6 +67,12 @@ impl Below {
     /// Three devices, offsets and delays: for reads, for writes, for flushes.
     fn ruled(&self, start: u64, end: u64, rule: Rule) -> Target {
         let (number, nowhere) = (&self.number, &self.nowhere);
+        let target = |kind, parameters| Target {
+            start,
+            sectors: end - start,
+            kind,
+            parameters,
+        };
         let (reads, writes) = match rule {
             Rule::FailReads => (
                 format!("{nowhere} {start} 0"),
@@ -73,6 +82,10 @@ impl Below {
                 format!("{number} {start} 0"),
                 format!("{nowhere} {start} 0"),
             ),
+            Rule::DropWrites => {
+                let parameters = format!("{number} {start} 0 {ALWAYS_S} 1 drop_writes");
+                return target("flakey", parameters);
+            }
             Rule::Delay {
                 reads_ms,
                 writes_ms,
@@ -81,12 +94,7 @@ impl Below {
                 format!("{number} {start} {writes_ms}"),
             ),
         };
-        Target {
-            start,
-            sectors: end - start,
-            kind: "delay",
-            parameters: format!("{reads} {writes} {number} {start} 0"),
-        }
+        target("delay", format!("{reads} {writes} {number} {start} 0"))
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Rule {
     FailReads,
     /// Writes fail, reads and flushes go through.
     FailWrites,
+    /// Writes end well and are not done, reads and flushes go through.
+    DropWrites,
     /// Both take so much longer, ms.
     Delay {
         /// Reads.

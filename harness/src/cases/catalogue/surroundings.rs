@@ -71,7 +71,7 @@ pub(super) static CASES: &[CaseInfo] = &[
             "exerciser",
             "a filesystem exerciser on a tracked disk and on an untracked one, with blocks of each size, and shutdowns",
             CaseTier::Daily,
-            &GUEST_MODULES,
+            &modules(["dm_mod", "dm_delay", "dm_flakey"]),
             exerciser::layout,
             |driver, setting| Box::pin(exerciser::act(driver, setting)),
         )

@@ -8,7 +8,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -88,10 +87,19 @@ impl ChangeMap {
 
     /// Changed blocks.
     pub fn changed(&self) -> u64 {
+        let in_word = |number: usize, word: u64| {
+            // What a file says of blocks behind the last one is nothing.
+            let left = self.block_count.saturating_sub(number as u64 * 64);
+            let known = match left {
+                64.. => u64::MAX,
+                left => (1 << left) - 1,
+            };
+            u64::from((word & known).count_ones())
+        };
         self.words
             .pieces()
-            .flat_map(|(_, words)| words)
-            .map(|word| u64::from(word.count_ones()))
+            .flat_map(|(first, words)| (first..).zip(words))
+            .map(|(number, word)| in_word(number, *word))
             .sum()
     }
 
@@ -149,7 +157,7 @@ impl ChangeMap {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, file: &mut File) -> io::Result<()> {
+    pub fn write(&self, file: &mut (impl Write + Seek)) -> io::Result<()> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(MAGIC);
         header.extend_from_slice(&self.uuid);
@@ -312,6 +320,17 @@ mod tests {
         assert_eq!(ranges, [0..2, 63..66, 200..201, 299..300]);
         assert_eq!(map.changed(), 7);
         assert_eq!(super::tests::map(64, &[]).ranges().count(), 0);
+    }
+
+    /// Goal: a file that has bits behind the last block says no more blocks than there are. Found by `cowbird-fuzz`.
+    #[test]
+    fn blocks_behind_the_last_one_do_not_count() {
+        let mut map = map(70, &[0, 69]);
+        map.words.keep(0, &[1, 0xFF << 5]);
+        let map = parsed(&bytes_of(&map)).unwrap();
+        assert_eq!(map.ranges().collect::<Vec<_>>(), [0..1, 69..70]);
+        assert_eq!(map.changed(), 2);
+        assert!(map.render().contains("2 of 70 blocks changed"));
     }
 
     /// Goal: what lies on both sides of a border between two pieces is one run.

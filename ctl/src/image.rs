@@ -25,7 +25,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What an image shows.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Label {
+pub struct Label {
     format: u32,
     uuid: String,
     epoch: u64,
@@ -33,6 +33,32 @@ struct Label {
     /// False while the image is brought up to date: it then shows no instant, but what it showed before
     /// decides which map completes it.
     complete: bool,
+}
+
+impl Label {
+    /// From the bytes of its file.
+    ///
+    /// # Errors
+    /// When they are no label that this tool knows.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let label: Self =
+            serde_json::from_slice(text).context("it is damaged; make the image again")?;
+        if label.format != LABEL_FORMAT {
+            bail!(
+                "it has format {}, this tool knows {LABEL_FORMAT}",
+                label.format
+            );
+        }
+        Ok(label)
+    }
+
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn text(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).context("cannot write a label as JSON")
+    }
 }
 
 const LABEL_FORMAT: u32 = 1;
@@ -143,22 +169,13 @@ impl Image {
             ),
             text => text.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let label: Label = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged; make the image again", path.display()))?;
-        if label.format != LABEL_FORMAT {
-            bail!(
-                "{} has format {}, this tool knows {LABEL_FORMAT}",
-                path.display(),
-                label.format
-            );
-        }
-        Ok(label)
+        Label::parse(&text).with_context(|| format!("cannot use {}", path.display()))
     }
 
     /// Replaces the label as a whole, and on stable storage.
     fn write_label(&self, label: &Label) -> Result<()> {
         let path = self.label_path();
-        let text = serde_json::to_vec(label).context("cannot write a label as JSON")?;
+        let text = label.text()?;
         durable::replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))
     }
 

@@ -51,7 +51,11 @@ pub fn read() -> Result<Vec<Mount>> {
     parse(&text)
 }
 
-fn parse(text: &[u8]) -> Result<Vec<Mount>> {
+/// From the text of the list.
+///
+/// # Errors
+/// When a line of it cannot be understood.
+pub fn parse(text: &[u8]) -> Result<Vec<Mount>> {
     text.split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| {

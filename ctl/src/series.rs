@@ -71,13 +71,13 @@ impl Series {
     /// Writes its file, so that a crash leaves the old one or the new one.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = self.path(folder);
-        let text = serde_json::to_string_pretty(self).context("cannot write a series as JSON")?;
+        let text = self.text()?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
-        durable::replace(&path, (text + "\n").as_bytes())
+        durable::replace(&path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -93,17 +93,34 @@ impl Series {
         self.write(folder)
     }
 
-    fn read(path: &Path) -> Result<Self> {
-        let text = durable::read(path, LIMIT_BYTES, Links::Refuse).context("cannot read it")?;
+    /// From the bytes of its file.
+    ///
+    /// # Errors
+    /// When they are no series that this tool knows.
+    pub fn parse(text: &[u8]) -> Result<Self> {
         let value: serde_json::Value =
-            serde_json::from_slice(&text).context("it describes no series; remove it")?;
+            serde_json::from_slice(text).context("it describes no series; remove it")?;
         if let Some(format) = value.get("format").and_then(serde_json::Value::as_u64)
             && format > FORMAT
         {
             bail!("it was written by a newer cowbirdctl (format {format}); use that one");
         }
-        let series: Self =
-            serde_json::from_value(value).context("it describes no series; remove it")?;
+        serde_json::from_value(value).context("it describes no series; remove it")
+    }
+
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn text(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map(|text| text + "\n")
+            .context("cannot write a series as JSON")
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = durable::read(path, LIMIT_BYTES, Links::Refuse).context("cannot read it")?;
+        let series = Self::parse(&text)?;
         // Whoever forgets a series removes the file of that name.
         if path.file_stem() != Some(series.series.as_ref()) {
             bail!(

@@ -273,7 +273,7 @@ Acquire::Retries "3";
 }
 
 /// Whether a Release file is that of a suite. The archive's key signs all of them, and apt takes any one.
-fn is_of_suite(release: &str, suite: &str) -> bool {
+pub(crate) fn is_of_suite(release: &str, suite: &str) -> bool {
     let named = |line: &str| {
         let name = line
             .strip_prefix("Suite:")
@@ -287,7 +287,7 @@ fn is_of_suite(release: &str, suite: &str) -> bool {
 }
 
 /// The `Valid-Until` date of a Release file, if it has passed.
-fn expired(release: &str, now: SystemTime) -> Option<&str> {
+pub(crate) fn expired(release: &str, now: SystemTime) -> Option<&str> {
     let until = release
         .lines()
         .find_map(|line| line.strip_prefix("Valid-Until:"))?

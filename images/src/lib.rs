@@ -49,6 +49,7 @@ mod kernel_build;
 mod lock;
 mod modinfo;
 mod modules;
+pub mod parsers;
 mod progress;
 mod prune;
 mod record;

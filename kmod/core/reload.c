@@ -198,6 +198,11 @@ int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
 		return ret;
 	if (reload->clean && reload->state.fine_rule > CB_FINE_GROUPS)
 		return cb_reload_lost(reload, "its maps were saved by a later version");
+	/* Changes are known from epochs that have begun. */
+	if (reload->clean && (!reload->state.tracked_from ||
+			      reload->state.tracked_from > reload->header.epoch ||
+			      reload->state.changes_from >= reload->header.epoch))
+		return cb_reload_lost(reload, "the saved state makes no sense");
 	reload->mode = CB_MODE_SNAPSHOT;
 	if (state_epoch == reload->header.epoch && reload->state.mode == CB_MODE_INCREMENTAL)
 		reload->mode = CB_MODE_INCREMENTAL;

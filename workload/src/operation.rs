@@ -255,7 +255,7 @@ impl Workload {
 
 /// Pieces of the largest write whose contents are known one by one: 1 GiB. No bio and no call writes as much at once; what
 /// says so is damaged or forged, and its contents stay unknown.
-const MAX_KNOWN_PIECES: u64 = 1 << 18;
+pub(crate) const MAX_KNOWN_PIECES: u64 = 1 << 18;
 
 /// Makes a workload of operations as they come.
 #[derive(Debug, Default)]

@@ -9,9 +9,12 @@
 //! 3. [`Fit::Written`]: the same for the blocks that writes touch. Reads, discards and write-zeroes are cut
 //!    to these, and left out where nothing of them remains: a new filesystem discards the whole device.
 //! 4. [`Fit::Folded`]: so moved together, and then modulo the volume. What overlapped still does, but
-//!    different places share blocks now. An operation across the end is two.
+//!    different places share blocks now. An operation across the end is two. A write of more than 1 GiB, which nobody
+//!    makes, goes around once.
 
-use crate::operation::{Action, BLOCK_SECTORS, Extent, Operation, Sector, Workload};
+use crate::operation::{
+    Action, BLOCK_SECTORS, Extent, MAX_KNOWN_PIECES, Operation, Sector, Workload,
+};
 
 /// How much of the recorded places remains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +167,8 @@ impl Runs {
         }
         let extent = self.extent(operation.extent);
         let end = match operation.action {
-            Action::Write => extent.end().0,
+            // Each time around is an operation, and a forged recording may name any length.
+            Action::Write if extent.piece_count() <= MAX_KNOWN_PIECES => extent.end().0,
             // Once around is everywhere.
             _ => extent.end().0.min(extent.start.0 + volume),
         };

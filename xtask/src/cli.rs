@@ -60,6 +60,8 @@ pub enum Command {
     Fresh(FreshArgs),
     /// Generate the Rust bindings of the module's user-space interface from its header
     GenAbi(GenAbiArgs),
+    /// Give every parser of foreign data input that was damaged, forged or cut off; exit 1 when one fails
+    Fuzz(FuzzArgs),
 }
 
 /// How much is run: each tier includes the ones before it.
@@ -422,6 +424,25 @@ pub struct GenAbiArgs {
     /// Change nothing; fail when the bindings in the tree are not what the header gives
     #[arg(long)]
     pub check: bool,
+}
+
+/// Arguments of `fuzz`.
+#[derive(Clone, Debug, Args)]
+pub struct FuzzArgs {
+    /// Parsers; all of them where none is named
+    pub targets: Vec<String>,
+    /// Inputs for each of them; 10 million unless said
+    #[arg(long)]
+    pub inputs: Option<u64>,
+    /// Seed of the changes
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Longest time for each of them
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<u64>,
+    /// List the parsers, and do nothing else
+    #[arg(long)]
+    pub list: bool,
 }
 
 #[cfg(test)]

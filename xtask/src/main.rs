@@ -7,6 +7,7 @@ mod checks;
 mod cli;
 mod durations;
 mod fresh;
+mod fuzz;
 mod gen_abi;
 mod guest;
 mod host;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::New(args) => new::command(args),
         Command::Fresh(args) => fresh::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),
+        Command::Fuzz(args) => fuzz::command(args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -17,6 +17,9 @@ const FILES: [&str; 13] = [
     "scan.c",
 ];
 
+/// Set where the code is to be told apart that has run and that has not.
+const COVERAGE: &str = "COWBIRD_CORE_COVERAGE";
+
 fn main() {
     let mut build = cc::Build::new();
     for file in FILES {
@@ -28,7 +31,12 @@ fn main() {
         .extra_warnings(true)
         .warnings_into_errors(true)
         .flag("-fsanitize=undefined,bounds")
-        .flag("-fsanitize-undefined-trap-on-error")
-        .compile("cowbird_core");
+        .flag("-fsanitize-undefined-trap-on-error");
+    // `cargo xtask fuzz` links what counts the code that has run.
+    if std::env::var_os(COVERAGE).is_some() {
+        build.flag("-fsanitize-coverage=trace-pc");
+    }
+    build.compile("cowbird_core");
     println!("cargo::rerun-if-changed=..");
+    println!("cargo::rerun-if-env-changed={COVERAGE}");
 }

@@ -152,3 +152,13 @@ fn each_way_is_taken_when_its_turn_comes() {
     let compacted = vec![(3, 2), (8, 16), (16, 4)];
     assert_eq!(moved(&writes, 24), (Fit::Compacted, 0, compacted));
 }
+
+/// Goal: a forged write that is longer than any is does not become more operations than memory has room for. Found by
+/// `cowbird-fuzz`. Method: 64 PiB onto 1 MiB.
+#[test]
+fn a_forged_length_goes_around_once() {
+    let forged = of(&[(Action::Write, 8, 1 << 47), (Action::Write, 3, 2)]);
+    let (fit, left_out, extents) = moved(&forged, 2048);
+    assert_eq!((fit, left_out), (Fit::Folded, 0));
+    assert_eq!(extents, [(8, 2040), (0, 8), (3, 2)]);
+}

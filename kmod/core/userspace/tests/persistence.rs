@@ -159,6 +159,29 @@ fn a_past_that_was_not_seen_ends_tracking() {
     assert!(reason(&disk, written(next_boot(), 8)).contains("in this boot before"));
 }
 
+/// Goal: changes are known since an epoch that has begun, whatever a state says that is whole. Found by `cowbird-fuzz`.
+#[test]
+fn no_change_is_known_from_the_future() {
+    for (tracked_from, changes_from) in [(0, 0), (2, 0), (u64::MAX, 0), (1, 1), (1, 7)] {
+        let mut disk = small();
+        saved(&mut disk, 2, 1, Mode::Incremental, &[4]);
+        let state = State {
+            status: Status::Clean,
+            mode: Mode::Incremental,
+            boot_id: THIS_BOOT,
+            written_sectors: WRITTEN,
+            head_crc: HEAD_CRC,
+            slots_used: disk.layout.data_first(),
+            tracked_from,
+            changes_from,
+            fine_rule: FineRule::All,
+        };
+        disk.put_state(2, 1, &state);
+        let lost = disk.reload(&next_boot()).unwrap_err();
+        assert!(lost.reason.contains("makes no sense"), "{lost}");
+    }
+}
+
 /// Goal: a write that the power cut while it was under way leaves the old state, the new one, or
 /// more than either. Method: every metadata slot that is rewritten, cut after every sector.
 #[test]

@@ -1,0 +1,708 @@
+//! A series in the module's memory, in the order of its writes and flushes: `marking.c`, `losing.c`, `save.c`, `quiesce.c`,
+//! `device.c` and `resume.c` of `kmod/src`.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use cowbird_core::Header;
+use cowbird_core::persist::{
+    FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, PAYLOAD, SLOT_BYTES, Series,
+    Slot, State, Status, encode_extents,
+};
+
+use crate::disks::{At, Content, Disks, ORIGIN, Stop};
+
+/// Bits of a slot of a map.
+const SLOT_BITS: u64 = 32000;
+/// Slots for preserved blocks.
+pub const DATA_SLOTS: u64 = 48;
+/// Blocks whose checksum a clean save keeps.
+const HEAD_BLOCKS: u64 = 16;
+
+pub type Blocks = BTreeSet<u64>;
+
+/// A rule that is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Writes go before their marks are stable.
+    MarkAfterWrite,
+    /// Marks are written to the cache.
+    MarkInCache,
+    /// Writes do not wait until the disk says that it is clean no more.
+    CleanNotCleared,
+    /// A clean save writes empty maps.
+    SaveEmptyMap,
+    /// The state of a save reaches the disk before its maps.
+    SaveUnflushed,
+    /// The origin is not flushed at the instant of a snapshot.
+    OriginUnflushed,
+    /// Nor before the state of a clean save.
+    OriginUnflushedAtSave,
+    /// The next epoch begins before its header is on disk.
+    BeginBeforeHeader,
+    /// A loss is told once, and not again before a reboot.
+    TellLossOnce,
+    /// A reload believes whatever the state says.
+    ReloadTrustsAll,
+    /// What was tracked so far is forgotten when a snapshot is given up.
+    ForgetAtTransition,
+    /// A reload takes marks for those of the epoch before.
+    ReloadForgetsMarks,
+}
+
+impl Fault {
+    pub const ALL: [Self; 12] = [
+        Self::MarkAfterWrite,
+        Self::MarkInCache,
+        Self::CleanNotCleared,
+        Self::SaveEmptyMap,
+        Self::SaveUnflushed,
+        Self::OriginUnflushed,
+        Self::OriginUnflushedAtSave,
+        Self::BeginBeforeHeader,
+        Self::TellLossOnce,
+        Self::ReloadTrustsAll,
+        Self::ForgetAtTransition,
+        Self::ReloadForgetsMarks,
+    ];
+}
+
+/// The machine below the module.
+pub struct Machine {
+    pub disks: Disks,
+    pub boot_id: [u8; 16],
+    /// Sectors of the origin that were written since the boot.
+    pub written: u64,
+    /// Number of the last write to the origin.
+    pub version: u32,
+    pub blocks: u64,
+    /// Every block that was written, in order.
+    pub log: Vec<u64>,
+    /// Blocks that were written while no disk knew that tracking is lost.
+    pub untold: Blocks,
+    pub fault: Option<Fault>,
+}
+
+impl Machine {
+    pub fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// A write that reaches the origin's disk, block by block.
+    pub fn write_origin(&mut self, first: u64, count: u64) -> Result<(), Stop> {
+        self.written += count * 8;
+        for block in first..first + count {
+            self.version += 1;
+            self.log.push(block);
+            let content = Content::Version(self.version);
+            self.disks.write(At::Origin(block), content, false)?;
+        }
+        Ok(())
+    }
+
+    pub fn head_crc(&self) -> u32 {
+        let versions = (0..HEAD_BLOCKS).flat_map(|block| self.disks.version(block).to_le_bytes());
+        crc32c::crc32c(&versions.collect::<Vec<u8>>())
+    }
+
+    pub fn image(&self) -> Vec<u32> {
+        (0..self.blocks)
+            .map(|block| self.disks.version(block))
+            .collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Active,
+    Tracking,
+    Spoilt,
+    /// Tracking is lost.
+    Lost,
+}
+
+pub struct Device {
+    pub uuid: [u8; 16],
+    pub epoch: u64,
+    before_epoch: u64,
+    pub phase: Phase,
+    base: u64,
+    layout: Layout,
+    pub tracked: Blocks,
+    pub tracked_from: u64,
+    pub changes: Option<(u64, Blocks)>,
+    marks: Marks,
+    sequence: u64,
+    saved: bool,
+    saved_known: bool,
+    saved_mode: Mode,
+    lost_in_cow: bool,
+    loss_was_told: bool,
+    /// Preserved blocks by slot, from the first data slot on.
+    kept: Vec<u64>,
+    on_disk: OnDisk,
+}
+
+/// What is known of the maps on disk.
+#[derive(Default)]
+struct OnDisk {
+    bits: Vec<Option<usize>>,
+    groups: [Blocks; 2],
+    since: Option<u64>,
+    changes: bool,
+}
+
+pub fn layout_of(blocks: u64) -> (Layout, u64) {
+    // The layout decides how many slots it takes itself.
+    let first = Layout::new(blocks, 1 << 20, 1).unwrap().data_first();
+    let slots = first + DATA_SLOTS;
+    (Layout::new(blocks, slots, 1).unwrap(), slots)
+}
+
+fn empty_marks(layout: &Layout, regions: impl IntoIterator<Item = u64>) -> Marks {
+    let mut marks = Marks::new(layout);
+    let blocks = 1 << layout.region_shift();
+    for region in regions {
+        marks.want(region * blocks, region * blocks);
+    }
+    for slot in (0..64)
+        .filter(|slot| marks.wanted_slots() >> slot & 1 != 0)
+        .collect::<Vec<_>>()
+    {
+        marks.issue(slot, &mut [0; SLOT_BYTES]);
+        marks.done(slot);
+    }
+    marks
+}
+
+impl Device {
+    /// A new series: `cb_meta_format`, then the cut.
+    pub fn set_up(io: &mut Machine, uuid: [u8; 16], base: u64) -> Result<Self, Stop> {
+        let (layout, slots) = layout_of(io.blocks);
+        let mut device = Self {
+            uuid,
+            epoch: 1,
+            before_epoch: 0,
+            phase: Phase::Active,
+            base,
+            layout,
+            tracked: Blocks::new(),
+            tracked_from: 1,
+            changes: None,
+            marks: empty_marks(&layout, []),
+            sequence: 0,
+            saved: false,
+            saved_known: false,
+            saved_mode: Mode::Snapshot,
+            lost_in_cow: false,
+            loss_was_told: false,
+            kept: Vec::new(),
+            on_disk: OnDisk::default(),
+        };
+        for (index, mut slot) in encode_extents(&[(base, slots)]).into_iter().enumerate() {
+            device.put(io, Kind::Extents, index as u64, 1, 0, &mut slot, false)?;
+        }
+        for copy in 0..2 {
+            let mut slot = [0; SLOT_BYTES];
+            device.state(io, Status::Dirty).encode(&mut slot);
+            device.put(io, Kind::State, copy, 1, 0, &mut slot, false)?;
+        }
+        for kind in [Kind::Regions, Kind::Fine, Kind::Index] {
+            for index in 0..layout.slots(kind).count() as u64 {
+                device.put(io, kind, index, 0, 0, &mut [0; SLOT_BYTES], false)?;
+            }
+        }
+        let state = device.state(io, Status::Dirty);
+        device.write_state(io, &state, true)?;
+        device.cut(io, true)?;
+        Ok(device)
+    }
+
+    /// What a reload found: `cb_resume_load`.
+    pub fn resume(series: &Series, io: &Machine, base: u64, sequence: u64) -> Self {
+        let (layout, _) = layout_of(io.blocks);
+        let blocks = |words: &[u64]| -> Blocks {
+            let bits = words.iter().enumerate().flat_map(|(at, word)| {
+                (0..64)
+                    .filter(move |bit| word >> bit & 1 != 0)
+                    .map(move |bit| at as u64 * 64 + bit)
+            });
+            bits.collect()
+        };
+        let mut tracked = blocks(&series.tracked.words);
+        if io.has(Fault::ReloadForgetsMarks) && !series.clean {
+            tracked.clear();
+        }
+        Self {
+            uuid: series.uuid,
+            epoch: series.epoch,
+            before_epoch: series.epoch - 1,
+            phase: if series.snapshot {
+                Phase::Active
+            } else {
+                Phase::Tracking
+            },
+            base,
+            layout,
+            tracked,
+            tracked_from: series.tracked.from_epoch,
+            changes: series
+                .before
+                .as_ref()
+                .map(|before| (before.from_epoch, blocks(&before.words))),
+            marks: empty_marks(&layout, blocks(&series.marked)),
+            sequence,
+            saved: series.clean,
+            saved_known: series.clean,
+            saved_mode: series.mode,
+            lost_in_cow: false,
+            loss_was_told: false,
+            kept: series.index.iter().map(|(_, block)| *block).collect(),
+            on_disk: OnDisk::default(),
+        }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.phase == Phase::Lost
+    }
+
+    fn sector(&self, slot: u64) -> u64 {
+        self.base + slot * 8
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of a slot")]
+    fn put(
+        &self,
+        io: &mut Machine,
+        kind: Kind,
+        index: u64,
+        epoch: u64,
+        sequence: u64,
+        slot: &mut Slot,
+        fua: bool,
+    ) -> Result<(), Stop> {
+        let meta = Meta {
+            kind,
+            uuid: self.uuid,
+            epoch,
+            index,
+            sector: self.sector(self.layout.slots(kind).start + index),
+            sequence,
+        };
+        meta.seal(slot);
+        let content = Content::Slot(Rc::new(*slot));
+        io.disks.write(At::Cow(meta.sector), content, fua)
+    }
+
+    fn state(&self, io: &Machine, status: Status) -> State {
+        State {
+            status,
+            mode: if self.phase == Phase::Tracking {
+                Mode::Incremental
+            } else {
+                Mode::Snapshot
+            },
+            boot_id: io.boot_id,
+            written_sectors: 0,
+            head_crc: 0,
+            slots_used: 0,
+            tracked_from: self.tracked_from,
+            changes_from: 0,
+            fine_rule: FineRule::All,
+        }
+    }
+
+    /// `cb_meta_write_state`, or the engine's without a flush. A clean state names the groups of maps that count.
+    fn write_state(&mut self, io: &mut Machine, state: &State, flush: bool) -> Result<(), Stop> {
+        if flush {
+            io.disks.flush(io.disks.cow())?;
+        }
+        let mut slot = [0; SLOT_BYTES];
+        state.encode(&mut slot);
+        let counts = state.status == Status::Clean;
+        let groups = self.on_disk.groups.iter().zip([0, GROUPS_BYTES / 2]);
+        for (groups, at) in groups.filter(|_| counts) {
+            for group in groups {
+                slot[GROUPS.start + at + (group / 8) as usize] |= 1 << (group % 8);
+            }
+        }
+        self.sequence += 1;
+        let (copy, sequence) = (self.sequence % 2, self.sequence);
+        self.put(io, Kind::State, copy, self.epoch, sequence, &mut slot, true)
+    }
+
+    // ---- writes ----
+
+    /// A write that meets the hook, from its arrival to its end.
+    pub fn write(&mut self, io: &mut Machine, first: u64, count: u64) -> Result<(), Stop> {
+        let mut told = Ok(());
+        if !self.is_lost() && io.has(Fault::MarkAfterWrite) {
+            io.write_origin(first, count)?;
+        }
+        if !self.is_lost() {
+            told = self.make_stable(io, first, first + count - 1);
+        }
+        match told {
+            Ok(()) => {}
+            Err(Stop::Cut) => return Err(Stop::Cut),
+            Err(Stop::Failed | Stop::Hung) => self.phase = Phase::Lost,
+        }
+        if self.is_lost() {
+            // It waits a second for that at most.
+            self.tell_loss(io)?;
+            if !self.lost_in_cow {
+                io.untold.extend(first..first + count);
+            }
+        } else {
+            self.preserve(io, first, count)?;
+            self.tracked.extend(first..first + count);
+        }
+        if io.has(Fault::MarkAfterWrite) && !self.is_lost() {
+            return Ok(());
+        }
+        io.write_origin(first, count)
+    }
+
+    /// `cb_marking_start`: state and marks are under way together.
+    fn make_stable(&mut self, io: &mut Machine, first: u64, last: u64) -> Result<(), Stop> {
+        let dirty = self.saved && !io.has(Fault::CleanNotCleared);
+        self.marks.want(first, last);
+        let wanted = self.marks.wanted_slots();
+        let slots: Vec<u32> = (0..64).filter(|slot| wanted >> slot & 1 != 0).collect();
+        let marks_first = io.disks.rng.percent(50);
+        for step in [marks_first, !marks_first] {
+            if !step && dirty {
+                let state = self.state(io, Status::Dirty);
+                self.write_state(io, &state, false)?;
+                self.saved = false;
+            }
+            for slot in slots.iter().filter(|_| step) {
+                self.write_marks(io, *slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_marks(&mut self, io: &mut Machine, slot: u32) -> Result<(), Stop> {
+        let mut bytes = [0; SLOT_BYTES];
+        self.marks.issue(slot, &mut bytes);
+        let index = self.layout.area(Kind::Regions, self.epoch).start + u64::from(slot);
+        let fua = !io.has(Fault::MarkInCache);
+        self.put(io, Kind::Regions, index, self.epoch, 0, &mut bytes, fua)?;
+        self.marks.done(slot);
+        Ok(())
+    }
+
+    /// Content at the instant goes to a slot; where there is none, the snapshot is spoilt.
+    fn preserve(&mut self, io: &mut Machine, first: u64, count: u64) -> Result<(), Stop> {
+        if self.phase != Phase::Active {
+            return Ok(());
+        }
+        for block in (first..first + count).filter(|block| !self.tracked.contains(block)) {
+            let slot = self.layout.data_first() + self.kept.len() as u64;
+            if self.kept.len() as u64 >= DATA_SLOTS {
+                self.phase = Phase::Spoilt;
+                return Ok(());
+            }
+            let version = io.disks.version(block);
+            let mut bytes = [0; SLOT_BYTES];
+            bytes[..4].copy_from_slice(&version.to_le_bytes());
+            let at = At::Cow(self.sector(slot));
+            match io.disks.write(at, Content::Slot(Rc::new(bytes)), false) {
+                Err(Stop::Cut) => return Err(Stop::Cut),
+                Err(_) => {
+                    self.phase = Phase::Spoilt;
+                    return Ok(());
+                }
+                Ok(()) => self.kept.push(block),
+            }
+        }
+        Ok(())
+    }
+
+    /// `losing.c`: LOST is tried with each write, and before a filesystem or the machine ends. Errors are no error here.
+    pub fn tell_loss(&mut self, io: &mut Machine) -> Result<(), Stop> {
+        let again = self.loss_was_told;
+        self.loss_was_told = self.is_lost();
+        if !self.is_lost() || self.lost_in_cow || (again && io.has(Fault::TellLossOnce)) {
+            return Ok(());
+        }
+        let state = self.state(io, Status::Lost);
+        match self.write_state(io, &state, false) {
+            Err(Stop::Cut) => Err(Stop::Cut),
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.lost_in_cow = true;
+                Ok(())
+            }
+        }
+    }
+
+    // ---- saves ----
+
+    /// `cb_save`; false where it was given up. `meanwhile` are writes that come while maps are written ahead.
+    pub fn save(&mut self, io: &mut Machine, meanwhile: Option<(u64, u64)>) -> Result<bool, Stop> {
+        if self.is_lost() {
+            self.tell_loss(io)?;
+            return Ok(false);
+        }
+        let current = self.phase != Phase::Active || self.saved_mode == Mode::Snapshot;
+        if self.saved && self.saved_known && current {
+            return Ok(true);
+        }
+        match self.save_all(io, meanwhile) {
+            Err(Stop::Cut) => Err(Stop::Cut),
+            Ok(()) => Ok(true),
+            Err(_) => {
+                // `cb_save_forget`, `cb_save_skip_sequence`
+                self.on_disk = OnDisk::default();
+                self.sequence += 2;
+                Ok(false)
+            }
+        }
+    }
+
+    fn save_all(&mut self, io: &mut Machine, meanwhile: Option<(u64, u64)>) -> Result<(), Stop> {
+        self.save_maps(io)?;
+        io.disks.flush(io.disks.cow())?;
+        self.sync_origin(io)?;
+        if let Some((first, count)) = meanwhile {
+            self.write(io, first, count)?;
+            if self.is_lost() {
+                return Err(Stop::Failed);
+            }
+        }
+        // Nothing passes from here on. A disk that hangs does not let itself be drained.
+        if io.disks.disks[ORIGIN].health == crate::disks::Health::Hung {
+            return Err(Stop::Hung);
+        }
+        self.save_maps(io)?;
+        let mut state = self.state(io, Status::Clean);
+        state.mode = Mode::Incremental;
+        if self.phase == Phase::Active {
+            state.mode = Mode::Snapshot;
+            state.slots_used = self.layout.data_first() + self.kept.len() as u64;
+            self.save_index(io)?;
+        }
+        state.changes_from = self.changes.as_ref().map_or(0, |changes| changes.0);
+        let since = self.on_disk.since.unwrap_or(self.sequence + 1);
+        state.fine_rule = FineRule::Groups { since };
+        state.head_crc = io.head_crc();
+        if !io.has(Fault::OriginUnflushedAtSave) {
+            self.sync_origin(io)?;
+        }
+        state.written_sectors = io.written;
+        // From here on the state on disk may be clean.
+        self.saved = true;
+        self.saved_known = false;
+        self.saved_mode = state.mode;
+        let flush = !io.has(Fault::SaveUnflushed);
+        self.write_state(io, &state, flush)?;
+        self.saved_known = true;
+        Ok(())
+    }
+
+    fn save_maps(&mut self, io: &mut Machine) -> Result<(), Stop> {
+        self.on_disk.since.get_or_insert(self.sequence + 1);
+        let slots = self.layout.area(Kind::Fine, self.epoch).count() as u64;
+        self.on_disk.bits.resize(slots as usize, None);
+        let changes = self.changes.take();
+        if let Some((_, blocks)) = changes.as_ref().filter(|_| !self.on_disk.changes) {
+            let used: Blocks = blocks.iter().map(|block| block / SLOT_BITS).collect();
+            for slot in used {
+                self.on_disk.groups[1].insert(slot);
+                if let Err(stop) = self.save_slot(io, blocks, self.epoch - 1, slot) {
+                    self.changes = changes;
+                    return Err(stop);
+                }
+            }
+            self.on_disk.changes = true;
+        }
+        self.changes = changes;
+        let tracked = std::mem::take(&mut self.tracked);
+        let mut result = Ok(());
+        for slot in 0..slots {
+            let bits = tracked
+                .range(slot * SLOT_BITS..(slot + 1) * SLOT_BITS)
+                .count();
+            let on_disk = self.on_disk.bits[slot as usize];
+            if on_disk == Some(bits) || (bits == 0 && on_disk.is_none()) {
+                continue;
+            }
+            self.on_disk.groups[0].insert(slot);
+            result = self.save_slot(io, &tracked, self.epoch, slot);
+            if result.is_err() {
+                break;
+            }
+            self.on_disk.bits[slot as usize] = Some(bits);
+        }
+        self.tracked = tracked;
+        result
+    }
+
+    fn save_slot(&self, io: &mut Machine, map: &Blocks, epoch: u64, slot: u64) -> Result<(), Stop> {
+        let mut bytes = [0; SLOT_BYTES];
+        let first = slot * SLOT_BITS;
+        let all = map.range(first..first + SLOT_BITS);
+        for bit in all
+            .filter(|_| !io.has(Fault::SaveEmptyMap))
+            .map(|block| block - first)
+        {
+            bytes[PAYLOAD.start + (bit / 8) as usize] |= 1 << (bit % 8);
+        }
+        let index = self.layout.area(Kind::Fine, epoch).start + slot;
+        self.put(
+            io,
+            Kind::Fine,
+            index,
+            epoch,
+            self.sequence + 1,
+            &mut bytes,
+            false,
+        )
+    }
+
+    fn save_index(&self, io: &mut Machine) -> Result<(), Stop> {
+        let per_slot = (PAYLOAD.len() / 8) as u64;
+        let used = self.layout.data_first() + self.kept.len() as u64;
+        for index in self.layout.data_first() / per_slot..used.div_ceil(per_slot) {
+            let mut bytes = [0; SLOT_BYTES];
+            for (at, slot) in (index * per_slot..used.min((index + 1) * per_slot)).enumerate() {
+                let Some(kept) = slot.checked_sub(self.layout.data_first()) else {
+                    continue;
+                };
+                let block = self.kept[kept as usize].to_le_bytes();
+                bytes[PAYLOAD.start + at * 8..][..8].copy_from_slice(&block);
+            }
+            let sequence = self.sequence + 1;
+            self.put(
+                io,
+                Kind::Index,
+                index,
+                self.epoch,
+                sequence,
+                &mut bytes,
+                false,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// `cb_meta_sync_origin`
+    fn sync_origin(&self, io: &mut Machine) -> Result<(), Stop> {
+        if io.disks.is_one() {
+            return Ok(());
+        }
+        io.disks.flush(ORIGIN)
+    }
+
+    // ---- epochs ----
+
+    /// `cb_device_track`: the snapshot is given up, and the disk told.
+    pub fn track(&mut self, io: &mut Machine) -> Result<(), Stop> {
+        self.phase = Phase::Tracking;
+        self.kept.clear();
+        if io.has(Fault::ForgetAtTransition) {
+            self.tracked.clear();
+        }
+        let state = self.state(io, Status::Dirty);
+        match self.write_state(io, &state, true) {
+            Err(Stop::Cut) => Err(Stop::Cut),
+            // It is only told.
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.saved = false;
+                Ok(())
+            }
+        }
+    }
+
+    /// From the gate to the header: what was written before is stable, then the epoch is on disk.
+    fn cut(&self, io: &mut Machine, with_header: bool) -> Result<(), Stop> {
+        if !io.has(Fault::OriginUnflushed) {
+            self.sync_origin(io)?;
+        }
+        if with_header || !io.has(Fault::BeginBeforeHeader) {
+            self.write_header(io)?;
+        }
+        Ok(())
+    }
+
+    fn write_header(&self, io: &mut Machine) -> Result<(), Stop> {
+        let (_, slots) = layout_of(io.blocks);
+        let header = Header {
+            uuid: self.uuid,
+            epoch: self.epoch,
+            before_epoch: self.before_epoch,
+            origin_start: 0,
+            origin_sectors: io.blocks * 8,
+            cow_slots: slots,
+            sector: self.sector(0),
+            extents_sector: self.sector(1),
+            data_first: self.layout.data_first(),
+            extent_count: 1,
+            region_shift: self.layout.region_shift(),
+            flags: 0,
+        };
+        let flush = !io.has(Fault::OriginUnflushed) || !io.disks.is_one();
+        if flush {
+            io.disks.flush(io.disks.cow())?;
+        }
+        let slot: Slot = header.encode().try_into().unwrap();
+        let content = Content::Slot(Rc::new(slot));
+        io.disks.write(At::Cow(self.sector(0)), content, true)
+    }
+
+    /// The next epoch; false where it is refused. `refused` has it refused when its header is on disk, with a write before that
+    /// is put back.
+    pub fn next_epoch(
+        &mut self,
+        io: &mut Machine,
+        refused: Option<(u64, u64)>,
+    ) -> Result<bool, Stop> {
+        let (epoch, before_epoch) = (self.epoch, self.before_epoch);
+        self.before_epoch = epoch;
+        self.epoch += 1;
+        let cut = self.cut(io, false);
+        if cut == Err(Stop::Cut) {
+            return Err(Stop::Cut);
+        }
+        if cut.is_err() || refused.is_some() {
+            // `cb_device_restore_header`
+            (self.epoch, self.before_epoch) = (epoch, before_epoch);
+            if let Some((first, count)) = refused {
+                match self.write(io, first, count) {
+                    Err(Stop::Cut) => return Err(Stop::Cut),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            match self.write_header(io) {
+                Err(Stop::Cut) => return Err(Stop::Cut),
+                Err(_) => {
+                    self.phase = Phase::Lost;
+                    self.tell_loss(io)?;
+                }
+                Ok(()) => {}
+            }
+            return Ok(false);
+        }
+        self.phase = Phase::Active;
+        self.changes = Some((self.tracked_from, std::mem::take(&mut self.tracked)));
+        self.tracked_from = self.epoch;
+        self.marks = empty_marks(&self.layout, []);
+        self.sequence += 2;
+        (self.saved, self.saved_known) = (false, false);
+        self.saved_mode = Mode::Snapshot;
+        self.kept.clear();
+        self.on_disk = OnDisk::default();
+        Ok(true)
+    }
+
+    /// A reader of the header that comes later than the epoch.
+    pub fn late_header(&self, io: &mut Machine) -> Result<(), Stop> {
+        if io.has(Fault::BeginBeforeHeader) {
+            return self.write_header(io);
+        }
+        Ok(())
+    }
+}

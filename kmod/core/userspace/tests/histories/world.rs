@@ -1,0 +1,714 @@
+//! A machine with one series through its life: what happens to it, and the truth that no reload may miss.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use cowbird_core::persist::{self, Now, SLOT_BYTES, Series, State};
+
+use crate::device::{Blocks, Device, Fault, Machine, Phase, layout_of};
+use crate::disks::{At, Backup, Content, Disk, Disks, Health, ORIGIN, Rng, Stop};
+use crate::rows::{Hazard, Row};
+
+/// Of the device with the COW file; no history needs its end.
+const DISK_SECTORS: u64 = 1 << 24;
+/// Where COW files begin.
+const PLACES: [u64; 2] = [4096, 1 << 20];
+/// Blocks of origins: one slot of a map, and two.
+const SIZES: [u64; 2] = [900, 33_000];
+
+/// Why a series is taken up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    CleanReboot,
+    PowerCut,
+    PowerCutOfOneDisk,
+    ModuleReload,
+    /// Something happened that the module cannot stand.
+    Other,
+}
+
+/// What histories came to.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Reloads, those after which tracking went on, and those after which the snapshot did, too.
+    pub reloads: BTreeMap<Cause, [u64; 3]>,
+    /// Epochs that ended with a map.
+    pub maps: u64,
+    /// Missed blocks by row, and the histories with any.
+    pub missed: BTreeMap<Row, u64>,
+    /// Reloads of a machine that had stood something else.
+    pub refused: BTreeMap<String, u64>,
+    /// What happened, by kind.
+    pub events: BTreeMap<&'static str, u64>,
+}
+
+/// A state of both volumes at one moment.
+struct Moment {
+    origin: Backup,
+    cow: Backup,
+    /// Writes that had been done by then.
+    writes: usize,
+}
+
+pub struct World {
+    io: Machine,
+    device: Option<Device>,
+    /// Where `/etc/cowbird` says that the COW file is.
+    record: Option<u64>,
+    /// Content at the instants of epochs, which is what images show.
+    images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
+    hazards: Vec<Hazard>,
+    moments: Vec<Moment>,
+    /// Something has happened to this series that may end its tracking.
+    troubled: bool,
+    /// Nothing but what every machine goes through.
+    ordinary: bool,
+    series: u8,
+    boots: u64,
+    pub trace: Vec<String>,
+    pub tally: Tally,
+}
+
+impl World {
+    pub fn new(seed: u64, ordinary: bool, fault: Option<Fault>) -> Self {
+        let mut rng = Rng(seed);
+        let disks = if rng.percent(75) { 2 } else { 1 };
+        let size = SIZES[usize::from(rng.percent(15))];
+        let io = Machine {
+            disks: Disks::new(disks, rng.next()),
+            boot_id: [0; 16],
+            written: 0,
+            version: 0,
+            blocks: size,
+            log: Vec::new(),
+            untold: Blocks::new(),
+            fault,
+        };
+        let mut world = Self {
+            io,
+            device: None,
+            record: None,
+            images: HashMap::new(),
+            hazards: Vec::new(),
+            moments: Vec::new(),
+            troubled: false,
+            ordinary,
+            series: 0,
+            boots: 0,
+            trace: vec![format!("{disks} disks, {size} blocks")],
+            tally: Tally::default(),
+        };
+        world.boot();
+        world
+    }
+
+    fn rng(&mut self) -> &mut Rng {
+        &mut self.io.disks.rng
+    }
+
+    fn note(&mut self, what: &'static str, more: String) {
+        *self.tally.events.entry(what).or_default() += 1;
+        self.trace.push(format!("{what} {more}"));
+    }
+
+    fn boot(&mut self) {
+        self.boots += 1;
+        self.io.boot_id = [0; 16];
+        self.io.boot_id[..8].copy_from_slice(&self.boots.to_le_bytes());
+        self.io.written = 0;
+        self.io.disks.fuse = None;
+        self.device = None;
+        let untold = std::mem::take(&mut self.io.untold);
+        if !untold.is_empty() {
+            self.hazard(Row::CowHangs, untold, None);
+        }
+    }
+
+    // ---- one step ----
+
+    /// Something happens.
+    pub fn step(&mut self) -> Result<(), String> {
+        if self.rng().percent(12) {
+            let left = self.rng().below(24);
+            self.io.disks.fuse = Some(left);
+        }
+        let done = match self.rng().below(100) {
+            0..45 => self.some_writes(),
+            45..52 => self.save(),
+            52..60 => self.next_epoch()?,
+            60..67 => self.give_up(),
+            67..73 => self.unmount(),
+            73..80 => self.reboot()?,
+            80..86 => {
+                self.note("power cut", String::new());
+                Err(Stop::Cut)
+            }
+            86..90 => self.reload_module()?,
+            _ if self.ordinary => self.some_writes(),
+            _ => self.trouble()?,
+        };
+        self.io.disks.fuse = None;
+        if done == Err(Stop::Cut) {
+            self.power_cut()?;
+        }
+        if self.device.is_none() && self.rng().percent(60) {
+            self.set_up()?;
+        }
+        Ok(())
+    }
+
+    /// The end of a history: the machine comes back once more, and the next map is used.
+    pub fn end(&mut self) -> Result<(), String> {
+        self.note("the end", String::new());
+        if self.rng().percent(50) {
+            self.reboot()?
+                .or(Err("the power cannot go here".to_owned()))?;
+        } else {
+            self.power_cut()?;
+        }
+        if self
+            .device
+            .as_ref()
+            .is_some_and(|device| device.phase == Phase::Active)
+        {
+            self.give_up()
+                .or(Err("the power cannot go here".to_owned()))?;
+        }
+        self.next_epoch()?
+            .or(Err("the power cannot go here".to_owned()))
+    }
+
+    // ---- the ordinary ----
+
+    fn some_blocks(&mut self) -> (u64, u64) {
+        let blocks = self.io.blocks;
+        let longest = if self.rng().percent(10) { 300 } else { 4 };
+        let count = 1 + self.rng().below(longest);
+        // Places that come again, the head among them.
+        let first = match self.rng().below(3) {
+            0 => self.rng().below(20),
+            1 => self.rng().below(40) * 23 % blocks,
+            _ => self.rng().below(blocks),
+        };
+        (first, count.min(blocks - first))
+    }
+
+    fn some_writes(&mut self) -> Result<(), Stop> {
+        for _ in 0..=self.rng().below(4) {
+            let (first, count) = self.some_blocks();
+            self.note("write", format!("{first}+{count}"));
+            self.write(first, count)?;
+            if self.rng().percent(25) {
+                // A filesystem does so.
+                self.io.disks.flush(ORIGIN).or_else(unless_cut)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, first: u64, count: u64) -> Result<(), Stop> {
+        match &mut self.device {
+            Some(device) => device.write(&mut self.io, first, count).or_else(unless_cut),
+            None => {
+                self.troubled = true;
+                if self.record.is_some() {
+                    let blocks = (first..first + count).collect();
+                    let boot = Some(self.boots);
+                    self.hazard(Row::NotTakenUp, blocks, boot);
+                }
+                self.io.write_origin(first, count).or_else(unless_cut)
+            }
+        }
+    }
+
+    fn save(&mut self) -> Result<(), Stop> {
+        let meanwhile = self.rng().percent(30).then(|| self.some_blocks());
+        self.note(
+            "save",
+            meanwhile.map_or(String::new(), |it| format!("during {it:?}")),
+        );
+        match &mut self.device {
+            Some(device) => device.save(&mut self.io, meanwhile).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn unmount(&mut self) -> Result<(), Stop> {
+        self.note("unmount", String::new());
+        self.io.disks.flush(ORIGIN).or_else(unless_cut)?;
+        match &mut self.device {
+            Some(device) => device.save(&mut self.io, None).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn give_up(&mut self) -> Result<(), Stop> {
+        let Some(device) = &mut self.device else {
+            return Ok(());
+        };
+        if device.is_lost() {
+            // What is tried again from time to time.
+            return device.tell_loss(&mut self.io);
+        }
+        if device.phase == Phase::Tracking {
+            return Ok(());
+        }
+        let done = device.track(&mut self.io);
+        self.note("track", String::new());
+        done
+    }
+
+    fn next_epoch(&mut self) -> Result<Result<(), Stop>, String> {
+        let refused = self.rng().percent(12);
+        let between = self.some_blocks();
+        let image = Rc::new(self.io.image());
+        let Some(device) = &mut self.device else {
+            return Ok(Ok(()));
+        };
+        if device.phase != Phase::Tracking {
+            return Ok(self.give_up());
+        }
+        let (uuid, epoch) = (device.uuid, device.epoch + 1);
+        self.images.insert((uuid, epoch), Rc::clone(&image));
+        let done = device.next_epoch(&mut self.io, refused.then_some(between));
+        self.note("next epoch", format!("{epoch}: {done:?}"));
+        match done {
+            Err(stop) => Ok(Err(stop)),
+            Ok(false) => Ok(Ok(())),
+            Ok(true) => {
+                self.tally.maps += 1;
+                let changes = self
+                    .device
+                    .as_ref()
+                    .and_then(|device| device.changes.clone());
+                if let Some((from, blocks)) = changes {
+                    self.check("the map", (uuid, from), &image, |block| {
+                        blocks.contains(&block)
+                    })?;
+                }
+                Ok(self.write_late_header())
+            }
+        }
+    }
+
+    fn write_late_header(&mut self) -> Result<(), Stop> {
+        if !self.io.has(Fault::BeginBeforeHeader) {
+            return Ok(());
+        }
+        let (first, count) = self.some_blocks();
+        self.write(first, count)?;
+        let device = self.device.as_ref();
+        device.map_or(Ok(()), |device| device.late_header(&mut self.io))
+    }
+
+    fn set_up(&mut self) -> Result<(), String> {
+        if self
+            .io
+            .disks
+            .disks
+            .iter()
+            .any(|disk| disk.health != Health::Well)
+        {
+            return Ok(());
+        }
+        self.series += 1;
+        let uuid = [self.series; 16];
+        let place = PLACES[usize::from(self.rng().percent(50))];
+        self.images.insert((uuid, 1), Rc::new(self.io.image()));
+        let boot = self.boots;
+        let made = Device::set_up(&mut self.io, uuid, place);
+        self.note("set up", format!("series {} at {place}", self.series));
+        match made {
+            Ok(device) => {
+                self.device = Some(device);
+                self.record = Some(place);
+                self.troubled = false;
+                self.hazards.clear();
+                self.io.untold.clear();
+                debug_assert_eq!(boot, self.boots);
+                Ok(())
+            }
+            Err(_) => self.power_cut(),
+        }
+    }
+
+    // ---- ends of a session ----
+
+    /// Everything is saved, and the disks are quiet.
+    fn end_in_order(&mut self) -> Result<(), Stop> {
+        self.io.disks.flush(ORIGIN).or_else(unless_cut)?;
+        if let Some(device) = &mut self.device {
+            device.tell_loss(&mut self.io)?;
+            device.save(&mut self.io, None)?;
+        }
+        if self.io.disks.disks[self.io.disks.cow()].health == Health::Well {
+            // It has been told, or could have been.
+            self.io.untold.clear();
+        }
+        Ok(())
+    }
+
+    fn reboot(&mut self) -> Result<Result<(), Stop>, String> {
+        self.note("reboot", String::new());
+        if let Err(stop) = self.end_in_order() {
+            return Ok(Err(stop));
+        }
+        let well = self
+            .io
+            .disks
+            .disks
+            .iter()
+            .all(|disk| disk.health == Health::Well);
+        self.io.disks.disks.iter_mut().for_each(Disk::settle);
+        self.come_back(if well {
+            Cause::CleanReboot
+        } else {
+            Cause::Other
+        })?;
+        Ok(Ok(()))
+    }
+
+    fn power_cut(&mut self) -> Result<(), String> {
+        let only = self.rng().percent(30).then(|| self.rng().below(2) as usize);
+        let mut cause = Cause::PowerCut;
+        let mut rng = Rng(self.rng().next());
+        let count = self.io.disks.disks.len();
+        for (at, disk) in self.io.disks.disks.iter_mut().enumerate() {
+            if disk.health != Health::Well {
+                cause = Cause::Other;
+            }
+            if count == 1 || only.is_none_or(|only| only == at) {
+                disk.lose_cache(&mut rng);
+                disk.health = Health::Well;
+            } else {
+                disk.settle();
+                cause = cause.max(Cause::PowerCutOfOneDisk);
+            }
+        }
+        self.trace.push(format!("the power goes, {only:?}"));
+        self.come_back(cause)
+    }
+
+    /// Another boot, from which something may have kept the machine for a while.
+    fn come_back(&mut self, cause: Cause) -> Result<(), String> {
+        let saved = self
+            .latest_state()
+            .is_some_and(|(_, state)| state.status == persist::Status::Clean);
+        self.boot();
+        let away = !self.ordinary && self.rng().percent(15);
+        if away {
+            self.while_away(saved);
+        }
+        if !self.ordinary && self.rng().percent(8) {
+            // The series is not taken up in this boot; maybe something writes.
+            self.note("not taken up", String::new());
+            self.troubled = true;
+            return Ok(());
+        }
+        if !self.ordinary && self.rng().percent(8) {
+            let (first, count) = self.some_blocks();
+            self.note("written before the reload", format!("{first}+{count}"));
+            let _ = self.write(first, count);
+        }
+        self.reload(cause)
+    }
+
+    fn reload_module(&mut self) -> Result<Result<(), Stop>, String> {
+        self.note("module reload", String::new());
+        if let Err(stop) = self.io.disks.flush(ORIGIN).or_else(unless_cut) {
+            return Ok(Err(stop));
+        }
+        // Without a save there is no suspend, and the module stays.
+        if let Some(device) = &mut self.device {
+            match device.save(&mut self.io, None) {
+                Err(stop) => return Ok(Err(stop)),
+                Ok(false) => return Ok(Ok(())),
+                Ok(true) => {}
+            }
+        }
+        self.device = None;
+        if !self.ordinary && self.rng().percent(40) {
+            let (first, count) = self.some_blocks();
+            self.note("unseen write", format!("{first}+{count}"));
+            if let Err(stop) = self.write(first, count) {
+                return Ok(Err(stop));
+            }
+        }
+        self.reload(Cause::ModuleReload)?;
+        Ok(Ok(()))
+    }
+
+    // ---- what nobody can stand ----
+
+    fn trouble(&mut self) -> Result<Result<(), Stop>, String> {
+        let cow = self.io.disks.cow();
+        match self.rng().below(8) {
+            0 => self.health(cow, Health::Hung, "COW disk hangs"),
+            1 => self.health(cow, Health::Failing, "COW disk fails"),
+            2 => self.health(ORIGIN, Health::Hung, "origin disk hangs"),
+            // What hangs stays so until the machine is reset.
+            _ if self.io.disks.disks[cow].health == Health::Failing => {
+                self.health(cow, Health::Well, "COW disk is well again");
+            }
+            3 => self.copy_of_file()?,
+            _ => {
+                self.note("moment kept", String::new());
+                let origin = self.io.disks.disks[ORIGIN].backup();
+                let cow = self.io.disks.disks[cow].backup();
+                let writes = self.io.log.len();
+                self.moments.push(Moment {
+                    origin,
+                    cow,
+                    writes,
+                });
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn health(&mut self, disk: usize, health: Health, what: &'static str) {
+        self.note(what, String::new());
+        self.troubled = true;
+        self.io.disks.disks[disk].health = health;
+    }
+
+    /// A copy of the COW file lies elsewhere: it is refused, whatever it says.
+    fn copy_of_file(&mut self) -> Result<(), String> {
+        let Some(place) = self.record else {
+            return Ok(());
+        };
+        self.note("COW file copied", String::new());
+        let (_, slots) = layout_of(self.io.blocks);
+        let to = place + 8 * (slots + 5);
+        let copy: Vec<_> = (0..slots * 8)
+            .step_by(8)
+            .map(|at| self.io.disks.slot(place + at))
+            .collect();
+        let read = |sector: u64| {
+            let slot = sector.checked_sub(to)? / 8;
+            copy.get(slot as usize).copied().flatten()
+        };
+        match persist::reload(read, to, DISK_SECTORS, &self.now()) {
+            Ok(_) => Err("a COW file that was copied elsewhere is believed".to_owned()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn while_away(&mut self, saved: bool) {
+        self.troubled = true;
+        let before = self.io.image();
+        let which = self.rng().below(5);
+        let row = match which {
+            0 | 1 if !self.moments.is_empty() => Row::OneDiskBack,
+            2 if !self.moments.is_empty() => {
+                self.both_back();
+                return;
+            }
+            3 => Row::AnotherDisk,
+            _ if saved => Row::OtherSystemSaved,
+            _ => Row::OtherSystemCrashed,
+        };
+        self.note(row.short(), String::new());
+        if row == Row::OneDiskBack {
+            let count = self.moments.len() as u64;
+            let at = self.rng().below(count) as usize;
+            let moment = &self.moments[at];
+            let disks = &mut self.io.disks.disks;
+            if which == 0 {
+                disks[ORIGIN].revert(&moment.origin, is_origin);
+            } else {
+                let cow = disks.len() - 1;
+                disks[cow].revert(&moment.cow, |at| !is_origin(at));
+                let since = self.io.log[moment.writes..].iter().copied().collect();
+                self.hazard(row, since, None);
+            }
+        } else {
+            let count = if row == Row::AnotherDisk {
+                self.io.blocks
+            } else {
+                3
+            };
+            for number in 0..count {
+                let block = match row {
+                    Row::AnotherDisk => number,
+                    _ => self.some_blocks().0,
+                };
+                self.io.version += 1;
+                let content = Content::Version(self.io.version);
+                self.io.disks.disks[ORIGIN].overwrite(At::Origin(block), content);
+            }
+        }
+        let after = self.io.image();
+        let differ =
+            (0..self.io.blocks).filter(|block| before[*block as usize] != after[*block as usize]);
+        let differ: Blocks = differ.collect();
+        // For a reverted COW file these are changes that it does not know.
+        self.io.log.extend(&differ);
+        self.hazard(row, differ, None);
+    }
+
+    /// Both volumes go back to one moment, as with a snapshot of a virtual machine: they fit each other. Images of later
+    /// epochs are copied anew here, as whoever does this must: their numbers come again.
+    fn both_back(&mut self) {
+        self.note("both disks back", String::new());
+        let count = self.moments.len() as u64;
+        let at = self.rng().below(count) as usize;
+        let moment = &self.moments[at];
+        let disks = &mut self.io.disks.disks;
+        let cow = disks.len() - 1;
+        disks[ORIGIN].revert(&moment.origin, is_origin);
+        disks[cow].revert(&moment.cow, |at| !is_origin(at));
+    }
+
+    fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {
+        self.hazards.push(Hazard { row, blocks, boot });
+    }
+
+    // ---- the truth ----
+
+    fn now(&self) -> Now {
+        Now {
+            boot_id: self.io.boot_id,
+            written_sectors: self.io.written,
+            head_crc: self.io.head_crc(),
+        }
+    }
+
+    /// The state that counts, whatever it says, with its sequence.
+    fn latest_state(&self) -> Option<(u64, State)> {
+        let place = self.record?;
+        let (layout, _) = layout_of(self.io.blocks);
+        let states = layout.slots(persist::Kind::State);
+        states
+            .filter_map(|slot| self.io.disks.slot(place + slot * 8))
+            .filter(|slot| {
+                crc32c::crc32c(&slot[..SLOT_BYTES - 4]).to_le_bytes() == slot[SLOT_BYTES - 4..]
+            })
+            .filter_map(|slot| {
+                let sequence = u64::from_le_bytes(slot[56..64].try_into().unwrap());
+                Some((sequence, State::decode(&slot)?))
+            })
+            .max_by_key(|(sequence, _)| *sequence)
+    }
+
+    fn ask(&self, now: &Now) -> Result<Series, persist::Lost> {
+        let read = |sector: u64| self.io.disks.slot(sector);
+        persist::reload(read, self.record.unwrap_or(0), DISK_SECTORS, now)
+    }
+
+    fn reload(&mut self, cause: Cause) -> Result<(), String> {
+        let Some(place) = self.record else {
+            return Ok(());
+        };
+        let cause = if self.troubled { Cause::Other } else { cause };
+        let mut found = self.ask(&self.now());
+        if self.io.has(Fault::ReloadTrustsAll)
+            && found.is_err()
+            && let Some((_, state)) = self.latest_state()
+        {
+            let now = Now {
+                boot_id: state.boot_id,
+                written_sectors: state.written_sectors,
+                head_crc: state.head_crc,
+            };
+            found = self.ask(&now);
+        }
+        let count = self.tally.reloads.entry(cause).or_default();
+        count[0] += 1;
+        let series = match found {
+            Ok(series) => series,
+            Err(lost) if cause == Cause::Other => {
+                self.trace.push(format!("refused: {lost}"));
+                *self.tally.refused.entry(lost.reason).or_default() += 1;
+                self.troubled = true;
+                return Ok(());
+            }
+            Err(lost) => return Err(format!("tracking ends after {cause:?}: {lost}")),
+        };
+        count[1] += 1;
+        count[2] += u64::from(series.snapshot);
+        self.trace.push(format!(
+            "reload after {cause:?}: epoch {}, clean {}, snapshot {}, from {}",
+            series.epoch, series.clean, series.snapshot, series.tracked.from_epoch
+        ));
+        self.check_series(&series, place)?;
+        let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
+        self.device = Some(Device::resume(&series, &self.io, place, sequence));
+        Ok(())
+    }
+
+    fn check_series(&mut self, series: &Series, place: u64) -> Result<(), String> {
+        let now = self.io.image();
+        let from = (series.uuid, series.tracked.from_epoch);
+        self.check("changes", from, &now, |block| {
+            series.tracked.contains(block)
+        })?;
+        let epoch = (series.uuid, series.epoch);
+        let Some(at_epoch) = self.images.get(&epoch).cloned() else {
+            return Err(format!("epoch {} has never begun", series.epoch));
+        };
+        if let Some(before) = &series.before {
+            let from = (series.uuid, before.from_epoch);
+            self.check("changes before", from, &at_epoch, |block| {
+                before.contains(block)
+            })?;
+        }
+        if series.snapshot {
+            let mut shown = now;
+            for (slot, block) in &series.index {
+                let kept = self
+                    .io
+                    .disks
+                    .slot(place + u64::from(*slot) * 8)
+                    .unwrap_or([0; SLOT_BYTES]);
+                shown[*block as usize] = u32::from_le_bytes([kept[0], kept[1], kept[2], kept[3]]);
+            }
+            self.check("the snapshot", epoch, &shown, |_| false)?;
+        }
+        Ok(())
+    }
+
+    /// Every block that differs from an image is named, or is known to be beyond what can be seen.
+    fn check(
+        &mut self,
+        what: &str,
+        image: ([u8; 16], u64),
+        other: &[u32],
+        named: impl Fn(u64) -> bool,
+    ) -> Result<(), String> {
+        let Some(content) = self.images.get(&image) else {
+            return Err(format!("{what}: epoch {} has never begun", image.1));
+        };
+        let differ =
+            (0..self.io.blocks).filter(|block| content[*block as usize] != other[*block as usize]);
+        let missed: Vec<u64> = differ.filter(|block| !named(*block)).collect();
+        for block in missed {
+            let boot = self.boots;
+            let open = self
+                .hazards
+                .iter()
+                .find(|hazard| hazard.explains(block, boot))
+                .map(|hazard| hazard.row);
+            let Some(row) = open else {
+                return Err(format!(
+                    "{what} since epoch {}: block {block} was missed",
+                    image.1
+                ));
+            };
+            *self.tally.missed.entry(row).or_default() += 1;
+        }
+        Ok(())
+    }
+}
+
+fn is_origin(at: &At) -> bool {
+    matches!(at, At::Origin(_))
+}
+
+/// A disk that refuses or hangs is no end of a session.
+fn unless_cut(stop: Stop) -> Result<(), Stop> {
+    match stop {
+        Stop::Cut => Err(stop),
+        Stop::Failed | Stop::Hung => Ok(()),
+    }
+}

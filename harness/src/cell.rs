@@ -5,26 +5,32 @@ use std::path::PathBuf;
 
 use cowbird_model::{TraceResult, TraceStanding, Verdict};
 use cowbird_proto::message::Event;
-use tokio::task::spawn_blocking;
 
-use crate::bundle::{self, Findings};
-use crate::cases::{self, CaseInfo, Layout, Setting};
+use crate::background::in_background;
+use crate::bundle;
+use crate::cases::{CaseInfo, Setting};
+use crate::driver::shut_down_error;
 use crate::driver::{CaseError, CaseResult, Driver, Tracing};
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::files::CellFiles;
+use crate::files::INITRAMFS_FILE;
+use crate::findings::Findings;
 use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
+use crate::judgement::Judgement;
 use crate::kernel_log::{find_leak, find_splat, split_at_module};
 use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
-use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
+use crate::outcome::CellOutcome;
+use crate::phases::{CellProgress, PhaseClock};
+use crate::plan::CellPlan;
+use crate::planned::find_case;
+use crate::planned::load_workload;
 use crate::recorded::Recorded;
 use crate::tape::{self, Beginning, Replayed};
 use crate::tracing::{self, TracedCell, WitnessedDisk};
 use crate::trials::TrialPlan;
-use crate::verify::{self, CellFiles, Evidence, Judgement};
-use crate::vm::{CallError, End};
-
-/// Name of the initramfs in the work folder.
-pub(crate) const INITRAMFS_FILE: &str = "initramfs.cpio";
+use crate::verify::{self, Evidence};
+use crate::vm::End;
 
 /// Runs one cell. Every failure is a verdict.
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {
@@ -81,19 +87,12 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     outcome
 }
 
-/// Whether nothing is left to ask of a cell: one that did not pass leaves a bundle, and so does one whose trace does not
-/// say why it allows no conclusion.
-pub(crate) fn is_settled(outcome: &CellOutcome) -> bool {
-    let trace = outcome.trace.as_ref().map(|trace| trace.standing);
-    outcome.verdict == Verdict::Pass && trace != Some(TraceStanding::NoConclusion)
-}
-
 /// Removes the files of a cell of which nothing is left to ask, or of which everything is in a bundle already, and
 /// bundles those of any other.
 fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
     let replayed = outcome.replayed.as_ref();
     let known = replayed.is_some_and(Replayed::is_identical);
-    let kept = if is_settled(outcome) || known {
+    let kept = if outcome.is_settled() || known {
         fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)
     } else {
         bundle::write(plan, outcome, findings).map(|path| outcome.bundle = Some(path))
@@ -241,12 +240,6 @@ fn boot_failure(end: End, findings: &mut Findings) -> End {
     }
 }
 
-fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
-    cases::find(&plan.case).ok_or_else(|| HarnessError::Plan {
-        detail: format!("there is no case {}", plan.case),
-    })
-}
-
 /// Lets the case act, then takes the kernel log and powers the guest off.
 async fn act(
     driver: &mut Driver<'_, '_>,
@@ -299,16 +292,6 @@ async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> Case
     driver.vm.power_off().await.map_err(shut_down_error)
 }
 
-pub(crate) fn shut_down_error(error: CallError) -> CaseError {
-    match error {
-        CallError::Ended(end) => end.into(),
-        CallError::Guest { error } => HarnessError::Protocol {
-            detail: format!("at the end of the case: {error}"),
-        }
-        .into(),
-    }
-}
-
 /// The module under test and its control tool, as (path in the guest, path on the host).
 pub(crate) fn cowbird_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
     [
@@ -323,25 +306,6 @@ pub(crate) fn tracer_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
         (TRACER.to_owned(), plan.tracer.clone()),
         (TRACER_TRIAL.to_owned(), plan.tracer_trial.clone()),
     ]
-}
-
-/// The disks of a cell.
-pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
-    let case = find_case(plan)?;
-    let recorded = load_workload(plan).await?;
-    let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
-    Ok(*setting.layout())
-}
-
-async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
-    let (workload, seed) = (plan.workload.clone(), plan.seed);
-    in_background(move || {
-        workload
-            .map(|workload| Recorded::load(&workload, seed))
-            .transpose()
-    })
-    .await
 }
 
 /// Puts what the guest needs besides its disks into the work folder. That of a tape has its `initramfs`.
@@ -384,16 +348,6 @@ async fn prepare(
         fs::write(&path, initramfs::build(&contents)?).on("write", &path)
     })
     .await
-}
-
-/// Runs something that computes or does file I/O where it does not stop the other cells.
-pub(crate) async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> HarnessResult<T> + Send + 'static,
-) -> HarnessResult<T> {
-    spawn_blocking(work).await.unwrap_or_else(|error| {
-        let detail = format!("a part of the harness failed: {error}");
-        Err(HarnessError::Plan { detail })
-    })
 }
 
 /// The verdict of a cell that came to its end.

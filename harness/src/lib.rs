@@ -5,7 +5,7 @@
 //! compare every block of the image with what the witness says. It always ends in exactly one
 //! verdict.
 
-pub mod accel;
+mod background;
 pub mod bench;
 mod boot_hooks;
 pub mod bundle;
@@ -16,16 +16,25 @@ mod crypt;
 pub mod disk;
 pub mod driver;
 pub mod error;
+pub mod exhibits;
+pub mod files;
+pub mod findings;
 mod foreign;
 pub mod initramfs;
+pub mod judgement;
 pub mod kernel_image;
 pub mod kernel_log;
+mod layout;
 pub mod limits;
 mod machine;
+pub mod outcome;
 mod page;
+pub mod phases;
 pub mod plan;
+pub mod planned;
 pub mod power;
 pub mod power_cuts;
+pub mod probe;
 pub mod program;
 pub mod recorded;
 mod replayed;
@@ -42,13 +51,17 @@ pub mod verify;
 pub mod vm;
 mod written;
 
-pub use accel::{Accel, AccelChoice, AccelRequest, ProbeKernel, probe_accel};
 pub use cases::{CaseInfo, CaseTier, cases};
 pub use cell::run_cell;
+pub use judgement::TrialOutcome;
 pub use limits::Limits;
-pub use plan::{CellOutcome, CellPlan, CellProgress};
+pub use outcome::CellOutcome;
+pub use phases::CellProgress;
+pub use plan::CellPlan;
+pub use probe::{AccelChoice, AccelRequest, ProbeKernel, probe_accel};
 pub use program::HostProgram;
 pub use recorded::WorkloadPlan;
 pub use scratch::Scratch;
 pub use soak::{SoakEvidence, SoakVolume};
-pub use trials::{TrialOutcome, TrialPlan};
+pub use trials::TrialPlan;
+pub use vm::accel::Accel;

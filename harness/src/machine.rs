@@ -4,13 +4,14 @@ use std::fs;
 
 use cowbird_proto::message::Hello;
 
-use crate::cases::Layout;
-use crate::cell::INITRAMFS_FILE;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::files::CellFiles;
+use crate::files::INITRAMFS_FILE;
+use crate::layout::Layout;
 use crate::plan::CellPlan;
-use crate::tape::TapePlan;
-use crate::verify::CellFiles;
-use crate::vm::command::{Bus, VmConfig};
+use crate::plan::TapePlan;
+use crate::vm::command::VmConfig;
+use crate::vm::disks::Bus;
 use crate::vm::{End, Vm};
 
 /// A machine that can be booted.

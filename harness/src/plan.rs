@@ -1,23 +1,31 @@
-//! What a cell is to do, and how it ended.
+//! What a cell is to do.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cowbird_model::{Class, TraceResult, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::accel::Accel;
+use crate::error::{HarnessError, HarnessResult};
 use crate::limits::Limits;
 use crate::recorded::WorkloadPlan;
-use crate::tape::{Replayed, TapePlan};
-use crate::trials::{TrialOutcome, TrialPlan};
+use crate::trials::TrialPlan;
+use crate::vm::accel::Accel;
+use crate::vm::command::TapeMode;
+#[cfg(test)]
+use crate::vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use crate::vm::emulator::Emulator;
 
-/// Virtual CPUs of a guest unless the plan says otherwise. Two: a race needs two.
-pub const DEFAULT_CPUS: u32 = 2;
+/// The longest name of a kernel, release, case or mutant.
+const MAX_WORD_CHARS: usize = 128;
 
-/// Memory of a guest unless the plan says otherwise, MiB.
-pub const DEFAULT_MEMORY_MIB: u32 = 1024;
+/// What a guest may be told to have; QEMU would try to give it.
+const CPUS: std::ops::RangeInclusive<u32> = 1..=256;
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=65_536;
+const SLOWDOWN: std::ops::RangeInclusive<u32> = 1..=100;
+
+/// How long a cell may be told to go on, and how often to start again.
+const SOAK_MINUTES: std::ops::RangeInclusive<u32> = 1..=7 * 24 * 60;
+const CUTS: std::ops::RangeInclusive<u32> = 1..=10_000;
 
 /// Everything that decides what a cell does. A bundle keeps it as `plan.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,87 +124,112 @@ impl CellPlan {
     }
 }
 
-/// How a cell ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CellOutcome {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Why, in one line; empty for a pass.
-    pub reason: String,
-    /// Blocks compared with the truth.
-    pub blocks_checked: u64,
-    /// Blocks that are wrong in the image or were once read wrong.
-    pub blocks_bad: u64,
-    /// Wrong blocks by class.
-    pub classes: BTreeMap<Class, u64>,
-    /// What was left out of the case, and figures that are no fault.
-    pub notes: Vec<String>,
-    /// How each script ended, in the order of the plan, where there are some.
-    pub trials: Vec<TrialOutcome>,
-    /// Phases in order.
-    pub phases: Vec<(String, Duration)>,
-    /// What became of the trace, if the cell was traced.
-    pub trace: Option<TraceResult>,
-    /// Whether it ended for a reason of the host's or of a kernel without a module, or lost events of its trace, so that
-    /// it says nothing about the module and can be run again.
-    pub says_nothing: bool,
-    /// What came of the comparison with the recording, if the cell is a replay that came to be compared.
-    pub replayed: Option<Replayed>,
-    /// The evidence, when the cell did not pass.
+/// That a cell is recorded or replayed, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapePlan {
+    /// The QEMU that does it.
+    pub emulator: Emulator,
+    /// The bundle whose tape is played; none: a tape is made.
     pub bundle: Option<PathBuf>,
-    /// From start to verdict.
-    pub seconds: f64,
 }
 
-/// Told when a cell enters a phase.
-pub trait CellProgress: Send + Sync {
-    /// `name` is one of the phases that [`CellOutcome::phases`] will list.
-    fn phase(&self, name: &str);
-}
-
-impl<F: Fn(&str) + Send + Sync> CellProgress for F {
-    fn phase(&self, name: &str) {
-        self(name);
-    }
-}
-
-/// Measures the phases.
-pub(crate) struct PhaseClock<'a> {
-    progress: &'a dyn CellProgress,
-    start: std::time::Instant,
-    phase_start: std::time::Instant,
-    current: Option<&'static str>,
-    done: Vec<(String, Duration)>,
-}
-
-impl<'a> PhaseClock<'a> {
-    pub(crate) fn new(progress: &'a dyn CellProgress) -> Self {
-        let now = std::time::Instant::now();
-        Self {
-            progress,
-            start: now,
-            phase_start: now,
-            current: None,
-            done: Vec::new(),
+impl TapePlan {
+    pub(crate) fn mode(&self) -> TapeMode {
+        match self.bundle {
+            None => TapeMode::Record,
+            Some(_) => TapeMode::Replay,
         }
     }
+}
 
-    pub(crate) fn enter(&mut self, name: &'static str) {
-        self.close();
-        self.progress.phase(name);
-        self.current = Some(name);
-    }
-
-    fn close(&mut self) {
-        let now = std::time::Instant::now();
-        if let Some(name) = self.current.take() {
-            self.done.push((name.to_owned(), now - self.phase_start));
+/// Checks what a plan says that came with a bundle and will be part of names, or of what QEMU is asked for.
+///
+/// # Errors
+/// Names the first value that no plan of this harness has.
+pub(crate) fn check_plan(plan: &CellPlan) -> HarnessResult<()> {
+    let words = [
+        ("kernel_name", Some(&plan.kernel_name)),
+        ("kernel_release", Some(&plan.kernel_release)),
+        ("case", Some(&plan.case)),
+        ("mutant", plan.mutant.as_ref()),
+    ];
+    for (what, word) in words {
+        if let Some(word) = word
+            && !is_word(word)
+        {
+            return Err(unlikely(what, word));
         }
-        self.phase_start = now;
     }
+    let numbers = [
+        ("cpus", plan.cpus, CPUS),
+        ("memory_mib", plan.memory_mib, MEMORY_MIB),
+        ("slowdown", plan.limits.slowdown, SLOWDOWN),
+    ];
+    let wanted = [
+        ("soak_minutes", plan.soak_minutes, SOAK_MINUTES),
+        ("cuts", plan.cuts, CUTS),
+    ];
+    let wanted = wanted
+        .into_iter()
+        .filter_map(|(what, number, range)| Some((what, number?, range)));
+    for (what, number, range) in numbers.into_iter().chain(wanted) {
+        if !range.contains(&number) {
+            return Err(unlikely(what, &number.to_string()));
+        }
+    }
+    Ok(())
+}
 
-    pub(crate) fn finish(mut self) -> (Vec<(String, Duration)>, f64) {
-        self.close();
-        (self.done, self.start.elapsed().as_secs_f64())
+fn is_word(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._+~-".contains(c);
+    text.chars().all(plain)
+        && (1..=MAX_WORD_CHARS).contains(&text.len())
+        && !text.starts_with(['.', '-'])
+}
+
+fn unlikely(what: &str, value: &str) -> HarnessError {
+    let value: String = value.chars().take(MAX_WORD_CHARS).collect();
+    HarnessError::Plan {
+        detail: format!(
+            "its {what} is {value:?}, which no plan of a cell says; it was damaged or forged"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a plan whose values would be part of a path, or take all of the host, is refused by name.
+    #[test]
+    fn a_forged_plan_is_refused() {
+        check_plan(&CellPlan::example()).expect("it is as the harness writes them");
+        for release in ["../../../etc", "a/b", "", ".", "-x", "a b", "a\u{1b}[2J"] {
+            let plan = CellPlan {
+                kernel_release: release.into(),
+                ..CellPlan::example()
+            };
+            let error = check_plan(&plan).expect_err(release).to_string();
+            assert!(error.contains("kernel_release"), "{error}");
+            assert!(!error.contains('\u{1b}'), "{error:?}");
+        }
+        let large = CellPlan {
+            memory_mib: u32::MAX,
+            ..CellPlan::example()
+        };
+        assert!(check_plan(&large).is_err());
+        let mut slow = CellPlan::example();
+        slow.limits.slowdown = u32::MAX;
+        assert!(check_plan(&slow).is_err());
+        let endless = CellPlan {
+            soak_minutes: Some(u32::MAX),
+            ..CellPlan::example()
+        };
+        assert!(check_plan(&endless).is_err());
+        let many = CellPlan {
+            cuts: Some(0),
+            ..CellPlan::example()
+        };
+        assert!(check_plan(&many).is_err());
     }
 }

@@ -13,7 +13,8 @@ use cowbird_proto::rng::Rng;
 
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::verify::{CellFiles, DISCARD_MODEL, map, untrusted};
+use crate::exhibits::{DISCARD_MODEL, map, untrusted};
+use crate::files::CellFiles;
 
 /// Of 100 writes that no flush covered, so many survive whole, and so many in part.
 const SURVIVES_WHOLE_PERCENT: u64 = 40;

@@ -10,8 +10,8 @@ use cowbird_model::{
 use cowbird_proto::rng::Rng;
 
 use crate::error::{HarnessError, HarnessResult};
+use crate::exhibits::{DISCARD_MODEL, untrusted};
 use crate::power::survival;
-use crate::verify::{DISCARD_MODEL, untrusted};
 
 /// Cuts of which a fault is described.
 const LISTED_CUTS: usize = 5;

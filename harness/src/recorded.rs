@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Partition;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::files::CellFiles;
 use crate::initramfs::WORKLOAD;
 use crate::replayed;
-use crate::verify::CellFiles;
 
 /// Name of the workload in the work folder and in a bundle: cut, but at the recorded places.
 pub const WORKLOAD_FILE: &str = "workload.cbw";

@@ -11,7 +11,9 @@ use cowbird_model::{Oracle, SectorRange};
 
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::verify::{CellFiles, Judgement, untrusted};
+use crate::exhibits::untrusted;
+use crate::files::CellFiles;
+use crate::judgement::Judgement;
 
 /// What is known of the restored origin.
 #[derive(Debug, Clone, Default)]

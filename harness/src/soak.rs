@@ -4,7 +4,9 @@ use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog, self_c
 
 use crate::change_map::ChangeMap;
 use crate::error::HarnessResult;
-use crate::verify::{CellFiles, DISCARD_MODEL, Judgement, map, of_range, untrusted};
+use crate::exhibits::{DISCARD_MODEL, map, of_range, untrusted};
+use crate::files::CellFiles;
+use crate::judgement::Judgement;
 
 /// What a long mixed load leaves.
 #[derive(Debug, Clone)]

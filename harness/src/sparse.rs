@@ -11,7 +11,7 @@ use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
 use crate::disk;
 use crate::error::{HarnessResult, PathContext};
-use crate::verify::untrusted;
+use crate::exhibits::untrusted;
 
 /// Pieces after which what was looked at is let go of: 64 MiB of each file at most.
 const PIECES_HELD: u32 = 4;

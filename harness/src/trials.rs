@@ -4,16 +4,16 @@
 //! All lie in one witness. The origin at the instant of a trial is the disk before the boot and all that was
 //! written up to that instant, by the trials before it too; its image is judged as that of any snapshot.
 
-use std::collections::BTreeMap;
-
-use cowbird_model::{BlockSet, Class, MarkerKey, Oracle, SectorRange, WitnessLog};
+use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog};
 use cowbird_proto::message::Observation;
 use cowbird_workload::Script;
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::ChangeMap;
 use crate::error::{HarnessError, HarnessResult};
-use crate::verify::{DISCARD_MODEL, Judgement, untrusted};
+use crate::exhibits::{DISCARD_MODEL, untrusted};
+use crate::judgement::Judgement;
+use crate::judgement::TrialOutcome;
 
 /// Trials of one boot at most; whoever wants more boots again.
 pub const MAX_TRIALS: u32 = 200;
@@ -96,17 +96,6 @@ impl EpochEvidence {
             observations: Vec::new(),
         }
     }
-}
-
-/// How a trial ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrialOutcome {
-    /// What to call it.
-    pub name: String,
-    /// Everything that is wrong; empty for a pass.
-    pub faults: Vec<String>,
-    /// Wrong blocks by class.
-    pub classes: BTreeMap<Class, u64>,
 }
 
 impl Judgement {

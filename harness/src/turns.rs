@@ -9,7 +9,8 @@ use cowbird_proto::message::TurnsSpec;
 use cowbird_proto::sector::{SECTOR_BYTES, SectorIdentity};
 
 use crate::error::HarnessResult;
-use crate::verify::{CellFiles, DISCARD_MODEL, map, untrusted};
+use crate::exhibits::{DISCARD_MODEL, map, untrusted};
+use crate::files::CellFiles;
 
 /// What every writer wrote last into each of its slots.
 type Rounds = Vec<Vec<u64>>;

@@ -3,62 +3,30 @@
 mod blocks;
 mod ends;
 mod evidence;
-mod files;
 mod filesystem;
 mod volumes;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self};
 use std::path::Path;
 
-use cowbird_model::{
-    BadBlock, Class, DiscardModel, MAX_LISTED_BLOCKS, Marker, MarkerKey, Oracle, SectorRange,
-    TraceResult, WitnessLog, find_marker, self_check,
-};
+use cowbird_model::{Oracle, WitnessLog, self_check};
 use cowbird_proto::message::Observation;
-use memmap2::{MmapMut, MmapOptions};
 
-pub use self::evidence::{Evidence, ExpectedLog, SnapshotEvidence, VolumesEvidence};
-pub use self::files::CellFiles;
+pub use self::evidence::{Evidence, SnapshotEvidence, VolumesEvidence};
 
-use self::volumes::judge_volumes;
 use crate::crypt;
-use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::error::{HarnessResult, PathContext};
+use crate::exhibits::DISCARD_MODEL;
+use crate::exhibits::map;
+use crate::exhibits::of_range;
+use crate::exhibits::untrusted;
+use crate::files::CellFiles;
+use crate::judgement::Judgement;
 use crate::soak;
 use crate::sparse;
-use crate::trials::TrialOutcome;
-
-/// What a discard does to a witnessed disk as [`crate::vm::command`] configures it: QEMU punches a
-/// hole into the raw file. Tried with discards of every alignment, and checked in every cell.
-pub const DISCARD_MODEL: DiscardModel = DiscardModel::Zeroes;
 
 /// A larger disk is mapped with its holes.
 const LARGE_BYTES: u64 = 64 << 30;
-
-/// The oracle's answer.
-#[derive(Debug, Clone, Default)]
-pub struct Judgement {
-    /// Blocks compared.
-    pub blocks_checked: u64,
-    /// Blocks wrong in the image or read wrong once.
-    pub blocks_bad: u64,
-    /// Wrong blocks by class.
-    pub classes: BTreeMap<Class, u64>,
-    /// The first of the wrong blocks.
-    pub bad: Vec<BadBlock>,
-    /// How each script ended.
-    pub trials: Vec<TrialOutcome>,
-    /// Everything that is wrong, each in one sentence; empty for a pass.
-    pub faults: Vec<String>,
-    /// Figures that are no fault.
-    pub notes: Vec<String>,
-    /// What the module may say in the kernel log although it is a warning.
-    pub expected_log: ExpectedLog,
-    /// What became of the trace, if the cell was traced.
-    pub trace: Option<TraceResult>,
-    /// The report for people.
-    pub text: String,
-}
 
 /// Compares the image, and what readers saw, with the truth.
 ///
@@ -168,52 +136,25 @@ pub fn judge(
     Ok(judgement)
 }
 
+/// Each volume by itself, then whether they fit together.
+fn judge_volumes(files: &CellFiles, evidence: &VolumesEvidence) -> HarnessResult<Judgement> {
+    let second = files.second();
+    let mut judgement = Judgement::default();
+    for (name, files, volume) in [
+        ("first volume", files, &evidence.volumes[0]),
+        ("second volume", &second, &evidence.volumes[1]),
+    ] {
+        let of_one = judge(files, &Evidence::Snapshot(volume.clone()), &[])?;
+        judgement.take_volume(name, of_one);
+    }
+    // Without a marker there is nothing to compare; that is a fault already.
+    if judgement.faults.is_empty() {
+        judgement.take_turns([files, &second], evidence)?;
+    }
+    Ok(judgement)
+}
+
 /// Whether a disk is so large that it is mostly holes, and has to be looked at as such.
 fn is_large(path: &Path) -> HarnessResult<bool> {
     Ok(fs::metadata(path).on("stat", path)?.len() > LARGE_BYTES)
-}
-
-/// The bytes of a disk that a range has.
-pub(crate) fn of_range(disk: &[u8], range: SectorRange) -> &[u8] {
-    let (start, end) = (range.start.0 as usize * 512, range.end().0 as usize * 512);
-    disk.get(start..end).unwrap_or_default()
-}
-
-impl Judgement {
-    pub(crate) fn fault(&mut self, fault: String) {
-        self.text += &fault;
-        self.text.push('\n');
-        self.faults.push(fault);
-    }
-
-    /// Keeps the first bad blocks, for whoever wants to know more about them than the text says.
-    fn name_bad(&mut self, bad: &[BadBlock]) {
-        let room = MAX_LISTED_BLOCKS.saturating_sub(self.bad.len());
-        self.bad.extend(bad.iter().take(room).cloned());
-    }
-
-    /// The harness looks at the right disk; that a header is not there is the module's doing.
-    pub(crate) fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
-        match find_marker(log, key) {
-            Ok(marker) => Some(marker),
-            Err(error) => {
-                self.fault(format!("no snapshot instant: {error}"));
-                None
-            }
-        }
-    }
-}
-
-pub(crate) fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
-    HarnessError::Witness {
-        detail: error.to_string(),
-    }
-}
-
-/// Maps a file; what is written to the map stays in memory.
-pub(crate) fn map(path: &Path) -> HarnessResult<MmapMut> {
-    let file = File::open(path).on("open", path)?;
-    // SAFETY: nothing writes or truncates the files of a cell while the map lives: QEMU has ended,
-    // and the folder belongs to this cell alone.
-    unsafe { MmapOptions::new().map_copy(&file) }.on("map", path)
 }

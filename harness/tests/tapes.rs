@@ -9,7 +9,8 @@
 use std::fs;
 use std::path::Path;
 
-use cowbird_harness::tape::{self, Kept, TAPE_DIR, TapePlan};
+use cowbird_harness::plan::TapePlan;
+use cowbird_harness::tape::{self, Kept, TAPE_DIR};
 use cowbird_harness::vm::emulator::Emulator;
 use cowbird_harness::{CellOutcome, CellPlan, Limits, run_cell};
 use cowbird_model::Verdict;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
-use cowbird_harness::plan::DEFAULT_CPUS;
+use cowbird_harness::vm::command::DEFAULT_CPUS;
 use cowbird_outside::out;
 use serde::Serialize;
 

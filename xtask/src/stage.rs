@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use cowbird_harness::cases::REGRESSIONS;
-use cowbird_harness::plan::DEFAULT_MEMORY_MIB;
-use cowbird_harness::tape::{self, TapePlan};
+use cowbird_harness::plan::TapePlan;
+use cowbird_harness::tape;
+use cowbird_harness::vm::command::DEFAULT_MEMORY_MIB;
 use cowbird_harness::{
     Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, TrialPlan,
     WorkloadPlan, cases, probe_accel,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use cowbird_harness::plan::TapePlan;
 use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::culprit::{self, Culprit};
-use cowbird_harness::tape::{self, Kept, Print, Replayed, TapePlan};
+use cowbird_harness::tape::{self, Kept, Print, Replayed};
 use cowbird_harness::vm::emulator::Emulator;
 use cowbird_harness::{Accel, CellOutcome, CellPlan, Limits, WorkloadPlan, run_cell};
 use cowbird_images::{Catalogue, Store};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cowbird_harness::CaseTier;
-use cowbird_harness::plan::DEFAULT_CPUS;
+use cowbird_harness::vm::command::DEFAULT_CPUS;
 use cowbird_images::Catalogue;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};

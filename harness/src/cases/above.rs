@@ -15,7 +15,7 @@ use cowbird_proto::sector::SECTOR_BYTES;
 use super::stacked::UNCOUNTED;
 use super::topology::{Above, BESIDE, NESTED, Topology};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::cell::in_background;
+use crate::background::in_background;
 use crate::change_map::ChangeMap;
 use crate::disk;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Throttle, Workload};

@@ -8,11 +8,12 @@ use std::time::Duration;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
-use super::{Layout, MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
-use crate::cell::in_background;
+use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
+use crate::background::in_background;
 use crate::disk;
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, WorkloadSpec};
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use crate::layout::Layout;
 use crate::program::HostProgram;
 use crate::verify::{Evidence, SnapshotEvidence};
 

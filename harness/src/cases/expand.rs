@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
-use super::{Layout, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
+use super::{MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 16 MiB and five sectors.

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
-use super::{Layout, MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
+use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::program::FIO;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};

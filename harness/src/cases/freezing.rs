@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
-use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting};
+use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting};
 use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 const ORIGIN_MIB: u32 = 56;

@@ -10,10 +10,11 @@ use std::time::Duration;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
-use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, restored, vacuous};
+use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, restored, vacuous};
 use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
 use serde::Deserialize;
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use crate::initramfs::{TRACER, TRACER_TRIAL};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 64 MiB and three sectors: every block is one attempt.

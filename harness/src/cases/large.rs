@@ -10,9 +10,10 @@ use cowbird_proto::message::{
     RawWritersSpec, Request, Rule, RuledPiece, StackKind, StopwatchSpec, WorkloadSpec,
 };
 
-use super::layout::MIB_SECTORS;
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::power::Stop;
 use crate::verify::{Evidence, SnapshotEvidence};
 
@@ -400,7 +401,7 @@ pub(super) async fn too_large(
     let log = guest
         .kernel_log(limit)
         .await
-        .map_err(crate::cell::shut_down_error)?;
+        .map_err(crate::driver::shut_down_error)?;
     let killed = log
         .iter()
         .find(|record| OUT_OF_MEMORY.iter().any(|said| record.text.contains(said)));

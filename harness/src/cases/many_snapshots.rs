@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use cowbird_proto::message::StackKind;
 
-use super::layout::MIB_SECTORS;
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, ORIGIN, Setting, raw_writers, vacuous};
+use super::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::program::HostProgram;
 use crate::verify::{Evidence, SnapshotEvidence};
 

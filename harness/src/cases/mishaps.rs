@@ -3,9 +3,10 @@
 
 use cowbird_proto::message::{Request, StackKind};
 
-use super::layout::MIB_SECTORS;
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, Setting, raw_writers};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::program::HostProgram;
 use crate::verify::Evidence;
 

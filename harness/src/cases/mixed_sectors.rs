@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use crate::error::PathContext;
+use crate::layout::Layout;
 use crate::verify::Evidence;
 
 /// 8 MiB and five sectors: the last block is short.

@@ -2,8 +2,9 @@
 //! before its snapshot: it is frozen by its device. The tool is asked once more while it is frozen by others.
 
 use super::stale_cache::shell;
-use super::{COW_HOME, COW_MOUNT, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, freezing};
+use super::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT, Setting, freezing};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 const SPEC: SnapshotSpec = SnapshotSpec {

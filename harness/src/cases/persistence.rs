@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
 
-use super::{IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::verify::{Evidence, ExpectedLog, SnapshotEvidence};
+use crate::judgement::ExpectedLog;
+use crate::layout::Layout;
+use crate::verify::{Evidence, SnapshotEvidence};
 
 const ORIGIN_MIB: u32 = 112;
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 
-use super::{Layout, MINOR, Setting};
+use super::{MINOR, Setting};
 use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::layout::Layout;
 use crate::power::Stop;
 use crate::power_cuts::PowerCuts;
 use crate::verify::Evidence;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
-use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
+use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
-use crate::vm::command::Bus;
+use crate::vm::disks::Bus;
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use crate::error::HarnessError;
 use crate::initramfs::WORKLOAD;
+use crate::layout::Layout;
 use crate::recorded::Replay;
 use crate::verify::{Evidence, SnapshotEvidence};
 

@@ -11,10 +11,11 @@ use cowbird_proto::rng::mix;
 use cowbird_workload::script::MAX_TASK_SECTORS;
 use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
 
-use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, recorded};
+use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, recorded};
 use crate::disk::Partition;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use crate::error::HarnessError;
+use crate::layout::Layout;
 use crate::trials::{EpochEvidence, TrialEvidence, TrialPlan};
 use crate::verify::Evidence;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 
-use super::{IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::boot_hooks::Generator;
 use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use crate::initramfs::COWBIRDCTL;
+use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::{Evidence, SnapshotEvidence};
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;
 
-use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, Layout, ORIGIN, Setting};
+use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, ORIGIN, Setting};
 use crate::driver::{CaseError, CaseResult, Driver};
+use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::Evidence;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
-use super::{Layout, MINOR, SNAPSHOT, Setting, raw_writers};
+use super::{MINOR, SNAPSHOT, Setting, raw_writers};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// 3 MiB and five sectors: every block is written in every epoch.

@@ -8,11 +8,12 @@ use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 
-use super::layout::MIB_SECTORS;
-use super::{COW_MOUNT, IMAGE, Layout, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::cell::in_background;
+use super::{COW_MOUNT, IMAGE, SNAPSHOT, Setting, raw_writers, vacuous};
+use crate::background::in_background;
 use crate::disk;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 

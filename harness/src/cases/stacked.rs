@@ -4,9 +4,10 @@
 
 use cowbird_proto::message::StackKind;
 
-use super::layout::MIB_SECTORS;
-use super::{Layout, ORIGIN, Setting, raw_writers};
+use super::{ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::verify::Evidence;
 
 /// Sectors of a thin volume: a whole number of the pool's blocks.

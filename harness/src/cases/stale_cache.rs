@@ -4,12 +4,14 @@
 
 use cowbird_proto::message::{Request, StackKind};
 
-use super::layout::MIB_SECTORS;
 use super::stacked::LOOP;
-use super::{Layout, MINOR, ORIGIN, SNAPSHOT, Setting};
+use super::{MINOR, ORIGIN, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
+use crate::judgement::ExpectedLog;
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::program::HostProgram;
-use crate::verify::{Evidence, ExpectedLog};
+use crate::verify::Evidence;
 
 const fn program(program: &'static str, package: &'static str) -> HostProgram {
     HostProgram { program, package }

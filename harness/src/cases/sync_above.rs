@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use cowbird_proto::message::{Request, StackKind};
 
-use super::layout::MIB_SECTORS;
 use super::topology::{BESIDE, Origin};
-use super::{COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle};
 use crate::error::{HarnessResult, PathContext};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// The first disk.

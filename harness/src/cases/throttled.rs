@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
 
-use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
+use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseResult, Driver};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// Blocks that are written. They are submitted at once.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
-use super::{COW_MOUNT, IMAGE, Layout, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::cell::in_background;
+use super::{COW_MOUNT, IMAGE, SNAPSHOT, Setting, raw_writers, vacuous};
+use crate::background::in_background;
 use crate::disk;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 

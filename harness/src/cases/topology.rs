@@ -10,11 +10,12 @@ use std::path::Path;
 use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::StackKind;
 
-use super::layout::MIB_SECTORS;
-use super::{COW_HOME, Layout, ORIGIN, modules};
+use super::{COW_HOME, ORIGIN, modules};
 use crate::disk::{Filesystem, Partition};
 use crate::driver::{Queue, Throttle};
 use crate::error::{HarnessResult, PathContext};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 
 /// The first disk.
 const DISK: &str = "/dev/vda";

@@ -2,9 +2,10 @@
 //! disk and back, each block's fingerprint must be there once and be that of its content. What is
 //! written is the same on every kernel.
 
-use super::{Layout, ORIGIN};
+use super::ORIGIN;
 use crate::driver::{CaseResult, Driver};
 use crate::initramfs::{TRACER, TRACER_TRIAL};
+use crate::layout::Layout;
 use crate::verify::Evidence;
 
 /// What the trial needs.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
-use super::{COW_MOUNT, Layout, SNAPSHOT, Setting, raw_writers, vacuous};
+use super::{COW_MOUNT, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
 
 /// 8 MiB and five sectors.

@@ -1,8 +1,9 @@
 //! A whole disk as origin. It is written through its partitions only: through one by raw writers,
 //! through the other by the filesystem that also holds the COW file and has to be frozen.
 
-use super::{Layout, Setting, raw_writers};
+use super::{Setting, raw_writers};
 use crate::driver::{CaseResult, Driver};
+use crate::layout::Layout;
 use crate::verify::Evidence;
 
 /// The first disk.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{CaseError, CaseResult, DeviceInfo, Driver, unexpected};
 use crate::initramfs::COWBIRDCTL;
-use crate::vm::command;
+use crate::vm::disks;
 
 /// Time for a snapshot to fail once there is a reason; also for a disk to go or to come.
 const FAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -163,7 +163,7 @@ impl Driver<'_, '_> {
 
     /// Takes a disk out of the running machine; `name` is what the guest calls it.
     pub async fn unplug(&mut self, index: usize, name: &str) -> CaseResult<()> {
-        let id = command::device_id(index);
+        let id = disks::device_id(index);
         self.vm
             .qmp()
             .execute("device_del", json!({ "id": id }))
@@ -176,8 +176,8 @@ impl Driver<'_, '_> {
     pub async fn plug(&mut self, index: usize, partition: &str) -> CaseResult<()> {
         let arguments = json!({
             "driver": "scsi-hd",
-            "id": command::device_id(index),
-            "drive": command::top_node(index),
+            "id": disks::device_id(index),
+            "drive": disks::top_node(index),
         });
         self.vm.qmp().execute("device_add", arguments).await?;
         let path = partition.to_owned();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cowbird_proto::message::{KernelRecord, Reply, Request};
 
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, protocol};
-use crate::cell::shut_down_error;
+use crate::driver::shut_down_error;
 use crate::error::HarnessError;
 use crate::initramfs::COWBIRD_KO;
 use crate::vm::CallError;

@@ -1,13 +1,16 @@
 //! What a case can do to its guest, in the words of a case.
 
 mod devices;
+mod error;
 mod faults;
 mod kernel;
 mod pace;
 mod queues;
 mod root;
+mod series_record;
 mod shell;
 mod snapshots;
+mod traced;
 mod tracing;
 mod workloads;
 
@@ -15,25 +18,27 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cowbird_proto::message::{Exited, GuestError, KernelRecord, Reply, Request};
-use thiserror::Error;
 
+pub use self::error::{CaseError, CaseResult};
+pub(crate) use self::error::{shut_down_error, vacuous};
 pub(crate) use self::faults::{FAILED, RULED};
 pub(crate) use self::pace::{Begun, Pace, control, longest};
 pub(crate) use self::queues::{Queue, Throttle};
+pub use self::series_record::SeriesRecord;
 pub(crate) use self::shell::{SHELL, coreutil};
-pub use self::snapshots::{DeviceInfo, ModuleInfo, SeriesRecord, SnapshotSpec};
-pub(crate) use self::tracing::Tracing;
+pub use self::snapshots::{DeviceInfo, ModuleInfo, SnapshotSpec};
+pub(crate) use self::traced::Tracing;
 pub use self::workloads::Workload;
 
-use crate::cell::{in_background, shut_down_error};
+use crate::background::in_background;
 use crate::error::HarnessError;
+use crate::files::CellFiles;
 use crate::limits::Limits;
 use crate::machine::Machine;
-use crate::plan::PhaseClock;
+use crate::phases::PhaseClock;
 use crate::power::{self, Stop};
-use crate::verify::CellFiles;
 use crate::vm::agent::GuestRecord;
-use crate::vm::{CallError, End, Vm};
+use crate::vm::{CallError, Vm};
 
 /// Pages of extents or of kernel log fetched at most.
 const MAX_PAGES: usize = 4096;
@@ -43,29 +48,6 @@ const ENOENT: i32 = 2;
 
 /// `EOPNOTSUPP`: how the module says that this kernel lacks what it needs.
 const UNSUPPORTED_ERRNO: i32 = 95;
-
-/// Why a case did not come to its end.
-#[derive(Debug, Error)]
-pub enum CaseError {
-    /// There is no guest any more.
-    #[error(transparent)]
-    Ended(#[from] End),
-    /// The module did not do what it must.
-    #[error("{0}")]
-    Failed(String),
-    /// This kernel cannot run this case.
-    #[error("{0}")]
-    Unsupported(String),
-}
-
-impl From<HarnessError> for CaseError {
-    fn from(error: HarnessError) -> Self {
-        Self::Ended(End::Infrastructure(error))
-    }
-}
-
-/// Result of a step of a case.
-pub type CaseResult<T> = Result<T, CaseError>;
 
 /// What the boots before the last one left.
 #[derive(Debug, Default)]

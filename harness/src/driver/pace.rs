@@ -11,7 +11,8 @@ use serde_json::json;
 use super::{CaseError, CaseResult, Driver, ModuleInfo, Workload, unexpected};
 use crate::error::HarnessError;
 use crate::initramfs::COWBIRDCTL;
-use crate::vm::{CallError, Pending, command};
+use crate::vm::disks;
+use crate::vm::{CallError, Pending};
 
 /// Beside what is waited for, an answer takes so much longer at most.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
@@ -123,7 +124,7 @@ impl Driver<'_, '_> {
             return Err(HarnessError::Plan { detail }.into());
         };
         let arguments = json!({
-            "id": command::backend_path(index, disk.bus),
+            "id": disks::backend_path(index, disk.bus),
             "bps": bytes, "bps_rd": 0, "bps_wr": 0,
             "iops": operations, "iops_rd": 0, "iops_wr": 0,
         });

@@ -4,7 +4,7 @@ use cowbird_proto::message::Request;
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver};
-use crate::vm::command;
+use crate::vm::disks;
 
 /// How the guest treats requests to a disk; what is `None` stays as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Driver<'_, '_> {
         }
         let bus = self.machine.bus_of(index)?;
         let arguments = json!({
-            "id": command::backend_path(index, bus),
+            "id": disks::backend_path(index, bus),
             "bps": throttle.bytes_per_second,
             "bps_rd": 0,
             "bps_wr": 0,

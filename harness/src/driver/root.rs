@@ -4,8 +4,8 @@ use cowbird_proto::BOOT_LOG;
 use cowbird_proto::message::{Reply, Request};
 
 use super::{CaseError, CaseResult, Driver, ENOENT, SeriesRecord, unexpected};
+use crate::background::in_background;
 use crate::boot_hooks::{self, Generator};
-use crate::cell::in_background;
 use crate::vm::CallError;
 
 /// What is mounted where.

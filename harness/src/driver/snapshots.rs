@@ -1,11 +1,10 @@
 //! Snapshots, in the words of a case: what the control tool is asked for, and what the module says.
 
-use std::path::Path;
-
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{Extent, Reply, Request};
 use serde::Deserialize;
 
+use super::series_record::{RECORDS, SeriesRecord, is_record};
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, unexpected};
 use crate::change_map::ChangeMap;
 use crate::error::HarnessError;
@@ -14,9 +13,6 @@ use crate::vm::CallError;
 
 /// Size of a block, bytes.
 const BLOCK_BYTES: u64 = 4096;
-
-/// Where the control tool remembers series.
-const RECORDS: &str = "/etc/cowbird";
 
 /// What `/proc/cowbird-info` says, as far as the harness uses it.
 #[derive(Debug, Clone, Deserialize)]
@@ -92,23 +88,6 @@ pub struct SnapshotSpec {
 struct ImageLabel {
     epoch: u64,
     complete: bool,
-}
-
-/// What the control tool remembers of a series and its image for after a boot: names and content.
-#[derive(Debug, Clone)]
-pub struct SeriesRecord {
-    files: Vec<(String, String)>,
-}
-
-impl SeriesRecord {
-    /// What is remembered of the series, as path in the guest and content.
-    pub(crate) fn of_series(&self) -> impl Iterator<Item = &(String, String)> {
-        self.files.iter().filter(|(path, _)| is_record(path))
-    }
-}
-
-fn is_record(path: &str) -> bool {
-    Path::new(path).starts_with(RECORDS)
 }
 
 impl Driver<'_, '_> {

@@ -1,7 +1,6 @@
 //! The tracer beside a case: it records from the moment at which the module is loaded until it is unloaded, because
 //! while it records the module's events the module cannot go.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 
@@ -11,7 +10,7 @@ use cowbird_proto::message::{Reply, Request, StreamTarget, StreamsSpec, Workload
 use super::{CaseError, CaseResult, Driver, MAX_PAGES, unexpected};
 use crate::error::{HarnessError, PathContext};
 use crate::initramfs::{TRACER, TRACER_TRIAL};
-use crate::tracing::{BEGINS, ENDS, Recording, Recordings, WitnessedDisk, mark};
+use crate::tracing::{BEGINS, ENDS, Recording, mark};
 
 /// Where the trace is in the guest.
 const TRACE: &str = "/tmp/cell.cbt";
@@ -22,28 +21,6 @@ const RING: &str = "32M";
 
 /// How `doctor` ends on a kernel on which nobody should record.
 const MUST_NOT_RECORD: i32 = 5;
-
-/// What is traced of a cell.
-pub(crate) struct Tracing {
-    pub(crate) disks: Vec<WitnessedDisk>,
-    pub(crate) recordings: Recordings,
-    /// The devices that workloads write to directly.
-    pub(crate) targets: BTreeMap<WorkloadId, Vec<String>>,
-    /// Whether a workload rewrites cached pages that the kernel does not keep stable: those of a filesystem unless
-    /// the queue asks for it, and before 6.7 those of a raw device whatever the queue asks for.
-    pub(crate) pages_may_change: bool,
-}
-
-impl Tracing {
-    pub(crate) fn of(disks: Vec<WitnessedDisk>) -> Self {
-        Self {
-            disks,
-            recordings: Recordings::default(),
-            targets: BTreeMap::new(),
-            pages_may_change: false,
-        }
-    }
-}
 
 impl Driver<'_, '_> {
     /// Begins a recording, if this cell is traced. A tracer that does not begin is no fault of the case.

@@ -17,17 +17,20 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::search::Search;
-use super::{Kept, TapePlan, unpack};
+use super::{Kept, unpack};
+use crate::background::in_background;
 use crate::bundle::read_bad_blocks;
-use crate::cases::Layout;
-use crate::cell::{in_background, layout_of};
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::exhibits::{map, untrusted};
+use crate::files::CellFiles;
 use crate::initramfs::COWBIRD_KO;
+use crate::layout::Layout;
 use crate::limits::TAPED_QMP_LIMIT;
 use crate::machine::Machine;
 use crate::plan::CellPlan;
+use crate::plan::TapePlan;
+use crate::planned::layout_of;
 use crate::scratch::Scratch;
-use crate::verify::{CellFiles, map, untrusted};
 use crate::vm::command::{QMP_SOCKET, VmConfig};
 use crate::vm::process::Process;
 use crate::vm::qmp::Qmp;
@@ -272,7 +275,7 @@ impl Stage {
             ..tape
         });
         fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
-        let initramfs = crate::cell::INITRAMFS_FILE;
+        let initramfs = crate::files::INITRAMFS_FILE;
         let (from, to) = (
             self.plan.work_dir.join(initramfs),
             plan.work_dir.join(initramfs),

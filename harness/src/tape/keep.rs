@@ -19,10 +19,11 @@ use cowbird_model::Verdict;
 use serde::{Deserialize, Serialize};
 
 use super::{Print, check_emulator};
-use crate::cell::INITRAMFS_FILE;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::files::INITRAMFS_FILE;
 use crate::foreign;
-use crate::plan::{CellOutcome, CellPlan};
+use crate::outcome::CellOutcome;
+use crate::plan::CellPlan;
 use crate::vm::command::{ASKED_FILE, TAPE_FILE};
 use crate::vm::emulator::Emulator;
 

@@ -16,7 +16,8 @@ use super::{
     without_comparison,
 };
 use crate::error::{HarnessError, HarnessResult};
-use crate::verify::{CellFiles, map, untrusted};
+use crate::exhibits::{map, untrusted};
+use crate::files::CellFiles;
 
 /// `cowbird-trace` ends so when a trace is not complete.
 const INCOMPLETE: i32 = 3;

@@ -9,9 +9,10 @@ use cowbird_model::{
 };
 use cowbird_proto::message::Observation;
 
-use super::{DISCARD_MODEL, Judgement, untrusted};
 use crate::change_map::ChangeMap;
 use crate::error::HarnessResult;
+use crate::exhibits::{DISCARD_MODEL, untrusted};
+use crate::judgement::Judgement;
 
 /// Bad blocks that the text of a report lists.
 const LISTED_BLOCKS: usize = 50;

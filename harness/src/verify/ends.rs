@@ -5,9 +5,11 @@ use cowbird_model::{Class, SectorRange, WitnessLog, self_check};
 use cowbird_proto::message::Event;
 use memmap2::MmapMut;
 
-use super::{CellFiles, DISCARD_MODEL, Judgement, map, untrusted};
 use crate::disk::Partition;
 use crate::error::HarnessResult;
+use crate::exhibits::{DISCARD_MODEL, map, untrusted};
+use crate::files::CellFiles;
+use crate::judgement::Judgement;
 use crate::power_cuts::PowerCuts;
 use crate::written;
 

@@ -6,13 +6,11 @@ use cowbird_model::{BlockSet, MarkerKey, SectorRange};
 use cowbird_proto::message::{GoldenFile, TurnsSpec};
 
 use crate::change_map::ChangeMap;
+use crate::judgement::ExpectedLog;
 use crate::power_cuts::PowerCuts;
 use crate::restored::Restored;
 use crate::soak::SoakEvidence;
 use crate::trials::TrialEvidence;
-
-/// What the module may say in the kernel log although it is a warning.
-pub type ExpectedLog = &'static [&'static str];
 
 /// What a case leaves to be judged.
 #[derive(Debug, Clone)]

@@ -7,9 +7,9 @@ use std::process::Command;
 use cowbird_proto::message::GoldenFile;
 use sha2::{Digest, Sha256};
 
-use super::Judgement;
 use crate::disk;
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::judgement::Judgement;
 
 /// Files that a fault names.
 const LISTED_FILES: usize = 5;

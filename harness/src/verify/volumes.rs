@@ -1,32 +1,13 @@
 //! Several volumes: each by itself, then whether their images are of common instants.
 
-use super::{CellFiles, Evidence, Judgement, VolumesEvidence, judge};
+use super::VolumesEvidence;
 use crate::error::HarnessResult;
+use crate::files::CellFiles;
+use crate::judgement::Judgement;
 use crate::turns;
 
 /// Rounds in the wrong images that the text of a report lists.
 const LISTED_TURNS: usize = 20;
-
-/// Each volume by itself, then whether they fit together.
-pub(super) fn judge_volumes(
-    files: &CellFiles,
-    evidence: &VolumesEvidence,
-) -> HarnessResult<Judgement> {
-    let second = files.second();
-    let mut judgement = Judgement::default();
-    for (name, files, volume) in [
-        ("first volume", files, &evidence.volumes[0]),
-        ("second volume", &second, &evidence.volumes[1]),
-    ] {
-        let of_one = judge(files, &Evidence::Snapshot(volume.clone()), &[])?;
-        judgement.take_volume(name, of_one);
-    }
-    // Without a marker there is nothing to compare; that is a fault already.
-    if judgement.faults.is_empty() {
-        judgement.take_turns([files, &second], evidence)?;
-    }
-    Ok(judgement)
-}
 
 impl Judgement {
     pub(crate) fn take_volume(&mut self, name: &str, volume: Self) {
@@ -42,7 +23,8 @@ impl Judgement {
         self.text += &format!("{name}:\n{}", volume.text);
     }
 
-    fn take_turns(
+    /// Whether the images of both volumes are of the same instants.
+    pub(super) fn take_turns(
         &mut self,
         files: [&CellFiles; 2],
         evidence: &VolumesEvidence,

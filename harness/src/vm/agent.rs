@@ -22,7 +22,7 @@ use tokio::time::{Instant as Then, sleep};
 
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::limits::{MAX_EVENT_BYTES, MAX_OBSERVATIONS, SETTLE_LIMIT, TAIL_POLL};
-use crate::vm::connect;
+use crate::vm::socket::connect;
 
 const READ_BYTES: usize = 256 << 10;
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::vm::command::{Bus, Disk, device_id, top_node};
+use crate::vm::disks::{Bus, Disk, device_id, top_node};
 
 /// Unit of the witness log; every write of the guest is a whole number of it.
 const WITNESS_SECTOR_BYTES: u32 = 512;

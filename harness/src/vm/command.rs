@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
-use crate::accel::Accel;
 use crate::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
+use crate::vm::accel::Accel;
 use crate::vm::arguments::Arguments;
+use crate::vm::disks::Disk;
 use crate::vm::emulator::Emulator;
 use crate::vm::host_clock;
 
@@ -25,29 +26,11 @@ const TAPE_ICOUNT_SHIFT: u32 = 3;
 /// How many of the devices that `-serial` makes a PC takes as its own serial ports.
 const PC_SERIAL_PORTS: usize = 4;
 
-/// How a disk is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bus {
-    /// `/dev/vda` and so on.
-    Virtio,
-    /// `/dev/sda`, behind a virtio controller; has FUA.
-    Scsi,
-    /// `/dev/nvme0n1`; has FUA.
-    Nvme,
-}
+/// Virtual CPUs of a guest unless the plan says otherwise. Two: a race needs two.
+pub const DEFAULT_CPUS: u32 = 2;
 
-/// A disk of the guest. On one bus they are named in their order.
-#[derive(Debug, Clone)]
-pub struct Disk {
-    /// Raw image file.
-    pub image: PathBuf,
-    /// Where the witness writes what it sees, if this disk has a witness. Must exist.
-    pub witness: Option<PathBuf>,
-    /// How it is attached.
-    pub bus: Bus,
-    /// Unit of its reads and writes, bytes.
-    pub logical_block_bytes: u32,
-}
+/// Memory of a guest unless the plan says otherwise, MiB.
+pub const DEFAULT_MEMORY_MIB: u32 = 1024;
 
 /// A virtual machine to be.
 #[derive(Debug, Clone)]
@@ -262,29 +245,6 @@ pub const CONSOLE: &str = "console";
 /// Socket of the agent's port in the socket folder.
 pub const AGENT_SOCKET: &str = "agent";
 
-/// What the guest's disks are called in the monitor.
-#[must_use]
-pub fn device_id(index: usize) -> String {
-    format!("disk{index}")
-}
-
-/// The part of a guest's disk that reads and writes, as the monitor finds it; the PCI device of a virtio disk is only
-/// around it.
-#[must_use]
-pub fn backend_path(index: usize, bus: Bus) -> String {
-    let device = format!("/machine/peripheral/{}", device_id(index));
-    match bus {
-        Bus::Virtio => format!("{device}/virtio-backend"),
-        Bus::Scsi | Bus::Nvme => device,
-    }
-}
-
-/// The node that a disk with a witness is attached to.
-#[must_use]
-pub fn top_node(index: usize) -> String {
-    format!("top{index}")
-}
-
 fn socket(id: &str) -> String {
     format!("socket,server=on,wait=off,id={id},path=")
 }
@@ -292,6 +252,7 @@ fn socket(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::disks::Bus;
 
     fn arguments(tape: Option<TapeMode>) -> Vec<String> {
         let disk = Disk {

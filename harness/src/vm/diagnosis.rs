@@ -1,41 +1,20 @@
 //! Why a guest will not answer any more, by all that can be seen of it from outside.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use thiserror::Error;
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::time::{sleep, timeout};
 
-use super::{Vm, connect, stuck};
-use crate::accel::Accel;
+use super::{Vm, stuck};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use crate::limits::{PANIC_GRACE, STUCK_PAUSE, STUCK_SAMPLES, SYSRQ_KEYS, SYSRQ_PAUSE};
-use crate::vm::command::{CONSOLE, REGISTERS_FILE, VmConfig};
+use crate::vm::End;
+use crate::vm::accel::Accel;
+use crate::vm::command::{CONSOLE, REGISTERS_FILE};
 use crate::vm::process::ProcessEnd;
-
-/// Why a guest will not answer any more.
-#[derive(Debug, Error)]
-pub enum End {
-    /// The kernel panicked.
-    #[error("kernel panic: {}", .0.headline)]
-    Panic(Splat),
-    /// QEMU runs but the guest does not answer.
-    #[error("{reason}")]
-    Hang {
-        /// What was waited for, and how long.
-        reason: String,
-    },
-    /// QEMU ended although nobody of ours asked for it.
-    #[error("{reason}")]
-    Lost {
-        /// How it ended.
-        reason: String,
-    },
-    /// The host's side failed.
-    #[error(transparent)]
-    Infrastructure(#[from] HarnessError),
-}
+use crate::vm::process::last_lines;
+use crate::vm::socket::connect;
 
 impl Vm {
     /// Finds out whether the guest is still one that can answer.
@@ -227,26 +206,6 @@ fn outgrown(files: &[(PathBuf, u64)]) -> Option<String> {
             format!("{name} has {bytes} bytes, of {most} at most: the guest was ended before the host's disk is full")
         })
     })
-}
-
-pub(super) fn qemu_refused(config: &VmConfig, end: ProcessEnd) -> HarnessError {
-    let said = last_lines(&config.qemu_log_path());
-    HarnessError::Qemu {
-        detail: format!("it ended at once ({end:?}){said}"),
-    }
-}
-
-fn last_lines(path: &Path) -> String {
-    const LINES: usize = 5;
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    match lines.as_slice() {
-        [] => String::new(),
-        lines => format!(
-            "; it says: {}",
-            lines[lines.len().saturating_sub(LINES)..].join(" / ")
-        ),
-    }
 }
 
 #[cfg(test)]

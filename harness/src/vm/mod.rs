@@ -3,42 +3,42 @@
 //! Whoever waits for the guest waits through [`Vm`], which watches the process, the console, the
 //! heartbeat and the protocol meanwhile, and says in one [`End`] why there will be no answer.
 
+pub mod accel;
 pub mod agent;
 mod arguments;
 pub mod command;
 mod console;
 mod diagnosis;
+pub mod disks;
 pub mod emulator;
+mod end;
 mod host_clock;
 pub mod process;
 pub mod qmp;
+mod socket;
 mod stuck;
 
-use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{GuestError, Hello, Reply, Request};
 use thiserror::Error;
-use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
 
-pub use self::diagnosis::End;
+pub use self::end::End;
 
 use self::console::Console;
-use self::diagnosis::qemu_refused;
-use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::error::{HarnessError, HarnessResult};
 use crate::kernel_log::find_panic;
 use crate::limits::{
-    LAST_WORDS, Limits, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_LIMIT, SOCKET_POLL,
-    SUPERVISION_PERIOD, TAPED_QMP_LIMIT,
+    LAST_WORDS, Limits, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_POLL, SUPERVISION_PERIOD,
+    TAPED_QMP_LIMIT,
 };
 use crate::scratch::Scratch;
 use crate::vm::agent::{Agent, GuestRecord};
 use crate::vm::command::{AGENT_SOCKET, QMP_SOCKET, TapeMode, VmConfig};
-use crate::vm::process::{Process, ProcessEnd};
+use crate::vm::process::{Process, ProcessEnd, qemu_refused};
 use crate::vm::qmp::Qmp;
 
 /// Why a request has no good answer.
@@ -307,26 +307,6 @@ impl Vm {
     #[must_use]
     pub fn take_record(&self) -> GuestRecord {
         self.agent.take_record()
-    }
-}
-
-/// Connects to a socket that QEMU is about to open.
-async fn connect(path: &Path) -> HarnessResult<UnixStream> {
-    let deadline = Instant::now() + SOCKET_LIMIT;
-    loop {
-        match UnixStream::connect(path).await {
-            Ok(stream) => return Ok(stream),
-            Err(error)
-                if Instant::now() < deadline
-                    && matches!(
-                        error.kind(),
-                        ErrorKind::NotFound | ErrorKind::ConnectionRefused
-                    ) =>
-            {
-                sleep(SOCKET_POLL).await;
-            }
-            Err(error) => return Err(error).on("connect to", path),
-        }
     }
 }
 

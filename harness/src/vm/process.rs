@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::vm::command::VmConfig;
 use crate::vm::emulator::QEMU;
+use std::path::Path;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,4 +150,26 @@ fn spawn(mut command: Command, log: File) -> io::Result<std::process::Child> {
 
 fn qemu_error(detail: String) -> HarnessError {
     HarnessError::Qemu { detail }
+}
+
+/// QEMU ended although it should have begun.
+pub(super) fn qemu_refused(config: &VmConfig, end: ProcessEnd) -> HarnessError {
+    let said = last_lines(&config.qemu_log_path());
+    HarnessError::Qemu {
+        detail: format!("it ended at once ({end:?}){said}"),
+    }
+}
+
+/// What QEMU said last.
+pub(super) fn last_lines(path: &Path) -> String {
+    const LINES: usize = 5;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.as_slice() {
+        [] => String::new(),
+        lines => format!(
+            "; it says: {}",
+            lines[lines.len().saturating_sub(LINES)..].join(" / ")
+        ),
+    }
 }

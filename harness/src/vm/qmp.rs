@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::error::{HarnessError, HarnessResult};
-use crate::vm::connect;
+use crate::vm::socket::connect;
 
 /// Answers that nobody fetched; more than one command is never in flight.
 const MAX_PENDING_ANSWERS: usize = 4;

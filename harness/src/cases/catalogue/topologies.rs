@@ -1,6 +1,7 @@
 //! Cases that are made of topologies: what is written to an origin from above. They are last.
 
 use crate::cases::throttled_set::Slow;
+use crate::cases::topology::Topology;
 use crate::cases::topology::{
     ARRAY_ABOVE, ARRAY_PART, CRYPT, CRYPT_INLINE, DISK_ABOVE, LINEAR, LOOP_ON_FILE, MAPPED_ABOVE,
     RAID1, RAID5, STRIPED, SWAP, THIN, UNSEEN, VOLUME_ON_ARRAY,

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};
 
-use super::layout::MIB_SECTORS;
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
+use crate::layout::MIB_SECTORS;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
 

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
 
 use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
-use crate::cases::{Layout, restored};
+use crate::cases::restored;
 use crate::disk::{self, Filesystem};
 use crate::driver::{CaseError, CaseResult, Driver, Workload};
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::layout::Layout;
 use crate::program::HostProgram;
 use crate::verify::Evidence;
 

@@ -6,12 +6,13 @@ use super::{
     COW_FILE, COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, finish_filesystem,
     spec, start_again, update,
 };
-use crate::cases::layout::MIB_SECTORS;
-use crate::cases::{COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
+use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
 use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use crate::layout::Layout;
+use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
-use crate::vm::command::Bus;
+use crate::vm::disks::Bus;
 
 /// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.
 const PARTITION_MIB: u32 = 112;

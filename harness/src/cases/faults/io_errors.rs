@@ -5,9 +5,10 @@ use cowbird_proto::message::{Rule, RuledPiece, StackKind};
 use super::{
     COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, spec, start_again, update,
 };
-use crate::cases::{COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
+use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
 use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 
 /// A filesystem with its own COW file.

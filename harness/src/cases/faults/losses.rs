@@ -8,10 +8,12 @@ use super::{
     COW_HOME_MIB, FAILURES, FS_COW_FILE, MOUNT, ORIGIN_SECTORS, Writers, churn, evidence, spec,
     start_again,
 };
-use crate::cases::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use crate::cases::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec};
+use crate::judgement::ExpectedLog;
+use crate::layout::Layout;
 use crate::power::Stop;
-use crate::verify::{Evidence, ExpectedLog, SnapshotEvidence};
+use crate::verify::{Evidence, SnapshotEvidence};
 
 /// The COW file's own disk, MiB and bytes, and what it is in the guest.
 const COW_DISK_MIB: u32 = 48;

@@ -202,7 +202,7 @@ pub(in crate::cases) async fn memory(
     let killed = guest
         .kernel_log(limit)
         .await
-        .map_err(crate::cell::shut_down_error)?;
+        .map_err(crate::driver::shut_down_error)?;
     let killed = killed
         .iter()
         .find(|record| OUT_OF_MEMORY.iter().any(|said| record.text.contains(said)));

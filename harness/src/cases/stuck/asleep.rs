@@ -10,7 +10,8 @@ use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
 use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace, Workload, longest};
-use crate::verify::{Evidence, ExpectedLog};
+use crate::judgement::ExpectedLog;
+use crate::verify::Evidence;
 
 /// The first disk.
 const DISK: usize = 0;

@@ -11,12 +11,14 @@ use super::{
     AFTERWARDS, BLOCKED_LIMIT, COW_HOME_MIB, Faults, HOLD_LIMIT_S, LONGEST_WRITE, OPERATOR_LIMIT,
     ORIGIN_SECTORS, SPEC, done, stop, take_judged_image, timed,
 };
-use crate::cases::{COW_HOME, COW_MOUNT, Layout, MINOR, Setting, vacuous};
+use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{
     Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
 };
+use crate::judgement::ExpectedLog;
+use crate::layout::Layout;
 use crate::power::Stop;
-use crate::verify::{Evidence, ExpectedLog};
+use crate::verify::Evidence;
 use crate::vm::End;
 
 /// The disk of the COW file.

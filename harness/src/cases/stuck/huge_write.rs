@@ -10,9 +10,11 @@ use super::{
     BLOCKED_LIMIT, COW_DISK, COW_DISK_FILE, COW_DISK_MOUNT, Faults, HOLD_LIMIT_S, INSTANT,
     INSTANT_MIB, LONGEST_WRITE, evidence_of_instant, prepare_two, stop, timed,
 };
-use crate::cases::{COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
+use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
-use crate::verify::{Evidence, ExpectedLog};
+use crate::judgement::ExpectedLog;
+use crate::layout::Layout;
+use crate::verify::Evidence;
 
 /// What the huge write zeroes, MiB, at the start of the origin. A disk of this emulator takes it in one piece.
 const HUGE_MIB: u32 = 224;

@@ -11,8 +11,9 @@ use super::{
     AFTERWARDS, COW_DISK, COW_HOME_MIB, Faults, OPERATOR_LIMIT, ORIGIN_SECTORS, SPEC, stop,
     take_judged_image, timed,
 };
-use crate::cases::{COW_HOME, COW_MOUNT, Layout, MINOR, Setting, vacuous};
+use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace};
+use crate::layout::Layout;
 use crate::verify::Evidence;
 
 /// The disk that does not answer, and its first partition.

@@ -10,9 +10,11 @@ use super::{
     INSTANT, INSTANT_MIB, LONGEST_WRITE, ORIGIN_SECTORS, SPEC, evidence_of_instant, prepare_two,
     stop, take_judged_image, timed,
 };
-use crate::cases::{COW_MOUNT, IMAGE, Layout, MINOR, SNAPSHOT, Setting, vacuous};
+use crate::cases::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
-use crate::verify::{Evidence, ExpectedLog};
+use crate::judgement::ExpectedLog;
+use crate::layout::Layout;
+use crate::verify::Evidence;
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {
     cow_file: COW_DISK_FILE,

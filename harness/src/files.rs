@@ -1,6 +1,9 @@
-//! The files that a cell leaves to be judged.
+//! The files of a cell, by their names in its folder.
 
 use std::path::PathBuf;
+
+/// Name of the initramfs.
+pub const INITRAMFS_FILE: &str = "initramfs.cpio";
 
 /// The files of a cell.
 #[derive(Debug, Clone)]

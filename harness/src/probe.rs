@@ -16,10 +16,11 @@ use sha2::{Digest, Sha256};
 use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::initramfs::{self, Contents};
 use crate::limits::Limits;
-use crate::plan::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use crate::scratch::Scratch;
 use crate::vm::Vm;
+use crate::vm::accel::Accel;
 use crate::vm::command::VmConfig;
+use crate::vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use crate::vm::emulator::Emulator;
 
 /// A kernel that boots at all under KVM is at its Hello within 2 s; beyond this it is no faster
@@ -34,16 +35,6 @@ const NO_COUNTS: Duration = Duration::from_secs(10 * 60);
 
 /// The device that KVM is.
 const KVM_DEVICE: &str = "/dev/kvm";
-
-/// How QEMU executes the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Accel {
-    /// The host's virtualisation.
-    Kvm,
-    /// Software emulation, one host thread per virtual CPU.
-    Tcg,
-}
 
 /// What the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,20 +95,6 @@ pub struct ProbeKernel {
     pub boot_modules: Vec<(String, PathBuf)>,
     /// The guest's init: a static `cowbird-guest`.
     pub guest_init: PathBuf,
-}
-
-impl Accel {
-    /// The arguments of QEMU for it. On a tape is how many instructions one thread executed.
-    #[must_use]
-    pub fn arguments(self, taped: bool) -> [&'static str; 4] {
-        match self {
-            Self::Tcg if taped => ["-accel", "tcg,thread=single", "-cpu", "max,-cx16"],
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Without cmpxchg16b: with it, guests of 6.12 on two emulated CPUs double-fault now
-            // and then under QEMU 7.2, with no module of ours loaded.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"],
-        }
-    }
 }
 
 /// Decides what to run guests with. Answers found by booting are kept below `cache_dir`.

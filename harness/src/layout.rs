@@ -1,20 +1,14 @@
-//! What is on the disks of a case, how they are attached, and what they are called in the guest.
+//! What is on the disks of a cell, and how they are attached.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use cowbird_model::{Sector, SectorRange};
-
-use super::topology::Topology;
 use crate::disk::{self, Filesystem, Partition};
 use crate::error::{HarnessResult, PathContext};
-use crate::recorded::Replay;
+use crate::files::CellFiles;
 use crate::scratch::Scratch;
-use crate::trials::TrialPlan;
-use crate::verify::CellFiles;
-use crate::vm::command::{Bus, Disk};
+use crate::vm::disks::{Bus, Disk};
 
 /// Where the first partition starts, sectors: 1 MiB, as partitioning tools do it.
 const FIRST_SECTOR: u32 = 2048;
@@ -23,7 +17,7 @@ const FIRST_SECTOR: u32 = 2048;
 const PARTITION_ALIGN: u32 = 2048;
 
 /// Sectors of one MiB.
-pub(super) const MIB_SECTORS: u32 = 2048;
+pub(crate) const MIB_SECTORS: u32 = 2048;
 
 /// Sectors of the pool metadata of a thin volume: 4 MiB.
 const METADATA_SECTORS: u32 = 4 * MIB_SECTORS;
@@ -35,53 +29,53 @@ const LOGICAL_BLOCK_BYTES: u32 = 512;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     /// The origin, first partition of the first disk.
-    pub(super) origin: Partition,
+    pub(crate) origin: Partition,
     /// What it holds; else it is filled with sectors that say where they are.
-    pub(super) filesystem: Option<Filesystem>,
+    pub(crate) filesystem: Option<Filesystem>,
     /// How large that is, MiB; else as its partition.
-    pub(super) filesystem_mib: Option<u32>,
+    pub(crate) filesystem_mib: Option<u32>,
     /// The second partition, an ext4 for the COW file.
-    pub(super) cow_home: Option<Partition>,
+    pub(crate) cow_home: Option<Partition>,
     /// A disk of its own for the COW file, an ext4: its size, MiB, and its unit, bytes.
-    pub(super) cow_disk: Option<(u32, u32)>,
+    pub(crate) cow_disk: Option<(u32, u32)>,
     /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
-    pub(super) metadata: Option<Partition>,
+    pub(crate) metadata: Option<Partition>,
     /// Whether the origin is filled with sectors that say where they are, before anything else is made on it.
-    pub(super) filled: bool,
+    pub(crate) filled: bool,
     /// The third partition, an ext4 of its own.
-    pub(super) third: Option<Partition>,
+    pub(crate) third: Option<Partition>,
     /// Whether there is a second volume: a third disk as the first, with other content and a witness of
     /// its own, and a fourth one for its image.
-    pub(super) two_volumes: bool,
+    pub(crate) two_volumes: bool,
     /// Whether the whole disk is the origin, and not only the first partition.
-    pub(super) whole_disk: bool,
+    pub(crate) whole_disk: bool,
     /// Whether a third disk begins as a copy of the first, with a witness of its own.
-    pub(super) mirrored: bool,
+    pub(crate) mirrored: bool,
     /// Whether the origin is encrypted on the disk.
-    pub(super) encrypted: bool,
+    pub(crate) encrypted: bool,
     /// Whether the origin lets discards through.
-    pub(super) discards: bool,
+    pub(crate) discards: bool,
     /// How the first disk is attached.
-    pub(super) bus: Bus,
+    pub(crate) bus: Bus,
     /// Unit of the first disk, bytes.
-    pub(super) logical_block_bytes: u32,
+    pub(crate) logical_block_bytes: u32,
     /// Room for so many images on the second disk.
-    pub(super) images: u32,
+    pub(crate) images: u32,
     /// Length of the first disk where it is more than its partitions need, sectors: a hole.
-    pub(super) disk_sectors: Option<u32>,
+    pub(crate) disk_sectors: Option<u32>,
     /// Size of the second disk, MiB, where it is an ext4 for the COW file and no image.
-    pub(super) cow_disk_mib: Option<u32>,
+    pub(crate) cow_disk_mib: Option<u32>,
     /// Memory of the machine, MiB, where a case needs more than others, or less.
     pub(crate) memory_mib: Option<u32>,
     /// Further parameters of the kernel.
     pub(crate) kernel_parameters: &'static str,
     /// What makes files below a folder that is then the first content of the filesystem, which is an ext.
-    pub(super) content: Option<fn(&Path) -> HarnessResult<()>>,
+    pub(crate) content: Option<fn(&Path) -> HarnessResult<()>>,
 }
 
 impl Layout {
     /// A filesystem that holds its own COW file.
-    pub(super) fn filesystem(kind: Filesystem, mib: u32) -> Self {
+    pub(crate) fn filesystem(kind: Filesystem, mib: u32) -> Self {
         Self {
             filesystem: Some(kind),
             ..Self::bare(mib)
@@ -89,7 +83,7 @@ impl Layout {
     }
 
     /// A raw origin, and an ext4 behind it for the COW file.
-    pub(super) fn raw(sectors: u32, cow_home_mib: u32) -> Self {
+    pub(crate) fn raw(sectors: u32, cow_home_mib: u32) -> Self {
         let origin = Partition {
             start: FIRST_SECTOR,
             sectors,
@@ -132,12 +126,12 @@ impl Layout {
     }
 
     /// The same with a third partition for the metadata of a thin pool.
-    pub(super) fn with_metadata(self) -> Self {
+    pub(crate) fn with_metadata(self) -> Self {
         self.with_zeros(METADATA_SECTORS / MIB_SECTORS)
     }
 
     /// The same with a third partition that is all zeros.
-    pub(super) fn with_zeros(self, mib: u32) -> Self {
+    pub(crate) fn with_zeros(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
             metadata: Some(Self::behind(last, mib * MIB_SECTORS)),
@@ -146,7 +140,7 @@ impl Layout {
     }
 
     /// The same with a third partition that is an ext4.
-    pub(super) fn with_third(self, mib: u32) -> Self {
+    pub(crate) fn with_third(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
             third: Some(Self::behind(last, mib * MIB_SECTORS)),
@@ -162,7 +156,7 @@ impl Layout {
     }
 
     /// Where on the snapshot the first partition, which the writers write, begins.
-    pub(super) fn writers_shift_bytes(&self) -> u64 {
+    pub(crate) fn writers_shift_bytes(&self) -> u64 {
         if self.whole_disk {
             self.origin.offset_bytes()
         } else {
@@ -171,7 +165,7 @@ impl Layout {
     }
 
     /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
-    pub(super) fn disk(&self) -> Partition {
+    pub(crate) fn disk(&self) -> Partition {
         let third = self.metadata.or(self.third);
         let last = third.or(self.cow_home).unwrap_or(self.origin);
         let needed = last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN;
@@ -224,7 +218,7 @@ impl Layout {
     }
 
     /// Where there are several images, one begins so many bytes behind the one before.
-    pub(super) fn image_stride_bytes(&self) -> u64 {
+    pub(crate) fn image_stride_bytes(&self) -> u64 {
         let align = Partition {
             start: 0,
             sectors: PARTITION_ALIGN,
@@ -245,7 +239,7 @@ impl Layout {
     }
 
     /// What the snapshot is taken of.
-    pub(super) fn snapshot_origin(&self) -> Partition {
+    pub(crate) fn snapshot_origin(&self) -> Partition {
         if self.whole_disk {
             self.disk()
         } else {
@@ -361,79 +355,5 @@ impl Layout {
                 logical_block_bytes: LOGICAL_BLOCK_BYTES,
             },
         ]
-    }
-}
-
-/// What a case finds when it starts.
-#[derive(Debug, Clone)]
-pub(crate) struct Setting {
-    pub(super) layout: Layout,
-    pub(super) seed: u64,
-    /// The recorded workload, if there is one.
-    pub(super) replay: Option<Replay>,
-    /// How long the long load goes on, if the plan says.
-    pub(super) soak: Option<Duration>,
-    /// The scripts, for the case that has some.
-    pub(super) trials: Vec<TrialPlan>,
-    /// The topology, for a case that is made of one.
-    pub(super) topology: Option<&'static Topology>,
-    /// How many snapshot instants there are, if the plan says.
-    pub(super) cuts: Option<u32>,
-}
-
-impl Setting {
-    /// The disks.
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    /// The origin as sectors of the first disk.
-    pub(super) fn origin_range(&self) -> SectorRange {
-        let origin = self.layout.snapshot_origin();
-        SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
-    }
-
-    /// The third partition as sectors of the first disk; empty without one.
-    pub(super) fn third_range(&self) -> SectorRange {
-        self.layout
-            .third
-            .map_or(SectorRange::new(Sector(0), 0), |third| {
-                SectorRange::new(Sector(third.start.into()), third.sectors.into())
-            })
-    }
-
-    /// The first disk in the guest, as a name without its folder.
-    pub(super) fn disk_name(&self) -> &'static str {
-        self.layout.disk_name()
-    }
-
-    /// The first partition of the first disk.
-    pub(super) fn origin(&self) -> &'static str {
-        match self.layout.bus {
-            Bus::Virtio => "/dev/vda1",
-            Bus::Scsi => "/dev/sda1",
-            Bus::Nvme => "/dev/nvme0n1p1",
-        }
-    }
-
-    /// Where the COW file is when it is not on the origin: the second partition of the first disk, or a disk of its own,
-    /// where there are two with the image.
-    pub(super) fn cow_home(&self) -> &'static str {
-        if self.layout.cow_disk.is_some() {
-            return "/dev/vdc";
-        }
-        match self.layout.bus {
-            Bus::Virtio => "/dev/vda2",
-            Bus::Scsi => "/dev/sda2",
-            Bus::Nvme => "/dev/nvme0n1p2",
-        }
-    }
-
-    /// The disk for the image.
-    pub(super) fn image(&self) -> &'static str {
-        match self.layout.bus {
-            Bus::Virtio => "/dev/vdb",
-            Bus::Scsi | Bus::Nvme => "/dev/vda",
-        }
     }
 }

@@ -1,0 +1,85 @@
+//! What a case finds when it starts, and what it is called in the guest.
+
+use std::time::Duration;
+
+use cowbird_model::{Sector, SectorRange};
+
+use super::topology::Topology;
+use crate::layout::Layout;
+use crate::recorded::Replay;
+use crate::trials::TrialPlan;
+use crate::vm::disks::Bus;
+
+/// What a case finds when it starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(super) layout: Layout,
+    pub(super) seed: u64,
+    /// The recorded workload, if there is one.
+    pub(super) replay: Option<Replay>,
+    /// How long the long load goes on, if the plan says.
+    pub(super) soak: Option<Duration>,
+    /// The scripts, for the case that has some.
+    pub(super) trials: Vec<TrialPlan>,
+    /// The topology, for a case that is made of one.
+    pub(super) topology: Option<&'static Topology>,
+    /// How many snapshot instants there are, if the plan says.
+    pub(super) cuts: Option<u32>,
+}
+
+impl Setting {
+    /// The disks.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The origin as sectors of the first disk.
+    pub(super) fn origin_range(&self) -> SectorRange {
+        let origin = self.layout.snapshot_origin();
+        SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
+    }
+
+    /// The third partition as sectors of the first disk; empty without one.
+    pub(super) fn third_range(&self) -> SectorRange {
+        self.layout
+            .third
+            .map_or(SectorRange::new(Sector(0), 0), |third| {
+                SectorRange::new(Sector(third.start.into()), third.sectors.into())
+            })
+    }
+
+    /// The first disk in the guest, as a name without its folder.
+    pub(super) fn disk_name(&self) -> &'static str {
+        self.layout.disk_name()
+    }
+
+    /// The first partition of the first disk.
+    pub(super) fn origin(&self) -> &'static str {
+        match self.layout.bus {
+            Bus::Virtio => "/dev/vda1",
+            Bus::Scsi => "/dev/sda1",
+            Bus::Nvme => "/dev/nvme0n1p1",
+        }
+    }
+
+    /// Where the COW file is when it is not on the origin: the second partition of the first disk, or a disk of its own,
+    /// where there are two with the image.
+    pub(super) fn cow_home(&self) -> &'static str {
+        if self.layout.cow_disk.is_some() {
+            return "/dev/vdc";
+        }
+        match self.layout.bus {
+            Bus::Virtio => "/dev/vda2",
+            Bus::Scsi => "/dev/sda2",
+            Bus::Nvme => "/dev/nvme0n1p2",
+        }
+    }
+
+    /// The disk for the image.
+    pub(super) fn image(&self) -> &'static str {
+        match self.layout.bus {
+            Bus::Virtio => "/dev/vdb",
+            Bus::Scsi | Bus::Nvme => "/dev/vda",
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! How a guest ends.
+
+use thiserror::Error;
+
+use crate::error::HarnessError;
+use crate::kernel_log::Splat;
+
+/// Why a guest will not answer any more.
+#[derive(Debug, Error)]
+pub enum End {
+    /// The kernel panicked.
+    #[error("kernel panic: {}", .0.headline)]
+    Panic(Splat),
+    /// QEMU runs but the guest does not answer.
+    #[error("{reason}")]
+    Hang {
+        /// What was waited for, and how long.
+        reason: String,
+    },
+    /// QEMU ended although nobody of ours asked for it.
+    #[error("{reason}")]
+    Lost {
+        /// How it ended.
+        reason: String,
+    },
+    /// The host's side failed.
+    #[error(transparent)]
+    Infrastructure(#[from] HarnessError),
+}

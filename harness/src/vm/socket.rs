@@ -1,0 +1,31 @@
+//! Sockets of QEMU.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Instant;
+
+use tokio::net::UnixStream;
+use tokio::time::sleep;
+
+use crate::error::{HarnessResult, PathContext};
+use crate::limits::{SOCKET_LIMIT, SOCKET_POLL};
+
+/// Connects to a socket that QEMU is about to open.
+pub(crate) async fn connect(path: &Path) -> HarnessResult<UnixStream> {
+    let deadline = Instant::now() + SOCKET_LIMIT;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => return Ok(stream),
+            Err(error)
+                if Instant::now() < deadline
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                    ) =>
+            {
+                sleep(SOCKET_POLL).await;
+            }
+            Err(error) => return Err(error).on("connect to", path),
+        }
+    }
+}

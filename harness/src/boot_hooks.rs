@@ -7,13 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::disk;
 use crate::driver::SeriesRecord;
-use crate::error::{HarnessResult, PathContext};
-use crate::foreign;
-use crate::initramfs;
 use crate::plan::CellPlan;
-use crate::program::HostProgram;
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::foreign;
+use cowbird_host::initramfs;
+use cowbird_host::program::HostProgram;
 
 /// Where the hooks call the control tool.
 const TOOL: &str = "/sbin/cowbirdctl";

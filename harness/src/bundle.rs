@@ -8,15 +8,15 @@ use cowbird_model::BadBlock;
 use cowbird_proto::message::{Event, KernelRecord};
 use serde::Serialize;
 
-use crate::disk;
-use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::findings::Findings;
-use crate::foreign;
 use crate::outcome::CellOutcome;
 use crate::page::{self, Shown};
 use crate::plan::{CellPlan, check_plan};
 use crate::planned;
 use crate::vm::agent::GuestRecord;
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::foreign;
 
 /// Name of the plan in a bundle.
 pub const PLAN_FILE: &str = "plan.json";
@@ -66,7 +66,7 @@ pub fn write(
     });
     put(dir, PAGE_FILE, page.as_bytes())?;
     // Made again from the files that the plan names, and large.
-    let initramfs = dir.join(crate::files::INITRAMFS_FILE);
+    let initramfs = dir.join(cowbird_host::files::INITRAMFS_FILE);
     if initramfs.exists() {
         fs::remove_file(&initramfs).on("remove", &initramfs)?;
     }

@@ -6,19 +6,12 @@ use std::path::PathBuf;
 use cowbird_model::{TraceResult, TraceStanding, Verdict};
 use cowbird_proto::message::Event;
 
-use crate::background::in_background;
 use crate::bundle;
 use crate::cases::{CaseInfo, Setting};
 use crate::driver::shut_down_error;
 use crate::driver::{CaseError, CaseResult, Driver, Tracing};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::files::CellFiles;
-use crate::files::INITRAMFS_FILE;
 use crate::findings::Findings;
-use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use crate::judgement::Judgement;
-use crate::kernel_log::{find_leak, find_splat, split_at_module};
-use crate::limits::EVIDENCE_LIMIT;
 use crate::machine::Machine;
 use crate::outcome::CellOutcome;
 use crate::phases::{CellProgress, PhaseClock};
@@ -31,6 +24,13 @@ use crate::tracing::{self, TracedCell, WitnessedDisk};
 use crate::trials::TrialPlan;
 use crate::verify::{self, Evidence};
 use crate::vm::End;
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
+use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
+use cowbird_host::limits::EVIDENCE_LIMIT;
 
 /// Runs one cell. Every failure is a verdict.
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {

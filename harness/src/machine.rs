@@ -4,15 +4,15 @@ use std::fs;
 
 use cowbird_proto::message::Hello;
 
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::files::CellFiles;
-use crate::files::INITRAMFS_FILE;
 use crate::layout::Layout;
 use crate::plan::CellPlan;
 use crate::plan::TapePlan;
 use crate::vm::command::VmConfig;
 use crate::vm::disks::Bus;
 use crate::vm::{End, Vm};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::files::INITRAMFS_FILE;
 
 /// A machine that can be booted.
 #[derive(Debug, Clone)]

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{HarnessError, HarnessResult};
-use crate::limits::Limits;
 use crate::recorded::WorkloadPlan;
 use crate::trials::TrialPlan;
 use crate::vm::accel::Accel;
@@ -14,6 +12,8 @@ use crate::vm::command::TapeMode;
 #[cfg(test)]
 use crate::vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use crate::vm::emulator::Emulator;
+use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::limits::Limits;
 
 /// The longest name of a kernel, release, case or mutant.
 const MAX_WORD_CHARS: usize = 128;

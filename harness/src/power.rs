@@ -11,10 +11,10 @@ use cowbird_model::{
 };
 use cowbird_proto::rng::Rng;
 
-use crate::disk;
-use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::exhibits::{DISCARD_MODEL, map, untrusted};
-use crate::files::CellFiles;
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 
 /// Of 100 writes that no flush covered, so many survive whole, and so many in part.
 const SURVIVES_WHOLE_PERCENT: u64 = 40;

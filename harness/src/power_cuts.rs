@@ -9,9 +9,9 @@ use cowbird_model::{
 };
 use cowbird_proto::rng::Rng;
 
-use crate::error::{HarnessError, HarnessResult};
 use crate::exhibits::{DISCARD_MODEL, untrusted};
 use crate::power::survival;
+use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// Cuts of which a fault is described.
 const LISTED_CUTS: usize = 5;

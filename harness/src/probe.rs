@@ -13,15 +13,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::initramfs::{self, Contents};
-use crate::limits::Limits;
-use crate::scratch::Scratch;
 use crate::vm::Vm;
 use crate::vm::accel::Accel;
 use crate::vm::command::VmConfig;
 use crate::vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use crate::vm::emulator::Emulator;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::initramfs::{self, Contents};
+use cowbird_host::limits::Limits;
+use cowbird_host::scratch::Scratch;
 
 /// A kernel that boots at all under KVM is at its Hello within 2 s; beyond this it is no faster
 /// than software emulation.

@@ -9,11 +9,11 @@ use std::process::Command;
 
 use cowbird_model::{Oracle, SectorRange};
 
-use crate::disk::{self, Filesystem, Partition};
-use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::exhibits::untrusted;
-use crate::files::CellFiles;
 use crate::judgement::Judgement;
+use cowbird_host::disk::{self, Filesystem, Partition};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 
 /// What is known of the restored origin.
 #[derive(Debug, Clone, Default)]

@@ -3,10 +3,10 @@
 use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog, self_check};
 
 use crate::change_map::ChangeMap;
-use crate::error::HarnessResult;
 use crate::exhibits::{DISCARD_MODEL, map, of_range, untrusted};
-use crate::files::CellFiles;
 use crate::judgement::Judgement;
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
 
 /// What a long mixed load leaves.
 #[derive(Debug, Clone)]

@@ -9,9 +9,9 @@ use cowbird_model::{
 };
 use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
-use crate::disk;
-use crate::error::{HarnessResult, PathContext};
 use crate::exhibits::untrusted;
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessResult, PathContext};
 
 /// Pieces after which what was looked at is let go of: 64 MiB of each file at most.
 const PIECES_HELD: u32 = 4;

@@ -10,10 +10,10 @@ use cowbird_workload::Script;
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::ChangeMap;
-use crate::error::{HarnessError, HarnessResult};
 use crate::exhibits::{DISCARD_MODEL, untrusted};
 use crate::judgement::Judgement;
 use crate::judgement::TrialOutcome;
+use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// Trials of one boot at most; whoever wants more boots again.
 pub const MAX_TRIALS: u32 = 200;

@@ -8,9 +8,9 @@ use cowbird_model::{
 use cowbird_proto::message::TurnsSpec;
 use cowbird_proto::sector::{SECTOR_BYTES, SectorIdentity};
 
-use crate::error::HarnessResult;
 use crate::exhibits::{DISCARD_MODEL, map, untrusted};
-use crate::files::CellFiles;
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
 
 /// What every writer wrote last into each of its slots.
 type Rounds = Vec<Vec<u64>>;

@@ -15,15 +15,15 @@ use cowbird_proto::message::Observation;
 pub use self::evidence::{Evidence, SnapshotEvidence, VolumesEvidence};
 
 use crate::crypt;
-use crate::error::{HarnessResult, PathContext};
 use crate::exhibits::DISCARD_MODEL;
 use crate::exhibits::map;
 use crate::exhibits::of_range;
 use crate::exhibits::untrusted;
-use crate::files::CellFiles;
 use crate::judgement::Judgement;
 use crate::soak;
 use crate::sparse;
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 
 /// A larger disk is mapped with its holes.
 const LARGE_BYTES: u64 = 64 << 30;

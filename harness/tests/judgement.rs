@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use cowbird_harness::disk::{self, Filesystem, Partition};
-use cowbird_harness::error::HarnessError;
-use cowbird_harness::files::CellFiles;
 use cowbird_harness::restored::Restored;
 use cowbird_harness::verify::{Evidence, SnapshotEvidence, judge};
+use cowbird_host::disk::{self, Filesystem, Partition};
+use cowbird_host::error::HarnessError;
+use cowbird_host::files::CellFiles;
 use cowbird_model::{BlockSet, Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
 use cowbird_proto::message::{GoldenFile, Observation, WorkloadId};
 use sha2::{Digest, Sha256};

@@ -12,7 +12,8 @@ use std::path::Path;
 use cowbird_harness::plan::TapePlan;
 use cowbird_harness::tape::{self, Kept, TAPE_DIR};
 use cowbird_harness::vm::emulator::Emulator;
-use cowbird_harness::{CellOutcome, CellPlan, Limits, run_cell};
+use cowbird_harness::{CellOutcome, CellPlan, run_cell};
+use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
 
 /// Names the plan of a cell.

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cowbird_harness::cases::find;
-use cowbird_harness::{CellOutcome, CellPlan, Limits, run_cell};
+use cowbird_harness::{CellOutcome, CellPlan, run_cell};
+use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
 
 /// Names the plan of a cell.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
-use cowbird_harness::{CellPlan, HostProgram, TrialPlan, cases};
+use cowbird_harness::{CellPlan, TrialPlan, cases};
+use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, KernelSpec};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;

@@ -156,7 +156,8 @@ mod tests {
     use super::*;
     use crate::judge::tests::result;
     use crate::plan;
-    use cowbird_harness::{Accel, Limits};
+    use cowbird_harness::Accel;
+    use cowbird_host::limits::Limits;
     use cowbird_model::Verdict;
 
     const MADE_OF: &str = "these things";

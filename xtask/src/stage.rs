@@ -10,9 +10,10 @@ use cowbird_harness::plan::TapePlan;
 use cowbird_harness::tape;
 use cowbird_harness::vm::command::DEFAULT_MEMORY_MIB;
 use cowbird_harness::{
-    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, TrialPlan,
-    WorkloadPlan, cases, probe_accel,
+    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, ProbeKernel, TrialPlan, WorkloadPlan,
+    cases, probe_accel,
 };
+use cowbird_host::limits::Limits;
 use cowbird_images::{KernelSpec, Store};
 use cowbird_model::{CellResult, Phase, Verdict};
 

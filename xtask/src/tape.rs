@@ -10,7 +10,8 @@ use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::culprit::{self, Culprit};
 use cowbird_harness::tape::{self, Kept, Print, Replayed};
 use cowbird_harness::vm::emulator::Emulator;
-use cowbird_harness::{Accel, CellOutcome, CellPlan, Limits, WorkloadPlan, run_cell};
+use cowbird_harness::{Accel, CellOutcome, CellPlan, WorkloadPlan, run_cell};
+use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, Store};
 use cowbird_model::Verdict;
 

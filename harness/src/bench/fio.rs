@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{HarnessError, HarnessResult};
+use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// A job of fio. All of them bypass the page cache and submit through libaio.
 #[derive(Debug, Clone, PartialEq, Eq)]

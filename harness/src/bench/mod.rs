@@ -19,18 +19,18 @@ use serde::Serialize;
 
 use self::fio::{Job, Measured};
 use self::profile::{Profile, Sampler};
-use crate::background::in_background;
 use crate::cell::{cowbird_files, tracer_files};
-use crate::disk::{self, Partition};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::files::CellFiles;
-use crate::files::INITRAMFS_FILE;
-use crate::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
 use crate::machine::Machine;
 use crate::phases::{CellProgress, PhaseClock};
 use crate::plan::CellPlan;
-use crate::program::FIO;
+use cowbird_host::background::in_background;
+use cowbird_host::disk::{self, Partition};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_host::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
+use cowbird_host::program::FIO;
 
 /// The first partition of the disk, an ext4, MiB.
 const FILESYSTEM_MIB: u32 = 2046;

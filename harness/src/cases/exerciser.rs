@@ -9,8 +9,8 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Reply, Reques
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use crate::layout::Layout;
-use crate::program::HostProgram;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::program::HostProgram;
 
 /// What makes and checks the filesystems.
 pub(super) const PROGRAMS: &[HostProgram] = &[MAKE, CHECK];

@@ -15,9 +15,9 @@ use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
-use crate::program::FIO;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::program::FIO;
 
 /// The origin: all regions.
 const ORIGIN_MIB: u32 = 36;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting};
-use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
 
 const ORIGIN_MIB: u32 = 56;
 const COW_HOME_MIB: u32 = 64;

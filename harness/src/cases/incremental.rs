@@ -7,10 +7,10 @@ use std::time::Duration;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
 
 const ORIGIN_MIB: u32 = 112;
 

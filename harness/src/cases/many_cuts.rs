@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use super::above::{self, Load};
 use super::topology::{self, BESIDE, Topology};
 use super::{COW_MOUNT, MINOR, Setting};
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, Throttle};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
+use cowbird_host::disk::Filesystem;
 
 /// Instants of each topology.
 const CUTS: u32 = 12;

@@ -10,8 +10,8 @@ use super::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
-use crate::program::HostProgram;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::program::HostProgram;
 
 /// What the scripts use.
 pub(super) const PROGRAMS: &[HostProgram] = &[SHELL, coreutil("dd")];

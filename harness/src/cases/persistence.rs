@@ -9,11 +9,11 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use crate::judgement::ExpectedLog;
 use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
 
 const ORIGIN_MIB: u32 = 112;
 

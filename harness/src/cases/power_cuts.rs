@@ -9,12 +9,12 @@ use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 
 use super::{MINOR, Setting};
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use crate::layout::Layout;
 use crate::power::Stop;
 use crate::power_cuts::PowerCuts;
 use crate::verify::Evidence;
+use cowbird_host::disk::Filesystem;
 
 const ORIGIN_MIB: u32 = 112;
 

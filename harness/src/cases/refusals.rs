@@ -4,10 +4,10 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
 use super::stacked::LOOP;
 use super::{COW_MOUNT, ORIGIN, Setting, raw_writers};
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, RULED};
 use crate::layout::Layout;
 use crate::verify::Evidence;
+use cowbird_host::disk::Filesystem;
 
 /// The smallest btrfs that its tools make, sectors.
 const BTRFS_SECTORS: u32 = 128 * 2048;

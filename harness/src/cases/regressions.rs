@@ -12,12 +12,12 @@ use cowbird_workload::script::MAX_TASK_SECTORS;
 use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, recorded};
-use crate::disk::Partition;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::error::HarnessError;
 use crate::layout::Layout;
 use crate::trials::{EpochEvidence, TrialEvidence, TrialPlan};
 use crate::verify::Evidence;
+use cowbird_host::disk::Partition;
+use cowbird_host::error::HarnessError;
 
 /// The disk of the origin in the guest, and the origin's number on it.
 const DISK: &str = "/dev/vda";

@@ -10,12 +10,12 @@ use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::boot_hooks::Generator;
-use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::initramfs::COWBIRDCTL;
 use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
+use cowbird_host::initramfs::COWBIRDCTL;
 
 /// Room for the COW files, the system and what the writers leave.
 const ORIGIN_MIB: u32 = 104;

@@ -10,8 +10,8 @@ use crate::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
 use crate::judgement::ExpectedLog;
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
-use crate::program::HostProgram;
 use crate::verify::Evidence;
+use cowbird_host::program::HostProgram;
 
 const fn program(program: &'static str, package: &'static str) -> HostProgram {
     HostProgram { program, package }

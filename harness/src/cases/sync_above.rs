@@ -9,12 +9,12 @@ use cowbird_proto::message::{Request, StackKind};
 
 use super::topology::{BESIDE, Origin};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle};
-use crate::error::{HarnessResult, PathContext};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
+use cowbird_host::error::{HarnessResult, PathContext};
 
 /// The first disk.
 const DISK: &str = "vda";

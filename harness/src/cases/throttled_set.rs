@@ -9,13 +9,13 @@ use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, IMAGE, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::background::in_background;
-use crate::disk;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
+use cowbird_host::background::in_background;
+use cowbird_host::disk;
 
 /// What keeps the second volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::StackKind;
 
 use super::{COW_HOME, ORIGIN, modules};
-use crate::disk::{Filesystem, Partition};
 use crate::driver::{Queue, Throttle};
-use crate::error::{HarnessResult, PathContext};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
+use cowbird_host::disk::{Filesystem, Partition};
+use cowbird_host::error::{HarnessResult, PathContext};
 
 /// The first disk.
 const DISK: &str = "/dev/vda";

@@ -3,7 +3,7 @@
 use cowbird_proto::message::{MountApi, MountSpec, Reply, Request, StackKind};
 
 use super::{CaseError, CaseResult, Driver, unexpected};
-use crate::disk::Partition;
+use cowbird_host::disk::Partition;
 
 /// Bytes of one read when the snapshot is copied.
 const COPY_CHUNK_BYTES: u32 = 1 << 20;

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::error::HarnessError;
 use crate::vm::{CallError, End};
+use cowbird_host::error::HarnessError;
 
 /// Why a case did not come to its end.
 #[derive(Debug, Error)]

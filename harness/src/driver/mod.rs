@@ -30,15 +30,15 @@ pub use self::snapshots::{DeviceInfo, ModuleInfo, SnapshotSpec};
 pub(crate) use self::traced::Tracing;
 pub use self::workloads::Workload;
 
-use crate::background::in_background;
-use crate::error::HarnessError;
-use crate::files::CellFiles;
-use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::phases::PhaseClock;
 use crate::power::{self, Stop};
 use crate::vm::agent::GuestRecord;
 use crate::vm::{CallError, Vm};
+use cowbird_host::background::in_background;
+use cowbird_host::error::HarnessError;
+use cowbird_host::files::CellFiles;
+use cowbird_host::limits::Limits;
 
 /// Pages of extents or of kernel log fetched at most.
 const MAX_PAGES: usize = 4096;

@@ -4,9 +4,9 @@ use cowbird_proto::BOOT_LOG;
 use cowbird_proto::message::{Reply, Request};
 
 use super::{CaseError, CaseResult, Driver, ENOENT, SeriesRecord, unexpected};
-use crate::background::in_background;
 use crate::boot_hooks::{self, Generator};
 use crate::vm::CallError;
+use cowbird_host::background::in_background;
 
 /// What is mounted where.
 const MOUNTS: &str = "/proc/mounts";

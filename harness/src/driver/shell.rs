@@ -1,7 +1,7 @@
 //! Scripts of a shell in the guest: what an operator types that no message of the agent's has words for.
 
 use super::{CaseError, CaseResult, Driver};
-use crate::program::HostProgram;
+use cowbird_host::program::HostProgram;
 use cowbird_proto::message::Exited;
 
 /// The shell, and what its scripts here use.

@@ -8,9 +8,9 @@ use cowbird_model::{Epoch, MarkerKey};
 use cowbird_proto::message::{Reply, Request, StreamTarget, StreamsSpec, WorkloadId, WorkloadSpec};
 
 use super::{CaseError, CaseResult, Driver, MAX_PAGES, unexpected};
-use crate::error::{HarnessError, PathContext};
-use crate::initramfs::{TRACER, TRACER_TRIAL};
 use crate::tracing::{BEGINS, ENDS, Recording, mark};
+use cowbird_host::error::{HarnessError, PathContext};
+use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 
 /// Where the trace is in the guest.
 const TRACE: &str = "/tmp/cell.cbt";

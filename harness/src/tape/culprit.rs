@@ -18,22 +18,22 @@ use tokio::time::{Instant, sleep};
 
 use super::search::Search;
 use super::{Kept, unpack};
-use crate::background::in_background;
 use crate::bundle::read_bad_blocks;
-use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::exhibits::{map, untrusted};
-use crate::files::CellFiles;
-use crate::initramfs::COWBIRD_KO;
 use crate::layout::Layout;
-use crate::limits::TAPED_QMP_LIMIT;
 use crate::machine::Machine;
 use crate::plan::CellPlan;
 use crate::plan::TapePlan;
 use crate::planned::layout_of;
-use crate::scratch::Scratch;
 use crate::vm::command::{QMP_SOCKET, VmConfig};
 use crate::vm::process::Process;
 use crate::vm::qmp::Qmp;
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::initramfs::COWBIRD_KO;
+use cowbird_host::limits::TAPED_QMP_LIMIT;
+use cowbird_host::scratch::Scratch;
 
 /// Pause at a stop, until what was submitted is in its file; and the pause of the last look, which nothing follows.
 const LOOK: Duration = Duration::from_millis(3);
@@ -275,7 +275,7 @@ impl Stage {
             ..tape
         });
         fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
-        let initramfs = crate::files::INITRAMFS_FILE;
+        let initramfs = cowbird_host::files::INITRAMFS_FILE;
         let (from, to) = (
             self.plan.work_dir.join(initramfs),
             plan.work_dir.join(initramfs),

@@ -19,13 +19,13 @@ use cowbird_model::Verdict;
 use serde::{Deserialize, Serialize};
 
 use super::{Print, check_emulator};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::files::INITRAMFS_FILE;
-use crate::foreign;
 use crate::outcome::CellOutcome;
 use crate::plan::CellPlan;
 use crate::vm::command::{ASKED_FILE, TAPE_FILE};
 use crate::vm::emulator::Emulator;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_host::foreign;
 
 /// Folder of the tape in a bundle.
 pub const TAPE_DIR: &str = "tape";

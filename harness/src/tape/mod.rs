@@ -14,15 +14,15 @@ mod search;
 
 use std::path::Path;
 
-use crate::background::in_background;
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::files::CellFiles;
 use crate::findings::Findings;
 use crate::layout::Layout;
 use crate::outcome::CellOutcome;
 use crate::plan::CellPlan;
 use crate::vm::command::SAID_FILE;
 use crate::vm::disks::{Bus, Disk};
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 
 pub use emulator::{MIN_QEMU, check_emulator};
 pub use keep::{Kept, TAPE_DIR};

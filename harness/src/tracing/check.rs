@@ -15,9 +15,9 @@ use super::{
     BEGINS, ENDS, INCOMPLETE_TRACE, Recording, Recordings, WitnessedDisk, events, mark,
     without_comparison,
 };
-use crate::error::{HarnessError, HarnessResult};
 use crate::exhibits::{map, untrusted};
-use crate::files::CellFiles;
+use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::files::CellFiles;
 
 /// `cowbird-trace` ends so when a trace is not complete.
 const INCOMPLETE: i32 = 3;

@@ -9,7 +9,7 @@ use cowbird_model::{
 };
 use serde::Deserialize;
 
-use crate::error::{HarnessError, HarnessResult};
+use cowbird_host::error::{HarnessError, HarnessResult};
 
 const SECTOR_BYTES: u64 = 512;
 

@@ -10,9 +10,9 @@ use cowbird_model::{
 use cowbird_proto::message::Observation;
 
 use crate::change_map::ChangeMap;
-use crate::error::HarnessResult;
 use crate::exhibits::{DISCARD_MODEL, untrusted};
 use crate::judgement::Judgement;
+use cowbird_host::error::HarnessResult;
 
 /// Bad blocks that the text of a report lists.
 const LISTED_BLOCKS: usize = 50;

@@ -5,13 +5,13 @@ use cowbird_model::{Class, SectorRange, WitnessLog, self_check};
 use cowbird_proto::message::Event;
 use memmap2::MmapMut;
 
-use crate::disk::Partition;
-use crate::error::HarnessResult;
 use crate::exhibits::{DISCARD_MODEL, map, untrusted};
-use crate::files::CellFiles;
 use crate::judgement::Judgement;
 use crate::power_cuts::PowerCuts;
 use crate::written;
+use cowbird_host::disk::Partition;
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
 
 impl Judgement {
     /// Both halves of a mirror end equal. The other half's own log must agree with its disk as well,

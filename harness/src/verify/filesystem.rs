@@ -7,9 +7,9 @@ use std::process::Command;
 use cowbird_proto::message::GoldenFile;
 use sha2::{Digest, Sha256};
 
-use crate::disk;
-use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::judgement::Judgement;
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 
 /// Files that a fault names.
 const LISTED_FILES: usize = 5;

@@ -20,9 +20,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant as Then, sleep};
 
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::limits::{MAX_EVENT_BYTES, MAX_OBSERVATIONS, SETTLE_LIMIT, TAIL_POLL};
 use crate::vm::socket::connect;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::limits::{MAX_EVENT_BYTES, MAX_OBSERVATIONS, SETTLE_LIMIT, TAIL_POLL};
 
 const READ_BYTES: usize = 256 << 10;
 

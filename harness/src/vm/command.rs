@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
-use crate::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
 use crate::vm::accel::Accel;
 use crate::vm::arguments::Arguments;
 use crate::vm::disks::Disk;
 use crate::vm::emulator::Emulator;
 use crate::vm::host_clock;
+use cowbird_host::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
 
 /// Console messages up to this level (exclusive) go to the serial console. Warnings included;
 /// every character costs an exit under software emulation, so not more.

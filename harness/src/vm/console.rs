@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use crate::error::{HarnessResult, PathContext};
-use crate::limits::MAX_CONSOLE_BYTES;
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::limits::MAX_CONSOLE_BYTES;
 
 /// The serial console, read as it grows.
 pub(super) struct Console {

@@ -6,15 +6,15 @@ use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::time::{sleep, timeout};
 
 use super::{Vm, stuck};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
-use crate::limits::{PANIC_GRACE, STUCK_PAUSE, STUCK_SAMPLES, SYSRQ_KEYS, SYSRQ_PAUSE};
 use crate::vm::End;
 use crate::vm::accel::Accel;
 use crate::vm::command::{CONSOLE, REGISTERS_FILE};
 use crate::vm::process::ProcessEnd;
 use crate::vm::process::last_lines;
 use crate::vm::socket::connect;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
+use cowbird_host::limits::{PANIC_GRACE, STUCK_PAUSE, STUCK_SAMPLES, SYSRQ_KEYS, SYSRQ_PAUSE};
 
 impl Vm {
     /// Finds out whether the guest is still one that can answer.

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk;
-use crate::error::HarnessResult;
+use cowbird_host::disk;
+use cowbird_host::error::HarnessResult;
 
 /// The QEMU program.
 pub const QEMU: &str = "qemu-system-x86_64";

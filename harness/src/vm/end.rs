@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::error::HarnessError;
-use crate::kernel_log::Splat;
+use cowbird_host::error::HarnessError;
+use cowbird_host::kernel_log::Splat;
 
 /// Why a guest will not answer any more.
 #[derive(Debug, Error)]

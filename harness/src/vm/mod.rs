@@ -29,17 +29,17 @@ use tokio::time::{interval, sleep, timeout};
 pub use self::end::End;
 
 use self::console::Console;
-use crate::error::{HarnessError, HarnessResult};
-use crate::kernel_log::find_panic;
-use crate::limits::{
-    LAST_WORDS, Limits, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_POLL, SUPERVISION_PERIOD,
-    TAPED_QMP_LIMIT,
-};
-use crate::scratch::Scratch;
 use crate::vm::agent::{Agent, GuestRecord};
 use crate::vm::command::{AGENT_SOCKET, QMP_SOCKET, TapeMode, VmConfig};
 use crate::vm::process::{Process, ProcessEnd, qemu_refused};
 use crate::vm::qmp::Qmp;
+use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::kernel_log::find_panic;
+use cowbird_host::limits::{
+    LAST_WORDS, Limits, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_POLL, SUPERVISION_PERIOD,
+    TAPED_QMP_LIMIT,
+};
+use cowbird_host::scratch::Scratch;
 
 /// Why a request has no good answer.
 #[derive(Debug, Error)]

@@ -13,9 +13,9 @@ use rustix::process::{
 };
 use tokio::sync::watch;
 
-use crate::error::{HarnessError, HarnessResult, PathContext};
 use crate::vm::command::VmConfig;
 use crate::vm::emulator::QEMU;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use std::path::Path;
 
 /// How a process ended.

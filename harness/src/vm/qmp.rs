@@ -9,8 +9,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::error::{HarnessError, HarnessResult};
 use crate::vm::socket::connect;
+use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// Answers that nobody fetched; more than one command is never in flight.
 const MAX_PENDING_ANSWERS: usize = 4;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-use crate::error::{HarnessResult, PathContext};
-use crate::limits::{SOCKET_LIMIT, SOCKET_POLL};
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::limits::{SOCKET_LIMIT, SOCKET_POLL};
 
 /// Connects to a socket that QEMU is about to open.
 pub(crate) async fn connect(path: &Path) -> HarnessResult<UnixStream> {

@@ -1,7 +1,7 @@
 //! CPUs of the emulator that stand still at an instruction which the kernel has patched.
 //!
 //! QEMU before 8.1 can keep executing a breakpoint that the kernel has replaced meanwhile (see
-//! [`crate::kernel_log::is_stale_breakpoint`]). A kernel with kprobes does not always die of it: its handler sees
+//! [`cowbird_host::kernel_log::is_stale_breakpoint`]). A kernel with kprobes does not always die of it: its handler sees
 //! that there is no breakpoint in memory and tries the instruction again, for ever. In an interrupt nothing can end
 //! that. Seen with QEMU 7.2 at the entry of `bio_endio` of 5.10, on both CPUs.
 //!

@@ -1,7 +1,7 @@
 //! Programs that keep their own data, and judge what is restored.
 
 use crate::cases::*;
-use crate::program::FIO;
+use cowbird_host::program::FIO;
 
 pub(super) static CASES: &[CaseInfo] = &[
     CaseInfo {

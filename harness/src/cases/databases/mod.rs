@@ -15,11 +15,11 @@ use std::time::Duration;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};
 
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use crate::layout::MIB_SECTORS;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
 
 /// Size of the origin.
 const ORIGIN_MIB: u32 = 64;

@@ -5,10 +5,10 @@ use cowbird_proto::message::Request;
 
 use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
 use crate::cases::restored;
-use crate::disk::Filesystem;
 use crate::driver::{CaseResult, Driver, Workload};
-use crate::program::HostProgram;
 use crate::verify::Evidence;
+use cowbird_host::disk::Filesystem;
+use cowbird_host::program::HostProgram;
 
 /// The shell of SQLite, which has all of SQLite in it.
 pub(in crate::cases) const SQLITE: HostProgram = HostProgram {

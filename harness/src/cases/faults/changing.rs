@@ -7,12 +7,12 @@ use super::{
     spec, start_again, update,
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
-use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use crate::layout::Layout;
 use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
 use crate::vm::disks::Bus;
+use cowbird_host::disk::Filesystem;
 
 /// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.
 const PARTITION_MIB: u32 = 112;

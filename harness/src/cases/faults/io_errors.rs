@@ -6,10 +6,10 @@ use super::{
     COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, spec, start_again, update,
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
-use crate::disk::Filesystem;
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
 
 /// A filesystem with its own COW file.
 const FS_MIB: u32 = 96;

@@ -10,7 +10,7 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 const POSTGRESQL_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// What measures, and writes in profiles.
-pub(crate) const FIO: HostProgram = HostProgram {
+pub const FIO: HostProgram = HostProgram {
     program: "fio",
     package: "fio",
 };

@@ -18,7 +18,7 @@ pub(crate) const MAX_TEXT_BYTES: u64 = 2 << 30;
 ///
 /// # Errors
 /// When it cannot be opened, or is anything else.
-pub(crate) fn open(path: &Path) -> HarnessResult<File> {
+pub fn open(path: &Path) -> HarnessResult<File> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty()).on("open", path)?);
@@ -32,7 +32,7 @@ pub(crate) fn open(path: &Path) -> HarnessResult<File> {
 ///
 /// # Errors
 /// When it cannot be read, is no text, or is larger.
-pub(crate) fn read_text(path: &Path) -> HarnessResult<String> {
+pub fn read_text(path: &Path) -> HarnessResult<String> {
     let mut text = String::new();
     let taken = open(path)?
         .take(MAX_TEXT_BYTES + 1)
@@ -49,7 +49,7 @@ pub(crate) fn read_text(path: &Path) -> HarnessResult<String> {
 ///
 /// # Errors
 /// When it would lead out of the folder.
-pub(crate) fn below(folder: &Path, path: &str) -> HarnessResult<PathBuf> {
+pub fn below(folder: &Path, path: &str) -> HarnessResult<PathBuf> {
     let inside = Path::new(path.trim_start_matches('/'));
     let plain = inside
         .components()

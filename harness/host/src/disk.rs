@@ -420,7 +420,7 @@ pub fn copy_sparse(from: &Path, to: &Path) -> HarnessResult<()> {
 }
 
 /// The holes of a file, as start and end in bytes; none where the filesystem knows of none.
-pub(crate) fn holes(file: &File) -> std::io::Result<Vec<(u64, u64)>> {
+pub fn holes(file: &File) -> std::io::Result<Vec<(u64, u64)>> {
     let length = file.metadata()?.len();
     let mut holes = Vec::new();
     let mut at = 0;

@@ -84,7 +84,7 @@ pub enum HarnessError {
 impl HarnessError {
     /// Whether only the host can look like this. What a guest with a faulty module may cause as well (a lost agent, a
     /// request that fails, a tool that stumbles over an image, a witness that disagrees) a second attempt must not hide.
-    pub(crate) fn is_of_the_host(&self) -> bool {
+    pub fn is_of_the_host(&self) -> bool {
         matches!(
             self,
             Self::File { .. } | Self::Qemu { .. } | Self::Emulator { .. } | Self::Qmp { .. }

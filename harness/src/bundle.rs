@@ -13,10 +13,10 @@ use crate::outcome::CellOutcome;
 use crate::page::{self, Shown};
 use crate::plan::{CellPlan, check_plan};
 use crate::planned;
-use crate::vm::agent::GuestRecord;
 use cowbird_host::disk;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::foreign;
+use cowbird_vm::agent::GuestRecord;
 
 /// Name of the plan in a bundle.
 pub const PLAN_FILE: &str = "plan.json";

@@ -23,7 +23,6 @@ use crate::tape::{self, Beginning, Replayed};
 use crate::tracing::{self, TracedCell, WitnessedDisk};
 use crate::trials::TrialPlan;
 use crate::verify::{self, Evidence};
-use crate::vm::End;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
@@ -31,6 +30,7 @@ use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
 use cowbird_host::limits::EVIDENCE_LIMIT;
+use cowbird_vm::End;
 
 /// Runs one cell. Every failure is a verdict.
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {

@@ -4,7 +4,7 @@ use cowbird_model::BadBlock;
 use cowbird_proto::message::KernelRecord;
 
 use crate::tape::Print;
-use crate::vm::agent::GuestRecord;
+use cowbird_vm::agent::GuestRecord;
 
 /// What is known at the end of a cell besides the files of the guest.
 #[derive(Debug, Default)]

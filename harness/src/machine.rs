@@ -4,15 +4,15 @@ use std::fs;
 
 use cowbird_proto::message::Hello;
 
-use crate::layout::Layout;
 use crate::plan::CellPlan;
 use crate::plan::TapePlan;
-use crate::vm::command::VmConfig;
-use crate::vm::disks::Bus;
-use crate::vm::{End, Vm};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
 use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_vm::command::VmConfig;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::{End, Vm};
 
 /// A machine that can be booted.
 #[derive(Debug, Clone)]

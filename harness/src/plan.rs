@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::recorded::WorkloadPlan;
 use crate::trials::TrialPlan;
-use crate::vm::accel::Accel;
-use crate::vm::command::TapeMode;
-#[cfg(test)]
-use crate::vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
-use crate::vm::emulator::Emulator;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::limits::Limits;
+use cowbird_vm::accel::Accel;
+use cowbird_vm::command::TapeMode;
+#[cfg(test)]
+use cowbird_vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use cowbird_vm::emulator::Emulator;
 
 /// The longest name of a kernel, release, case or mutant.
 const MAX_WORD_CHARS: usize = 128;

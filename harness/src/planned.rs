@@ -1,11 +1,11 @@
 //! What a plan names: its case, its disks and its workload.
 
 use crate::cases::{self, CaseInfo};
-use crate::layout::Layout;
 use crate::plan::CellPlan;
 use crate::recorded::Recorded;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_vm::layout::Layout;
 
 /// The case of a plan.
 pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {

@@ -11,10 +11,10 @@ use std::path::Path;
 
 use cowbird_harness::plan::TapePlan;
 use cowbird_harness::tape::{self, Kept, TAPE_DIR};
-use cowbird_harness::vm::emulator::Emulator;
 use cowbird_harness::{CellOutcome, CellPlan, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
+use cowbird_vm::emulator::Emulator;
 
 /// Names the plan of a cell.
 const PLAN_VARIABLE: &str = "COWBIRD_SELF_TEST";

@@ -13,8 +13,9 @@ use anyhow::{Context, Result, bail};
 use cowbird_harness::bundle::read_plan;
 use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::Kept;
-use cowbird_harness::{Accel, CellPlan, WorkloadPlan};
+use cowbird_harness::{CellPlan, WorkloadPlan};
 use cowbird_model::{CellResult, Verdict};
+use cowbird_vm::accel::Accel;
 
 use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};

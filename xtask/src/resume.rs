@@ -156,9 +156,9 @@ mod tests {
     use super::*;
     use crate::judge::tests::result;
     use crate::plan;
-    use cowbird_harness::Accel;
     use cowbird_host::limits::Limits;
     use cowbird_model::Verdict;
+    use cowbird_vm::accel::Accel;
 
     const MADE_OF: &str = "these things";
 

@@ -8,14 +8,13 @@ use anyhow::{Result, bail};
 use cowbird_harness::cases::REGRESSIONS;
 use cowbird_harness::plan::TapePlan;
 use cowbird_harness::tape;
-use cowbird_harness::vm::command::DEFAULT_MEMORY_MIB;
-use cowbird_harness::{
-    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, ProbeKernel, TrialPlan, WorkloadPlan,
-    cases, probe_accel,
-};
+use cowbird_harness::{CaseInfo, CellOutcome, CellPlan, TrialPlan, WorkloadPlan, cases};
 use cowbird_host::limits::Limits;
 use cowbird_images::{KernelSpec, Store};
 use cowbird_model::{CellResult, Phase, Verdict};
+use cowbird_vm::accel::Accel;
+use cowbird_vm::command::DEFAULT_MEMORY_MIB;
+use cowbird_vm::probe::{AccelRequest, ProbeKernel, probe_accel};
 
 use crate::cli::AccelChoice;
 use crate::guest::GuestPrograms;

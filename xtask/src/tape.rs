@@ -9,11 +9,12 @@ use cowbird_harness::plan::TapePlan;
 use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::culprit::{self, Culprit};
 use cowbird_harness::tape::{self, Kept, Print, Replayed};
-use cowbird_harness::vm::emulator::Emulator;
-use cowbird_harness::{Accel, CellOutcome, CellPlan, WorkloadPlan, run_cell};
+use cowbird_harness::{CellOutcome, CellPlan, WorkloadPlan, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, Store};
 use cowbird_model::Verdict;
+use cowbird_vm::accel::Accel;
+use cowbird_vm::emulator::Emulator;
 
 use crate::cli::ReplayArgs;
 use crate::guest::{self, GuestPrograms};

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cowbird_harness::CaseTier;
-use cowbird_harness::vm::command::DEFAULT_CPUS;
 use cowbird_images::Catalogue;
+use cowbird_vm::command::DEFAULT_CPUS;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
 use crate::output::OutDir;

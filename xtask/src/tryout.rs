@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_harness::cases::REGRESSIONS;
-use cowbird_harness::vm::command::DEFAULT_CPUS;
 use cowbird_harness::{CellPlan, TrialOutcome, TrialPlan};
 use cowbird_model::Class;
+use cowbird_vm::command::DEFAULT_CPUS;
 use cowbird_workload::Script;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

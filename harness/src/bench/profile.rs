@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::vm::qmp::Qmp;
+use cowbird_vm::qmp::Qmp;
 
 /// Pause between two samples.
 const PERIOD: Duration = Duration::from_millis(3);

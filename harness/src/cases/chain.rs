@@ -10,12 +10,12 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// 2 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 2 * MIB_SECTORS + 5;

@@ -8,9 +8,9 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Reply, Reques
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
+use cowbird_vm::layout::Layout;
 
 /// What makes and checks the filesystems.
 pub(super) const PROGRAMS: &[HostProgram] = &[MAKE, CHECK];

@@ -7,8 +7,8 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_vm::layout::Layout;
 
 /// 16 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 16 * 2048 + 5;

@@ -13,11 +13,11 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec}
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::FIO;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// The origin: all regions.
 const ORIGIN_MIB: u32 = 36;

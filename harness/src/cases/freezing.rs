@@ -7,10 +7,10 @@ use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, Workload
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 const ORIGIN_MIB: u32 = 56;
 const COW_HOME_MIB: u32 = 64;

@@ -12,11 +12,11 @@ use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// Size of the origin: as small as the COW file and the workload allow, because under software
 /// emulation the copy costs 20 ms per MiB.

@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
+use cowbird_vm::layout::Layout;
 
 /// 64 MiB and three sectors: every block is one attempt.
 const ORIGIN_SECTORS: u32 = 64 * 2048 + 3;

@@ -8,9 +8,9 @@ use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
 
 const ORIGIN_MIB: u32 = 112;
 

@@ -11,12 +11,12 @@ use super::setting::Setting;
 use super::topology::Topology;
 use super::{recorded, regressions};
 use crate::driver::{CaseResult, Driver};
-use crate::layout::Layout;
 use crate::recorded::Replay;
 use crate::trials::TrialPlan;
 use crate::verify::Evidence;
 use cowbird_host::error::HarnessResult;
 use cowbird_host::program::HostProgram;
+use cowbird_vm::layout::Layout;
 
 /// How often a case is worth its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

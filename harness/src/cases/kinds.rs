@@ -8,11 +8,11 @@ use cowbird_proto::message::{Chase, KindsSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
-use crate::vm::disks::Bus;
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// The zones of all writers, and five sectors.
 const RAW_SECTORS: u32 = 36 * MIB_SECTORS + 5;

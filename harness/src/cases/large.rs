@@ -12,10 +12,10 @@ use cowbird_proto::message::{
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::power::Stop;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// What of the origin is anywhere, sectors.
 const PIECES_SECTORS: u32 = 48 * MIB_SECTORS;

@@ -9,11 +9,11 @@ use super::above::{self, Load};
 use super::topology::{self, BESIDE, Topology};
 use super::{COW_MOUNT, MINOR, Setting};
 use crate::driver::{CaseResult, Driver, Throttle};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// Instants of each topology.
 const CUTS: u32 = 12;

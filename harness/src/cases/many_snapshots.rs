@@ -8,10 +8,10 @@ use cowbird_proto::message::StackKind;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// What the scripts use.
 pub(super) const PROGRAMS: &[HostProgram] = &[SHELL, coreutil("dd")];

@@ -5,10 +5,10 @@ use cowbird_proto::message::{Request, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::Evidence;
 use cowbird_host::program::HostProgram;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// What the scripts use.
 pub(super) const PROGRAMS: &[HostProgram] = &[

@@ -13,9 +13,9 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::layout::Layout;
 use crate::verify::Evidence;
 use cowbird_host::error::PathContext;
+use cowbird_vm::layout::Layout;
 
 /// 8 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 8 * 2048 + 5;

@@ -55,7 +55,7 @@ use names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 pub(crate) use setting::Setting;
 
 use crate::driver::vacuous;
-use crate::layout::Layout;
+use cowbird_vm::layout::Layout;
 
 /// All cases.
 #[must_use]

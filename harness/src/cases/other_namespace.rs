@@ -4,8 +4,8 @@
 use super::stale_cache::shell;
 use super::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT, Setting, freezing};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_vm::layout::Layout;
 
 const SPEC: SnapshotSpec = SnapshotSpec {
     origin: ORIGIN,

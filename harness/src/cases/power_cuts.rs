@@ -10,11 +10,11 @@ use cowbird_proto::rng::Rng;
 
 use super::{MINOR, Setting};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::layout::Layout;
 use crate::power::Stop;
 use crate::power_cuts::PowerCuts;
 use crate::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
 
 const ORIGIN_MIB: u32 = 112;
 

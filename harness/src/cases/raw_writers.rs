@@ -9,9 +9,9 @@ use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
-use crate::vm::disks::Bus;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;

@@ -5,9 +5,9 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use super::stacked::LOOP;
 use super::{COW_MOUNT, ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseResult, Driver, RULED};
-use crate::layout::Layout;
 use crate::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
 
 /// The smallest btrfs that its tools make, sectors.
 const BTRFS_SECTORS: u32 = 128 * 2048;

@@ -11,11 +11,11 @@ use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::boot_hooks::Generator;
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_vm::layout::Layout;
 
 /// Room for the COW files, the system and what the writers leave.
 const ORIGIN_MIB: u32 = 104;

@@ -8,9 +8,9 @@ use cowbird_proto::rng::mix;
 
 use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, ORIGIN, Setting};
 use crate::driver::{CaseError, CaseResult, Driver};
-use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::Evidence;
+use cowbird_vm::layout::Layout;
 
 /// Size of the origin.
 const ORIGIN_MIB: u32 = 8;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use cowbird_model::{Sector, SectorRange};
 
 use super::topology::Topology;
-use crate::layout::Layout;
 use crate::recorded::Replay;
 use crate::trials::TrialPlan;
-use crate::vm::disks::Bus;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
 
 /// What a case finds when it starts.
 #[derive(Debug, Clone)]

@@ -10,12 +10,12 @@ use cowbird_proto::rng::Rng;
 
 use super::{COW_MOUNT, IMAGE, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// The raw origins: 6 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 6 * MIB_SECTORS + 5;

@@ -6,9 +6,9 @@ use cowbird_proto::message::StackKind;
 
 use super::{ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::Evidence;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// Sectors of a thin volume: a whole number of the pool's blocks.
 const THIN_SECTORS: u32 = 48 * MIB_SECTORS;

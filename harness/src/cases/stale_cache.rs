@@ -8,10 +8,10 @@ use super::stacked::LOOP;
 use super::{MINOR, ORIGIN, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
 use crate::judgement::ExpectedLog;
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::Evidence;
 use cowbird_host::program::HostProgram;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 const fn program(program: &'static str, package: &'static str) -> HostProgram {
     HostProgram { program, package }

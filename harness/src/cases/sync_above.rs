@@ -10,11 +10,11 @@ use cowbird_proto::message::{Request, StackKind};
 use super::topology::{BESIDE, Origin};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// The first disk.
 const DISK: &str = "vda";

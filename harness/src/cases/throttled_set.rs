@@ -10,12 +10,12 @@ use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadS
 
 use super::{COW_MOUNT, IMAGE, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::soak::{SoakEvidence, SoakVolume};
 use crate::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// What keeps the second volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

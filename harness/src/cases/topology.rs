@@ -12,10 +12,10 @@ use cowbird_proto::message::StackKind;
 
 use super::{COW_HOME, ORIGIN, modules};
 use crate::driver::{Queue, Throttle};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use cowbird_host::disk::{Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// The first disk.
 const DISK: &str = "/dev/vda";

@@ -4,9 +4,9 @@
 
 use super::ORIGIN;
 use crate::driver::{CaseResult, Driver};
-use crate::layout::Layout;
 use crate::verify::Evidence;
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
+use cowbird_vm::layout::Layout;
 
 /// What the trial needs.
 const ORIGIN_MIB: u32 = 48;

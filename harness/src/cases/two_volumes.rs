@@ -10,9 +10,9 @@ use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// 8 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 8 * MIB_SECTORS + 5;

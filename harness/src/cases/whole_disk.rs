@@ -3,8 +3,8 @@
 
 use super::{Setting, raw_writers};
 use crate::driver::{CaseResult, Driver};
-use crate::layout::Layout;
 use crate::verify::Evidence;
+use cowbird_vm::layout::Layout;
 
 /// The first disk.
 const DISK: &str = "/dev/vda";

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::vm::{CallError, End};
 use cowbird_host::error::HarnessError;
+use cowbird_vm::{CallError, End};
 
 /// Why a case did not come to its end.
 #[derive(Debug, Error)]

@@ -6,8 +6,8 @@ use cowbird_proto::message::{Exited, Reply, Request, RuledPiece, StackKind};
 use serde_json::json;
 
 use super::{CaseError, CaseResult, DeviceInfo, Driver, unexpected};
-use crate::vm::disks;
 use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_vm::disks;
 
 /// Time for a snapshot to fail once there is a reason; also for a disk to go or to come.
 const FAULT_LIMIT: Duration = Duration::from_secs(30);

@@ -6,9 +6,9 @@ use cowbird_proto::message::{KernelRecord, Reply, Request};
 
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, protocol};
 use crate::driver::shut_down_error;
-use crate::vm::CallError;
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::COWBIRD_KO;
+use cowbird_vm::CallError;
 
 /// Pause between two tries to unload the module.
 const UNLOAD_POLL: Duration = Duration::from_millis(100);

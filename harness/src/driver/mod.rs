@@ -33,12 +33,12 @@ pub use self::workloads::Workload;
 use crate::machine::Machine;
 use crate::phases::PhaseClock;
 use crate::power::{self, Stop};
-use crate::vm::agent::GuestRecord;
-use crate::vm::{CallError, Vm};
 use cowbird_host::background::in_background;
 use cowbird_host::error::HarnessError;
 use cowbird_host::files::CellFiles;
 use cowbird_host::limits::Limits;
+use cowbird_vm::agent::GuestRecord;
+use cowbird_vm::{CallError, Vm};
 
 /// Pages of extents or of kernel log fetched at most.
 const MAX_PAGES: usize = 4096;

@@ -9,10 +9,10 @@ use cowbird_proto::message::{
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver, ModuleInfo, Workload, unexpected};
-use crate::vm::disks;
-use crate::vm::{CallError, Pending};
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_vm::disks;
+use cowbird_vm::{CallError, Pending};
 
 /// Beside what is waited for, an answer takes so much longer at most.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use cowbird_proto::message::Request;
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver};
-use crate::vm::disks;
+use cowbird_vm::disks;
 
 /// How the guest treats requests to a disk; what is `None` stays as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

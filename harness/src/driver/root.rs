@@ -5,8 +5,8 @@ use cowbird_proto::message::{Reply, Request};
 
 use super::{CaseError, CaseResult, Driver, ENOENT, SeriesRecord, unexpected};
 use crate::boot_hooks::{self, Generator};
-use crate::vm::CallError;
 use cowbird_host::background::in_background;
+use cowbird_vm::CallError;
 
 /// What is mounted where.
 const MOUNTS: &str = "/proc/mounts";

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use super::series_record::{RECORDS, SeriesRecord, is_record};
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, unexpected};
 use crate::change_map::ChangeMap;
-use crate::vm::CallError;
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_vm::CallError;
 
 /// Size of a block, bytes.
 const BLOCK_BYTES: u64 = 4096;

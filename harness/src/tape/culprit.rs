@@ -20,20 +20,20 @@ use super::search::Search;
 use super::{Kept, unpack};
 use crate::bundle::read_bad_blocks;
 use crate::exhibits::{map, untrusted};
-use crate::layout::Layout;
 use crate::machine::Machine;
 use crate::plan::CellPlan;
 use crate::plan::TapePlan;
 use crate::planned::layout_of;
-use crate::vm::command::{QMP_SOCKET, VmConfig};
-use crate::vm::process::Process;
-use crate::vm::qmp::Qmp;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
 use cowbird_host::initramfs::COWBIRD_KO;
 use cowbird_host::limits::TAPED_QMP_LIMIT;
 use cowbird_host::scratch::Scratch;
+use cowbird_vm::command::{QMP_SOCKET, VmConfig};
+use cowbird_vm::layout::Layout;
+use cowbird_vm::process::Process;
+use cowbird_vm::qmp::Qmp;
 
 /// Pause at a stop, until what was submitted is in its file; and the pause of the last look, which nothing follows.
 const LOOK: Duration = Duration::from_millis(3);

@@ -1,7 +1,7 @@
 //! Which QEMU makes tapes.
 
-use crate::vm::emulator::{Emulator, major_version};
 use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_vm::emulator::{Emulator, major_version};
 
 /// The first QEMU whose replays of this machine were seen to be exact. With 7.2 they fail.
 pub const MIN_QEMU: u32 = 10;

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 use super::{Print, check_emulator};
 use crate::outcome::CellOutcome;
 use crate::plan::CellPlan;
-use crate::vm::command::{ASKED_FILE, TAPE_FILE};
-use crate::vm::emulator::Emulator;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_host::foreign;
+use cowbird_vm::command::{ASKED_FILE, TAPE_FILE};
+use cowbird_vm::emulator::Emulator;
 
 /// Folder of the tape in a bundle.
 pub const TAPE_DIR: &str = "tape";

@@ -15,14 +15,14 @@ mod search;
 use std::path::Path;
 
 use crate::findings::Findings;
-use crate::layout::Layout;
 use crate::outcome::CellOutcome;
 use crate::plan::CellPlan;
-use crate::vm::command::SAID_FILE;
-use crate::vm::disks::{Bus, Disk};
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
+use cowbird_vm::command::SAID_FILE;
+use cowbird_vm::disks::{Bus, Disk};
+use cowbird_vm::layout::Layout;
 
 pub use emulator::{MIN_QEMU, check_emulator};
 pub use keep::{Kept, TAPE_DIR};

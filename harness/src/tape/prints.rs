@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use super::keep::UNPACKED;
 use crate::tape::Difference;
 use crate::tape::Print;
-use crate::vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use cowbird_model::{Epoch, Mark, SECTOR_BYTES, Sector, SectorRange, TraceResult, TraceStanding};
 
-use crate::layout::Layout;
-use crate::vm::disks::Bus;
 use cowbird_host::files::CellFiles;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
 
 pub(crate) use check::{TracedCell, check};
 

@@ -1,7 +1,7 @@
 //! Kinds of disks: whole ones, their buses, and the sizes of their logical blocks.
 
 use crate::cases::*;
-use crate::vm::disks::Bus;
+use cowbird_vm::disks::Bus;
 
 pub(super) static CASES: &[CaseInfo] = &[
     case(

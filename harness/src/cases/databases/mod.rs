@@ -16,10 +16,10 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, Work
 
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::layout::MIB_SECTORS;
 use crate::restored::Restored;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// Size of the origin.
 const ORIGIN_MIB: u32 = 64;

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::layout::Layout;
-use crate::layout::MIB_SECTORS;
 use crate::verify::{Evidence, SnapshotEvidence};
-use crate::vm::disks::Bus;
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::MIB_SECTORS;
 
 /// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.
 const PARTITION_MIB: u32 = 112;

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::layout::Layout;
 use crate::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_vm::layout::Layout;
 
 /// A filesystem with its own COW file.
 const FS_MIB: u32 = 96;

@@ -11,9 +11,9 @@ use super::{
 use crate::cases::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec};
 use crate::judgement::ExpectedLog;
-use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_vm::layout::Layout;
 
 /// The COW file's own disk, MiB and bytes, and what it is in the guest.
 const COW_DISK_MIB: u32 = 48;

@@ -16,10 +16,10 @@ use crate::driver::{
     Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
 };
 use crate::judgement::ExpectedLog;
-use crate::layout::Layout;
 use crate::power::Stop;
 use crate::verify::Evidence;
-use crate::vm::End;
+use cowbird_vm::End;
+use cowbird_vm::layout::Layout;
 
 /// The disk of the COW file.
 const DISK: usize = 2;

@@ -13,8 +13,8 @@ use super::{
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
 use crate::judgement::ExpectedLog;
-use crate::layout::Layout;
 use crate::verify::Evidence;
+use cowbird_vm::layout::Layout;
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {
     cow_file: COW_DISK_FILE,

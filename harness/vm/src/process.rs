@@ -13,8 +13,8 @@ use rustix::process::{
 };
 use tokio::sync::watch;
 
-use crate::vm::command::VmConfig;
-use crate::vm::emulator::QEMU;
+use crate::command::VmConfig;
+use crate::emulator::QEMU;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use std::path::Path;
 

@@ -3,21 +3,6 @@
 //! Whoever waits for the guest waits through [`Vm`], which watches the process, the console, the
 //! heartbeat and the protocol meanwhile, and says in one [`End`] why there will be no answer.
 
-pub mod accel;
-pub mod agent;
-mod arguments;
-pub mod command;
-mod console;
-mod diagnosis;
-pub mod disks;
-pub mod emulator;
-mod end;
-mod host_clock;
-pub mod process;
-pub mod qmp;
-mod socket;
-mod stuck;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,13 +11,13 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
 
-pub use self::end::End;
+use crate::End;
 
-use self::console::Console;
-use crate::vm::agent::{Agent, GuestRecord};
-use crate::vm::command::{AGENT_SOCKET, QMP_SOCKET, TapeMode, VmConfig};
-use crate::vm::process::{Process, ProcessEnd, qemu_refused};
-use crate::vm::qmp::Qmp;
+use crate::agent::{Agent, GuestRecord};
+use crate::command::{AGENT_SOCKET, QMP_SOCKET, TapeMode, VmConfig};
+use crate::console::Console;
+use crate::process::{Process, ProcessEnd, qemu_refused};
+use crate::qmp::Qmp;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::kernel_log::find_panic;
 use cowbird_host::limits::{
@@ -69,14 +54,14 @@ pub struct Pending {
 
 /// A running guest. Dropping it kills QEMU.
 pub struct Vm {
-    config: VmConfig,
-    limits: Limits,
-    process: Process,
-    qmp: Arc<Qmp>,
-    agent: Agent,
-    console: Console,
+    pub(crate) config: VmConfig,
+    pub(crate) limits: Limits,
+    pub(crate) process: Process,
+    pub(crate) qmp: Arc<Qmp>,
+    pub(crate) agent: Agent,
+    pub(crate) console: Console,
     /// Holds the sockets; a path in the work folder could exceed the 108 bytes of a socket name.
-    socket_dir: Scratch,
+    pub(crate) socket_dir: Scratch,
 }
 
 impl Vm {
@@ -287,7 +272,7 @@ impl Vm {
     }
 
     /// Whether this guest does not hear what it is asked, because it is that of a tape.
-    fn is_replayed(&self) -> bool {
+    pub(crate) fn is_replayed(&self) -> bool {
         self.config.tape == Some(TapeMode::Replay)
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::vm::disks::{Bus, Disk, device_id, top_node};
+use crate::disks::{Bus, Disk, device_id, top_node};
 
 /// Unit of the witness log; every write of the guest is a whole number of it.
 const WITNESS_SECTOR_BYTES: u32 = 512;
@@ -15,18 +15,18 @@ const WITNESS_SUPER_INTERVAL: u32 = 64;
 
 /// A list of arguments in the making.
 #[derive(Default)]
-pub(super) struct Arguments(Vec<OsString>);
+pub struct Arguments(Vec<OsString>);
 
 impl Arguments {
-    pub(super) fn into_inner(self) -> Vec<OsString> {
+    pub fn into_inner(self) -> Vec<OsString> {
         self.0
     }
 
-    pub(super) fn flags(&mut self, flags: &[&str]) {
+    pub fn flags(&mut self, flags: &[&str]) {
         self.0.extend(flags.iter().map(OsString::from));
     }
 
-    pub(super) fn path(&mut self, flag: &str, prefix: &str, path: &Path) {
+    pub fn path(&mut self, flag: &str, prefix: &str, path: &Path) {
         let mut value = OsString::from(prefix);
         // In option values a comma is written twice; plain file arguments are taken as they are.
         if prefix.is_empty() {
@@ -45,7 +45,7 @@ impl Arguments {
     }
 
     /// Adds to the value of the last option.
-    pub(super) fn append(&mut self, text: &str) {
+    pub fn append(&mut self, text: &str) {
         if let Some(value) = self.0.last_mut() {
             value.push(text);
         }
@@ -68,7 +68,7 @@ impl Arguments {
     ///
     /// When an access to a file ends, that to the witness included, is on the tape: what the guest sees of its disk and
     /// the order of the witness both follow from it.
-    pub(super) fn disk(&mut self, index: usize, disk: &Disk, taped: bool) {
+    pub fn disk(&mut self, index: usize, disk: &Disk, taped: bool) {
         let file = |id: &str| {
             format!("driver=file,cache.no-flush=on,discard=unmap,node-name={id},filename=")
         };

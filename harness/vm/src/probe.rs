@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::vm::Vm;
-use crate::vm::accel::Accel;
-use crate::vm::command::VmConfig;
-use crate::vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
-use crate::vm::emulator::Emulator;
+use crate::Vm;
+use crate::accel::Accel;
+use crate::command::VmConfig;
+use crate::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use crate::emulator::Emulator;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::initramfs::{self, Contents};
 use cowbird_host::limits::Limits;

@@ -5,20 +5,20 @@ use std::path::PathBuf;
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::time::{sleep, timeout};
 
-use super::{Vm, stuck};
-use crate::vm::End;
-use crate::vm::accel::Accel;
-use crate::vm::command::{CONSOLE, REGISTERS_FILE};
-use crate::vm::process::ProcessEnd;
-use crate::vm::process::last_lines;
-use crate::vm::socket::connect;
+use crate::End;
+use crate::accel::Accel;
+use crate::command::{CONSOLE, REGISTERS_FILE};
+use crate::process::ProcessEnd;
+use crate::process::last_lines;
+use crate::socket::connect;
+use crate::{Vm, stuck};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use cowbird_host::limits::{PANIC_GRACE, STUCK_PAUSE, STUCK_SAMPLES, SYSRQ_KEYS, SYSRQ_PAUSE};
 
 impl Vm {
     /// Finds out whether the guest is still one that can answer.
-    pub(super) async fn check(&mut self) -> Result<(), End> {
+    pub async fn check(&mut self) -> Result<(), End> {
         if let Some(end) = self.process.end() {
             return Err(self.classify_exit(end));
         }
@@ -56,7 +56,7 @@ impl Vm {
     }
 
     /// A panic, if it is not the emulator's fault.
-    pub(super) fn panicked(&self, panic: Splat) -> End {
+    pub fn panicked(&self, panic: Splat) -> End {
         if self.config.accel == Accel::Tcg && is_stale_breakpoint(&panic.excerpt) {
             return HarnessError::Emulator {
                 excerpt: panic.excerpt,
@@ -111,7 +111,7 @@ impl Vm {
     }
 
     /// The guest does not answer: collects what can be seen from outside.
-    pub(crate) async fn hang(&mut self, reason: String) -> End {
+    pub async fn hang(&mut self, reason: String) -> End {
         let status = self
             .qmp
             .status()

@@ -10,13 +10,13 @@ use cowbird_host::limits::MAX_CONSOLE_BYTES;
 /// The serial console, read as it grows.
 pub(super) struct Console {
     path: PathBuf,
-    pub(super) text: String,
+    pub text: String,
     read_bytes: u64,
 }
 
 impl Console {
     /// Makes the file, empty.
-    pub(super) fn create(path: PathBuf) -> HarnessResult<Self> {
+    pub fn create(path: PathBuf) -> HarnessResult<Self> {
         File::create(&path).on("create", &path)?;
         Ok(Self {
             path,
@@ -26,7 +26,7 @@ impl Console {
     }
 
     /// Reads what is new.
-    pub(super) fn refresh(&mut self) -> HarnessResult<()> {
+    pub fn refresh(&mut self) -> HarnessResult<()> {
         if self.read_bytes >= MAX_CONSOLE_BYTES {
             return Ok(());
         }

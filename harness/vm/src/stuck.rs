@@ -14,7 +14,7 @@ const INTERRUPTS: u64 = 0x200;
 const ENTRIES: [&[&str]; 2] = [&["0xe8"], &["0x0f", "0x1f", "0x44", "0x00", "0x00"]];
 
 /// Where a CPU stands in all samples, with interrupts off. A sample is what the monitor prints of all CPUs.
-pub(super) fn addresses(samples: &[String]) -> Vec<u64> {
+pub fn addresses(samples: &[String]) -> Vec<u64> {
     let mut stuck = samples.first().map(|first| cpus(first)).unwrap_or_default();
     for sample in samples {
         let now = cpus(sample);

@@ -11,7 +11,7 @@ use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::limits::{SOCKET_LIMIT, SOCKET_POLL};
 
 /// Connects to a socket that QEMU is about to open.
-pub(crate) async fn connect(path: &Path) -> HarnessResult<UnixStream> {
+pub async fn connect(path: &Path) -> HarnessResult<UnixStream> {
     let deadline = Instant::now() + SOCKET_LIMIT;
     loop {
         match UnixStream::connect(path).await {

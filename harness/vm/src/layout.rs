@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::vm::disks::{Bus, Disk};
+use crate::disks::{Bus, Disk};
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
@@ -17,7 +17,7 @@ const FIRST_SECTOR: u32 = 2048;
 const PARTITION_ALIGN: u32 = 2048;
 
 /// Sectors of one MiB.
-pub(crate) const MIB_SECTORS: u32 = 2048;
+pub const MIB_SECTORS: u32 = 2048;
 
 /// Sectors of the pool metadata of a thin volume: 4 MiB.
 const METADATA_SECTORS: u32 = 4 * MIB_SECTORS;
@@ -27,55 +27,55 @@ const LOGICAL_BLOCK_BYTES: u32 = 512;
 
 /// The disks of a case. The second one is always the image.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
+pub struct Layout {
     /// The origin, first partition of the first disk.
-    pub(crate) origin: Partition,
+    pub origin: Partition,
     /// What it holds; else it is filled with sectors that say where they are.
-    pub(crate) filesystem: Option<Filesystem>,
+    pub filesystem: Option<Filesystem>,
     /// How large that is, MiB; else as its partition.
-    pub(crate) filesystem_mib: Option<u32>,
+    pub filesystem_mib: Option<u32>,
     /// The second partition, an ext4 for the COW file.
-    pub(crate) cow_home: Option<Partition>,
+    pub cow_home: Option<Partition>,
     /// A disk of its own for the COW file, an ext4: its size, MiB, and its unit, bytes.
-    pub(crate) cow_disk: Option<(u32, u32)>,
+    pub cow_disk: Option<(u32, u32)>,
     /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
-    pub(crate) metadata: Option<Partition>,
+    pub metadata: Option<Partition>,
     /// Whether the origin is filled with sectors that say where they are, before anything else is made on it.
-    pub(crate) filled: bool,
+    pub filled: bool,
     /// The third partition, an ext4 of its own.
-    pub(crate) third: Option<Partition>,
+    pub third: Option<Partition>,
     /// Whether there is a second volume: a third disk as the first, with other content and a witness of
     /// its own, and a fourth one for its image.
-    pub(crate) two_volumes: bool,
+    pub two_volumes: bool,
     /// Whether the whole disk is the origin, and not only the first partition.
-    pub(crate) whole_disk: bool,
+    pub whole_disk: bool,
     /// Whether a third disk begins as a copy of the first, with a witness of its own.
-    pub(crate) mirrored: bool,
+    pub mirrored: bool,
     /// Whether the origin is encrypted on the disk.
-    pub(crate) encrypted: bool,
+    pub encrypted: bool,
     /// Whether the origin lets discards through.
-    pub(crate) discards: bool,
+    pub discards: bool,
     /// How the first disk is attached.
-    pub(crate) bus: Bus,
+    pub bus: Bus,
     /// Unit of the first disk, bytes.
-    pub(crate) logical_block_bytes: u32,
+    pub logical_block_bytes: u32,
     /// Room for so many images on the second disk.
-    pub(crate) images: u32,
+    pub images: u32,
     /// Length of the first disk where it is more than its partitions need, sectors: a hole.
-    pub(crate) disk_sectors: Option<u32>,
+    pub disk_sectors: Option<u32>,
     /// Size of the second disk, MiB, where it is an ext4 for the COW file and no image.
-    pub(crate) cow_disk_mib: Option<u32>,
+    pub cow_disk_mib: Option<u32>,
     /// Memory of the machine, MiB, where a case needs more than others, or less.
-    pub(crate) memory_mib: Option<u32>,
+    pub memory_mib: Option<u32>,
     /// Further parameters of the kernel.
-    pub(crate) kernel_parameters: &'static str,
+    pub kernel_parameters: &'static str,
     /// What makes files below a folder that is then the first content of the filesystem, which is an ext.
-    pub(crate) content: Option<fn(&Path) -> HarnessResult<()>>,
+    pub content: Option<fn(&Path) -> HarnessResult<()>>,
 }
 
 impl Layout {
     /// A filesystem that holds its own COW file.
-    pub(crate) fn filesystem(kind: Filesystem, mib: u32) -> Self {
+    pub fn filesystem(kind: Filesystem, mib: u32) -> Self {
         Self {
             filesystem: Some(kind),
             ..Self::bare(mib)
@@ -83,7 +83,7 @@ impl Layout {
     }
 
     /// A raw origin, and an ext4 behind it for the COW file.
-    pub(crate) fn raw(sectors: u32, cow_home_mib: u32) -> Self {
+    pub fn raw(sectors: u32, cow_home_mib: u32) -> Self {
         let origin = Partition {
             start: FIRST_SECTOR,
             sectors,
@@ -96,7 +96,7 @@ impl Layout {
     }
 
     /// A raw origin and nothing else.
-    pub(crate) fn bare(mib: u32) -> Self {
+    pub fn bare(mib: u32) -> Self {
         Self {
             origin: Partition {
                 start: FIRST_SECTOR,
@@ -126,12 +126,12 @@ impl Layout {
     }
 
     /// The same with a third partition for the metadata of a thin pool.
-    pub(crate) fn with_metadata(self) -> Self {
+    pub fn with_metadata(self) -> Self {
         self.with_zeros(METADATA_SECTORS / MIB_SECTORS)
     }
 
     /// The same with a third partition that is all zeros.
-    pub(crate) fn with_zeros(self, mib: u32) -> Self {
+    pub fn with_zeros(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
             metadata: Some(Self::behind(last, mib * MIB_SECTORS)),
@@ -140,7 +140,7 @@ impl Layout {
     }
 
     /// The same with a third partition that is an ext4.
-    pub(crate) fn with_third(self, mib: u32) -> Self {
+    pub fn with_third(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
             third: Some(Self::behind(last, mib * MIB_SECTORS)),
@@ -156,7 +156,7 @@ impl Layout {
     }
 
     /// Where on the snapshot the first partition, which the writers write, begins.
-    pub(crate) fn writers_shift_bytes(&self) -> u64 {
+    pub fn writers_shift_bytes(&self) -> u64 {
         if self.whole_disk {
             self.origin.offset_bytes()
         } else {
@@ -165,7 +165,7 @@ impl Layout {
     }
 
     /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
-    pub(crate) fn disk(&self) -> Partition {
+    pub fn disk(&self) -> Partition {
         let third = self.metadata.or(self.third);
         let last = third.or(self.cow_home).unwrap_or(self.origin);
         let needed = last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN;
@@ -186,7 +186,7 @@ impl Layout {
     }
 
     /// The partitions of the first disk, in their order.
-    pub(crate) fn partitions(&self) -> Vec<Partition> {
+    pub fn partitions(&self) -> Vec<Partition> {
         let mut partitions = vec![self.origin];
         partitions.extend(self.cow_home);
         partitions.extend(self.metadata.or(self.third));
@@ -194,22 +194,22 @@ impl Layout {
     }
 
     /// How the first disk is attached.
-    pub(crate) fn bus(&self) -> Bus {
+    pub fn bus(&self) -> Bus {
         self.bus
     }
 
     /// Whether there is a second volume with a witness of its own.
-    pub(crate) fn has_second_volume(&self) -> bool {
+    pub fn has_second_volume(&self) -> bool {
         self.two_volumes
     }
 
     /// Whether there is a mirror of the first disk with a witness of its own.
-    pub(crate) fn is_mirrored(&self) -> bool {
+    pub fn is_mirrored(&self) -> bool {
         self.mirrored
     }
 
     /// The first disk in the guest, as a name without its folder.
-    pub(crate) fn disk_name(&self) -> &'static str {
+    pub fn disk_name(&self) -> &'static str {
         match self.bus {
             Bus::Virtio => "vda",
             Bus::Scsi => "sda",
@@ -218,7 +218,7 @@ impl Layout {
     }
 
     /// Where there are several images, one begins so many bytes behind the one before.
-    pub(crate) fn image_stride_bytes(&self) -> u64 {
+    pub fn image_stride_bytes(&self) -> u64 {
         let align = Partition {
             start: 0,
             sectors: PARTITION_ALIGN,
@@ -228,18 +228,18 @@ impl Layout {
     }
 
     /// The first partition, which the writers write.
-    pub(crate) fn origin(&self) -> Partition {
+    pub fn origin(&self) -> Partition {
         self.origin
     }
 
     /// Whether the writers' places are places of the origin, and the origin lies on one disk as it is.
-    pub(crate) fn is_plain(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         self.filesystem.is_none()
             && !(self.two_volumes || self.whole_disk || self.mirrored || self.encrypted)
     }
 
     /// What the snapshot is taken of.
-    pub(crate) fn snapshot_origin(&self) -> Partition {
+    pub fn snapshot_origin(&self) -> Partition {
         if self.whole_disk {
             self.disk()
         } else {
@@ -248,7 +248,7 @@ impl Layout {
     }
 
     /// Makes the disks and the files beside them.
-    pub(crate) fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+    pub fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
         self.create_volume(files, seed)?;
         if self.two_volumes {
             let second = files.second();
@@ -317,7 +317,7 @@ impl Layout {
     }
 
     /// The disks as the machine gets them.
-    pub(crate) fn attach(&self, files: &CellFiles) -> Vec<Disk> {
+    pub fn attach(&self, files: &CellFiles) -> Vec<Disk> {
         let mut disks = self.attach_volume(files);
         if self.two_volumes {
             disks.extend(self.attach_volume(&files.second()));

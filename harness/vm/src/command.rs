@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
-use crate::vm::accel::Accel;
-use crate::vm::arguments::Arguments;
-use crate::vm::disks::Disk;
-use crate::vm::emulator::Emulator;
-use crate::vm::host_clock;
+use crate::accel::Accel;
+use crate::arguments::Arguments;
+use crate::disks::Disk;
+use crate::emulator::Emulator;
+use crate::host_clock;
 use cowbird_host::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
 
 /// Console messages up to this level (exclusive) go to the serial console. Warnings included;
@@ -252,7 +252,7 @@ fn socket(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::disks::Bus;
+    use crate::disks::Bus;
 
     fn arguments(tape: Option<TapeMode>) -> Vec<String> {
         let disk = Disk {

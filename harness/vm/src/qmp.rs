@@ -9,7 +9,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::vm::socket::connect;
+use crate::socket::connect;
 use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// Answers that nobody fetched; more than one command is never in flight.

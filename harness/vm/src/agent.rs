@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant as Then, sleep};
 
-use crate::vm::socket::connect;
+use crate::socket::connect;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::limits::{MAX_EVENT_BYTES, MAX_OBSERVATIONS, SETTLE_LIMIT, TAIL_POLL};
 

@@ -11,18 +11,18 @@ use crate::cases::{CaseInfo, Setting};
 use crate::driver::shut_down_error;
 use crate::driver::{CaseError, CaseResult, Driver, Tracing};
 use crate::findings::Findings;
-use crate::judgement::Judgement;
 use crate::machine::Machine;
 use crate::outcome::CellOutcome;
 use crate::phases::{CellProgress, PhaseClock};
 use crate::plan::CellPlan;
 use crate::planned::find_case;
 use crate::planned::load_workload;
-use crate::recorded::Recorded;
 use crate::tape::{self, Beginning, Replayed};
-use crate::tracing::{self, TracedCell, WitnessedDisk};
-use crate::trials::TrialPlan;
-use crate::verify::{self, Evidence};
+use cowbird_checks::judgement::Judgement;
+use cowbird_checks::recorded::Recorded;
+use cowbird_checks::tracing::{self, TracedCell};
+use cowbird_checks::trials::TrialPlan;
+use cowbird_checks::verify::{self, Evidence};
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
@@ -154,8 +154,7 @@ async fn attempt(
 
     let mut driver = Driver::new(vm, machine, clock);
     if plan.traced {
-        let disks = WitnessedDisk::of(setting.layout());
-        driver.tracing = Some(Tracing::of(disks));
+        driver.tracing = Some(Tracing::of(setting.layout()));
     }
     let acted = act(&mut driver, case, &setting, findings).await;
     if driver.vm.has_ended() {

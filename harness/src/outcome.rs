@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cowbird_model::{Class, TraceResult, TraceStanding, Verdict};
 
-use crate::judgement::TrialOutcome;
 use crate::tape::Replayed;
+use cowbird_checks::judgement::TrialOutcome;
 
 /// How a cell ended.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::recorded::WorkloadPlan;
-use crate::trials::TrialPlan;
+use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_checks::trials::TrialPlan;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::limits::Limits;
 use cowbird_vm::accel::Accel;

@@ -2,7 +2,7 @@
 
 use crate::cases::{self, CaseInfo};
 use crate::plan::CellPlan;
-use crate::recorded::Recorded;
+use cowbird_checks::recorded::Recorded;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_vm::layout::Layout;

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use cowbird_checks::trials::TrialPlan;
 use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
-use cowbird_harness::{CellPlan, TrialPlan, cases};
+use cowbird_harness::{CellPlan, cases};
 use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, KernelSpec};
 use cowbird_model::{CellResult, RunResults};

@@ -10,10 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use cowbird_checks::recorded::WORKLOAD_FILE;
+use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_harness::CellPlan;
 use cowbird_harness::bundle::read_plan;
-use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::Kept;
-use cowbird_harness::{CellPlan, WorkloadPlan};
 use cowbird_model::{CellResult, Verdict};
 use cowbird_vm::accel::Accel;
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::exhibits::DISCARD_MODEL;
-use cowbird_harness::sparse::{self, SparseFiles};
+use cowbird_checks::exhibits::DISCARD_MODEL;
+use cowbird_checks::sparse::{self, SparseFiles};
 use cowbird_host::scratch::Scratch;
 use cowbird_model::{
     BlockSet, Epoch, EpochHeader, MarkerKey, Report, SECTOR_BYTES, Sector, SectorRange,

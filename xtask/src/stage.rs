@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_checks::trials::TrialPlan;
 use cowbird_harness::cases::REGRESSIONS;
 use cowbird_harness::plan::TapePlan;
 use cowbird_harness::tape;
-use cowbird_harness::{CaseInfo, CellOutcome, CellPlan, TrialPlan, WorkloadPlan, cases};
+use cowbird_harness::{CaseInfo, CellOutcome, CellPlan, cases};
 use cowbird_host::limits::Limits;
 use cowbird_images::{KernelSpec, Store};
 use cowbird_model::{CellResult, Phase, Verdict};

@@ -7,7 +7,7 @@ use cowbird_proto::rng::Rng;
 
 use super::{ORIGIN, Setting, hot_read, raw_writers};
 use crate::driver::{CaseResult, Driver, RULED, Workload};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 
 /// The origin has so many stretches with rules of their own.
 const STRETCHES: u64 = 16;

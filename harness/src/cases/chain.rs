@@ -10,8 +10,8 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::soak::{SoakEvidence, SoakVolume};
-use crate::verify::Evidence;
+use cowbird_checks::soak::{SoakEvidence, SoakVolume};
+use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_vm::layout::Layout;

@@ -8,7 +8,7 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Reply, Reques
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
 use cowbird_vm::layout::Layout;
 

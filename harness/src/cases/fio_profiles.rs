@@ -13,8 +13,8 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec}
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::restored::Restored;
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::restored::Restored;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::FIO;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

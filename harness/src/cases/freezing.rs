@@ -7,7 +7,7 @@ use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, Workload
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

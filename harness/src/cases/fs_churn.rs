@@ -12,8 +12,8 @@ use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, restored, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::restored::Restored;
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::restored::Restored;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

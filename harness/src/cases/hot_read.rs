@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_vm::layout::Layout;
 

@@ -8,7 +8,7 @@ use cowbird_proto::message::{Chase, KindsSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;

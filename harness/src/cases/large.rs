@@ -12,8 +12,8 @@ use cowbird_proto::message::{
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::power::Stop;
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::power::Stop;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

@@ -8,7 +8,7 @@ use cowbird_proto::message::StackKind;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

@@ -5,7 +5,7 @@ use cowbird_proto::message::{Request, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::program::HostProgram;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

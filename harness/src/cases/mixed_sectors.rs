@@ -13,7 +13,7 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::error::PathContext;
 use cowbird_vm::layout::Layout;
 

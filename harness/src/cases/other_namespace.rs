@@ -4,7 +4,7 @@
 use super::stale_cache::shell;
 use super::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT, Setting, freezing};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_vm::layout::Layout;
 
 const SPEC: SnapshotSpec = SnapshotSpec {

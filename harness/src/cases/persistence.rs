@@ -10,8 +10,8 @@ use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadS
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::judgement::ExpectedLog;
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::Layout;
 

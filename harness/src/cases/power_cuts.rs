@@ -10,9 +10,9 @@ use cowbird_proto::rng::Rng;
 
 use super::{MINOR, Setting};
 use crate::driver::{CaseResult, Driver, SnapshotSpec};
-use crate::power::Stop;
-use crate::power_cuts::PowerCuts;
-use crate::verify::Evidence;
+use cowbird_checks::power::Stop;
+use cowbird_checks::power_cuts::PowerCuts;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::Layout;
 

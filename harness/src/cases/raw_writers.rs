@@ -9,7 +9,7 @@ use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 

@@ -5,7 +5,7 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use super::stacked::LOOP;
 use super::{COW_MOUNT, ORIGIN, Setting, raw_writers};
 use crate::driver::{CaseResult, Driver, RULED};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::Layout;
 

@@ -13,8 +13,8 @@ use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, recorded};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::trials::{EpochEvidence, TrialEvidence, TrialPlan};
-use crate::verify::Evidence;
+use cowbird_checks::trials::{EpochEvidence, TrialEvidence, TrialPlan};
+use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Partition;
 use cowbird_host::error::HarnessError;
 use cowbird_vm::layout::Layout;

@@ -8,8 +8,8 @@ use cowbird_proto::rng::mix;
 
 use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, ORIGIN, Setting};
 use crate::driver::{CaseError, CaseResult, Driver};
-use crate::power::Stop;
-use crate::verify::Evidence;
+use cowbird_checks::power::Stop;
+use cowbird_checks::verify::Evidence;
 use cowbird_vm::layout::Layout;
 
 /// Size of the origin.

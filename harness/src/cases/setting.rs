@@ -5,8 +5,8 @@ use std::time::Duration;
 use cowbird_model::{Sector, SectorRange};
 
 use super::topology::Topology;
-use crate::recorded::Replay;
-use crate::trials::TrialPlan;
+use cowbird_checks::recorded::Replay;
+use cowbird_checks::trials::TrialPlan;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 

@@ -4,7 +4,7 @@
 
 use super::ORIGIN;
 use crate::driver::{CaseResult, Driver};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_vm::layout::Layout;
 

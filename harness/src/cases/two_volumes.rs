@@ -10,7 +10,7 @@ use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
-use crate::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

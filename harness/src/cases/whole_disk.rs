@@ -3,7 +3,7 @@
 
 use super::{Setting, raw_writers};
 use crate::driver::{CaseResult, Driver};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_vm::layout::Layout;
 
 /// The first disk.

@@ -32,7 +32,7 @@ pub use self::workloads::Workload;
 
 use crate::machine::Machine;
 use crate::phases::PhaseClock;
-use crate::power::{self, Stop};
+use cowbird_checks::power::{self, Stop};
 use cowbird_host::background::in_background;
 use cowbird_host::error::HarnessError;
 use cowbird_host::files::CellFiles;

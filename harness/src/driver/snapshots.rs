@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::series_record::{RECORDS, SeriesRecord, is_record};
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, unexpected};
-use crate::change_map::ChangeMap;
+use cowbird_checks::change_map::ChangeMap;
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_vm::CallError;

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use cowbird_proto::message::WorkloadId;
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::Layout;
 
-use crate::tracing::{Recordings, WitnessedDisk};
+use cowbird_checks::tracing::{Recordings, Role, WitnessedDisk};
 
 /// What is traced of a cell.
 pub(crate) struct Tracing {
@@ -18,12 +20,50 @@ pub(crate) struct Tracing {
 }
 
 impl Tracing {
-    pub(crate) fn of(disks: Vec<WitnessedDisk>) -> Self {
+    /// Nothing yet, of the disks of a layout.
+    pub(crate) fn of(layout: &Layout) -> Self {
         Self {
-            disks,
+            disks: witnessed_disks(layout),
             recordings: Recordings::default(),
             targets: BTreeMap::new(),
             pages_may_change: false,
         }
     }
+}
+
+/// The disks of a layout that have a witness.
+fn witnessed_disks(layout: &Layout) -> Vec<WitnessedDisk> {
+    let first = layout.disk_name();
+    let mut disks = vec![with_origin(first, Role::First, layout)];
+    if layout.has_second_volume() {
+        disks.push(with_origin("vdc", Role::Second, layout));
+    }
+    if layout.is_mirrored() {
+        disks.push(WitnessedDisk {
+            name: "vdc",
+            role: Role::Mirror,
+            flushes_for_fua: flushes_for_fua(layout),
+            devices: Vec::new(),
+        });
+    }
+    disks
+}
+
+fn with_origin(name: &'static str, role: Role, layout: &Layout) -> WitnessedDisk {
+    let separator = if name.starts_with("nvme") { "p" } else { "" };
+    let partitions = layout.partitions().into_iter().zip(1..);
+    let devices = partitions.map(|(partition, number)| {
+        let path = format!("/dev/{name}{separator}{number}");
+        (path, u64::from(partition.start))
+    });
+    WitnessedDisk {
+        name,
+        role,
+        flushes_for_fua: flushes_for_fua(layout),
+        devices: devices.collect(),
+    }
+}
+
+fn flushes_for_fua(layout: &Layout) -> bool {
+    layout.bus() != Bus::Nvme
 }

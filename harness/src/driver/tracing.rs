@@ -8,7 +8,7 @@ use cowbird_model::{Epoch, MarkerKey};
 use cowbird_proto::message::{Reply, Request, StreamTarget, StreamsSpec, WorkloadId, WorkloadSpec};
 
 use super::{CaseError, CaseResult, Driver, MAX_PAGES, unexpected};
-use crate::tracing::{BEGINS, ENDS, Recording, mark};
+use cowbird_checks::tracing::{BEGINS, ENDS, Recording, mark};
 use cowbird_host::error::{HarnessError, PathContext};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 

@@ -16,8 +16,8 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, Work
 
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
-use crate::restored::Restored;
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::restored::Restored;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::MIB_SECTORS;
 

@@ -16,7 +16,7 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec}
 use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
 use crate::cases::restored;
 use crate::driver::{CaseError, CaseResult, Driver, Workload};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::{self, Filesystem};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::program::HostProgram;

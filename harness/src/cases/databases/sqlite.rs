@@ -6,7 +6,7 @@ use cowbird_proto::message::Request;
 use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
 use crate::cases::restored;
 use crate::driver::{CaseResult, Driver, Workload};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::program::HostProgram;
 

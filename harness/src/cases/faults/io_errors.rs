@@ -7,7 +7,7 @@ use super::{
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
 use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
-use crate::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_vm::layout::Layout;
 

@@ -9,7 +9,7 @@ use cowbird_proto::rng::Rng;
 use super::{COW_FILE, COW_MIB, Writers, evidence, spec, update};
 use crate::cases::{COW_HOME, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 
 /// How often each tool is killed, and when at the latest.
 const KILLS: u32 = 4;

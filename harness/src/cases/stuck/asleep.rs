@@ -10,8 +10,8 @@ use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
 use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace, Workload, longest};
-use crate::judgement::ExpectedLog;
-use crate::verify::Evidence;
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::verify::Evidence;
 
 /// The first disk.
 const DISK: usize = 0;

@@ -15,9 +15,9 @@ use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{
     Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
 };
-use crate::judgement::ExpectedLog;
-use crate::power::Stop;
-use crate::verify::Evidence;
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::power::Stop;
+use cowbird_checks::verify::Evidence;
 use cowbird_vm::End;
 use cowbird_vm::layout::Layout;
 

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
-use crate::judgement::ExpectedLog;
-use crate::verify::Evidence;
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::verify::Evidence;
 use cowbird_vm::layout::Layout;
 
 /// What the huge write zeroes, MiB, at the start of the origin. A disk of this emulator takes it in one piece.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
 use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 use cowbird_vm::layout::Layout;
 
 /// The disk that does not answer, and its first partition.

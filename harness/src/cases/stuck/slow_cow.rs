@@ -12,8 +12,8 @@ use super::{
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
-use crate::judgement::ExpectedLog;
-use crate::verify::Evidence;
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::verify::Evidence;
 use cowbird_vm::layout::Layout;
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {

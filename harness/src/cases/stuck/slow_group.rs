@@ -9,7 +9,7 @@ use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
 use crate::cases::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT, Setting, vacuous};
 use crate::driver::{CaseError, CaseResult, Driver, Workload};
-use crate::verify::Evidence;
+use cowbird_checks::verify::Evidence;
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
 const OPERATIONS: u64 = 100;

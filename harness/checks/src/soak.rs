@@ -54,7 +54,7 @@ impl SoakVolume {
 ///
 /// # Errors
 /// As [`crate::verify::judge`].
-pub(crate) fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult<Judgement> {
+pub fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult<Judgement> {
     let mut all = Judgement::default();
     for volume in &evidence.volumes {
         let disk = match volume.second_disk {

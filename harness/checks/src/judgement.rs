@@ -47,7 +47,8 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    pub(crate) fn fault(&mut self, fault: String) {
+    /// Adds a fault, and a line of the report.
+    pub fn fault(&mut self, fault: String) {
         self.text += &fault;
         self.text.push('\n');
         self.faults.push(fault);
@@ -60,7 +61,7 @@ impl Judgement {
     }
 
     /// The harness looks at the right disk; that a header is not there is the module's doing.
-    pub(crate) fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
+    pub fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
         match find_marker(log, key) {
             Ok(marker) => Some(marker),
             Err(error) => {

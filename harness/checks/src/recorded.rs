@@ -58,19 +58,24 @@ pub struct WorkloadPlan {
 
 /// What a case needs to know of its workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Replay {
+pub struct Replay {
     /// Size of the volume.
-    pub(crate) volume_sectors: u32,
-    pub(crate) timing: Timing,
-    pub(crate) instant: Instant,
-    pub(crate) operations: u64,
+    pub volume_sectors: u32,
+    /// How fast it is replayed.
+    pub timing: Timing,
+    /// Where the snapshot is taken.
+    pub instant: Instant,
+    /// Operations in all.
+    pub operations: u64,
 }
 
 /// A workload that is ready for its cell.
 #[derive(Debug, Clone)]
-pub(crate) struct Recorded {
-    pub(crate) replay: Replay,
-    pub(crate) notes: Vec<String>,
+pub struct Recorded {
+    /// What its case needs to know of it.
+    pub replay: Replay,
+    /// What the reader of a verdict must know of it.
+    pub notes: Vec<String>,
     cut: Workload,
     moved: Workload,
     seed: u64,
@@ -78,7 +83,7 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Reads and prepares the workload of a plan.
-    pub(crate) fn load(plan: &WorkloadPlan, seed: u64) -> HarnessResult<Self> {
+    pub fn load(plan: &WorkloadPlan, seed: u64) -> HarnessResult<Self> {
         let file = foreign::read(&plan.file, MAX_FILE_BYTES).on("read", &plan.file)?;
         let fault = |detail: String| HarnessError::Plan {
             detail: format!("{}: {detail}", plan.file.display()),
@@ -119,7 +124,7 @@ impl Recorded {
 
     /// Puts the workload where the bundle of a cell has it, and what the guest gets beside it; gives the
     /// latter as (path in the guest, path on the host).
-    pub(crate) fn write(&self, dir: &Path) -> HarnessResult<(String, PathBuf)> {
+    pub fn write(&self, dir: &Path) -> HarnessResult<(String, PathBuf)> {
         for (name, workload) in [(WORKLOAD_FILE, &self.cut), (MOVED_FILE, &self.moved)] {
             let path = dir.join(name);
             fs::write(&path, workload.encode()).on("write", &path)?;
@@ -130,11 +135,7 @@ impl Recorded {
 
 impl Recorded {
     /// Compares the origin after the last operation with what they wrote; gives what is wrong.
-    pub(crate) fn check(
-        &self,
-        files: &CellFiles,
-        origin: Partition,
-    ) -> HarnessResult<Option<String>> {
+    pub fn check(&self, files: &CellFiles, origin: Partition) -> HarnessResult<Option<String>> {
         let read = |path: PathBuf| {
             let mut content = vec![0; origin.length_bytes() as usize];
             let file = File::open(&path).on("open", &path)?;

@@ -19,14 +19,14 @@ pub(crate) fn of_range(disk: &[u8], range: SectorRange) -> &[u8] {
 }
 
 /// The error of evidence that contradicts itself.
-pub(crate) fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
+pub fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
     HarnessError::Witness {
         detail: error.to_string(),
     }
 }
 
 /// Maps a file; what is written to the map stays in memory.
-pub(crate) fn map(path: &Path) -> HarnessResult<MmapMut> {
+pub fn map(path: &Path) -> HarnessResult<MmapMut> {
     let file = File::open(path).on("open", path)?;
     // SAFETY: nothing writes or truncates the files of a cell while the map lives: QEMU has ended,
     // and the folder belongs to this cell alone.

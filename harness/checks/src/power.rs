@@ -73,7 +73,7 @@ pub(crate) fn survival(mut rng: Rng, unit: u64) -> impl FnMut(&Entry<'_>) -> Sur
 ///
 /// # Errors
 /// When files cannot be read or written, or the witness cannot be trusted.
-pub(crate) fn end_boot(files: &CellFiles, boot: u32, stop: Stop) -> HarnessResult<()> {
+pub fn end_boot(files: &CellFiles, boot: u32, stop: Stop) -> HarnessResult<()> {
     let (earlier_base, earlier_witness) = (files.earlier_base(boot), files.earlier_witness(boot));
     fs::rename(files.base(), &earlier_base).on("rename", &files.base())?;
     fs::rename(files.witness(), &earlier_witness).on("rename", &files.witness())?;

@@ -84,15 +84,15 @@ struct Reader {
 
 /// A trace as the model takes it.
 #[derive(Default)]
-pub(super) struct Events {
+pub struct Events {
     /// By device number.
-    pub(super) disks: BTreeMap<String, TracedDisk>,
+    pub disks: BTreeMap<String, TracedDisk>,
     /// Epochs that began.
-    pub(super) instants: Vec<TracedInstant>,
+    pub instants: Vec<TracedInstant>,
 }
 
 /// Reads all lines.
-pub(super) fn read(text: &str) -> HarnessResult<Events> {
+pub fn read(text: &str) -> HarnessResult<Events> {
     let mut readers = BTreeMap::<String, Reader>::new();
     let mut instants = Vec::new();
     let mut drained = HashMap::<u32, Place>::new();

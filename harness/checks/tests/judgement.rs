@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use cowbird_harness::restored::Restored;
-use cowbird_harness::verify::{Evidence, SnapshotEvidence, judge};
+use cowbird_checks::restored::Restored;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence, judge};
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::HarnessError;
 use cowbird_host::files::CellFiles;

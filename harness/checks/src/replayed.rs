@@ -22,12 +22,7 @@ enum Last {
 }
 
 /// What is wrong with a volume that held `before` and was then written by the workload, in one sentence.
-pub(crate) fn fault(
-    workload: &Workload,
-    seed: u64,
-    before: Vec<u8>,
-    after: &[u8],
-) -> Option<String> {
+pub fn fault(workload: &Workload, seed: u64, before: Vec<u8>, after: &[u8]) -> Option<String> {
     let mut expected = before;
     let mut last = vec![Last::Nothing; expected.len() / SECTOR_BYTES as usize];
     for (at, operation) in workload.operations().iter().enumerate() {

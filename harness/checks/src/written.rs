@@ -33,7 +33,7 @@ struct Done {
 }
 
 /// What is wrong with a volume that held `before`, in one sentence.
-pub(crate) fn fault(events: &[Event], before: &[u8], after: &[u8]) -> Option<String> {
+pub fn fault(events: &[Event], before: &[u8], after: &[u8]) -> Option<String> {
     let mut last = vec![Last::Nothing; after.len() / SECTOR_BYTES];
     for done in in_order(events) {
         let Some((range, decides)) = decision(&done) else {

@@ -26,25 +26,28 @@ const INCOMPLETE: i32 = 3;
 const LISTED: usize = 50;
 
 /// Everything that a traced cell leaves.
-pub(crate) struct TracedCell {
-    pub(crate) tracer: PathBuf,
-    pub(crate) disks: Vec<WitnessedDisk>,
-    pub(crate) recordings: Recordings,
+pub struct TracedCell {
+    /// The tracer on the host, which decodes the traces.
+    pub tracer: PathBuf,
+    /// The disks that have a witness.
+    pub disks: Vec<WitnessedDisk>,
+    /// What was recorded.
+    pub recordings: Recordings,
     /// Boots of the machine.
-    pub(crate) boots: u32,
+    pub boots: u32,
     /// The devices that workloads wrote to directly.
-    pub(crate) targets: BTreeMap<WorkloadId, Vec<String>>,
+    pub targets: BTreeMap<WorkloadId, Vec<String>>,
     /// Whether cached pages of the raw device may change on their way to the disk.
-    pub(crate) pages_may_change: bool,
+    pub pages_may_change: bool,
     /// What the guest told.
-    pub(crate) events: Vec<Event>,
+    pub events: Vec<Event>,
 }
 
 /// Compares all recordings of a cell. The text is for the report.
 ///
 /// # Errors
 /// Only what makes a comparison impossible: unreadable files, a tracer that does not run.
-pub(crate) fn check(cell: &TracedCell, files: &CellFiles) -> HarnessResult<(TraceResult, String)> {
+pub fn check(cell: &TracedCell, files: &CellFiles) -> HarnessResult<(TraceResult, String)> {
     let recordings = &cell.recordings;
     if !recordings.failures.is_empty() {
         let reasons = recordings.failures.join("; ");
@@ -152,7 +155,7 @@ fn compare(
             end: &end,
             pages_may_change: cell.pages_may_change,
             direct: &journal,
-            fua_is_flush: disk.flushes_for_fua(),
+            fua_is_flush: disk.flushes_for_fua,
         };
         match check_agreement(&input) {
             Ok((compared_of_disk, compared)) => {

@@ -34,7 +34,7 @@ impl Judgement {
     }
 
     /// The origin must end with what the raw writers' journal says.
-    pub(crate) fn check_written(
+    pub fn check_written(
         &mut self,
         files: &CellFiles,
         origin: Partition,

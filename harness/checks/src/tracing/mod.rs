@@ -10,10 +10,8 @@ use std::path::PathBuf;
 use cowbird_model::{Epoch, Mark, SECTOR_BYTES, Sector, SectorRange, TraceResult, TraceStanding};
 
 use cowbird_host::files::CellFiles;
-use cowbird_vm::disks::Bus;
-use cowbird_vm::layout::Layout;
 
-pub(crate) use check::{TracedCell, check};
+pub use check::{TracedCell, check};
 
 /// Where the marks are written: behind the partition table and before the first partition.
 const MARK_SECTOR: u64 = 1024;
@@ -21,70 +19,39 @@ const MARK_SECTOR: u64 = 1024;
 /// A block, which every disk can write at once.
 const MARK_SECTORS: u64 = 8;
 
-/// Words of the marks.
-pub(crate) const BEGINS: &str = "begins";
-pub(crate) const ENDS: &str = "ends";
+/// Word of the mark with which a recording begins.
+pub const BEGINS: &str = "begins";
+
+/// Word of the mark with which it ends.
+pub const ENDS: &str = "ends";
 
 /// Which of a cell's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub enum Role {
+    /// The first.
     First,
+    /// That of the second volume.
     Second,
+    /// The mirror of the first.
     Mirror,
 }
 
 /// A disk with a witness.
 #[derive(Debug, Clone)]
-pub(crate) struct WitnessedDisk {
+pub struct WitnessedDisk {
     /// Its name in the guest, without the folder.
-    pub(crate) name: &'static str,
-    role: Role,
-    bus: Bus,
+    pub name: &'static str,
+    /// Which disk of the cell it is.
+    pub role: Role,
+    /// Whether QEMU makes a flush of FUA. Its NVMe disk takes the bit and does nothing (seen with 7.2).
+    pub flushes_for_fua: bool,
     /// Devices that workloads may write to directly, and the sector of the disk at which they begin.
-    devices: Vec<(String, u64)>,
+    pub devices: Vec<(String, u64)>,
 }
 
 impl WitnessedDisk {
-    /// All of a layout.
-    pub(crate) fn of(layout: &Layout) -> Vec<Self> {
-        let first = layout.disk_name();
-        let mut disks = vec![Self::with_origin(first, Role::First, layout)];
-        if layout.has_second_volume() {
-            disks.push(Self::with_origin("vdc", Role::Second, layout));
-        }
-        if layout.is_mirrored() {
-            disks.push(Self {
-                name: "vdc",
-                role: Role::Mirror,
-                bus: layout.bus(),
-                devices: Vec::new(),
-            });
-        }
-        disks
-    }
-
-    fn with_origin(name: &'static str, role: Role, layout: &Layout) -> Self {
-        let separator = if name.starts_with("nvme") { "p" } else { "" };
-        let partitions = layout.partitions().into_iter().zip(1..);
-        let devices = partitions.map(|(partition, number)| {
-            let path = format!("/dev/{name}{separator}{number}");
-            (path, u64::from(partition.start))
-        });
-        Self {
-            name,
-            role,
-            bus: layout.bus(),
-            devices: devices.collect(),
-        }
-    }
-
-    /// Whether QEMU makes a flush of FUA. Its NVMe disk takes the bit and does nothing (seen with 7.2).
-    fn flushes_for_fua(&self) -> bool {
-        self.bus != Bus::Nvme
-    }
-
     /// Where in the guest the marks go.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/dev/{}", self.name)
     }
 
@@ -102,7 +69,7 @@ impl WitnessedDisk {
 }
 
 /// The mark at one end of a recording on one disk.
-pub(crate) fn mark(disk: &WitnessedDisk, recording: usize, end: &str) -> Mark {
+pub fn mark(disk: &WitnessedDisk, recording: usize, end: &str) -> Mark {
     let mut content =
         format!("cowbird: recording {recording} of {} {end}\n", disk.name).into_bytes();
     content.resize(MARK_SECTORS as usize * SECTOR_BYTES, b'.');
@@ -114,45 +81,42 @@ pub(crate) fn mark(disk: &WitnessedDisk, recording: usize, end: &str) -> Mark {
 
 /// One recording that came to its end.
 #[derive(Debug, Clone)]
-pub(crate) struct Recording {
+pub struct Recording {
     /// Its number in the cell, which is in its marks.
-    pub(crate) number: usize,
+    pub number: usize,
     /// The trace on the host.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// The boot that it was made in; they count from 0.
-    pub(crate) boot: u32,
+    pub boot: u32,
     /// Snapshot instants that the control tool reported meanwhile.
-    pub(crate) instants: BTreeSet<(u32, Epoch)>,
+    pub instants: BTreeSet<(u32, Epoch)>,
 }
 
 /// What a case has been traced of so far.
 #[derive(Debug, Default)]
-pub(crate) struct Recordings {
+pub struct Recordings {
     /// Those that came to their end.
-    pub(crate) ended: Vec<Recording>,
+    pub ended: Vec<Recording>,
     /// The one under way: its number, and the instants so far.
-    pub(crate) running: Option<(usize, BTreeSet<(u32, Epoch)>)>,
+    pub running: Option<(usize, BTreeSet<(u32, Epoch)>)>,
     /// Recordings begun.
-    pub(crate) begun: usize,
+    pub begun: usize,
     /// Why there is no trace of some part of the case, although there should be.
-    pub(crate) failures: Vec<String>,
+    pub failures: Vec<String>,
     /// Why there can be none of some part of it.
-    pub(crate) omissions: Vec<String>,
+    pub omissions: Vec<String>,
 }
 
 /// How the reason begins where the tracer lost events.
 const INCOMPLETE_TRACE: &str = "the trace is not complete";
 
 /// Whether events were lost, as they are where a kernel may preempt programs and the machine is busy: the next trace may be whole.
-pub(crate) fn is_incomplete(trace: &TraceResult) -> bool {
+pub fn is_incomplete(trace: &TraceResult) -> bool {
     trace.standing == TraceStanding::NoConclusion && trace.reason.starts_with(INCOMPLETE_TRACE)
 }
 
 /// A result without a comparison.
-pub(crate) fn without_comparison(
-    standing: TraceStanding,
-    reason: impl Into<String>,
-) -> TraceResult {
+pub fn without_comparison(standing: TraceStanding, reason: impl Into<String>) -> TraceResult {
     TraceResult {
         standing,
         reason: reason.into(),

@@ -19,9 +19,9 @@ type Rounds = Vec<Vec<u64>>;
 #[derive(Debug, Default)]
 pub(crate) struct TurnReport {
     /// Instants that are none: number, writer, and what is wrong.
-    pub(crate) faults: Vec<(usize, u32, TurnFault)>,
+    pub faults: Vec<(usize, u32, TurnFault)>,
     /// Instants, times writers, that were looked at.
-    pub(crate) looked_at: usize,
+    pub looked_at: usize,
     /// Of these, so many at which only the first volume had the writer's last round.
     pub(crate) between_turns: usize,
 }
@@ -30,7 +30,7 @@ pub(crate) struct TurnReport {
 ///
 /// # Errors
 /// When files cannot be read, or a witness cannot be trusted.
-pub(crate) fn compare(
+pub fn compare(
     files: [&CellFiles; 2],
     origins: [SectorRange; 2],
     instants: &[[MarkerKey; 2]],

@@ -11,11 +11,11 @@ use serde::Serialize;
 use crate::findings::Findings;
 use crate::outcome::CellOutcome;
 use crate::page::{self, Shown};
-use crate::plan::{CellPlan, check_plan};
 use crate::planned;
 use cowbird_host::disk;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::foreign;
+use cowbird_session::plan::{CellPlan, check_plan};
 use cowbird_vm::agent::GuestRecord;
 
 /// Name of the plan in a bundle.

@@ -8,13 +8,8 @@ use cowbird_proto::message::Event;
 
 use crate::bundle;
 use crate::cases::{CaseInfo, Setting};
-use crate::driver::shut_down_error;
-use crate::driver::{CaseError, CaseResult, Driver, Tracing};
 use crate::findings::Findings;
-use crate::machine::Machine;
 use crate::outcome::CellOutcome;
-use crate::phases::{CellProgress, PhaseClock};
-use crate::plan::CellPlan;
 use crate::planned::find_case;
 use crate::planned::load_workload;
 use crate::tape::{self, Beginning, Replayed};
@@ -30,6 +25,11 @@ use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
 use cowbird_host::limits::EVIDENCE_LIMIT;
+use cowbird_session::driver::shut_down_error;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing};
+use cowbird_session::machine::Machine;
+use cowbird_session::phases::{CellProgress, PhaseClock};
+use cowbird_session::plan::CellPlan;
 use cowbird_vm::End;
 
 /// Runs one cell. Every failure is a verdict.

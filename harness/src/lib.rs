@@ -6,17 +6,12 @@
 //! verdict.
 
 pub mod bench;
-mod boot_hooks;
 pub mod bundle;
 pub mod cases;
 pub mod cell;
-pub mod driver;
 pub mod findings;
-mod machine;
 pub mod outcome;
 mod page;
-pub mod phases;
-pub mod plan;
 pub mod planned;
 pub mod retold;
 pub mod tape;
@@ -24,5 +19,3 @@ pub mod tape;
 pub use cases::{CaseInfo, CaseTier, cases};
 pub use cell::run_cell;
 pub use outcome::CellOutcome;
-pub use phases::CellProgress;
-pub use plan::CellPlan;

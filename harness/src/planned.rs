@@ -1,10 +1,10 @@
 //! What a plan names: its case, its disks and its workload.
 
 use crate::cases::{self, CaseInfo};
-use crate::plan::CellPlan;
 use cowbird_checks::recorded::Recorded;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_session::plan::CellPlan;
 use cowbird_vm::layout::Layout;
 
 /// The case of a plan.

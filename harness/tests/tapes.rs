@@ -9,11 +9,12 @@
 use std::fs;
 use std::path::Path;
 
-use cowbird_harness::plan::TapePlan;
 use cowbird_harness::tape::{self, Kept, TAPE_DIR};
-use cowbird_harness::{CellOutcome, CellPlan, run_cell};
+use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
+use cowbird_session::plan::CellPlan;
+use cowbird_session::plan::TapePlan;
 use cowbird_vm::emulator::Emulator;
 
 /// Names the plan of a cell.

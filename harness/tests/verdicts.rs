@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cowbird_harness::cases::find;
-use cowbird_harness::{CellOutcome, CellPlan, run_cell};
+use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
+use cowbird_session::plan::CellPlan;
 
 /// Names the plan of a cell.
 const PLAN_VARIABLE: &str = "COWBIRD_SELF_TEST";

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_checks::trials::TrialPlan;
+use cowbird_harness::cases;
 use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
-use cowbird_harness::{CellPlan, cases};
 use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, KernelSpec};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;
+use cowbird_session::plan::CellPlan;
 
 use crate::cli::{AccelChoice, MatrixArgs};
 use crate::durations::Durations;

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::CellPlan;
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::foreign::read_text;
+use cowbird_session::plan::CellPlan;
 use sha2::{Digest, Sha256};
 
 use crate::guest::GuestPrograms;

@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::{CellPlan, bundle, planned, retold};
+use cowbird_harness::{bundle, planned, retold};
 use cowbird_model::{BadBlock, Class, Shrinker};
+use cowbird_session::plan::CellPlan;
 use cowbird_vm::accel::Accel;
 use cowbird_workload::script::MAX_STEPS;
 use cowbird_workload::{Script, Step, Task, Thread};

@@ -15,13 +15,13 @@ use cowbird_proto::sector::SECTOR_BYTES;
 use super::stacked::UNCOUNTED;
 use super::topology::{Above, BESIDE, NESTED, Topology};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Throttle, Workload};
 use cowbird_checks::change_map::ChangeMap;
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_host::error::HarnessError;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Throttle, Workload};
 
 /// The first disk, as the guest names it, and as the machine counts it.
 const DISK: &str = "vda";

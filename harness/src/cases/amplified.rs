@@ -6,8 +6,8 @@ use cowbird_proto::message::{NoiseSpec, Rule, RuledPiece, StackKind, WorkloadSpe
 use cowbird_proto::rng::Rng;
 
 use super::{ORIGIN, Setting, hot_read, raw_writers};
-use crate::driver::{CaseResult, Driver, RULED, Workload};
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseResult, Driver, RULED, Workload};
 
 /// The origin has so many stretches with rules of their own.
 const STRETCHES: u64 = 16;

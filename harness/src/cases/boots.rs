@@ -8,9 +8,9 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, Driver};
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver};
 
 /// Data of one burst of writes.
 const BURST_BYTES: u64 = 4 << 20;

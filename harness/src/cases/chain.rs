@@ -9,11 +9,11 @@ use cowbird_model::BlockSet;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

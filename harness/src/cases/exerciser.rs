@@ -7,9 +7,9 @@ use std::time::Duration;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, WorkloadSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// What makes and checks the filesystems.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 
 /// 16 MiB and five sectors.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers, restored, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::restored::Restored;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::FIO;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

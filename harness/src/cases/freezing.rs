@@ -6,9 +6,9 @@ use std::time::Duration;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

@@ -11,10 +11,10 @@ use cowbird_model::BlockSet;
 use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, restored, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::restored::Restored;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

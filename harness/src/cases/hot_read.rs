@@ -8,9 +8,9 @@ use cowbird_proto::message::{HotSpec, WorkloadSpec};
 use serde::Deserialize;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// 64 MiB and three sectors: every block is one attempt.

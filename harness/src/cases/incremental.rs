@@ -7,9 +7,9 @@ use std::time::Duration;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 const ORIGIN_MIB: u32 = 112;

@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::setting::Setting;
 use super::topology::Topology;
 use super::{recorded, regressions};
-use crate::driver::{CaseResult, Driver};
 use cowbird_checks::recorded::Replay;
 use cowbird_checks::trials::TrialPlan;
 use cowbird_checks::verify::Evidence;
 use cowbird_host::error::HarnessResult;
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
 /// How often a case is worth its time.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use cowbird_proto::message::{Chase, KindsSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

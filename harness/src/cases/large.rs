@@ -11,9 +11,9 @@ use cowbird_proto::message::{
 };
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 
@@ -401,7 +401,7 @@ pub(super) async fn too_large(
     let log = guest
         .kernel_log(limit)
         .await
-        .map_err(crate::driver::shut_down_error)?;
+        .map_err(cowbird_session::driver::shut_down_error)?;
     let killed = log
         .iter()
         .find(|record| OUT_OF_MEMORY.iter().any(|said| record.text.contains(said)));

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::above::{self, Load};
 use super::topology::{self, BESIDE, Topology};
 use super::{COW_MOUNT, MINOR, Setting};
-use crate::driver::{CaseResult, Driver, Throttle};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, Throttle};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

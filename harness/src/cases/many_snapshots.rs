@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use cowbird_proto::message::StackKind;
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN, Setting, raw_writers, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

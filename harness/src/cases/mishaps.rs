@@ -4,9 +4,9 @@
 use cowbird_proto::message::{Request, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::error::PathContext;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// 8 MiB and five sectors: the last block is short.

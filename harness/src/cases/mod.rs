@@ -54,7 +54,7 @@ use modules::{GUEST_MODULES, modules};
 use names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 pub(crate) use setting::Setting;
 
-use crate::driver::vacuous;
+use cowbird_session::driver::vacuous;
 use cowbird_vm::layout::Layout;
 
 /// All cases.

@@ -3,8 +3,8 @@
 
 use super::stale_cache::shell;
 use super::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT, Setting, freezing};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 const SPEC: SnapshotSpec = SnapshotSpec {

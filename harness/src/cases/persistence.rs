@@ -9,10 +9,10 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 
 const ORIGIN_MIB: u32 = 112;

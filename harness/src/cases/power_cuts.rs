@@ -9,11 +9,11 @@ use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 
 use super::{MINOR, Setting};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::power::Stop;
 use cowbird_checks::power_cuts::PowerCuts;
 use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 const ORIGIN_MIB: u32 = 112;

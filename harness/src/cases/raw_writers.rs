@@ -8,8 +8,8 @@ use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::recorded::Replay;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::WORKLOAD;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 
 /// Sectors of one MiB.

@@ -4,9 +4,9 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 
 use super::stacked::LOOP;
 use super::{COW_MOUNT, ORIGIN, Setting, raw_writers};
-use crate::driver::{CaseResult, Driver, RULED};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, RULED};
 use cowbird_vm::layout::Layout;
 
 /// The smallest btrfs that its tools make, sectors.

@@ -12,11 +12,11 @@ use cowbird_workload::script::MAX_TASK_SECTORS;
 use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, recorded};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::trials::{EpochEvidence, TrialEvidence, TrialPlan};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Partition;
 use cowbird_host::error::HarnessError;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// The disk of the origin in the guest, and the origin's number on it.

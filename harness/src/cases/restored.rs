@@ -5,8 +5,8 @@ use cowbird_proto::message::{GoldenFile, GuestError, MountApi, MountSpec, Reply,
 use sha2::{Digest, Sha256};
 
 use super::Setting;
-use crate::driver::{CaseResult, Driver};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver};
 
 /// Files that a fault names.
 const NAMED_FILES: usize = 5;

@@ -9,12 +9,12 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 
 use super::{IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::boot_hooks::Generator;
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_session::boot_hooks::Generator;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 
 /// Room for the COW files, the system and what the writers leave.

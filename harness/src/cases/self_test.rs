@@ -7,9 +7,9 @@ use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;
 
 use super::{ActFuture, CaseInfo, CaseTier, GUEST_MODULES, ORIGIN, Setting};
-use crate::driver::{CaseError, CaseResult, Driver};
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseError, CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
 /// Size of the origin.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 
 use super::{MINOR, SNAPSHOT, Setting, raw_writers};
-use crate::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// 3 MiB and five sectors: every block is written in every epoch.

@@ -5,8 +5,8 @@
 use cowbird_proto::message::StackKind;
 
 use super::{ORIGIN, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

@@ -6,10 +6,10 @@ use cowbird_proto::message::{Request, StackKind};
 
 use super::stacked::LOOP;
 use super::{MINOR, ORIGIN, SNAPSHOT, Setting};
-use crate::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::Evidence;
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

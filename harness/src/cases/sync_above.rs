@@ -9,10 +9,10 @@ use cowbird_proto::message::{Request, StackKind};
 
 use super::topology::{BESIDE, Origin};
 use super::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec, Throttle};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, MINOR, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::driver::{CaseResult, Driver};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
 /// Blocks that are written. They are submitted at once.

@@ -11,9 +11,9 @@ use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::StackKind;
 
 use super::{COW_HOME, ORIGIN, modules};
-use crate::driver::{Queue, Throttle};
 use cowbird_host::disk::{Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_session::driver::{Queue, Throttle};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

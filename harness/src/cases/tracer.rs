@@ -3,9 +3,9 @@
 //! written is the same on every kernel.
 
 use super::ORIGIN;
-use crate::driver::{CaseResult, Driver};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
+use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
 /// What the trial needs.

@@ -9,8 +9,8 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 
 use super::{COW_MOUNT, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;
 

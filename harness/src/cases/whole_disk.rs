@@ -2,8 +2,8 @@
 //! through the other by the filesystem that also holds the COW file and has to be frozen.
 
 use super::{Setting, raw_writers};
-use crate::driver::{CaseResult, Driver};
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
 /// The first disk.

@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Print, check_emulator};
 use crate::outcome::CellOutcome;
-use crate::plan::CellPlan;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_host::foreign;
+use cowbird_session::plan::CellPlan;
 use cowbird_vm::command::{ASKED_FILE, TAPE_FILE};
 use cowbird_vm::emulator::Emulator;
 

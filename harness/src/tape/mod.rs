@@ -16,10 +16,10 @@ use std::path::Path;
 
 use crate::findings::Findings;
 use crate::outcome::CellOutcome;
-use crate::plan::CellPlan;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
+use cowbird_session::plan::CellPlan;
 use cowbird_vm::command::SAID_FILE;
 use cowbird_vm::disks::{Bus, Disk};
 use cowbird_vm::layout::Layout;

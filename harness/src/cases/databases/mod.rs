@@ -15,10 +15,10 @@ use std::time::Duration;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};
 
 use super::{COW_MOUNT, Layout, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_checks::restored::Restored;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::MIB_SECTORS;
 
 /// Size of the origin.

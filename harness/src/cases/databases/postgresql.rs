@@ -15,11 +15,11 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec}
 
 use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
 use crate::cases::restored;
-use crate::driver::{CaseError, CaseResult, Driver, Workload};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::{self, Filesystem};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload};
 use cowbird_vm::layout::Layout;
 
 const fn of_server(program: &'static str) -> HostProgram {

@@ -5,10 +5,10 @@ use cowbird_proto::message::Request;
 
 use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
 use crate::cases::restored;
-use crate::driver::{CaseResult, Driver, Workload};
 use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::program::HostProgram;
+use cowbird_session::driver::{CaseResult, Driver, Workload};
 
 /// The shell of SQLite, which has all of SQLite in it.
 pub(in crate::cases) const SQLITE: HostProgram = HostProgram {

@@ -7,9 +7,9 @@ use super::{
     spec, start_again, update,
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::layout::MIB_SECTORS;

@@ -6,9 +6,9 @@ use super::{
     COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, spec, start_again, update,
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers};
-use crate::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// A filesystem with its own COW file.

@@ -9,10 +9,10 @@ use super::{
     start_again,
 };
 use crate::cases::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// The COW file's own disk, MiB and bytes, and what it is in the guest.

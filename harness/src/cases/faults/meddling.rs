@@ -8,8 +8,8 @@ use cowbird_proto::rng::Rng;
 
 use super::{COW_FILE, COW_MIB, Writers, evidence, spec, update};
 use crate::cases::{COW_HOME, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, raw_writers, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 
 /// How often each tool is killed, and when at the latest.
 const KILLS: u32 = 4;
@@ -202,7 +202,7 @@ pub(in crate::cases) async fn memory(
     let killed = guest
         .kernel_log(limit)
         .await
-        .map_err(crate::driver::shut_down_error)?;
+        .map_err(cowbird_session::driver::shut_down_error)?;
     let killed = killed
         .iter()
         .find(|record| OUT_OF_MEMORY.iter().any(|said| record.text.contains(said)));

@@ -13,9 +13,9 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
 
 use super::{IMAGE, Layout, MINOR, SNAPSHOT, Setting};
-use crate::driver::{CaseResult, Driver, FAILED, SnapshotSpec, Workload};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseResult, Driver, FAILED, SnapshotSpec, Workload};
 
 /// 16 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 16 * 2048 + 5;

@@ -9,9 +9,9 @@ use cowbird_proto::message::{Request, TimedMode, TimedSpec};
 use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
 use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
-use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace, Workload, longest};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{Begun, CaseError, CaseResult, Driver, Pace, Workload, longest};
 
 /// The first disk.
 const DISK: usize = 0;

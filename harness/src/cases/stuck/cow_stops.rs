@@ -12,12 +12,12 @@ use super::{
     ORIGIN_SECTORS, SPEC, done, stop, take_judged_image, timed,
 };
 use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
-use crate::driver::{
-    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
-};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{
+    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
+};
 use cowbird_vm::End;
 use cowbird_vm::layout::Layout;
 

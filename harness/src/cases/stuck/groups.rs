@@ -2,7 +2,7 @@
 
 use cowbird_proto::message::{MountApi, MountSpec, Reply, Request};
 
-use crate::driver::{CaseError, CaseResult, Driver};
+use cowbird_session::driver::{CaseError, CaseResult, Driver};
 
 /// The disk that the limits are for.
 const DISK: &str = "vda";

@@ -11,9 +11,9 @@ use super::{
     INSTANT_MIB, LONGEST_WRITE, evidence_of_instant, prepare_two, stop, timed,
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
 use cowbird_vm::layout::Layout;
 
 /// What the huge write zeroes, MiB, at the start of the origin. A disk of this emulator takes it in one piece.

@@ -15,9 +15,9 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 
 use super::{COW_HOME, COW_MOUNT, IMAGE, Layout, MINOR, ORIGIN, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
 
 /// 32 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 32 * 2048 + 5;

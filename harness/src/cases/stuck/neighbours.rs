@@ -12,8 +12,8 @@ use super::{
     take_judged_image, timed,
 };
 use crate::cases::{COW_HOME, COW_MOUNT, MINOR, Setting, vacuous};
-use crate::driver::{Begun, CaseError, CaseResult, Driver, Pace};
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{Begun, CaseError, CaseResult, Driver, Pace};
 use cowbird_vm::layout::Layout;
 
 /// The disk that does not answer, and its first partition.

@@ -11,9 +11,9 @@ use super::{
     stop, take_judged_image, timed,
 };
 use crate::cases::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest};
 use cowbird_vm::layout::Layout;
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {

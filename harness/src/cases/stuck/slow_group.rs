@@ -8,8 +8,8 @@ use cowbird_proto::message::{TimedMode, TimedSpec};
 use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
 use crate::cases::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT, Setting, vacuous};
-use crate::driver::{CaseError, CaseResult, Driver, Workload};
 use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload};
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
 const OPERATIONS: u64 = 100;

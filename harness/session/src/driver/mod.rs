@@ -20,14 +20,14 @@ use std::time::Duration;
 use cowbird_proto::message::{Exited, GuestError, KernelRecord, Reply, Request};
 
 pub use self::error::{CaseError, CaseResult};
-pub(crate) use self::error::{shut_down_error, vacuous};
-pub(crate) use self::faults::{FAILED, RULED};
-pub(crate) use self::pace::{Begun, Pace, control, longest};
-pub(crate) use self::queues::{Queue, Throttle};
+pub use self::error::{shut_down_error, vacuous};
+pub use self::faults::{FAILED, RULED};
+pub use self::pace::{Begun, Pace, control, longest};
+pub use self::queues::{Queue, Throttle};
 pub use self::series_record::SeriesRecord;
-pub(crate) use self::shell::{SHELL, coreutil};
+pub use self::shell::{SHELL, coreutil};
 pub use self::snapshots::{DeviceInfo, ModuleInfo, SnapshotSpec};
-pub(crate) use self::traced::Tracing;
+pub use self::traced::Tracing;
 pub use self::workloads::Workload;
 
 use crate::machine::Machine;
@@ -51,31 +51,41 @@ const UNSUPPORTED_ERRNO: i32 = 95;
 
 /// What the boots before the last one left.
 #[derive(Debug, Default)]
-pub(crate) struct EarlierBoots {
-    pub(crate) count: u32,
-    pub(crate) kernel_log: Vec<KernelRecord>,
-    pub(crate) record: GuestRecord,
+pub struct EarlierBoots {
+    /// How many there were.
+    pub count: u32,
+    /// Their kernel logs, one behind the other.
+    pub kernel_log: Vec<KernelRecord>,
+    /// What their guests told unasked.
+    pub record: GuestRecord,
 }
 
 /// The guest of a cell.
 pub struct Driver<'a, 'p> {
-    pub(crate) vm: Vm,
-    pub(crate) limits: Limits,
-    pub(crate) clock: &'a mut PhaseClock<'p>,
-    pub(crate) info: Option<String>,
-    pub(crate) notes: Vec<String>,
-    pub(crate) earlier: EarlierBoots,
+    /// The machine of this boot.
+    pub vm: Vm,
+    /// How long everything may take.
+    pub limits: Limits,
+    /// The phases of the cell.
+    pub clock: &'a mut PhaseClock<'p>,
+    /// The last `/proc/cowbird-info` that had a snapshot in it.
+    pub info: Option<String>,
+    /// What the reader of the verdict must know.
+    pub notes: Vec<String>,
+    /// The boots before this one.
+    pub earlier: EarlierBoots,
     /// Number of the last record of this boot's kernel log that is kept.
     logged: Option<u64>,
     /// What is recorded beside the case, if it is traced.
-    pub(crate) tracing: Option<Tracing>,
+    pub tracing: Option<Tracing>,
     /// Disks that do not run at their own pace.
     paced: BTreeSet<usize>,
     machine: Machine,
 }
 
 impl<'a, 'p> Driver<'a, 'p> {
-    pub(crate) fn new(vm: Vm, machine: Machine, clock: &'a mut PhaseClock<'p>) -> Self {
+    /// The guest of a machine that was booted.
+    pub fn new(vm: Vm, machine: Machine, clock: &'a mut PhaseClock<'p>) -> Self {
         Self {
             vm,
             limits: machine.plan().limits.clone(),
@@ -146,7 +156,7 @@ impl Driver<'_, '_> {
     }
 
     /// Whether the kernel is of an older series than this one.
-    pub(crate) fn kernel_is_before(&self, series: (u32, u32)) -> bool {
+    pub fn kernel_is_before(&self, series: (u32, u32)) -> bool {
         let mut numbers = self.machine.plan().kernel_release.split(['.', '-', '+']);
         let mut next = || numbers.next().and_then(|number| number.parse().ok());
         next()
@@ -155,7 +165,7 @@ impl Driver<'_, '_> {
     }
 
     /// The files of the cell.
-    pub(crate) fn files(&self) -> &CellFiles {
+    pub fn files(&self) -> &CellFiles {
         self.machine.files()
     }
 

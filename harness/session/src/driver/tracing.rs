@@ -24,7 +24,7 @@ const MUST_NOT_RECORD: i32 = 5;
 
 impl Driver<'_, '_> {
     /// Begins a recording, if this cell is traced. A tracer that does not begin is no fault of the case.
-    pub(crate) async fn start_tracing(&mut self) -> CaseResult<()> {
+    pub async fn start_tracing(&mut self) -> CaseResult<()> {
         let Some(tracing) = &mut self.tracing else {
             return Ok(());
         };
@@ -48,7 +48,7 @@ impl Driver<'_, '_> {
     }
 
     /// Ends a case on a kernel that the tracer itself says it would harm.
-    pub(crate) async fn expect_tracer(&mut self) -> CaseResult<()> {
+    pub async fn expect_tracer(&mut self) -> CaseResult<()> {
         let exited = self.run_to_any_end(TRACER, &["doctor"]).await?;
         if exited.code == Some(MUST_NOT_RECORD) {
             let finding = exited.stdout.lines().find_map(|it| it.strip_prefix("FAIL"));
@@ -59,7 +59,7 @@ impl Driver<'_, '_> {
     }
 
     /// Ends the recording under way, if there is one, and takes its trace out of the guest.
-    pub(crate) async fn stop_tracing(&mut self) -> CaseResult<()> {
+    pub async fn stop_tracing(&mut self) -> CaseResult<()> {
         let running = self.tracing.as_mut();
         let Some((number, instants)) = running.and_then(|t| t.recordings.running.take()) else {
             return Ok(());

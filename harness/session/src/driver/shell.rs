@@ -5,13 +5,13 @@ use cowbird_host::program::HostProgram;
 use cowbird_proto::message::Exited;
 
 /// The shell, and what its scripts here use.
-pub(crate) const SHELL: HostProgram = HostProgram {
+pub const SHELL: HostProgram = HostProgram {
     program: "dash",
     package: "dash",
 };
 
 /// A program of coreutils.
-pub(crate) const fn coreutil(program: &'static str) -> HostProgram {
+pub const fn coreutil(program: &'static str) -> HostProgram {
     HostProgram {
         program,
         package: "coreutils",

@@ -32,7 +32,7 @@ const INFO_FACTOR: u32 = 5;
 
 /// How fast a disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub enum Pace {
     /// As it is by itself.
     Full,
     /// So many operations in a second.
@@ -58,7 +58,7 @@ impl Pace {
 }
 
 /// Something that the guest was told to do, and does.
-pub(crate) struct Begun {
+pub struct Begun {
     what: String,
     /// None when it has ended.
     pending: Option<Pending>,
@@ -67,7 +67,7 @@ pub(crate) struct Begun {
 
 /// How something ended, and after what time, as the guest measured it.
 #[derive(Debug)]
-pub(crate) struct Timing {
+pub struct Timing {
     /// The time.
     pub took: Duration,
     /// The end.
@@ -105,7 +105,7 @@ impl Begun {
 }
 
 /// What the control tool is told.
-pub(crate) fn control(arguments: &str, limit: Duration) -> Request {
+pub fn control(arguments: &str, limit: Duration) -> Request {
     Request::Run {
         program: COWBIRDCTL.into(),
         args: arguments.split_whitespace().map(str::to_owned).collect(),
@@ -116,7 +116,7 @@ pub(crate) fn control(arguments: &str, limit: Duration) -> Request {
 impl Driver<'_, '_> {
     /// Gives a disk of the machine a pace; `index` is its place among the disks. It is as fast as always again
     /// when the case has ended.
-    pub(crate) async fn set_pace(&mut self, index: usize, pace: Pace) -> CaseResult<()> {
+    pub async fn set_pace(&mut self, index: usize, pace: Pace) -> CaseResult<()> {
         let (bytes, operations) = pace.limits();
         let disks = self.machine.config().disks;
         let Some(disk) = disks.get(index) else {
@@ -138,7 +138,7 @@ impl Driver<'_, '_> {
     }
 
     /// All disks are as fast as always.
-    pub(crate) async fn full_pace(&mut self) -> CaseResult<()> {
+    pub async fn full_pace(&mut self) -> CaseResult<()> {
         for index in self.paced.clone() {
             self.set_pace(index, Pace::Full).await?;
         }
@@ -146,7 +146,7 @@ impl Driver<'_, '_> {
     }
 
     /// A setting of a disk's queue; what the kernel says if it does not have it.
-    pub(crate) async fn set_queue_attribute(
+    pub async fn set_queue_attribute(
         &mut self,
         disk: &str,
         setting: &str,
@@ -161,7 +161,7 @@ impl Driver<'_, '_> {
     }
 
     /// The kernel reports tasks that are blocked for longer than this.
-    pub(crate) async fn blocked_tasks_may_last(&mut self, limit: Duration) -> CaseResult<()> {
+    pub async fn blocked_tasks_may_last(&mut self, limit: Duration) -> CaseResult<()> {
         let request = Request::WriteText {
             path: "/proc/sys/kernel/hung_task_timeout_secs".to_owned(),
             text: (limit.as_secs() * u64::from(self.limits.slowdown)).to_string(),
@@ -171,7 +171,7 @@ impl Driver<'_, '_> {
     }
 
     /// Begins something, whose end [`Self::ended_within`] waits for.
-    pub(crate) async fn begin(&mut self, what: &str, request: Request) -> CaseResult<Begun> {
+    pub async fn begin(&mut self, what: &str, request: Request) -> CaseResult<Begun> {
         let request = Request::Timed {
             request: Box::new(request),
         };
@@ -183,7 +183,7 @@ impl Driver<'_, '_> {
     }
 
     /// How it ended, if it does within so much time from now.
-    pub(crate) async fn ended_within(
+    pub async fn ended_within(
         &mut self,
         begun: &mut Begun,
         limit: Duration,
@@ -210,7 +210,7 @@ impl Driver<'_, '_> {
 
     /// Does something that must end within `limit`, however the disks are: how, or in one sentence that it did not,
     /// and what is then still to be waited for.
-    pub(crate) async fn bounded(
+    pub async fn bounded(
         &mut self,
         what: &str,
         request: Request,
@@ -235,7 +235,7 @@ impl Driver<'_, '_> {
     }
 
     /// The same with the control tool, whose kernel stack is in the sentence when it hangs.
-    pub(crate) async fn bounded_control(
+    pub async fn bounded_control(
         &mut self,
         arguments: &str,
         limit: Duration,
@@ -246,7 +246,7 @@ impl Driver<'_, '_> {
     }
 
     /// Starts to read what the module says, again and again.
-    pub(crate) async fn watch_info(&mut self) -> CaseResult<Workload> {
+    pub async fn watch_info(&mut self) -> CaseResult<Workload> {
         let spec = PollSpec {
             path: INFO.to_owned(),
             pause_ms: INFO_PAUSE_MS,
@@ -255,7 +255,7 @@ impl Driver<'_, '_> {
     }
 
     /// How long reading what the module says may take on this machine, which is idle now.
-    pub(crate) async fn info_limit(&mut self) -> CaseResult<Duration> {
+    pub async fn info_limit(&mut self) -> CaseResult<Duration> {
         let watch = self.watch_info().await?;
         self.vm.pause(BASELINE).await?;
         let idle = longest(&self.stop_workload(&watch).await?);
@@ -264,12 +264,12 @@ impl Driver<'_, '_> {
     }
 
     /// Starts readers and writers of which it matters how long they wait.
-    pub(crate) async fn start_timed(&mut self, spec: TimedSpec) -> CaseResult<Workload> {
+    pub async fn start_timed(&mut self, spec: TimedSpec) -> CaseResult<Workload> {
         self.start_workload(WorkloadSpec::Timed(spec)).await
     }
 
     /// What the module says about itself, or nothing where it does not within `limit`.
-    pub(crate) async fn info_within(&mut self, limit: Duration) -> CaseResult<Option<ModuleInfo>> {
+    pub async fn info_within(&mut self, limit: Duration) -> CaseResult<Option<ModuleInfo>> {
         let mut begun = self.begin("info", Request::ReadInfo).await?;
         let Some(timing) = self.ended_within(&mut begun, limit).await? else {
             return Ok(None);
@@ -285,7 +285,7 @@ impl Driver<'_, '_> {
 }
 
 /// The longest access of a workload whose accesses are timed.
-pub(crate) fn longest(state: &WorkloadState) -> Duration {
+pub fn longest(state: &WorkloadState) -> Duration {
     Duration::from_micros(state.longest_us)
 }
 

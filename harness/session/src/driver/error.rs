@@ -29,7 +29,7 @@ impl From<HarnessError> for CaseError {
 pub type CaseResult<T> = Result<T, CaseError>;
 
 /// The same of a call that ends a boot: a guest that says no then is a fault of the protocol.
-pub(crate) fn shut_down_error(error: CallError) -> CaseError {
+pub fn shut_down_error(error: CallError) -> CaseError {
     match error {
         CallError::Ended(end) => end.into(),
         CallError::Guest { error } => HarnessError::Protocol {
@@ -40,7 +40,7 @@ pub(crate) fn shut_down_error(error: CallError) -> CaseError {
 }
 
 /// A case that exercised nothing must not pass.
-pub(crate) fn vacuous(what: &str) -> CaseError {
+pub fn vacuous(what: &str) -> CaseError {
     let detail = format!("the case tested nothing: {what}; the host may be too slow");
     HarnessError::Plan { detail }.into()
 }

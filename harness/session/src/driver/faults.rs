@@ -16,10 +16,10 @@ const FAULT_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 
 /// What the module says of every snapshot that has failed.
-pub(crate) const FAILED: &str = "has failed and cannot be used";
+pub const FAILED: &str = "has failed and cannot be used";
 
 /// The device of [`StackKind::Ruled`].
-pub(crate) const RULED: &str = "/dev/dm-1";
+pub const RULED: &str = "/dev/dm-1";
 
 impl Driver<'_, '_> {
     /// Puts a device on another one that can be told to fail; it is [`RULED`].

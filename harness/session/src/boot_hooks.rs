@@ -38,7 +38,7 @@ const MODULE: &str = "updates/cowbird.ko";
 
 /// Who made the initramfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Generator {
+pub enum Generator {
     /// Debian's, as `update-initramfs` uses it.
     InitramfsTools,
     /// Fedora's.
@@ -51,18 +51,18 @@ impl Generator {
         match self {
             Self::InitramfsTools => (
                 "/scripts/local-premount/cowbird",
-                include_bytes!("../../dist/initramfs-tools/scripts/local-premount/cowbird"),
+                include_bytes!("../../../dist/initramfs-tools/scripts/local-premount/cowbird"),
             ),
             Self::Dracut => (
                 "/lib/dracut/hooks/pre-mount/10-cowbird-reload.sh",
-                include_bytes!("../../dist/dracut/91cowbird/cowbird-reload.sh"),
+                include_bytes!("../../../dist/dracut/91cowbird/cowbird-reload.sh"),
             ),
         }
     }
 }
 
 /// The archive to be laid behind the initramfs of a cell.
-pub(crate) fn archive(
+pub fn archive(
     plan: &CellPlan,
     generator: Generator,
     record: &SeriesRecord,

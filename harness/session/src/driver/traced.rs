@@ -9,19 +9,21 @@ use cowbird_vm::layout::Layout;
 use cowbird_checks::tracing::{Recordings, Role, WitnessedDisk};
 
 /// What is traced of a cell.
-pub(crate) struct Tracing {
-    pub(crate) disks: Vec<WitnessedDisk>,
-    pub(crate) recordings: Recordings,
+pub struct Tracing {
+    /// The disks that have a witness.
+    pub disks: Vec<WitnessedDisk>,
+    /// What was recorded so far.
+    pub recordings: Recordings,
     /// The devices that workloads write to directly.
-    pub(crate) targets: BTreeMap<WorkloadId, Vec<String>>,
+    pub targets: BTreeMap<WorkloadId, Vec<String>>,
     /// Whether a workload rewrites cached pages that the kernel does not keep stable: those of a filesystem unless
     /// the queue asks for it, and before 6.7 those of a raw device whatever the queue asks for.
-    pub(crate) pages_may_change: bool,
+    pub pages_may_change: bool,
 }
 
 impl Tracing {
     /// Nothing yet, of the disks of a layout.
-    pub(crate) fn of(layout: &Layout) -> Self {
+    pub fn of(layout: &Layout) -> Self {
         Self {
             disks: witnessed_disks(layout),
             recordings: Recordings::default(),

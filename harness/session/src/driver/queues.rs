@@ -8,21 +8,21 @@ use cowbird_vm::disks;
 
 /// How the guest treats requests to a disk; what is `None` stays as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Queue {
+pub struct Queue {
     /// Who orders the requests.
-    pub(crate) scheduler: Option<&'static str>,
+    pub scheduler: Option<&'static str>,
     /// Requests of each queue.
-    pub(crate) nr_requests: Option<u32>,
+    pub nr_requests: Option<u32>,
     /// Longest request, KiB.
-    pub(crate) max_sectors_kb: Option<u32>,
+    pub max_sectors_kb: Option<u32>,
     /// How long a request of a reader may take before cached writes have to wait, us; 0: they never have to. Kernels
     /// without that throttling (and queues where it is off for good) are left as they are.
-    pub(crate) wbt_lat_usec: Option<u32>,
+    pub wbt_lat_usec: Option<u32>,
 }
 
 impl Queue {
     /// As the kernel has it.
-    pub(crate) const AS_IT_IS: Self = Self {
+    pub const AS_IT_IS: Self = Self {
         scheduler: None,
         nr_requests: None,
         max_sectors_kb: None,
@@ -32,16 +32,16 @@ impl Queue {
 
 /// How slow a disk is: what QEMU lets through in a second; 0 for as much as comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Throttle {
+pub struct Throttle {
     /// Reads and writes.
-    pub(crate) operations_per_second: u64,
+    pub operations_per_second: u64,
     /// Bytes of both.
-    pub(crate) bytes_per_second: u64,
+    pub bytes_per_second: u64,
 }
 
 impl Throttle {
     /// Not slow.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         operations_per_second: 0,
         bytes_per_second: 0,
     };
@@ -49,7 +49,7 @@ impl Throttle {
 
 impl Driver<'_, '_> {
     /// Sets up the queue of a disk, which is named without its folder.
-    pub(crate) async fn set_queue(&mut self, disk: &str, queue: Queue) -> CaseResult<()> {
+    pub async fn set_queue(&mut self, disk: &str, queue: Queue) -> CaseResult<()> {
         // First: another scheduler has requests of its own.
         if let Some(scheduler) = queue.scheduler {
             self.set_of_queue(disk, "scheduler", scheduler).await?;
@@ -77,7 +77,7 @@ impl Driver<'_, '_> {
     }
 
     /// Makes a disk slow, or as fast as it was; `index` counts the disks of the machine.
-    pub(crate) async fn throttle(&mut self, index: usize, throttle: Throttle) -> CaseResult<()> {
+    pub async fn throttle(&mut self, index: usize, throttle: Throttle) -> CaseResult<()> {
         if self.machine.plan().tape.is_some() {
             let reason =
                 "a tape does not have how slow QEMU makes a disk, and this case changes that";

@@ -424,7 +424,8 @@ impl Driver<'_, '_> {
         }
     }
 
-    pub(super) async fn control(&mut self, arguments: &str) -> CaseResult<()> {
+    /// Has the control tool do something that only a faulty module refuses.
+    pub async fn control(&mut self, arguments: &str) -> CaseResult<()> {
         let refusal = |said| CaseError::Failed(format!("cowbirdctl {arguments}: {said}"));
         self.control_or_refusal(arguments).await?.map_err(refusal)
     }

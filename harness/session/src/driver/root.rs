@@ -30,7 +30,7 @@ impl Driver<'_, '_> {
     }
 
     /// Makes the initramfs of the boots to come anew, as the first snapshot of a series asks for it.
-    pub(crate) async fn update_initramfs(
+    pub async fn update_initramfs(
         &mut self,
         generator: Generator,
         record: &SeriesRecord,

@@ -16,7 +16,7 @@ use cowbird_vm::{End, Vm};
 
 /// A machine that can be booted.
 #[derive(Debug, Clone)]
-pub(crate) struct Machine {
+pub struct Machine {
     plan: CellPlan,
     layout: Layout,
     files: CellFiles,
@@ -26,7 +26,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(plan: &CellPlan, layout: &Layout, files: CellFiles) -> Self {
+    /// The machine of a plan, with the disks of a layout.
+    pub fn new(plan: &CellPlan, layout: &Layout, files: CellFiles) -> Self {
         Self {
             plan: plan.clone(),
             layout: *layout,
@@ -38,18 +39,20 @@ impl Machine {
 
     /// A machine without a witness, which costs time: for measurements. Its disks are made by
     /// whoever measures.
-    pub(crate) fn unwitnessed(plan: &CellPlan, files: CellFiles) -> Self {
+    pub fn unwitnessed(plan: &CellPlan, files: CellFiles) -> Self {
         Self {
             witnessed: false,
             ..Self::new(plan, &Layout::bare(0), files)
         }
     }
 
-    pub(crate) fn plan(&self) -> &CellPlan {
+    /// What it was made from.
+    pub fn plan(&self) -> &CellPlan {
         &self.plan
     }
 
-    pub(crate) fn files(&self) -> &CellFiles {
+    /// The files of its cell.
+    pub fn files(&self) -> &CellFiles {
         &self.files
     }
 
@@ -75,7 +78,7 @@ impl Machine {
     }
 
     /// Boots it.
-    pub(crate) async fn boot(&self) -> Result<Vm, End> {
+    pub async fn boot(&self) -> Result<Vm, End> {
         let mut config = self.config();
         if !self.witnessed {
             config.disks.iter_mut().for_each(|disk| disk.witness = None);
@@ -88,7 +91,8 @@ impl Machine {
         Ok(vm)
     }
 
-    pub(crate) fn config(&self) -> VmConfig {
+    /// What QEMU is started with.
+    pub fn config(&self) -> VmConfig {
         let plan = &self.plan;
         let tape = plan.tape.as_ref();
         VmConfig {

@@ -15,7 +15,7 @@ impl<F: Fn(&str) + Send + Sync> CellProgress for F {
 }
 
 /// Measures the phases.
-pub(crate) struct PhaseClock<'a> {
+pub struct PhaseClock<'a> {
     progress: &'a dyn CellProgress,
     start: std::time::Instant,
     phase_start: std::time::Instant,
@@ -24,7 +24,9 @@ pub(crate) struct PhaseClock<'a> {
 }
 
 impl<'a> PhaseClock<'a> {
-    pub(crate) fn new(progress: &'a dyn CellProgress) -> Self {
+    /// Begins to measure.
+    #[must_use]
+    pub fn new(progress: &'a dyn CellProgress) -> Self {
         let now = std::time::Instant::now();
         Self {
             progress,
@@ -35,7 +37,8 @@ impl<'a> PhaseClock<'a> {
         }
     }
 
-    pub(crate) fn enter(&mut self, name: &'static str) {
+    /// Ends the phase before and begins this one.
+    pub fn enter(&mut self, name: &'static str) {
         self.close();
         self.progress.phase(name);
         self.current = Some(name);
@@ -49,7 +52,9 @@ impl<'a> PhaseClock<'a> {
         self.phase_start = now;
     }
 
-    pub(crate) fn finish(mut self) -> (Vec<(String, Duration)>, f64) {
+    /// Ends the last phase: all phases in order, and seconds since the start.
+    #[must_use]
+    pub fn finish(mut self) -> (Vec<(String, Duration)>, f64) {
         self.close();
         (self.done, self.start.elapsed().as_secs_f64())
     }

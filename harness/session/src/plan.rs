@@ -11,7 +11,6 @@ use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::limits::Limits;
 use cowbird_vm::accel::Accel;
 use cowbird_vm::command::TapeMode;
-#[cfg(test)]
 use cowbird_vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 use cowbird_vm::emulator::Emulator;
 
@@ -88,8 +87,8 @@ pub struct CellPlan {
 
 impl CellPlan {
     /// A plan for tests, which boots nothing.
-    #[cfg(test)]
-    pub(crate) fn example() -> Self {
+    #[must_use]
+    pub fn example() -> Self {
         Self {
             kernel_name: "bookworm-6.1-cloud".into(),
             kernel_release: "6.1.0-0-cloud-amd64".into(),
@@ -118,7 +117,9 @@ impl CellPlan {
         }
     }
 
-    pub(crate) fn soak(&self) -> Option<Duration> {
+    /// How long the long load goes on, if the plan says.
+    #[must_use]
+    pub fn soak(&self) -> Option<Duration> {
         let minutes = self.soak_minutes?;
         Some(Duration::from_secs(u64::from(minutes) * 60))
     }
@@ -134,7 +135,9 @@ pub struct TapePlan {
 }
 
 impl TapePlan {
-    pub(crate) fn mode(&self) -> TapeMode {
+    /// What is done with the tape.
+    #[must_use]
+    pub fn mode(&self) -> TapeMode {
         match self.bundle {
             None => TapeMode::Record,
             Some(_) => TapeMode::Replay,
@@ -146,7 +149,7 @@ impl TapePlan {
 ///
 /// # Errors
 /// Names the first value that no plan of this harness has.
-pub(crate) fn check_plan(plan: &CellPlan) -> HarnessResult<()> {
+pub fn check_plan(plan: &CellPlan) -> HarnessResult<()> {
     let words = [
         ("kernel_name", Some(&plan.kernel_name)),
         ("kernel_release", Some(&plan.kernel_release)),

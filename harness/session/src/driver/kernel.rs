@@ -26,7 +26,7 @@ const LEAK_SCAN_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_
 
 impl Driver<'_, '_> {
     /// Lets the kernel report blocked tasks early. Kernels without the detector do not matter.
-    pub(crate) async fn watch_for_hung_tasks(&mut self) -> CaseResult<()> {
+    pub async fn watch_for_hung_tasks(&mut self) -> CaseResult<()> {
         let path = "/proc/sys/kernel/hung_task_timeout_secs".to_owned();
         let request = Request::WriteText {
             path,
@@ -75,7 +75,7 @@ impl Driver<'_, '_> {
 
     /// What the kernel's memory leak detector finds now, if this kernel has one. It reports an object
     /// only when two scans, some seconds apart, find nothing that points to it.
-    pub(crate) async fn memory_leaks(&mut self) -> CaseResult<Option<String>> {
+    pub async fn memory_leaks(&mut self) -> CaseResult<Option<String>> {
         match self.read_leaks().await {
             Err(CallError::Guest { error }) if error.errno == Some(ENOENT) => return Ok(None),
             other => other.map_err(leak_error)?,

@@ -4,19 +4,18 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::{disk, foreign};
 use cowbird_model::BadBlock;
 use cowbird_proto::message::{Event, KernelRecord};
+use cowbird_session::plan::{CellPlan, check_plan};
+use cowbird_vm::agent::GuestRecord;
 use serde::Serialize;
 
 use crate::findings::Findings;
 use crate::outcome::CellOutcome;
 use crate::page::{self, Shown};
 use crate::planned;
-use cowbird_host::disk;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::foreign;
-use cowbird_session::plan::{CellPlan, check_plan};
-use cowbird_vm::agent::GuestRecord;
 
 /// Name of the plan in a bundle.
 pub const PLAN_FILE: &str = "plan.json";

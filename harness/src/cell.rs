@@ -3,16 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use cowbird_model::{TraceResult, TraceStanding, Verdict};
-use cowbird_proto::message::Event;
-
-use crate::bundle;
-use crate::cases::{CaseInfo, Setting};
-use crate::findings::Findings;
-use crate::outcome::CellOutcome;
-use crate::planned::find_case;
-use crate::planned::load_workload;
-use crate::tape::{self, Beginning, Replayed};
+use cowbird_cases::info::CaseInfo;
+use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::Judgement;
 use cowbird_checks::recorded::Recorded;
 use cowbird_checks::tracing::{self, TracedCell};
@@ -20,17 +12,23 @@ use cowbird_checks::trials::TrialPlan;
 use cowbird_checks::verify::{self, Evidence};
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::files::CellFiles;
-use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
 use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
 use cowbird_host::limits::EVIDENCE_LIMIT;
-use cowbird_session::driver::shut_down_error;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing};
+use cowbird_model::{TraceResult, TraceStanding, Verdict};
+use cowbird_proto::message::Event;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing, shut_down_error};
 use cowbird_session::machine::Machine;
 use cowbird_session::phases::{CellProgress, PhaseClock};
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::End;
+
+use crate::bundle;
+use crate::findings::Findings;
+use crate::outcome::CellOutcome;
+use crate::planned::{find_case, load_workload};
+use crate::tape::{self, Beginning, Replayed};
 
 /// Runs one cell. Every failure is a verdict.
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {

@@ -2,9 +2,9 @@
 
 use cowbird_model::BadBlock;
 use cowbird_proto::message::KernelRecord;
+use cowbird_vm::agent::GuestRecord;
 
 use crate::tape::Print;
-use cowbird_vm::agent::GuestRecord;
 
 /// What is known at the end of a cell besides the files of the guest.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@
 
 pub mod bench;
 pub mod bundle;
-pub mod cases;
+pub mod catalogue;
 pub mod cell;
 pub mod findings;
 pub mod outcome;
@@ -16,6 +16,5 @@ pub mod planned;
 pub mod retold;
 pub mod tape;
 
-pub use cases::{CaseInfo, CaseTier, cases};
 pub use cell::run_cell;
 pub use outcome::CellOutcome;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cowbird_checks::judgement::TrialOutcome;
 use cowbird_model::{Class, TraceResult, TraceStanding, Verdict};
 
 use crate::tape::Replayed;
-use cowbird_checks::judgement::TrialOutcome;
 
 /// How a cell ended.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,15 +1,17 @@
 //! What a plan names: its case, its disks and its workload.
 
-use crate::cases::{self, CaseInfo};
+use cowbird_cases::info::CaseInfo;
 use cowbird_checks::recorded::Recorded;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::layout::Layout;
 
+use crate::catalogue;
+
 /// The case of a plan.
 pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
-    cases::find(&plan.case).ok_or_else(|| HarnessError::Plan {
+    catalogue::find(&plan.case).ok_or_else(|| HarnessError::Plan {
         detail: format!("there is no case {}", plan.case),
     })
 }
@@ -17,7 +19,7 @@ pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
 /// Size of the volume of a cell whose workload writes to the origin itself; none for all other cells.
 #[must_use]
 pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
-    let case = cases::find(&plan.case)?;
+    let case = catalogue::find(&plan.case)?;
     let setting = case.setting(plan.seed, None, None, &plan.trials, None);
     let layout = setting.layout();
     let sectors = u64::from(layout.origin().sectors);

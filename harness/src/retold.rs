@@ -183,7 +183,7 @@ pub fn moved(steps: &[Step], blocks: u64) -> Option<Vec<Step>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cases;
+    use crate::catalogue;
     use cowbird_proto::message::WorkloadId;
 
     fn issued(thread: u32, told: &[(u64, Operation)]) -> Event {
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn files_have_no_places() {
         let plain = |case: &str| {
-            let case = cases::find(case).expect("a case");
+            let case = catalogue::find(case).expect("a case");
             case.setting(1, None, None, &[], None).layout().is_plain()
         };
         for case in ["raw-writers", "hot-read", "raw-kinds", "series"] {

@@ -13,8 +13,7 @@ use cowbird_harness::tape::{self, Kept, TAPE_DIR};
 use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
-use cowbird_session::plan::CellPlan;
-use cowbird_session::plan::TapePlan;
+use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::emulator::Emulator;
 
 /// Names the plan of a cell.

@@ -10,8 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_checks::recorded::WORKLOAD_FILE;
-use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_checks::recorded::{WORKLOAD_FILE, WorkloadPlan};
 use cowbird_harness::bundle::read_plan;
 use cowbird_harness::tape::Kept;
 use cowbird_model::{CellResult, Verdict};

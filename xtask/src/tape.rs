@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_checks::recorded::WORKLOAD_FILE;
-use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_checks::recorded::{WORKLOAD_FILE, WorkloadPlan};
 use cowbird_harness::tape::culprit::{self, Culprit};
 use cowbird_harness::tape::{self, Kept, Print, Replayed};
 use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, Store};
 use cowbird_model::Verdict;
-use cowbird_session::plan::CellPlan;
-use cowbird_session::plan::TapePlan;
+use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::emulator::Emulator;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use cowbird_cases::REGRESSIONS;
 use cowbird_checks::judgement::TrialOutcome;
 use cowbird_checks::trials::TrialPlan;
-use cowbird_harness::cases::REGRESSIONS;
 use cowbird_model::Class;
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::command::DEFAULT_CPUS;

@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::path::Path;
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_model::{DiscardModel, SectorRange};
 use memmap2::{MmapMut, MmapOptions};
-
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 
 /// What a discard does to a witnessed disk as the command line of QEMU configures it: QEMU punches a
 /// hole into the raw file. Tried with discards of every alignment, and checked in every cell.

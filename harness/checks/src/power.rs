@@ -5,6 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 use cowbird_model::{
     Content, Entry, EntryIndex, MarkerKey, Sector, SectorRange, Survival, Truth, WitnessLog,
     find_marker, self_check,
@@ -12,9 +15,6 @@ use cowbird_model::{
 use cowbird_proto::rng::Rng;
 
 use crate::exhibits::{DISCARD_MODEL, map, untrusted};
-use cowbird_host::disk;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::files::CellFiles;
 
 /// Of 100 writes that no flush covered, so many survive whole, and so many in part.
 const SURVIVES_WHOLE_PERCENT: u64 = 40;

@@ -3,6 +3,7 @@
 //! what it says has changed is compared with what did.
 
 use cowbird_core::persist::{self, HEAD_BYTES, Now, SLOT_BYTES, Series};
+use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_model::{
     BlockSet, EntryIndex, EntryKind, Epoch, MarkerKey, Origin, SECTOR_BYTES, SECTORS_PER_BLOCK,
     Sector, SectorRange, Truth, WitnessLog, changed_blocks, find_marker,
@@ -11,7 +12,6 @@ use cowbird_proto::rng::Rng;
 
 use crate::exhibits::{DISCARD_MODEL, untrusted};
 use crate::power::survival;
-use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// Cuts of which a fault is described.
 const LISTED_CUTS: usize = 5;

@@ -5,16 +5,16 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use cowbird_host::disk::Partition;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::initramfs::WORKLOAD;
 use cowbird_outside::foreign;
 use cowbird_proto::rng::Rng;
 use cowbird_workload::{Fit, Instant, MAX_FILE_BYTES, Remapped, Timing, Workload, remap};
 use serde::{Deserialize, Serialize};
 
 use crate::replayed;
-use cowbird_host::disk::Partition;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::files::CellFiles;
-use cowbird_host::initramfs::WORKLOAD;
 
 /// Name of the workload in the work folder and in a bundle: cut, but at the recorded places.
 pub const WORKLOAD_FILE: &str = "workload.cbw";

@@ -7,13 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use cowbird_host::disk::{self, Filesystem, Partition};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 use cowbird_model::{Oracle, SectorRange};
 
 use crate::exhibits::untrusted;
 use crate::judgement::Judgement;
-use cowbird_host::disk::{self, Filesystem, Partition};
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::files::CellFiles;
 
 /// What is known of the restored origin.
 #[derive(Debug, Clone, Default)]

@@ -1,12 +1,12 @@
 //! A long mixed load, put before the oracle: every image that was kept on the way, and every change map.
 
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
 use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog, self_check};
 
 use crate::change_map::ChangeMap;
 use crate::exhibits::{DISCARD_MODEL, map, of_range, untrusted};
 use crate::judgement::Judgement;
-use cowbird_host::error::HarnessResult;
-use cowbird_host::files::CellFiles;
 
 /// What a long mixed load leaves.
 #[derive(Debug, Clone)]

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_model::{
     BlockSet, DiscardModel, Holes, MarkerKey, Oracle, Report, SECTOR_BYTES, Sector, SectorRange,
     WitnessLog, find_marker_sparse, self_check_sparse,
@@ -10,8 +12,6 @@ use cowbird_model::{
 use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
 use crate::exhibits::untrusted;
-use cowbird_host::disk;
-use cowbird_host::error::{HarnessResult, PathContext};
 
 /// Pieces after which what was looked at is let go of: 64 MiB of each file at most.
 const PIECES_HELD: u32 = 4;

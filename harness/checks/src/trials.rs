@@ -4,6 +4,7 @@
 //! All lie in one witness. The origin at the instant of a trial is the disk before the boot and all that was
 //! written up to that instant, by the trials before it too; its image is judged as that of any snapshot.
 
+use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog};
 use cowbird_proto::message::Observation;
 use cowbird_workload::Script;
@@ -11,9 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change_map::ChangeMap;
 use crate::exhibits::{DISCARD_MODEL, untrusted};
-use crate::judgement::Judgement;
-use crate::judgement::TrialOutcome;
-use cowbird_host::error::{HarnessError, HarnessResult};
+use crate::judgement::{Judgement, TrialOutcome};
 
 /// Trials of one boot at most; whoever wants more boots again.
 pub const MAX_TRIALS: u32 = 200;

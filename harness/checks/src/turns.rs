@@ -1,6 +1,8 @@
 //! Two volumes whose snapshots were taken at one instant: what writers that wrote to both in turns
 //! left on each, put before the oracle.
 
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
 use cowbird_model::{
     BLOCK_BYTES, MarkerKey, Sector, SectorRange, Truth, TurnFault, WitnessLog, check_turns,
     find_marker,
@@ -9,8 +11,6 @@ use cowbird_proto::message::TurnsSpec;
 use cowbird_proto::sector::{SECTOR_BYTES, SectorIdentity};
 
 use crate::exhibits::{DISCARD_MODEL, map, untrusted};
-use cowbird_host::error::HarnessResult;
-use cowbird_host::files::CellFiles;
 
 /// What every writer wrote last into each of its slots.
 type Rounds = Vec<Vec<u64>>;

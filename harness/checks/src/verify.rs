@@ -9,21 +9,16 @@ mod volumes;
 use std::fs::{self};
 use std::path::Path;
 
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
 use cowbird_model::{Oracle, WitnessLog, self_check};
 use cowbird_proto::message::Observation;
 
 pub use self::evidence::{Evidence, SnapshotEvidence, VolumesEvidence};
 
-use crate::crypt;
-use crate::exhibits::DISCARD_MODEL;
-use crate::exhibits::map;
-use crate::exhibits::of_range;
-use crate::exhibits::untrusted;
+use crate::exhibits::{DISCARD_MODEL, map, of_range, untrusted};
 use crate::judgement::Judgement;
-use crate::soak;
-use crate::sparse;
-use cowbird_host::error::{HarnessResult, PathContext};
-use cowbird_host::files::CellFiles;
+use crate::{crypt, soak, sparse};
 
 /// A larger disk is mapped with its holes.
 const LARGE_BYTES: u64 = 64 << 30;

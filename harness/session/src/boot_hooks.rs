@@ -7,13 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::program::HostProgram;
+use cowbird_host::{disk, foreign, initramfs};
+
 use crate::driver::SeriesRecord;
 use crate::plan::CellPlan;
-use cowbird_host::disk;
-use cowbird_host::error::{HarnessResult, PathContext};
-use cowbird_host::foreign;
-use cowbird_host::initramfs;
-use cowbird_host::program::HostProgram;
 
 /// Where the hooks call the control tool.
 const TOOL: &str = "/sbin/cowbirdctl";

@@ -2,17 +2,15 @@
 
 use std::fs;
 
-use cowbird_proto::message::Hello;
-
-use crate::plan::CellPlan;
-use crate::plan::TapePlan;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::files::CellFiles;
-use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
+use cowbird_proto::message::Hello;
 use cowbird_vm::command::VmConfig;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 use cowbird_vm::{End, Vm};
+
+use crate::plan::{CellPlan, TapePlan};
 
 /// A machine that can be booted.
 #[derive(Debug, Clone)]

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use cowbird_checks::recorded::WorkloadPlan;
 use cowbird_checks::trials::TrialPlan;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::limits::Limits;
 use cowbird_vm::accel::Accel;
-use cowbird_vm::command::TapeMode;
-use cowbird_vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use cowbird_vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB, TapeMode};
 use cowbird_vm::emulator::Emulator;
+use serde::{Deserialize, Serialize};
 
 /// The longest name of a kernel, release, case or mutant.
 const MAX_WORD_CHARS: usize = 128;

@@ -11,15 +11,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cowbird_model::{BadBlock, EntryKind, SECTOR_BYTES, WitnessLog};
-use cowbird_proto::message::{Reply, Request};
-use serde_json::json;
-use tokio::time::{Instant, sleep};
-
-use super::search::Search;
-use super::{Kept, unpack};
-use crate::bundle::read_bad_blocks;
-use crate::planned::layout_of;
 use cowbird_checks::exhibits::{map, untrusted};
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
@@ -27,13 +18,21 @@ use cowbird_host::files::CellFiles;
 use cowbird_host::initramfs::COWBIRD_KO;
 use cowbird_host::limits::TAPED_QMP_LIMIT;
 use cowbird_host::scratch::Scratch;
+use cowbird_model::{BadBlock, EntryKind, SECTOR_BYTES, WitnessLog};
+use cowbird_proto::message::{Reply, Request};
 use cowbird_session::machine::Machine;
-use cowbird_session::plan::CellPlan;
-use cowbird_session::plan::TapePlan;
+use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::command::{QMP_SOCKET, VmConfig};
 use cowbird_vm::layout::Layout;
 use cowbird_vm::process::Process;
 use cowbird_vm::qmp::Qmp;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::search::Search;
+use super::{Kept, unpack};
+use crate::bundle::read_bad_blocks;
+use crate::planned::layout_of;
 
 /// Pause at a stop, until what was submitted is in its file; and the pause of the last look, which nothing follows.
 const LOOK: Duration = Duration::from_millis(3);

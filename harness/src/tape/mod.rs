@@ -14,8 +14,6 @@ mod search;
 
 use std::path::Path;
 
-use crate::findings::Findings;
-use crate::outcome::CellOutcome;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
@@ -23,13 +21,15 @@ use cowbird_session::plan::CellPlan;
 use cowbird_vm::command::SAID_FILE;
 use cowbird_vm::disks::{Bus, Disk};
 use cowbird_vm::layout::Layout;
+use keep::{keep, unpack};
+use prints::{differences, prints_of};
+
+use crate::findings::Findings;
+use crate::outcome::CellOutcome;
 
 pub use emulator::{MIN_QEMU, check_emulator};
 pub use keep::{Kept, TAPE_DIR};
 pub use print::{Difference, Print, Replayed};
-
-use keep::{keep, unpack};
-use prints::{differences, prints_of};
 
 /// Virtual CPUs of a taped guest: QEMU replays one.
 pub const CPUS: u32 = 1;

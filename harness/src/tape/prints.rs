@@ -5,14 +5,13 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
-use super::keep::UNPACKED;
-use crate::tape::Difference;
-use crate::tape::Print;
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
+use sha2::{Digest, Sha256};
+
+use super::keep::UNPACKED;
+use crate::tape::{Difference, Print};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;

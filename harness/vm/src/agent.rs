@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::limits::{MAX_EVENT_BYTES, MAX_OBSERVATIONS, SETTLE_LIMIT, TAIL_POLL};
 use cowbird_proto::frame::{self, Decoder};
 use cowbird_proto::message::{
     Event, FromGuest, GuestError, Hello, Observation, Reply, Request, RequestId, ToGuest,
@@ -21,8 +23,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant as Then, sleep};
 
 use crate::socket::connect;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::limits::{MAX_EVENT_BYTES, MAX_OBSERVATIONS, SETTLE_LIMIT, TAIL_POLL};
 
 const READ_BYTES: usize = 256 << 10;
 

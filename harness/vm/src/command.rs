@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use cowbird_host::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
 use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
 use crate::accel::Accel;
@@ -10,7 +11,6 @@ use crate::arguments::Arguments;
 use crate::disks::Disk;
 use crate::emulator::Emulator;
 use crate::host_clock;
-use cowbird_host::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
 
 /// Console messages up to this level (exclusive) go to the serial console. Warnings included;
 /// every character costs an exit under software emulation, so not more.

@@ -2,19 +2,17 @@
 
 use std::path::PathBuf;
 
-use tokio::io::{AsyncWriteExt, copy, sink};
-use tokio::time::{sleep, timeout};
-
-use crate::End;
-use crate::accel::Accel;
-use crate::command::{CONSOLE, REGISTERS_FILE};
-use crate::process::ProcessEnd;
-use crate::process::last_lines;
-use crate::socket::connect;
-use crate::{Vm, stuck};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::kernel_log::{Splat, find_agent_lost, find_panic, is_stale_breakpoint};
 use cowbird_host::limits::{PANIC_GRACE, STUCK_PAUSE, STUCK_SAMPLES, SYSRQ_KEYS, SYSRQ_PAUSE};
+use tokio::io::{AsyncWriteExt, copy, sink};
+use tokio::time::{sleep, timeout};
+
+use crate::accel::Accel;
+use crate::command::{CONSOLE, REGISTERS_FILE};
+use crate::process::{ProcessEnd, last_lines};
+use crate::socket::connect;
+use crate::{End, Vm, stuck};
 
 impl Vm {
     /// Finds out whether the guest is still one that can answer.

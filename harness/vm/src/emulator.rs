@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use cowbird_host::disk;
 use cowbird_host::error::HarnessResult;
+use serde::{Deserialize, Serialize};
 
 /// The QEMU program.
 pub const QEMU: &str = "qemu-system-x86_64";

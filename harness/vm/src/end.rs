@@ -1,9 +1,8 @@
 //! How a guest ends.
 
-use thiserror::Error;
-
 use cowbird_host::error::HarnessError;
 use cowbird_host::kernel_log::Splat;
+use thiserror::Error;
 
 /// Why a guest will not answer any more.
 #[derive(Debug, Error)]

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::disks::{Bus, Disk};
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
 use cowbird_host::scratch::Scratch;
+
+use crate::disks::{Bus, Disk};
 
 /// Where the first partition starts, sectors: 1 MiB, as partitioning tools do it.
 const FIRST_SECTOR: u32 = 2048;

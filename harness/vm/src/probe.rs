@@ -10,18 +10,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::initramfs::{self, Contents};
+use cowbird_host::limits::Limits;
+use cowbird_host::scratch::Scratch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Vm;
 use crate::accel::Accel;
-use crate::command::VmConfig;
-use crate::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
+use crate::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB, VmConfig};
 use crate::emulator::Emulator;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_host::initramfs::{self, Contents};
-use cowbird_host::limits::Limits;
-use cowbird_host::scratch::Scratch;
 
 /// A kernel that boots at all under KVM is at its Hello within 2 s; beyond this it is no faster
 /// than software emulation.

@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use rustix::process::{
     Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
 };
@@ -15,7 +16,6 @@ use tokio::sync::watch;
 
 use crate::command::VmConfig;
 use crate::emulator::QEMU;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use std::path::Path;
 
 /// How a process ended.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cowbird_host::error::{HarnessError, HarnessResult};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -10,7 +11,6 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::socket::connect;
-use cowbird_host::error::{HarnessError, HarnessResult};
 
 /// Answers that nobody fetched; more than one command is never in flight.
 const MAX_PENDING_ANSWERS: usize = 4;

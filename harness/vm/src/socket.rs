@@ -4,11 +4,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Instant;
 
-use tokio::net::UnixStream;
-use tokio::time::sleep;
-
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::limits::{SOCKET_LIMIT, SOCKET_POLL};
+use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 /// Connects to a socket that QEMU is about to open.
 pub async fn connect(path: &Path) -> HarnessResult<UnixStream> {

@@ -6,6 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::kernel_log::find_panic;
+use cowbird_host::limits::{
+    LAST_WORDS, Limits, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_POLL, SUPERVISION_PERIOD,
+    TAPED_QMP_LIMIT,
+};
+use cowbird_host::scratch::Scratch;
 use cowbird_proto::message::{GuestError, Hello, Reply, Request};
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -18,13 +25,6 @@ use crate::command::{AGENT_SOCKET, QMP_SOCKET, TapeMode, VmConfig};
 use crate::console::Console;
 use crate::process::{Process, ProcessEnd, qemu_refused};
 use crate::qmp::Qmp;
-use cowbird_host::error::{HarnessError, HarnessResult};
-use cowbird_host::kernel_log::find_panic;
-use cowbird_host::limits::{
-    LAST_WORDS, Limits, QMP_LIMIT, QUIT_LIMIT, REFUSAL_GRACE, SOCKET_POLL, SUPERVISION_PERIOD,
-    TAPED_QMP_LIMIT,
-};
-use cowbird_host::scratch::Scratch;
 
 /// Why a request has no good answer.
 #[derive(Debug, Error)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::files::CellFiles;
 use cowbird_model::{
     Agreement, AgreementInput, JournalledWrite, Mark, SECTOR_BYTES, Sector, SectorRange,
     TraceResult, TraceStanding, TracedDisk, WitnessLog, check_agreement, check_instants,
@@ -16,8 +18,6 @@ use super::{
     without_comparison,
 };
 use crate::exhibits::{map, untrusted};
-use cowbird_host::error::{HarnessError, HarnessResult};
-use cowbird_host::files::CellFiles;
 
 /// `cowbird-trace` ends so when a trace is not complete.
 const INCOMPLETE: i32 = 3;

@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_model::{
     Change, Epoch, Place, Print, Sector, SectorRange, TracedBio, TracedDisk, TracedFlush,
     TracedInstant, TracedRequest,
 };
 use serde::Deserialize;
-
-use cowbird_host::error::{HarnessError, HarnessResult};
 
 const SECTOR_BYTES: u64 = 512;
 

@@ -7,9 +7,8 @@ mod events;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use cowbird_model::{Epoch, Mark, SECTOR_BYTES, Sector, SectorRange, TraceResult, TraceStanding};
-
 use cowbird_host::files::CellFiles;
+use cowbird_model::{Epoch, Mark, SECTOR_BYTES, Sector, SectorRange, TraceResult, TraceStanding};
 
 pub use check::{TracedCell, check};
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use cowbird_host::error::HarnessResult;
 use cowbird_model::{
     BlockIndex, BlockSet, ChangeMapInput, Class, Oracle, Report, SectorRange, WitnessLog,
     check_changes,
@@ -12,7 +13,6 @@ use cowbird_proto::message::Observation;
 use crate::change_map::ChangeMap;
 use crate::exhibits::{DISCARD_MODEL, untrusted};
 use crate::judgement::Judgement;
-use cowbird_host::error::HarnessResult;
 
 /// Bad blocks that the text of a report lists.
 const LISTED_BLOCKS: usize = 50;

@@ -1,6 +1,9 @@
 //! What the disks end with, beside the image: both halves of a mirror, what writers wrote, and power cuts that are tried
 //! on a witness.
 
+use cowbird_host::disk::Partition;
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
 use cowbird_model::{Class, SectorRange, WitnessLog, self_check};
 use cowbird_proto::message::Event;
 use memmap2::MmapMut;
@@ -9,9 +12,6 @@ use crate::exhibits::{DISCARD_MODEL, map, untrusted};
 use crate::judgement::Judgement;
 use crate::power_cuts::PowerCuts;
 use crate::written;
-use cowbird_host::disk::Partition;
-use cowbird_host::error::HarnessResult;
-use cowbird_host::files::CellFiles;
 
 impl Judgement {
     /// Both halves of a mirror end equal. The other half's own log must agree with its disk as well,

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_proto::message::GoldenFile;
 use sha2::{Digest, Sha256};
 
 use crate::judgement::Judgement;
-use cowbird_host::disk;
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 
 /// Files that a fault names.
 const LISTED_FILES: usize = 5;

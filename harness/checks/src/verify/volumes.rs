@@ -1,10 +1,11 @@
 //! Several volumes: each by itself, then whether their images are of common instants.
 
+use cowbird_host::error::HarnessResult;
+use cowbird_host::files::CellFiles;
+
 use super::VolumesEvidence;
 use crate::judgement::Judgement;
 use crate::turns;
-use cowbird_host::error::HarnessResult;
-use cowbird_host::files::CellFiles;
 
 /// Rounds in the wrong images that the text of a report lists.
 const LISTED_TURNS: usize = 20;

@@ -1,9 +1,9 @@
 //! Block devices, in the words of a case: stacked, mounted, resized and copied.
 
+use cowbird_host::disk::Partition;
 use cowbird_proto::message::{MountApi, MountSpec, Reply, Request, StackKind};
 
 use super::{CaseError, CaseResult, Driver, unexpected};
-use cowbird_host::disk::Partition;
 
 /// Bytes of one read when the snapshot is copied.
 const COPY_CHUNK_BYTES: u32 = 1 << 20;

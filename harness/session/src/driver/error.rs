@@ -1,9 +1,8 @@
 //! Why a case did not come to its end.
 
-use thiserror::Error;
-
 use cowbird_host::error::HarnessError;
 use cowbird_vm::{CallError, End};
+use thiserror::Error;
 
 /// Why a case did not come to its end.
 #[derive(Debug, Error)]

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_proto::message::{Exited, Reply, Request, RuledPiece, StackKind};
+use cowbird_vm::disks;
 use serde_json::json;
 
 use super::{CaseError, CaseResult, DeviceInfo, Driver, unexpected};
-use cowbird_host::initramfs::COWBIRDCTL;
-use cowbird_vm::disks;
 
 /// Time for a snapshot to fail once there is a reason; also for a disk to go or to come.
 const FAULT_LIMIT: Duration = Duration::from_secs(30);

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_host::error::HarnessError;
+use cowbird_host::initramfs::COWBIRD_KO;
 use cowbird_proto::message::{KernelRecord, Reply, Request};
+use cowbird_vm::CallError;
 
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, protocol};
 use crate::driver::shut_down_error;
-use cowbird_host::error::HarnessError;
-use cowbird_host::initramfs::COWBIRD_KO;
-use cowbird_vm::CallError;
 
 /// Pause between two tries to unload the module.
 const UNLOAD_POLL: Duration = Duration::from_millis(100);

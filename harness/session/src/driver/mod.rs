@@ -17,7 +17,14 @@ mod workloads;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cowbird_checks::power::{self, Stop};
+use cowbird_host::background::in_background;
+use cowbird_host::error::HarnessError;
+use cowbird_host::files::CellFiles;
+use cowbird_host::limits::Limits;
 use cowbird_proto::message::{Exited, GuestError, KernelRecord, Reply, Request};
+use cowbird_vm::agent::GuestRecord;
+use cowbird_vm::{CallError, Vm};
 
 pub use self::error::{CaseError, CaseResult};
 pub use self::error::{shut_down_error, vacuous};
@@ -32,13 +39,6 @@ pub use self::workloads::Workload;
 
 use crate::machine::Machine;
 use crate::phases::PhaseClock;
-use cowbird_checks::power::{self, Stop};
-use cowbird_host::background::in_background;
-use cowbird_host::error::HarnessError;
-use cowbird_host::files::CellFiles;
-use cowbird_host::limits::Limits;
-use cowbird_vm::agent::GuestRecord;
-use cowbird_vm::{CallError, Vm};
 
 /// Pages of extents or of kernel log fetched at most.
 const MAX_PAGES: usize = 4096;

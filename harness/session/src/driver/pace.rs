@@ -3,16 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_host::error::HarnessError;
+use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_proto::message::{
     GuestError, PollSpec, Reply, Request, TimedSpec, WorkloadSpec, WorkloadState,
 };
+use cowbird_vm::{CallError, Pending, disks};
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver, ModuleInfo, Workload, unexpected};
-use cowbird_host::error::HarnessError;
-use cowbird_host::initramfs::COWBIRDCTL;
-use cowbird_vm::disks;
-use cowbird_vm::{CallError, Pending};
 
 /// Beside what is waited for, an answer takes so much longer at most.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);

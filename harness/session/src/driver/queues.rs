@@ -1,10 +1,10 @@
 //! How a disk of the guest treats its requests, and how fast it is.
 
 use cowbird_proto::message::Request;
+use cowbird_vm::disks;
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver};
-use cowbird_vm::disks;
 
 /// How the guest treats requests to a disk; what is `None` stays as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! A guest that runs from the origin: what it was booted with, and what is to become of its next boot.
 
+use cowbird_host::background::in_background;
 use cowbird_proto::BOOT_LOG;
 use cowbird_proto::message::{Reply, Request};
+use cowbird_vm::CallError;
 
 use super::{CaseError, CaseResult, Driver, ENOENT, SeriesRecord, unexpected};
 use crate::boot_hooks::{self, Generator};
-use cowbird_host::background::in_background;
-use cowbird_vm::CallError;
 
 /// What is mounted where.
 const MOUNTS: &str = "/proc/mounts";

@@ -1,8 +1,9 @@
 //! Scripts of a shell in the guest: what an operator types that no message of the agent's has words for.
 
-use super::{CaseError, CaseResult, Driver};
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::Exited;
+
+use super::{CaseError, CaseResult, Driver};
 
 /// The shell, and what its scripts here use.
 pub const SHELL: HostProgram = HostProgram {

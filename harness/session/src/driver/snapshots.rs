@@ -1,15 +1,15 @@
 //! Snapshots, in the words of a case: what the control tool is asked for, and what the module says.
 
+use cowbird_checks::change_map::ChangeMap;
+use cowbird_host::error::HarnessError;
+use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_model::{BlockIndex, BlockSet, Epoch, MarkerKey};
 use cowbird_proto::message::{Extent, Reply, Request};
+use cowbird_vm::CallError;
 use serde::Deserialize;
 
 use super::series_record::{RECORDS, SeriesRecord, is_record};
 use super::{CaseError, CaseResult, Driver, ENOENT, MAX_PAGES, unexpected};
-use cowbird_checks::change_map::ChangeMap;
-use cowbird_host::error::HarnessError;
-use cowbird_host::initramfs::COWBIRDCTL;
-use cowbird_vm::CallError;
 
 /// Size of a block, bytes.
 const BLOCK_BYTES: u64 = 4096;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use cowbird_checks::tracing::{Recordings, Role, WitnessedDisk};
 use cowbird_proto::message::WorkloadId;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
-
-use cowbird_checks::tracing::{Recordings, Role, WitnessedDisk};
 
 /// What is traced of a cell.
 pub struct Tracing {

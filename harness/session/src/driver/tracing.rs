@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::io::Write;
 
+use cowbird_checks::tracing::{BEGINS, ENDS, Recording, mark};
+use cowbird_host::error::{HarnessError, PathContext};
+use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_model::{Epoch, MarkerKey};
 use cowbird_proto::message::{Reply, Request, StreamTarget, StreamsSpec, WorkloadId, WorkloadSpec};
 
 use super::{CaseError, CaseResult, Driver, MAX_PAGES, unexpected};
-use cowbird_checks::tracing::{BEGINS, ENDS, Recording, mark};
-use cowbird_host::error::{HarnessError, PathContext};
-use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 
 /// Where the trace is in the guest.
 const TRACE: &str = "/tmp/cell.cbt";

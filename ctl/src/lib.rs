@@ -3,6 +3,7 @@
 //! The program is [`main`] alone. A library besides, so that [`parsers`] can be given whatever others may have written.
 
 mod allocate;
+mod arguments;
 mod auto_expand;
 mod change_map;
 mod commands;
@@ -35,6 +36,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
+use arguments::{ReloadOne, SetupOptions, TransitionToSnapshot, minor_of};
 use auto_expand::AutoExpand;
 use setup::Volume;
 
@@ -169,29 +171,6 @@ enum Command {
     },
 }
 
-/// Options of `setup-snapshot` and `setup-snapshots`.
-#[derive(clap::Args)]
-struct SetupOptions {
-    /// Memory for preserved blocks that are not yet in the COW file, in MiB, for each snapshot
-    #[arg(
-        short = 'c',
-        long = "cache-size",
-        value_name = "MB",
-        default_value_t = 64,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    cache_mb: u64,
-    /// Size of a COW file in MiB; by default 10 % of the device, at most 10 GiB
-    #[arg(short = 'f', long = "fallocate", value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
-    cow_mb: Option<u64>,
-    /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    timeout_ms: u32,
-    /// Keep blocks of an encrypted device in a COW file that is not encrypted
-    #[arg(long)]
-    plaintext_cow_file: bool,
-}
-
 /// Arguments of `setup-snapshot`.
 #[derive(clap::Args)]
 struct SetupSnapshot {
@@ -236,72 +215,6 @@ impl SetupSnapshots {
                 })
             })
             .collect()
-    }
-}
-
-/// The number of a snapshot, if it is one.
-fn minor_of(argument: &Path) -> Option<u32> {
-    argument.to_str()?.parse().ok()
-}
-
-/// Arguments of `reload-snapshot` and `reload-incremental`.
-#[derive(clap::Args)]
-struct ReloadOne {
-    /// Memory for preserved blocks that are not yet in the COW file, in MiB
-    #[arg(
-        short = 'c',
-        long = "cache-size",
-        value_name = "MB",
-        default_value_t = 64,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    cache_mb: u64,
-    /// The origin
-    block_device: PathBuf,
-    /// Its COW file, by the name that it has when its filesystem is mounted
-    cow_file: PathBuf,
-    /// Number of the snapshot, as in /dev/cowbird<MINOR>
-    minor: u32,
-}
-
-/// Arguments of `transition-to-snapshot`.
-#[derive(clap::Args)]
-#[command(
-    override_usage = "cowbirdctl transition-to-snapshot [OPTIONS] [COW_FILE] <MINOR>\n       \
-                      cowbirdctl transition-to-snapshot [OPTIONS] <MINOR>..."
-)]
-struct TransitionToSnapshot {
-    /// Memory for preserved blocks that are not yet in the COW file, in MiB
-    #[arg(
-        short = 'c',
-        long = "cache-size",
-        value_name = "MB",
-        default_value_t = 64,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    cache_mb: u64,
-    /// Longest time for which writes may be held while the snapshot is taken, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    timeout_ms: u32,
-    /// The numbers of the snapshots; of a single one its COW file may come first
-    #[arg(value_name = "MINOR", num_args = 1.., required = true)]
-    what: Vec<PathBuf>,
-}
-
-impl TransitionToSnapshot {
-    /// The COW file, if it was named, and the minors. A COW file that is named like a number is
-    /// given with its folder.
-    fn parse(&self) -> Result<(Option<&Path>, Vec<u32>)> {
-        let (cow_file, minors) = match self.what.as_slice() {
-            [first, minor] if minor_of(first).is_none() => {
-                (Some(first.as_path()), std::slice::from_ref(minor))
-            }
-            minors => (None, minors),
-        };
-        let minors = minors.iter().map(|minor| {
-            minor_of(minor).with_context(|| format!("{minor:?} is not the number of a snapshot"))
-        });
-        Ok((cow_file, minors.collect::<Result<_>>()?))
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use cowbird_abi as abi;
 
+use crate::arguments::ReloadOne;
 use crate::control::{self, Control, Reload};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device};
@@ -38,7 +39,7 @@ fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
 }
 
 /// `cowbirdctl reload-snapshot` and `reload-incremental`.
-pub fn one(arguments: &crate::ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
+pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
     let origin = topology::open_block_device(&arguments.block_device)?.number;
     let cow_file = std::path::absolute(&arguments.cow_file)
         .with_context(|| format!("bad path {}", arguments.cow_file.display()))?;
@@ -291,7 +292,7 @@ fn verify_device(device: &Device) -> Result<()> {
 }
 
 /// Without a record: the COW file itself, whose filesystem is mounted, tells where it is.
-fn series_of_file(arguments: &crate::ReloadOne, path: &Path) -> Result<Series> {
+fn series_of_file(arguments: &ReloadOne, path: &Path) -> Result<Series> {
     let cow = CowFile::open(path)?;
     let first = cow.extents()?.iter().map(|extent| extent.sector).min();
     Ok(Series {

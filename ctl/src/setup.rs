@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arguments::{SetupOptions, TransitionToSnapshot};
 use crate::control::{Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::discards;
@@ -22,7 +23,6 @@ use crate::reload;
 use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
 use crate::way;
-use crate::{SetupOptions, TransitionToSnapshot};
 
 /// Filesystems that several machines write to at one time.
 const CLUSTERED: [&str; 2] = ["gfs2", "ocfs2"];

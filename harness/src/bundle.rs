@@ -4,18 +4,18 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::{disk, foreign};
 use cowbird_model::BadBlock;
 use cowbird_proto::message::{Event, KernelRecord};
+use cowbird_session::plan::{CellPlan, check_plan};
+use cowbird_vm::agent::GuestRecord;
 use serde::Serialize;
 
-use crate::disk;
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::foreign;
+use crate::findings::Findings;
+use crate::outcome::CellOutcome;
 use crate::page::{self, Shown};
-use crate::plan::{CellOutcome, CellPlan};
-use crate::retold;
-use crate::tape::Print;
-use crate::vm::agent::GuestRecord;
+use crate::planned;
 
 /// Name of the plan in a bundle.
 pub const PLAN_FILE: &str = "plan.json";
@@ -31,29 +31,6 @@ pub const REPORT_FILE: &str = "report.txt";
 
 /// Name of the same with a picture.
 pub const PAGE_FILE: &str = "report.html";
-
-/// What is known at the end of a cell besides the files of the guest.
-#[derive(Debug, Default)]
-pub struct Findings {
-    /// Journal, log lines, observations.
-    pub record: GuestRecord,
-    /// The kernel log, if the guest could still give it.
-    pub kernel_log: Vec<KernelRecord>,
-    /// What the kernel's memory leak detector found, if it has one.
-    pub leaks: Option<String>,
-    /// The last `/proc/cowbird-info`.
-    pub info: Option<String>,
-    /// Excerpt of a panic or splat.
-    pub excerpt: String,
-    /// The oracle's report.
-    pub report: String,
-    /// The first wrong blocks.
-    pub bad: Vec<BadBlock>,
-    /// What was left out, and figures that are no fault.
-    pub notes: Vec<String>,
-    /// The disks that a recorded cell started with.
-    pub start: Option<Vec<Print>>,
-}
 
 /// Writes the findings beside the files of the guest and moves all of it to the bundle folder.
 ///
@@ -84,11 +61,11 @@ pub fn write(
         report: &report,
         bad: &findings.bad,
         events: &findings.record.events,
-        volume_sectors: retold::volume_sectors(plan),
+        volume_sectors: planned::volume_sectors(plan),
     });
     put(dir, PAGE_FILE, page.as_bytes())?;
     // Made again from the files that the plan names, and large.
-    let initramfs = dir.join(crate::cell::INITRAMFS_FILE);
+    let initramfs = dir.join(cowbird_host::files::INITRAMFS_FILE);
     if initramfs.exists() {
         fs::remove_file(&initramfs).on("remove", &initramfs)?;
     }
@@ -105,7 +82,7 @@ pub fn read_plan(bundle: &Path) -> HarnessResult<CellPlan> {
     let path = bundle.join(PLAN_FILE);
     let text = foreign::read_text(&path)?;
     let plan = serde_json::from_str(&text).map_err(|error| not_of(&path, "plan", &error))?;
-    foreign::check_plan(&plan)?;
+    check_plan(&plan)?;
     Ok(plan)
 }
 

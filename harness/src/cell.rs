@@ -3,28 +3,32 @@
 use std::fs;
 use std::path::PathBuf;
 
+use cowbird_cases::info::CaseInfo;
+use cowbird_cases::setting::Setting;
+use cowbird_checks::judgement::Judgement;
+use cowbird_checks::recorded::Recorded;
+use cowbird_checks::tracing::{self, TracedCell};
+use cowbird_checks::trials::TrialPlan;
+use cowbird_checks::verify::{self, Evidence};
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
+use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
+use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
+use cowbird_host::limits::EVIDENCE_LIMIT;
 use cowbird_model::{TraceResult, TraceStanding, Verdict};
 use cowbird_proto::message::Event;
-use tokio::task::spawn_blocking;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing, shut_down_error};
+use cowbird_session::machine::Machine;
+use cowbird_session::phases::{CellProgress, PhaseClock};
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::End;
 
-use crate::bundle::{self, Findings};
-use crate::cases::{self, CaseInfo, Layout, Setting};
-use crate::driver::{CaseError, CaseResult, Driver, Tracing};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
-use crate::kernel_log::{find_leak, find_splat, split_at_module};
-use crate::limits::EVIDENCE_LIMIT;
-use crate::machine::Machine;
-use crate::plan::{CellOutcome, CellPlan, CellProgress, PhaseClock};
-use crate::recorded::Recorded;
+use crate::bundle;
+use crate::findings::Findings;
+use crate::outcome::CellOutcome;
+use crate::planned::{find_case, load_workload};
 use crate::tape::{self, Beginning, Replayed};
-use crate::tracing::{self, TracedCell, WitnessedDisk};
-use crate::trials::TrialPlan;
-use crate::verify::{self, CellFiles, Evidence, Judgement};
-use crate::vm::{CallError, End};
-
-/// Name of the initramfs in the work folder.
-pub(crate) const INITRAMFS_FILE: &str = "initramfs.cpio";
 
 /// Runs one cell. Every failure is a verdict.
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {
@@ -81,19 +85,12 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
     outcome
 }
 
-/// Whether nothing is left to ask of a cell: one that did not pass leaves a bundle, and so does one whose trace does not
-/// say why it allows no conclusion.
-pub(crate) fn is_settled(outcome: &CellOutcome) -> bool {
-    let trace = outcome.trace.as_ref().map(|trace| trace.standing);
-    outcome.verdict == Verdict::Pass && trace != Some(TraceStanding::NoConclusion)
-}
-
 /// Removes the files of a cell of which nothing is left to ask, or of which everything is in a bundle already, and
 /// bundles those of any other.
 fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
     let replayed = outcome.replayed.as_ref();
     let known = replayed.is_some_and(Replayed::is_identical);
-    let kept = if is_settled(outcome) || known {
+    let kept = if outcome.is_settled() || known {
         fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)
     } else {
         bundle::write(plan, outcome, findings).map(|path| outcome.bundle = Some(path))
@@ -155,8 +152,7 @@ async fn attempt(
 
     let mut driver = Driver::new(vm, machine, clock);
     if plan.traced {
-        let disks = WitnessedDisk::of(setting.layout());
-        driver.tracing = Some(Tracing::of(disks));
+        driver.tracing = Some(Tracing::of(setting.layout()));
     }
     let acted = act(&mut driver, case, &setting, findings).await;
     if driver.vm.has_ended() {
@@ -241,12 +237,6 @@ fn boot_failure(end: End, findings: &mut Findings) -> End {
     }
 }
 
-fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
-    cases::find(&plan.case).ok_or_else(|| HarnessError::Plan {
-        detail: format!("there is no case {}", plan.case),
-    })
-}
-
 /// Lets the case act, then takes the kernel log and powers the guest off.
 async fn act(
     driver: &mut Driver<'_, '_>,
@@ -299,16 +289,6 @@ async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> Case
     driver.vm.power_off().await.map_err(shut_down_error)
 }
 
-pub(crate) fn shut_down_error(error: CallError) -> CaseError {
-    match error {
-        CallError::Ended(end) => end.into(),
-        CallError::Guest { error } => HarnessError::Protocol {
-            detail: format!("at the end of the case: {error}"),
-        }
-        .into(),
-    }
-}
-
 /// The module under test and its control tool, as (path in the guest, path on the host).
 pub(crate) fn cowbird_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
     [
@@ -323,25 +303,6 @@ pub(crate) fn tracer_files(plan: &CellPlan) -> [(String, PathBuf); 2] {
         (TRACER.to_owned(), plan.tracer.clone()),
         (TRACER_TRIAL.to_owned(), plan.tracer_trial.clone()),
     ]
-}
-
-/// The disks of a cell.
-pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
-    let case = find_case(plan)?;
-    let recorded = load_workload(plan).await?;
-    let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
-    Ok(*setting.layout())
-}
-
-async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
-    let (workload, seed) = (plan.workload.clone(), plan.seed);
-    in_background(move || {
-        workload
-            .map(|workload| Recorded::load(&workload, seed))
-            .transpose()
-    })
-    .await
 }
 
 /// Puts what the guest needs besides its disks into the work folder. That of a tape has its `initramfs`.
@@ -384,16 +345,6 @@ async fn prepare(
         fs::write(&path, initramfs::build(&contents)?).on("write", &path)
     })
     .await
-}
-
-/// Runs something that computes or does file I/O where it does not stop the other cells.
-pub(crate) async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> HarnessResult<T> + Send + 'static,
-) -> HarnessResult<T> {
-    spawn_blocking(work).await.unwrap_or_else(|error| {
-        let detail = format!("a part of the harness failed: {error}");
-        Err(HarnessError::Plan { detail })
-    })
 }
 
 /// The verdict of a cell that came to its end.

@@ -5,50 +5,16 @@
 //! compare every block of the image with what the witness says. It always ends in exactly one
 //! verdict.
 
-pub mod accel;
 pub mod bench;
-mod boot_hooks;
 pub mod bundle;
-pub mod cases;
+pub mod catalogue;
 pub mod cell;
-pub mod change_map;
-mod crypt;
-pub mod disk;
-pub mod driver;
-pub mod error;
-mod foreign;
-pub mod initramfs;
-pub mod kernel_image;
-pub mod kernel_log;
-pub mod limits;
-mod machine;
+pub mod findings;
+pub mod outcome;
 mod page;
-pub mod plan;
-pub mod power;
-pub mod power_cuts;
-pub mod program;
-pub mod recorded;
-mod replayed;
-pub mod restored;
+pub mod planned;
 pub mod retold;
-mod scratch;
-mod soak;
-pub mod sparse;
 pub mod tape;
-mod tracing;
-pub mod trials;
-mod turns;
-pub mod verify;
-pub mod vm;
-mod written;
 
-pub use accel::{Accel, AccelChoice, AccelRequest, ProbeKernel, probe_accel};
-pub use cases::{CaseInfo, CaseTier, cases};
 pub use cell::run_cell;
-pub use limits::Limits;
-pub use plan::{CellOutcome, CellPlan, CellProgress};
-pub use program::HostProgram;
-pub use recorded::WorkloadPlan;
-pub use scratch::Scratch;
-pub use soak::{SoakEvidence, SoakVolume};
-pub use trials::{TrialOutcome, TrialPlan};
+pub use outcome::CellOutcome;

@@ -15,21 +15,8 @@ use cowbird_proto::message::{Event, JournalEntry, Operation, WriteMode};
 use cowbird_workload::script::MAX_TASK_SECTORS;
 use cowbird_workload::{BLOCK_SECTORS, Deed, Extent, Sector, Step, Task, Thread, Way};
 
-use crate::cases;
-use crate::plan::CellPlan;
-
 /// Threads of reads, so many letters behind the threads that they follow.
 const READER_SHIFT: u32 = 13;
-
-/// Size of the volume of a cell whose workload writes to the origin itself; none for all other cells.
-#[must_use]
-pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
-    let case = cases::find(&plan.case)?;
-    let setting = case.setting(plan.seed, None, None, &plan.trials, None);
-    let layout = setting.layout();
-    let sectors = u64::from(layout.origin().sectors);
-    (layout.is_plain() && sectors > 0).then_some(sectors)
-}
 
 /// What a journal tells, each by the guest's time.
 #[derive(Debug, Clone, Default)]
@@ -196,6 +183,7 @@ pub fn moved(steps: &[Step], blocks: u64) -> Option<Vec<Step>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue;
     use cowbird_proto::message::WorkloadId;
 
     fn issued(thread: u32, told: &[(u64, Operation)]) -> Event {
@@ -323,7 +311,7 @@ mod tests {
     #[test]
     fn files_have_no_places() {
         let plain = |case: &str| {
-            let case = cases::find(case).expect("a case");
+            let case = catalogue::find(case).expect("a case");
             case.setting(1, None, None, &[], None).layout().is_plain()
         };
         for case in ["raw-writers", "hot-read", "raw-kinds", "series"] {

@@ -9,10 +9,12 @@
 use std::fs;
 use std::path::Path;
 
-use cowbird_harness::tape::{self, Kept, TAPE_DIR, TapePlan};
-use cowbird_harness::vm::emulator::Emulator;
-use cowbird_harness::{CellOutcome, CellPlan, Limits, run_cell};
+use cowbird_harness::tape::{self, Kept, TAPE_DIR};
+use cowbird_harness::{CellOutcome, run_cell};
+use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
+use cowbird_session::plan::{CellPlan, TapePlan};
+use cowbird_vm::emulator::Emulator;
 
 /// Names the plan of a cell.
 const PLAN_VARIABLE: &str = "COWBIRD_SELF_TEST";

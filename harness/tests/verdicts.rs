@@ -13,9 +13,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cowbird_harness::cases::find;
-use cowbird_harness::{CellOutcome, CellPlan, Limits, run_cell};
+use cowbird_harness::catalogue::find;
+use cowbird_harness::{CellOutcome, run_cell};
+use cowbird_host::limits::Limits;
 use cowbird_model::Verdict;
+use cowbird_session::plan::CellPlan;
 
 /// Names the plan of a cell.
 const PLAN_VARIABLE: &str = "COWBIRD_SELF_TEST";
@@ -237,9 +239,12 @@ async fn a_kernel_that_does_not_start_is_infrastructure() {
 #[test]
 fn self_tests_are_found_but_belong_to_no_matrix() {
     assert!(find("self-test-panic").is_some());
-    let is_self_test = |case: &&cowbird_harness::CaseInfo| case.name.starts_with("self-test");
+    let is_self_test = |case: &&cowbird_cases::CaseInfo| case.name.starts_with("self-test");
     assert_eq!(
-        cowbird_harness::cases().iter().filter(is_self_test).count(),
+        cowbird_harness::catalogue::cases()
+            .iter()
+            .filter(is_self_test)
+            .count(),
         0
     );
 }

@@ -180,7 +180,7 @@ pub(crate) fn choose(cache: &Cache, spec: &KernelSpec) -> Result<Option<LockedKe
 /// Keeps the files of the folder in the cache under their digests.
 pub(crate) fn fetch(cache: &Cache, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
     for package in &locked.packages {
-        let to = crate::kernel::deb_path(cache, package);
+        let to = crate::package::deb_path(cache, package);
         if to.is_file() {
             continue;
         }

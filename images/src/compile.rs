@@ -13,10 +13,10 @@ use crate::cache::{Cache, InUse, Kind, Staging, create_dir};
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Excerpt, Result};
 use crate::modinfo::ModInfo;
+use crate::prepared::PreparedKernel;
 use crate::record;
 use crate::root::{self, BUILD_DIR, Inside};
 use crate::source::SourceTree;
-use crate::store::PreparedKernel;
 use crate::tool::read_lossy;
 
 /// Changes when modules are built in another way; part of their key.

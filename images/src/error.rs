@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::control::IndexError;
 use crate::digest::Sha256Digest;
 use crate::host::HostPackage;
-use crate::modules::ResolveError;
 use crate::select::SelectError;
 use crate::version::DebVersion;
 
@@ -410,6 +409,40 @@ fn none_or(names: &[String]) -> String {
     match names {
         [] => "none".to_owned(),
         names => names.join(" and "),
+    }
+}
+
+/// Why an order cannot be found.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ResolveError {
+    /// There is no such module.
+    #[error(
+        "there is no module `{name}`, neither loadable nor built in{}",
+        hint(similar)
+    )]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// Modules with a similar name.
+        similar: Vec<String>,
+    },
+    /// A module depends on one that is not there.
+    #[error("module `{module}` depends on `{dependency}`, which the kernel's packages do not hold")]
+    Missing {
+        /// The module.
+        module: String,
+        /// What it depends on.
+        dependency: String,
+    },
+    /// Modules depend on each other.
+    #[error("modules depend on each other: {}", .0.join(" -> "))]
+    Cycle(Vec<String>),
+}
+
+fn hint(similar: &[String]) -> String {
+    match similar {
+        [] => String::new(),
+        names => format!(" (there is: {})", names.join(", ")),
     }
 }
 

@@ -14,9 +14,9 @@ use crate::catalogue::{KernelSource, KernelSpec};
 use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::join::{folder_in, join};
-use crate::kernel_build;
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::modules::{ModuleTable, module_files};
+use crate::package::{deb_path, headers_name};
 use crate::progress::Task;
 use crate::record;
 use crate::tool::Tool;
@@ -83,11 +83,6 @@ pub(crate) fn entry_name(release: &str, digest: Sha256Digest) -> String {
 /// The folder below the entry into which the packages are unpacked.
 pub(crate) fn tree(entry: &Path) -> PathBuf {
     entry.join("tree")
-}
-
-/// Where a fetched package is kept.
-pub(crate) fn deb_path(cache: &Cache, package: &LockedPackage) -> PathBuf {
-    cache.path("debs").join(package.file_name())
 }
 
 /// Unpacks the packages, uncompresses the modules and reads what they depend on.
@@ -227,7 +222,7 @@ impl Layout<'_> {
         let release = &self.locked.release;
         let places = match &self.spec.source {
             KernelSource::Packages(names) => vec![names.headers.replace("{release}", release)],
-            KernelSource::Sources { .. } => vec![kernel_build::headers_name(release)],
+            KernelSource::Sources { .. } => vec![headers_name(release)],
             // Ubuntu; Fedora and its relatives; openSUSE, whose release ends with the flavour.
             KernelSource::Brought(_) => vec![
                 format!("linux-headers-{release}"),

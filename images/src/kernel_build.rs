@@ -62,11 +62,6 @@ cp /build/out/.config "$headers/.config"
 objcopy --only-section=.BTF /build/out/vmlinux "$headers/vmlinux"
 "#;
 
-/// Name of the folder of headers of a kernel that was compiled here.
-pub(crate) fn headers_name(release: &str) -> String {
-    format!("linux-headers-{release}")
-}
-
 /// One kernel to be, with all that decides its content.
 pub(crate) struct KernelBuild<'a> {
     pub(crate) spec: &'a KernelSpec,

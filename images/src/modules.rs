@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ResolveError, Result};
 use crate::modinfo::{self, ModInfo, normalise};
 
 /// Names that an error offers instead of an unknown one.
@@ -36,40 +36,6 @@ pub struct ModuleTable {
     aliases: BTreeMap<String, BTreeSet<String>>,
     /// Names and aliases of what is built into the kernel.
     builtin: BTreeSet<String>,
-}
-
-/// Why an order cannot be found.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ResolveError {
-    /// There is no such module.
-    #[error(
-        "there is no module `{name}`, neither loadable nor built in{}",
-        hint(similar)
-    )]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// Modules with a similar name.
-        similar: Vec<String>,
-    },
-    /// A module depends on one that is not there.
-    #[error("module `{module}` depends on `{dependency}`, which the kernel's packages do not hold")]
-    Missing {
-        /// The module.
-        module: String,
-        /// What it depends on.
-        dependency: String,
-    },
-    /// Modules depend on each other.
-    #[error("modules depend on each other: {}", .0.join(" -> "))]
-    Cycle(Vec<String>),
-}
-
-fn hint(similar: &[String]) -> String {
-    match similar {
-        [] => String::new(),
-        names => format!(" (there is: {})", names.join(", ")),
-    }
 }
 
 impl ModuleTable {

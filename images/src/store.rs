@@ -4,6 +4,7 @@ mod entries;
 mod options;
 mod packages;
 mod versions;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-pub(crate) use self::entries::{is_whole_kernel, is_whole_root};
 pub use self::options::StoreOptions;
+pub(crate) use self::whole::{is_whole_kernel, is_whole_root};
 
 use self::options::default_cache_dir;
 use crate::brought;
@@ -24,41 +25,11 @@ use crate::digest::Sha256Digest;
 use crate::error::{Error, Result};
 use crate::kernel::{self, KernelRecord};
 use crate::kernel_build::KernelBuild;
-use crate::lock::{LockedKernel, LockedPackage};
+use crate::lock::LockedKernel;
+use crate::prepared::PreparedKernel;
 use crate::progress::Task;
 use crate::record;
 use crate::root::{Recipe, RootRecord};
-use crate::version::DebVersion;
-
-/// A kernel that can be booted and built for. Everything in it is in the cache.
-#[derive(Clone, Debug)]
-pub struct PreparedKernel {
-    /// The catalogue's entry.
-    pub spec: KernelSpec,
-    /// The release (`uname -r`).
-    pub release: String,
-    /// Version of the image package.
-    pub package_version: DebVersion,
-    /// The kernel, as a boot loader takes it.
-    pub vmlinuz: PathBuf,
-    /// The modules, `lib/modules/RELEASE`, all uncompressed.
-    pub modules_dir: PathBuf,
-    /// Every package that it was made from.
-    pub packages: Vec<LockedPackage>,
-    /// Path of the headers inside the build root, without the leading `/`; the same below `tree`.
-    pub headers: PathBuf,
-    /// The folder into which the packages were unpacked.
-    pub tree: PathBuf,
-    /// The build root's entry.
-    pub root: PathBuf,
-    pub(crate) entry: PathBuf,
-    pub(crate) binds: Vec<PathBuf>,
-    pub(crate) digest: Sha256Digest,
-    pub(crate) root_digest: Sha256Digest,
-    /// Nobody deletes kernel and root meanwhile.
-    #[expect(dead_code, reason = "holding them is the use")]
-    pub(crate) in_use: [InUse; 2],
-}
 
 /// A module of the kernel, to be loaded at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,9 @@
 //! - That the two markers are the right instants: see [`crate::verify`](mod@crate::verify).
 
 use crate::changed::changed_blocks;
+use crate::class::Class;
 use crate::epoch::Marker;
-use crate::report::{BadBlock, Class, Culprit};
+use crate::report::{BadBlock, Culprit};
 use crate::truth::{DiscardModel, Truth};
 use crate::units::{BlockIndex, BlockSet, EntryIndex, Origin, SectorRange};
 use crate::verify::VerifyError;

@@ -22,8 +22,7 @@
 use thiserror::Error;
 
 use crate::bytes::{u32_at, u64_at};
-use crate::holes::PIECE_SECTORS;
-use crate::units::{EntryIndex, Epoch, SECTOR_BYTES, Sector};
+use crate::units::{EntryIndex, Epoch, PIECE_SECTORS, SECTOR_BYTES, Sector};
 use crate::witness::{EntryKind, WitnessLog};
 
 /// Bytes of a header: one block.

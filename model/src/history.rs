@@ -1,7 +1,8 @@
 //! One block through the whole log: which versions it had, and which of them an observation fits.
 
 use crate::bytes::is_zero;
-use crate::report::{Class, Culprit};
+use crate::class::Class;
+use crate::report::Culprit;
 use crate::truth::DiscardModel;
 use crate::units::{EntryIndex, SECTOR_BYTES, SECTORS_PER_BLOCK, SectorRange};
 use crate::witness::{Entry, EntryKind};

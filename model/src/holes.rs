@@ -4,10 +4,7 @@
 //! rest; and in the memory of a few MB, if what was looked at can be let go of piece by piece.
 
 use crate::truth::{Content, Segment};
-use crate::units::{Sector, SectorRange};
-
-/// So many sectors are looked at before the caller is told that it can let go of them: 16 MiB.
-pub const PIECE_SECTORS: u64 = 32768;
+use crate::units::{PIECE_SECTORS, Sector, SectorRange};
 
 /// Holes of the two files that are compared, both in sectors of the disk: in order and without overlap. None
 /// where there are none, or nobody has asked.

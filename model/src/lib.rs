@@ -21,6 +21,7 @@ mod agreement;
 mod bytes;
 mod change_map;
 mod changed;
+mod class;
 mod epoch;
 mod history;
 mod holes;
@@ -43,19 +44,21 @@ pub use agreement::{
 };
 pub use change_map::{ChangeMapInput, ChangeReport, check_changes};
 pub use changed::changed_blocks;
+pub use class::Class;
 pub use epoch::{
     EpochHeader, HEADER_BYTES, HEADER_MAGIC, HEADER_VERSION, HeaderError, Marker, MarkerError,
     MarkerKey, Markers, find_marker, find_marker_sparse, find_markers,
 };
-pub use holes::{Holes, PIECE_SECTORS};
+pub use holes::Holes;
 pub use power_cut::{Survival, stable_until};
 pub use report::{
-    BadBlock, Class, Culprit, MAX_LISTED_BLOCKS, MAX_LISTED_RUNS, MAX_LISTED_SHIFTS, Report,
+    BadBlock, Culprit, MAX_LISTED_BLOCKS, MAX_LISTED_RUNS, MAX_LISTED_SHIFTS, Report,
 };
 pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check, self_check_sparse};
 pub use shrink::Shrinker;
 pub use truth::{Content, DiscardModel, Segment, Segments, Truth, TruthError};
 pub use turns::{TurnFault, check_turns};
+pub use units::PIECE_SECTORS;
 pub use units::{
     BLOCK_BYTES, BlockIndex, BlockRun, BlockSet, EntryIndex, Epoch, Origin, SECTOR_BYTES,
     SECTORS_PER_BLOCK, Sector, SectorRange,

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 
 use crate::bytes::is_zero;
-use crate::holes::{Holes, PIECE_SECTORS};
+use crate::holes::Holes;
 use crate::report::Culprit;
 use crate::truth::{Content, Segment, Truth};
+use crate::units::PIECE_SECTORS;
 use crate::units::{BlockIndex, Origin, SECTOR_BYTES, SECTORS_PER_BLOCK, Sector, SectorRange};
 use crate::witness::{EntryKind, WitnessLog};
 

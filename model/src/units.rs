@@ -15,6 +15,9 @@ pub const BLOCK_BYTES: usize = 4096;
 /// Sectors in a full block.
 pub const SECTORS_PER_BLOCK: u64 = (BLOCK_BYTES / SECTOR_BYTES) as u64;
 
+/// So many sectors are looked at before the caller is told that it can let go of them: 16 MiB.
+pub const PIECE_SECTORS: u64 = 32768;
+
 /// A 512-byte sector of the *disk* that QEMU witnesses (not of a partition).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,

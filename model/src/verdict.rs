@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::Class;
+use crate::class::Class;
 
 /// The one way in which a cell ended.
 ///

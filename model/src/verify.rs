@@ -37,10 +37,11 @@
 use thiserror::Error;
 
 use crate::bytes::is_zero;
+use crate::class::Class;
 use crate::epoch::Marker;
 use crate::history::{Finding, History};
 use crate::holes::Holes;
-use crate::report::{BadBlock, Class, Gathering, Report};
+use crate::report::{BadBlock, Gathering, Report};
 use crate::search::{Found, Wanted, locate};
 use crate::truth::{Content, DiscardModel, Segment, Truth, TruthError};
 use crate::units::{

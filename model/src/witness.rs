@@ -38,8 +38,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bytes::{is_zero, u32_at, u64_at};
-use crate::holes::PIECE_SECTORS;
-use crate::units::{EntryIndex, SECTOR_BYTES, Sector, SectorRange};
+use crate::units::{EntryIndex, PIECE_SECTORS, SECTOR_BYTES, Sector, SectorRange};
 
 /// First eight bytes of the log, little endian.
 pub const MAGIC: u64 = 0x006a_7366_7773_6872;

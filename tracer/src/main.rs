@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod commands;
+mod complain;
 
 use cowbird_outside::command_line;
+
+use complain::{PROGRAM, complain};
 
 use commands::{Outcome, block, doctor, export, info, record, report, top, verify};
 
@@ -40,17 +43,6 @@ enum Command {
     /// Check the module's invariants by a trace with fingerprints
     Verify(verify::Options),
 }
-
-/// As messages begin.
-const PROGRAM: &str = "cowbird-trace";
-
-/// Says on standard error what is wrong. Arguments as of `format!`.
-macro_rules! complain {
-    ($($arguments:tt)*) => {
-        cowbird_outside::out::complain(crate::PROGRAM, format_args!($($arguments)*))
-    };
-}
-pub(crate) use complain;
 
 fn main() -> ExitCode {
     let options: Options = match command_line::parse(PROGRAM) {

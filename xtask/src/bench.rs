@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
-use cowbird_harness::plan::DEFAULT_CPUS;
 use cowbird_outside::out;
+use cowbird_vm::command::DEFAULT_CPUS;
 use serde::Serialize;
 
 use crate::cli::{BenchArgs, BenchPart, MatrixArgs, Tier, WorkloadArgs};

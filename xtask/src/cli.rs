@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cowbird_harness::plan::DEFAULT_CPUS;
+use cowbird_vm::command::DEFAULT_CPUS;
 use cowbird_workload::Timing;
 
 use crate::plan::Shard;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::HostProgram;
+use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, missing_host_packages, missing_keyring};
 
 use crate::apt_get::{self, AptGet};

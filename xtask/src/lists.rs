@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_harness::cases::recorded_case;
-use cowbird_harness::{CaseInfo, CaseTier};
+use cowbird_cases::{CaseInfo, CaseTier};
+use cowbird_harness::catalogue::recorded_case;
 use cowbird_images::{Arch, Catalogue, KernelSpec, KernelStatus, Tier};
 use serde::Serialize;
 
@@ -127,7 +127,7 @@ pub fn cases(args: ListArgs) -> Result<u8> {
         tier,
         needs_modules: case.needs_modules,
     };
-    let of_tiers = cowbird_harness::cases().iter();
+    let of_tiers = cowbird_harness::catalogue::cases().iter();
     let mut list: Vec<Case> = of_tiers
         .map(|case| describe(case, Some(case.tier)))
         .collect();

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::cases::{REGRESSIONS, find, recorded_case};
-use cowbird_harness::{CellPlan, HostProgram, TrialPlan, cases};
+use cowbird_cases::REGRESSIONS;
+use cowbird_checks::trials::TrialPlan;
+use cowbird_harness::catalogue::{cases, find, recorded_case};
+use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, KernelSpec};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;
+use cowbird_session::plan::CellPlan;
 
 use crate::cli::{AccelChoice, MatrixArgs};
 use crate::durations::Durations;
@@ -19,12 +22,11 @@ use crate::mutants::{self, Mutant};
 use crate::output::OutDir;
 use crate::plan::{self, PlannedCell, Shard};
 use crate::resume::{Earlier, Known};
-use crate::runner;
 use crate::select::{RoundRobin, select};
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
 use crate::workload::Wanted;
-use crate::{host, prepare, regression, repo, table};
+use crate::{host, prepare, regression, repo, runner, table};
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.
 #[derive(Clone, Debug)]

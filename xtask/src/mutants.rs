@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cowbird_harness::cases::REGRESSIONS;
+use cowbird_cases::REGRESSIONS;
 use cowbird_images::Catalogue;
 use cowbird_model::{CellResult, Class, Verdict};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cli::{MutantsArgs, Tier};
-use crate::select;
 use crate::ui::Ui;
-use crate::{kill_table, lists, matrix, repo};
+use crate::{kill_table, lists, matrix, repo, select};
 
 /// Where the list lies below the root of the repository.
 pub const PATH_IN_REPO: &str = "kmod/mutants.toml";
@@ -251,7 +250,11 @@ mod tests {
             mutant.name == "no-revalidate" && mutant.require.contains(&Class::Future)
         }));
         for mutant in &mutants {
-            let known = |name: &String| cowbird_harness::cases().iter().any(|c| c.name == name);
+            let known = |name: &String| {
+                cowbird_harness::catalogue::cases()
+                    .iter()
+                    .any(|c| c.name == name)
+            };
             assert!(
                 mutant.cases.iter().all(known),
                 "{}: no such case",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_harness::kernel_image::unpacked;
+use cowbird_host::kernel_image::unpacked;
 use cowbird_images::{
     InUse, KernelSpec, ModuleSource, PreparedKernel, ResolveError, Store, StoreOptions,
 };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_harness::kernel_image;
+use cowbird_host::kernel_image;
 use cowbird_images::{Catalogue, InUse, Store};
 
 use crate::cli::KernelsArgs;

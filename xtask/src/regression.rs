@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::TrialPlan;
+use cowbird_checks::trials::TrialPlan;
 use cowbird_model::Class;
 use cowbird_outside::foreign::read_text;
 use cowbird_workload::{Script, Step};

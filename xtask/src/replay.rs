@@ -10,11 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use cowbird_checks::recorded::{WORKLOAD_FILE, WorkloadPlan};
 use cowbird_harness::bundle::read_plan;
-use cowbird_harness::recorded::WORKLOAD_FILE;
 use cowbird_harness::tape::Kept;
-use cowbird_harness::{Accel, CellPlan, WorkloadPlan};
 use cowbird_model::{CellResult, Verdict};
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::accel::Accel;
 
 use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
 use crate::matrix::{self, Run};

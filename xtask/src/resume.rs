@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::CellPlan;
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::foreign::read_text;
+use cowbird_session::plan::CellPlan;
 use sha2::{Digest, Sha256};
 
 use crate::guest::GuestPrograms;
@@ -156,8 +156,9 @@ mod tests {
     use super::*;
     use crate::judge::tests::result;
     use crate::plan;
-    use cowbird_harness::{Accel, Limits};
+    use cowbird_host::limits::Limits;
     use cowbird_model::Verdict;
+    use cowbird_vm::accel::Accel;
 
     const MADE_OF: &str = "these things";
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::Scratch;
-use cowbird_harness::sparse::{self, SparseFiles};
-use cowbird_harness::verify::DISCARD_MODEL;
+use cowbird_checks::exhibits::DISCARD_MODEL;
+use cowbird_checks::sparse::{self, SparseFiles};
+use cowbird_host::scratch::Scratch;
 use cowbird_model::{
     BlockSet, Epoch, EpochHeader, MarkerKey, Report, SECTOR_BYTES, Sector, SectorRange,
 };

@@ -91,7 +91,7 @@ impl Selectable for cowbird_images::KernelSpec {
     }
 }
 
-impl Selectable for cowbird_harness::CaseInfo {
+impl Selectable for cowbird_cases::CaseInfo {
     const KIND: &'static str = "case";
 
     fn name(&self) -> &str {
@@ -99,7 +99,7 @@ impl Selectable for cowbird_harness::CaseInfo {
     }
 
     fn is_in(&self, tier: Tier) -> bool {
-        use cowbird_harness::CaseTier;
+        use cowbird_cases::CaseTier;
         let from = match self.tier {
             CaseTier::Quick => Tier::Quick,
             CaseTier::Daily => Tier::Daily,

@@ -14,8 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::{Accel, CellPlan, bundle, retold};
+use cowbird_harness::{bundle, planned, retold};
 use cowbird_model::{BadBlock, Class, Shrinker};
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::accel::Accel;
 use cowbird_workload::script::MAX_STEPS;
 use cowbird_workload::{Script, Step, Task, Thread};
 
@@ -131,7 +133,7 @@ struct Told {
 }
 
 fn tell(path: &Path, plan: &CellPlan) -> Result<Told> {
-    let Some(volume_sectors) = retold::volume_sectors(plan) else {
+    let Some(volume_sectors) = planned::volume_sectors(plan) else {
         bail!(
             "the case {} does not write to a plain origin itself, so its operations have no places on it; \
              shrink a cell of raw-writers, hot-read, raw-kinds or series",

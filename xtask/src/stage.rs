@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use cowbird_harness::cases::REGRESSIONS;
-use cowbird_harness::plan::DEFAULT_MEMORY_MIB;
-use cowbird_harness::tape::{self, TapePlan};
-use cowbird_harness::{
-    Accel, AccelRequest, CaseInfo, CellOutcome, CellPlan, Limits, ProbeKernel, TrialPlan,
-    WorkloadPlan, cases, probe_accel,
-};
+use cowbird_cases::{CaseInfo, REGRESSIONS};
+use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_checks::trials::TrialPlan;
+use cowbird_harness::{CellOutcome, catalogue, tape};
+use cowbird_host::limits::Limits;
 use cowbird_images::{KernelSpec, Store};
 use cowbird_model::{CellResult, Phase, Verdict};
+use cowbird_session::plan::{CellPlan, TapePlan};
+use cowbird_vm::accel::Accel;
+use cowbird_vm::command::DEFAULT_MEMORY_MIB;
+use cowbird_vm::probe::{AccelRequest, ProbeKernel, probe_accel};
 
 use crate::cli::AccelChoice;
 use crate::guest::GuestPrograms;
@@ -308,7 +310,7 @@ fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
             mutants.push(cell.id.mutant.clone());
         }
         let needs =
-            cases::find(&cell.id.case).map_or(&[][..], |case: &CaseInfo| case.needs_modules);
+            catalogue::find(&cell.id.case).map_or(&[][..], |case: &CaseInfo| case.needs_modules);
         let needs = needs.iter().map(ToString::to_string).collect();
         modules.insert(cell.id.case.clone(), needs);
     }

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::recorded::WORKLOAD_FILE;
+use cowbird_checks::recorded::{WORKLOAD_FILE, WorkloadPlan};
 use cowbird_harness::tape::culprit::{self, Culprit};
-use cowbird_harness::tape::{self, Kept, Print, Replayed, TapePlan};
-use cowbird_harness::vm::emulator::Emulator;
-use cowbird_harness::{Accel, CellOutcome, CellPlan, Limits, WorkloadPlan, run_cell};
+use cowbird_harness::tape::{self, Kept, Print, Replayed};
+use cowbird_harness::{CellOutcome, run_cell};
+use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, Store};
 use cowbird_model::Verdict;
+use cowbird_session::plan::{CellPlan, TapePlan};
+use cowbird_vm::accel::Accel;
+use cowbird_vm::emulator::Emulator;
 
 use crate::cli::ReplayArgs;
 use crate::guest::{self, GuestPrograms};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use cowbird_harness::CaseTier;
-use cowbird_harness::plan::DEFAULT_CPUS;
+use cowbird_cases::CaseTier;
 use cowbird_images::Catalogue;
+use cowbird_vm::command::DEFAULT_CPUS;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
 use crate::output::OutDir;
@@ -208,7 +208,7 @@ impl Steps {
         self.matrix("traced cells", &args);
         let mut args = matrix_args(out.join("daily"), oldest, self.offline);
         args.tier = Tier::Daily;
-        args.case = cowbird_harness::cases()
+        args.case = cowbird_harness::catalogue::cases()
             .iter()
             .filter(|case| case.tier == CaseTier::Daily)
             .map(|case| glob::Pattern::escape(case.name))

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::cases::REGRESSIONS;
-use cowbird_harness::plan::DEFAULT_CPUS;
-use cowbird_harness::{CellPlan, TrialOutcome, TrialPlan};
+use cowbird_cases::REGRESSIONS;
+use cowbird_checks::judgement::TrialOutcome;
+use cowbird_checks::trials::TrialPlan;
 use cowbird_model::Class;
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::command::DEFAULT_CPUS;
 use cowbird_workload::Script;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

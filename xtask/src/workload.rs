@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cowbird_harness::WorkloadPlan;
+use cowbird_checks::recorded::WorkloadPlan;
 use cowbird_outside::foreign::{self, Input};
 use cowbird_workload::{
     ImportError, Instant, MAX_FILE_BYTES, Source, Timing, Workload, import, recognise,

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cowbird_harness::{Accel, CellPlan, Limits, bundle};
+use cowbird_harness::bundle;
+use cowbird_host::limits::Limits;
 use cowbird_model::{CellResult, Class, Phase, RunResults, Verdict};
 use cowbird_proto::message::Event;
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::accel::Accel;
 
 use super::{Kind, LIMIT_BYTES, MAX_BYTES, Target, repairs_nothing, same};
 

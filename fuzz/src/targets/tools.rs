@@ -1,7 +1,7 @@
 //! What the tools read: labels, records, change maps, the module's report; and what packages contain.
 
+use cowbird_checks::change_map;
 use cowbird_ctl::parsers as ctl;
-use cowbird_harness::change_map;
 use cowbird_images::parsers as images;
 
 use super::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use cowbird_proto::message::{Event, FromGuest, Hello, Reply, Request, RequestId, ToGuest};
 use rustix::system::{RebootCommand, reboot, uname};
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::clock::uptime_ns;
 use crate::error::{Context, GuestResult, failure};
 use crate::hog::Hog;
 use crate::hold::Holder;
@@ -240,12 +240,6 @@ fn hello() -> Hello {
         boot_ms: uptime_ns() / 1_000_000,
         cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u32),
     }
-}
-
-/// Time since boot, ns.
-pub fn uptime_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// A module that eats memory must not get the agent killed: that would hide the true culprit.

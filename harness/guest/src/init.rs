@@ -13,6 +13,9 @@ use rustix::system::{RebootCommand, reboot};
 use crate::error::{Context, GuestResult};
 use crate::{ops, root};
 
+/// Argument that makes this binary the agent.
+pub const AGENT_ARGUMENT: &str = "agent";
+
 /// Modules to load at boot, one path a line, in order.
 const MODULE_LIST: &str = "/modules.list";
 
@@ -55,10 +58,7 @@ pub fn run() -> ! {
 
 /// Starts the agent and reaps until the guest is powered off.
 pub fn serve() -> ! {
-    let agent = match Command::new("/proc/self/exe")
-        .arg(crate::AGENT_ARGUMENT)
-        .spawn()
-    {
+    let agent = match Command::new("/proc/self/exe").arg(AGENT_ARGUMENT).spawn() {
         Ok(child) => child.id(),
         Err(error) => lost(&format!("cannot start: {error}")),
     };

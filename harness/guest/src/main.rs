@@ -13,6 +13,7 @@
 
 mod agent;
 mod async_io;
+mod clock;
 mod error;
 mod exercise;
 mod hibernate;
@@ -29,16 +30,10 @@ mod symbols;
 mod sys;
 mod workload;
 
-/// Argument that makes this binary the agent.
-const AGENT_ARGUMENT: &str = "agent";
-
-/// Argument that makes this binary the init of a root volume, for which the initramfs has set everything up.
-const SWITCHED_ARGUMENT: &str = "switched";
-
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let first = arguments.next();
-    if first.as_deref() == Some(AGENT_ARGUMENT) {
+    if first.as_deref() == Some(init::AGENT_ARGUMENT) {
         agent::run();
     } else if first.as_deref() == Some(workload::DELAYED_WRITER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
@@ -69,7 +64,7 @@ fn main() {
             eprintln!("cowbird-guest: {}", error.message);
             std::process::exit(1);
         }
-    } else if std::process::id() == 1 && first.as_deref() == Some(SWITCHED_ARGUMENT) {
+    } else if std::process::id() == 1 && first.as_deref() == Some(root::SWITCHED_ARGUMENT) {
         init::serve();
     } else if std::process::id() == 1 {
         init::run();

@@ -19,6 +19,9 @@ use rustix::mount::{MountFlags, mount, mount_move};
 
 use crate::error::{Context, GuestResult, failure};
 
+/// Argument that makes this binary the init of a root volume, for which the initramfs has set everything up.
+pub const SWITCHED_ARGUMENT: &str = "switched";
+
 /// Kernel parameter that names the root volume.
 const PARAMETER: &str = "root=";
 
@@ -77,7 +80,7 @@ fn prepare_and_start(device: &str) -> GuestResult<Infallible> {
         populate()?;
     }
     enter()?;
-    let error = Command::new(INIT).arg(crate::SWITCHED_ARGUMENT).exec();
+    let error = Command::new(INIT).arg(SWITCHED_ARGUMENT).exec();
     Err(error).context(format_args!("start {INIT} of {device}"))
 }
 

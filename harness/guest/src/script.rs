@@ -15,7 +15,7 @@ use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SectorIdentity};
 use cowbird_workload::{BLOCK_SECTORS, Deed, Extent, SECTOR_BYTES, Sector, Task, Thread, Way};
 
-use crate::agent::uptime_ns;
+use crate::clock::uptime_ns;
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::{open_direct, size_of};
 use crate::sys::{self, DirectBuffer};

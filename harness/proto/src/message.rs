@@ -1,14 +1,14 @@
 //! Messages: what host and guest say to each other, and what each is wrapped in.
 
+mod common;
 mod event;
 mod request;
 mod stacking;
 mod workloads;
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
+pub use self::common::{GuestError, RequestId, WorkloadId};
 pub use self::event::{Event, JournalEntry, Observation, Operation, WriteMode};
 pub use self::request::{
     Exited, Extent, GoldenFile, HoldBy, KernelRecord, MountApi, MountSpec, Reply, Request,
@@ -20,14 +20,6 @@ pub use self::workloads::{
     StreamsSpec, SwapperSpec, ThrottledSpec, TimedMode, TimedSpec, TurnsSpec, WorkloadSpec,
     WorkloadState,
 };
-
-/// Number of a request, chosen by the host, returned with the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RequestId(pub u64);
-
-/// Number of a running workload, chosen by the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct WorkloadId(pub u32);
 
 /// Everything that the guest sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,20 +61,3 @@ pub struct Hello {
     /// CPUs online.
     pub cpus: u32,
 }
-
-/// An operation that failed in the guest: an answer, not a fault of the protocol.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestError {
-    /// Operation and object, with the reason.
-    pub message: String,
-    /// The errno when the kernel refused.
-    pub errno: Option<i32>,
-}
-
-impl fmt::Display for GuestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for GuestError {}

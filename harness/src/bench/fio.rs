@@ -1,8 +1,7 @@
 //! fio: its command lines, and what is read from its report.
 
+use cowbird_host::error::{HarnessError, HarnessResult};
 use serde::{Deserialize, Serialize};
-
-use crate::error::{HarnessError, HarnessResult};
 
 /// A job of fio. All of them bypass the page cache and submit through libaio.
 #[derive(Debug, Clone, PartialEq, Eq)]

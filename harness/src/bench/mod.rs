@@ -14,20 +14,22 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cowbird_host::background::in_background;
+use cowbird_host::disk::{self, Partition};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
+use cowbird_host::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
+use cowbird_host::program::FIO;
 use cowbird_proto::message::{Reply, Request};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use cowbird_session::machine::Machine;
+use cowbird_session::phases::{CellProgress, PhaseClock};
+use cowbird_session::plan::CellPlan;
 use serde::Serialize;
 
 use self::fio::{Job, Measured};
 use self::profile::{Profile, Sampler};
-use crate::cell::{INITRAMFS_FILE, cowbird_files, in_background, tracer_files};
-use crate::disk::{self, Partition};
-use crate::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
-use crate::machine::Machine;
-use crate::plan::{CellPlan, CellProgress, PhaseClock};
-use crate::program::FIO;
-use crate::verify::CellFiles;
+use crate::cell::{cowbird_files, tracer_files};
 
 /// The first partition of the disk, an ext4, MiB.
 const FILESYSTEM_MIB: u32 = 2046;

@@ -8,12 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cowbird_vm::qmp::Qmp;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-use crate::vm::qmp::Qmp;
 
 /// Pause between two samples.
 const PERIOD: Duration = Duration::from_millis(3);

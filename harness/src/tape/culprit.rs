@@ -11,26 +11,28 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cowbird_checks::exhibits::{map, untrusted};
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::initramfs::COWBIRD_KO;
+use cowbird_host::limits::TAPED_QMP_LIMIT;
+use cowbird_host::scratch::Scratch;
 use cowbird_model::{BadBlock, EntryKind, SECTOR_BYTES, WitnessLog};
 use cowbird_proto::message::{Reply, Request};
+use cowbird_session::machine::Machine;
+use cowbird_session::plan::{CellPlan, TapePlan};
+use cowbird_vm::command::{QMP_SOCKET, VmConfig};
+use cowbird_vm::layout::Layout;
+use cowbird_vm::process::Process;
+use cowbird_vm::qmp::Qmp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::search::Search;
-use super::{Kept, TapePlan, unpack};
+use super::{Kept, unpack};
 use crate::bundle::read_bad_blocks;
-use crate::cases::Layout;
-use crate::cell::{in_background, layout_of};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::initramfs::COWBIRD_KO;
-use crate::limits::TAPED_QMP_LIMIT;
-use crate::machine::Machine;
-use crate::plan::CellPlan;
-use crate::scratch::Scratch;
-use crate::verify::{CellFiles, map, untrusted};
-use crate::vm::command::{QMP_SOCKET, VmConfig};
-use crate::vm::process::Process;
-use crate::vm::qmp::Qmp;
+use crate::planned::layout_of;
 
 /// Pause at a stop, until what was submitted is in its file; and the pause of the last look, which nothing follows.
 const LOOK: Duration = Duration::from_millis(3);
@@ -272,7 +274,7 @@ impl Stage {
             ..tape
         });
         fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
-        let initramfs = crate::cell::INITRAMFS_FILE;
+        let initramfs = cowbird_host::files::INITRAMFS_FILE;
         let (from, to) = (
             self.plan.work_dir.join(initramfs),
             plan.work_dir.join(initramfs),

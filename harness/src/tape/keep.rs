@@ -15,16 +15,17 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_host::foreign;
 use cowbird_model::Verdict;
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::command::{ASKED_FILE, TAPE_FILE};
+use cowbird_vm::emulator::Emulator;
 use serde::{Deserialize, Serialize};
 
 use super::{Print, check_emulator};
-use crate::cell::INITRAMFS_FILE;
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::foreign;
-use crate::plan::{CellOutcome, CellPlan};
-use crate::vm::command::{ASKED_FILE, TAPE_FILE};
-use crate::vm::emulator::Emulator;
+use crate::outcome::CellOutcome;
 
 /// Folder of the tape in a bundle.
 pub const TAPE_DIR: &str = "tape";

@@ -6,85 +6,36 @@
 //! the guest had a part in is compared, to the byte, with that of the recording.
 
 pub mod culprit;
+mod emulator;
 mod keep;
+mod print;
 mod prints;
 mod search;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use crate::bundle::Findings;
-use crate::cases::Layout;
-use crate::cell::{in_background, is_settled};
-use crate::error::{HarnessError, HarnessResult, PathContext};
-use crate::plan::{CellOutcome, CellPlan};
-use crate::verify::CellFiles;
-use crate::vm::command::{Bus, Disk, SAID_FILE, TapeMode};
-use crate::vm::emulator::{Emulator, major_version};
-
-pub use keep::{Kept, TAPE_DIR};
-pub use prints::{Difference, Print};
-
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::command::SAID_FILE;
+use cowbird_vm::disks::{Bus, Disk};
+use cowbird_vm::layout::Layout;
 use keep::{keep, unpack};
 use prints::{differences, prints_of};
 
-/// The first QEMU whose replays of this machine were seen to be exact. With 7.2 they fail.
-pub const MIN_QEMU: u32 = 10;
+use crate::findings::Findings;
+use crate::outcome::CellOutcome;
+
+pub use emulator::{MIN_QEMU, check_emulator};
+pub use keep::{Kept, TAPE_DIR};
+pub use print::{Difference, Print, Replayed};
 
 /// Virtual CPUs of a taped guest: QEMU replays one.
 pub const CPUS: u32 = 1;
 
 /// How many times longer everything may take while a tape is made or played.
 pub const SLOWDOWN: u32 = 6;
-
-/// That a cell is recorded or replayed, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TapePlan {
-    /// The QEMU that does it.
-    pub emulator: Emulator,
-    /// The bundle whose tape is played; none: a tape is made.
-    pub bundle: Option<PathBuf>,
-}
-
-impl TapePlan {
-    pub(crate) fn mode(&self) -> TapeMode {
-        match self.bundle {
-            None => TapeMode::Record,
-            Some(_) => TapeMode::Replay,
-        }
-    }
-}
-
-/// What came of a replay besides its verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Replayed {
-    /// Files that were compared.
-    pub compared: Vec<Print>,
-    /// What is not as it was.
-    pub differences: Vec<Difference>,
-}
-
-impl Replayed {
-    /// Whether everything was as it was.
-    #[must_use]
-    pub fn is_identical(&self) -> bool {
-        self.differences.is_empty()
-    }
-}
-
-/// Whether this QEMU can make tapes; the value is what it says of itself.
-///
-/// # Errors
-/// When there is no QEMU, or one too old.
-pub fn check_emulator(emulator: &Emulator) -> HarnessResult<String> {
-    let version = emulator.version()?;
-    if major_version(&version).is_some_and(|major| major >= MIN_QEMU) {
-        return Ok(version);
-    }
-    let detail = format!("{version} cannot record a guest; QEMU {MIN_QEMU} or later can");
-    Err(HarnessError::Plan { detail })
-}
 
 /// Why a cell with these disks cannot be recorded.
 pub(crate) fn unfit(disks: &[Disk]) -> Option<String> {
@@ -155,7 +106,7 @@ pub(crate) async fn finish(
         (Some(bundle), _) if plan.work_dir.join(SAID_FILE).exists() => {
             compare(&Kept::of(bundle)?, &plan, &ended).map(Some)
         }
-        (None, Some(start)) if !is_settled(&ended) => {
+        (None, Some(start)) if !ended.is_settled() => {
             keep(
                 &plan,
                 &tape.emulator,

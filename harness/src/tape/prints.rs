@@ -1,18 +1,17 @@
 //! What two runs of one cell left, compared to the byte.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::files::INITRAMFS_FILE;
+use cowbird_vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
 use sha2::{Digest, Sha256};
 
 use super::keep::UNPACKED;
-use crate::cell::INITRAMFS_FILE;
-use crate::error::{HarnessResult, PathContext};
-use crate::vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
+use crate::tape::{Difference, Print};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -27,32 +26,6 @@ const NOT_OF_THE_GUEST: [&str; 7] = [
     QEMU_LOG_FILE,
     REGISTERS_FILE,
 ];
-
-/// The fingerprint of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Print {
-    /// Its path in the work folder.
-    pub name: String,
-    /// Its size.
-    pub bytes: u64,
-    /// SHA-256, as 64 digits.
-    pub sha256: String,
-}
-
-/// A file that is not what it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The file, or what else was compared.
-    pub name: String,
-    /// What is different.
-    pub detail: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name, self.detail)
-    }
-}
 
 impl Print {
     /// The fingerprint of a file under a name.

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::Store;
+use super::whole::{is_whole_kernel, is_whole_root};
 use crate::apt;
 use crate::cache::Kind;
 use crate::catalogue::{Emulator, FreshHost, KernelSpec};
 use crate::digest::Sha256Digest;
 use crate::error::{Error, Result};
-use crate::kernel::{self, KernelRecord};
+use crate::kernel::{self};
 use crate::kernel_build::KernelBuild;
 use crate::lock::LockedKernel;
 use crate::record;
@@ -143,13 +144,4 @@ impl Store {
                 })?;
         Ok(entry)
     }
-}
-
-pub(crate) fn is_whole_kernel(entry: &Path) -> bool {
-    record::read::<KernelRecord>(entry)
-        .is_ok_and(|record| kernel::tree(entry).join(record.vmlinuz).is_file())
-}
-
-pub(crate) fn is_whole_root(entry: &Path) -> bool {
-    record::read::<RootRecord>(entry).is_ok() && root::tree(entry).join("usr/bin").is_dir()
 }

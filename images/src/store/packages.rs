@@ -10,8 +10,8 @@ use crate::catalogue::{KernelSource, KernelSpec};
 use crate::control::Index;
 use crate::digest::Sha256Digest;
 use crate::error::{Error, LockedGone, Result};
-use crate::kernel::deb_path;
 use crate::lock::{LockedKernel, LockedPackage};
+use crate::package::deb_path;
 
 impl Store {
     /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.

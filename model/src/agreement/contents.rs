@@ -2,26 +2,18 @@
 
 use std::collections::HashMap;
 
-use xxhash_rust::xxh64::xxh64;
-
 use super::blocks::{
     self, BioPiece, Block, Blocks, EntryPiece, Mask, first_run, is_within, range_of,
 };
+use super::parts::hash;
 use super::{
     Agreement, AgreementInput, Change, Contradiction, Matched, Place, Rule, TracedBio, Window,
 };
 use crate::units::{EntryIndex, SECTOR_BYTES, SectorRange};
 use crate::witness::{Entry, EntryKind};
 
-/// Seed of the fingerprints.
-const SEED: u64 = 0;
-
 /// Orders in which the sectors of a bio that was cut differently are put together.
 const MAX_TRIES: usize = 16;
-
-pub(super) fn hash(bytes: &[u8]) -> u64 {
-    xxh64(bytes, SEED)
-}
 
 /// What a piece is, so far as it can be told; pieces that are alike are interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

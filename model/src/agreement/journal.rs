@@ -2,21 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Agreement, Compared, Contradiction, Rule, TracedDisk};
+use super::{Agreement, Compared, Contradiction, JournalledWrite, Rule, TracedDisk};
 use crate::units::{Sector, SectorRange};
-
-/// A direct write of the journal that came to a good end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalledWrite {
-    /// Where on the disk.
-    pub range: SectorRange,
-    /// When it was about to be submitted, by the guest's clock.
-    pub issued_ns: u64,
-    /// When its end was seen.
-    pub completed_ns: u64,
-    /// Who and what, for the report.
-    pub name: String,
-}
 
 /// When a sector was queued and completed, in order.
 #[derive(Default)]

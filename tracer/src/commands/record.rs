@@ -13,7 +13,7 @@ use cowbird_trace::format::Meta;
 use cowbird_trace::record::{self, DEFAULT_POLL, DEFAULT_RING_BYTES, RecordOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::complain;
+use crate::complain::complain;
 
 use super::Outcome;
 

@@ -8,7 +8,7 @@ use cowbird_outside::{out, say};
 use cowbird_trace::event::BlockIndex;
 use cowbird_trace::verify::{Verdict, Verifier, blocks_by_fault};
 
-use crate::complain;
+use crate::complain::complain;
 
 use super::{Outcome, Overview};
 

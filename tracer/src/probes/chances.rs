@@ -1,6 +1,6 @@
 //! Which of the programs of a tracepoint are attached on which kernel.
 
-use super::ProbeOptions;
+use super::options::ProbeOptions;
 use crate::kernel::KernelFacts;
 
 /// Each block event has programs 0 to this one; `LAST_CHANCE` in `bpf/cowbird_trace.bpf.c`.

@@ -84,3 +84,11 @@ pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32>
     }
     None
 }
+
+/// The error of a map that is not as its name says.
+pub(super) fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
+    move |reason| ProbeError::Map {
+        map,
+        reason: Box::new(reason),
+    }
+}

@@ -11,7 +11,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::pipe::{IoSliceRaw, SpliceFlags, pipe, vmsplice};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{ProbeError, map_error, program};
+use super::error::{ProbeError, map_error};
+use super::programs::program;
 use crate::kernel::KernelFacts;
 
 const PROGRAM: &str = "find_layout";

@@ -6,11 +6,13 @@ mod counters;
 mod error;
 mod layout;
 mod object;
+mod options;
+mod programs;
 
 use std::fs;
 use std::os::fd::AsFd;
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint};
@@ -20,12 +22,13 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 pub use self::capabilities::missing_capabilities;
 pub use self::counters::Counters;
 pub use self::error::{ProbeError, VMLINUX_BTF};
-pub use self::object::ProbeOptions;
+pub use self::options::ProbeOptions;
 
 use self::chances::{Chances, SWEEP};
 use self::counters::recursion_misses;
-use self::error::os_error;
+use self::error::{map_error, os_error};
 use self::object::load_object;
+use self::programs::program;
 use crate::kernel::KernelFacts;
 
 /// Programs of the module's events; each bears the name of its tracepoint.
@@ -282,13 +285,6 @@ impl Probes {
     }
 }
 
-fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
-    move |reason| ProbeError::Map {
-        map,
-        reason: Box::new(reason),
-    }
-}
-
 /// Why a program does not run.
 enum LinkError {
     Missing(ProbeError),
@@ -300,13 +296,4 @@ impl From<ProbeError> for LinkError {
     fn from(error: ProbeError) -> Self {
         Self::Missing(error)
     }
-}
-
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
-{
-    ebpf.program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| ProbeError::Missing(format!("program {name}")))
 }

@@ -18,94 +18,19 @@
 //! the right place of the COW file, unless a reader sees it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 
-use serde::Serialize;
+use crate::devices::Snapshot;
+use crate::event::{BlockIndex, IoId, Kind, Op, Record};
 
-use crate::devices::{BLOCK_SECTORS, Snapshot};
-use crate::event::{BLOCK_BYTES, BlockIndex, IoId, Kind, Op, Record, SECTOR_BYTES};
-
+mod finding;
 mod origin;
+
+pub use finding::{Fault, Finding, MAX_FINDINGS, Verdict};
 
 use origin::Origin;
 
 const STEP_DRAINED: u32 = 2;
 const STEP_BEGUN: u32 = 3;
-const PHASE_ACTIVE: u32 = 2;
-const PHASE_TRACKING: u32 = 3;
-
-/// Findings that are kept one by one; more are only counted.
-pub const MAX_FINDINGS: usize = 10_000;
-
-/// What is wrong with a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// Invariant 1.
-    WrittenUnpreserved,
-    /// Invariant 2: the reader got what was written after the instant.
-    Future,
-    /// Invariant 2: the reader got something else, such as parts of both.
-    Wrong,
-    /// Invariant 3: in flight at the cut.
-    InFlightAtCut,
-    /// Invariant 6.
-    NotInMap,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WrittenUnpreserved => {
-                "was written before its content at the instant had been read (invariant 1)"
-            }
-            Self::Future => "was read with content from after the instant (invariant 2)",
-            Self::Wrong => {
-                "was read with content that it did not have at the instant (invariant 2)"
-            }
-            Self::InFlightAtCut => "was being written when the cut was made (invariant 3)",
-            Self::NotInMap => "was written without being in the change map (invariant 6)",
-        })
-    }
-}
-
-/// One broken invariant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Snapshot.
-    pub minor: u32,
-    /// Block of the origin.
-    pub block: BlockIndex,
-    /// What is wrong.
-    pub fault: Fault,
-    /// The event that shows it.
-    pub sequence: u64,
-    /// Its time.
-    pub time_ns: u64,
-    /// Fingerprint at the instant, where that is the matter.
-    pub expected: Option<u64>,
-    /// Fingerprint that was read.
-    pub found: Option<u64>,
-}
-
-/// What a trace came to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Verdict {
-    /// Broken invariants, the first [`MAX_FINDINGS`].
-    pub findings: Vec<Finding>,
-    /// Findings beyond these.
-    pub more: u64,
-    /// Snapshot instants that were checked.
-    pub instants: u64,
-    /// Whole blocks of snapshot reads that were compared.
-    pub blocks_compared: u64,
-    /// Whole blocks of snapshot reads whose content at the instant nobody saw.
-    pub blocks_unknown: u64,
-    /// Writes to origins that were checked.
-    pub writes: u64,
-    /// Snapshots that could not be checked, and why.
-    pub unchecked: Vec<String>,
-}
 
 /// Goes through a trace.
 #[derive(Debug, Default)]
@@ -240,28 +165,6 @@ impl Verifier {
             _ => {}
         }
     }
-}
-
-impl Verdict {
-    fn add(&mut self, finding: Finding) {
-        if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(finding);
-        } else {
-            self.more += 1;
-        }
-    }
-}
-
-/// Blocks that a range of sectors touches.
-fn touched(first_sector: u64, bytes: u64) -> std::ops::RangeInclusive<u64> {
-    let last = first_sector + bytes.div_ceil(SECTOR_BYTES).max(1) - 1;
-    first_sector / BLOCK_SECTORS..=last / BLOCK_SECTORS
-}
-
-/// Whether a fingerprint is of a whole block of a device; which one.
-fn whole_block(sector: u64, bytes: u32) -> Option<u64> {
-    (u64::from(bytes) == BLOCK_BYTES && sector.is_multiple_of(BLOCK_SECTORS))
-        .then_some(sector / BLOCK_SECTORS)
 }
 
 /// Blocks of the origin that break an invariant, each once, by fault.

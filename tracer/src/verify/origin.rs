@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Fault, Finding, PHASE_ACTIVE, PHASE_TRACKING, Verdict, touched, whole_block};
+use super::finding::{Fault, Finding, PHASE_ACTIVE, PHASE_TRACKING, Verdict, touched, whole_block};
 use crate::devices::Snapshot;
 use crate::event::{BlockIndex, Record, SECTOR_BYTES, Sector};
 

@@ -1,8 +1,9 @@
 //! Goal: each broken invariant is found and a sound run is not blamed. Method: short traces written
 //! by hand, of an origin that begins at sector 2048 of its disk.
 
+use super::finding::{PHASE_ACTIVE, PHASE_TRACKING};
 use super::*;
-use crate::devices::BlockDevice;
+use crate::devices::{BLOCK_SECTORS, BlockDevice};
 use crate::event::DeviceNumber;
 
 const DISK: u32 = 254 << 20;

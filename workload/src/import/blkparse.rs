@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ImportError, bad_line, lines};
+use super::text::{ImportError, bad_line, lines};
 use crate::operation::{Action, Builder, Extent, Flags, Sector, Workload};
 
 /// The action that is taken.

@@ -16,7 +16,7 @@
 
 use std::collections::HashMap;
 
-use super::{ImportError, bad_line, lines};
+use super::text::{ImportError, bad_line, lines};
 use crate::operation::{Action, Builder, Extent, Flags, SECTOR_BYTES, Sector, Workload};
 
 /// Files lie at multiples of this.

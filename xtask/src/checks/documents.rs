@@ -10,7 +10,7 @@ use crate::repo::{files_of_git, root};
 /// Names in documents that are no files of this repository, and are not meant to be.
 const NOT_OURS: [(&str, &str); 3] = [
     (
-        "harness/src/cases/my_case.rs",
+        "harness/cases/src/my_case.rs",
         "the file that `cargo xtask new case my-case` would write",
     ),
     ("linux/types.h", "a header of the kernel"),

@@ -14,9 +14,9 @@ use crate::ui::print;
 const CASE: &str = include_str!("case.rs.txt");
 
 /// Where cases live, what names their modules, and the list that a new one comes to: that of what the skeleton does.
-const CASES: &str = "harness/src/cases";
-const MODULES: &str = "harness/src/cases/mod.rs";
-const LIST: &str = "harness/src/cases/catalogue/plain.rs";
+const CASES: &str = "harness/cases/src";
+const MODULES: &str = "harness/cases/src/lib.rs";
+const LIST: &str = "harness/src/catalogue/plain.rs";
 
 /// The line that the list begins with, and the one that it ends with.
 const LIST_BEGINS: &str = "pub(super) static CASES: &[CaseInfo] = &[";
@@ -56,7 +56,7 @@ fn check_name(name: &str) -> Result<()> {
             "`{name}` is no name of a case: use lower case letters, digits and hyphens, as in `hot-read`"
         );
     }
-    if cowbird_harness::cases()
+    if cowbird_harness::catalogue::cases()
         .iter()
         .any(|case| case.name == name)
     {
@@ -82,8 +82,8 @@ fn write_new(path: &Path) -> Result<()> {
 /// The modules with one more, in the order of the alphabet.
 fn with_module(modules: &str, module: &str) -> Result<String> {
     let mut lines: Vec<String> = modules.lines().map(str::to_owned).collect();
-    let line = format!("mod {module};");
-    let is_module = |line: &String| line.starts_with("mod ") && line.ends_with(';');
+    let line = format!("pub mod {module};");
+    let is_module = |line: &String| line.starts_with("pub mod ") && line.ends_with(';');
     if lines.contains(&line) {
         bail!("there is a module `{module}` in {MODULES} already; choose another name");
     }
@@ -141,7 +141,7 @@ mod tests {
         let modules = read(&repo::root().join(MODULES)).expect("it can be read");
         for module in ["aaa", "my_case", "zzz"] {
             let longer = with_module(&modules, module).expect("it fits");
-            assert_eq!(added(&longer, &modules), [format!("mod {module};")]);
+            assert_eq!(added(&longer, &modules), [format!("pub mod {module};")]);
             assert_eq!(longer.lines().count(), modules.lines().count() + 1);
             assert!(with_module(&longer, module).is_err(), "it is there");
         }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn the_list_takes_a_case() {
         let list = read(&repo::root().join(LIST)).expect("it can be read");
-        assert!(list.contains("\nuse crate::cases::*;\n"));
+        assert!(list.contains("\nuse super::scope::*;\n"));
         for (name, module) in [("aaa", "aaa"), ("my-case", "my_case"), ("zzz", "zzz")] {
             let longer = with_case(&list, name, module).expect("it fits");
             let case = format!(

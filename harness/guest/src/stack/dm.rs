@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use cowbird_proto::message::CRYPT_KEY;
 use rustix::ioctl::{Updater, ioctl, opcode};
 
-use super::open;
+use super::device::open;
 use crate::error::{Context, GuestResult, failure};
 use crate::ops;
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::ioctl::{NoArg, Setter, ioctl, opcode};
 
-use super::open;
+use super::device::open;
 use crate::error::{Context, GuestResult};
 use crate::ops;
 

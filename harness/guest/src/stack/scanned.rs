@@ -30,7 +30,10 @@ pub fn stack(device: &str) -> GuestResult<String> {
     let scanner = std::thread::spawn(move || {
         // Whoever waits for it is there until we end.
         let _ = send.send(gettid().as_raw_nonzero());
-        super::stack_loop(&device, super::LO_DIRECT_IO | super::LO_PARTSCAN)
+        super::loop_device::stack_loop(
+            &device,
+            super::loop_device::LO_DIRECT_IO | super::loop_device::LO_PARTSCAN,
+        )
     });
     let thread = receive
         .recv()
@@ -54,7 +57,7 @@ pub fn stack(device: &str) -> GuestResult<String> {
         std::thread::sleep(POLL);
     }
     *SCANNER.lock().unwrap_or_else(PoisonError::into_inner) = Some(scanner);
-    Ok(super::LOOP_DEVICE.to_owned())
+    Ok(super::device::LOOP_DEVICE.to_owned())
 }
 
 /// Waits until they have been read, and takes the device off: when the last who waited to open it has closed it.
@@ -67,13 +70,13 @@ pub fn unstack() -> GuestResult<()> {
     scanner
         .join()
         .map_err(|_| failure("reading partitions failed"))??;
-    super::unstack_loop()?;
+    super::loop_device::unstack_loop()?;
     let begin = Instant::now();
     while Path::new(BOUND).exists() {
         if begin.elapsed() > LIMIT {
             return Err(failure(format!(
                 "somebody keeps {} open",
-                super::LOOP_DEVICE
+                super::device::LOOP_DEVICE
             )));
         }
         std::thread::sleep(POLL);

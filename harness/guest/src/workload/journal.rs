@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cowbird_proto::message::{Event, JournalEntry, Operation, WorkloadId};
 
-use crate::agent::uptime_ns;
+use crate::clock::uptime_ns;
 use crate::error::{Context, GuestResult};
 use crate::port::Port;
 use crate::workload::Shared;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use cowbird_proto::message::{Event, Observation};
 
 use super::Shared;
-use crate::agent::uptime_ns;
+use crate::clock::uptime_ns;
 
 /// Unit of comparison, bytes.
 pub const BLOCK_BYTES: usize = 4096;

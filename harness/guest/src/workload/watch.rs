@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::agent::uptime_ns;
+use crate::clock::uptime_ns;
 
 /// An access that takes so long waits, us.
 const WAITS_US: u64 = 1_000_000;

@@ -17,6 +17,7 @@
 //! }
 //! ```
 
+mod kind;
 mod layout;
 mod marks;
 mod reload;
@@ -25,7 +26,8 @@ mod slots;
 use std::fmt;
 use std::ops::Range;
 
-pub use self::layout::{Kind, Layout, encode_extents, sector_of};
+pub use self::kind::Kind;
+pub use self::layout::{Layout, encode_extents, sector_of};
 pub use self::marks::Marks;
 pub use self::reload::reload;
 pub use self::slots::{

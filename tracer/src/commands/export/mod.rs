@@ -51,7 +51,7 @@ fn on(device: &BlockDevice, record: &Record) -> bool {
 
 pub fn run(options: &Options) -> Result<Outcome> {
     match options.format {
-        Format::Workload => workload::run(options),
+        Format::Workload => workload::run(&options.file, options.device.as_ref()),
         Format::Jsonl | Format::Csv | Format::Fio | Format::Perfetto => by_event(options),
     }
 }

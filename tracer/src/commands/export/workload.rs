@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cowbird_trace::devices::{self, BlockDevice};
 use cowbird_trace::event::{DeviceNumber, Kind, Op, Record, Sector};
 use cowbird_trace::workload::Collector;
 
-use super::Options;
 use crate::commands::{Outcome, Overview, open, read};
-use crate::complain;
+use crate::complain::complain;
 
 /// Disks that were written to, or else all that were used.
 #[derive(Default)]
@@ -50,20 +50,20 @@ impl Disks {
     }
 }
 
-pub fn run(options: &Options) -> Result<Outcome> {
+pub fn run(file: &Path, device: Option<&String>) -> Result<Outcome> {
     let mut out = std::io::stdout().lock();
     if out.is_terminal() {
         bail!("a workload is no text; send it to a file, as with `> customer.cbw`");
     }
     let mut disks = Disks::default();
-    let input = open(&options.file)?;
+    let input = open(file)?;
     let overview = read(&input, |record| {
         disks.take(record);
         Ok(())
     })?;
     let meta = overview.meta.clone().unwrap_or_default();
     let recorded = meta.filter.as_ref();
-    let device = match options.device.as_ref().or(recorded) {
+    let device = match device.or(recorded) {
         Some(name) => devices::find_in(overview.devices(), name)?,
         None => disks.only(&overview)?,
     };

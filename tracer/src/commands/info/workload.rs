@@ -11,7 +11,7 @@ use cowbird_workload::{
 };
 
 use crate::commands::Outcome;
-use crate::complain;
+use crate::complain::complain;
 
 const MICROS: u64 = 1000;
 

@@ -1,7 +1,7 @@
 //! The step machines: writers, the engine's marks, the state on disk, a save and the next T0, as `kmod/src` orders
 //! their steps around the decisions of the core.
 
-use super::{Fault, Step, World};
+use super::world::{Fault, Step, World};
 use crate::{Action, Phase};
 
 /// One bit per region.

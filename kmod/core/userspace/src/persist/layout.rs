@@ -2,28 +2,13 @@
 
 use std::ops::Range;
 
+use super::kind::Kind;
 use super::slots::{PAYLOAD, SLOT_BYTES, Slot};
 use crate::{Errno, Extents, check, ffi};
 
 /// What lies where; `core/layout.h`. Slots are counted from the start of the COW file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout(pub(super) ffi::Layout);
-
-/// Kinds of metadata; `core/layout.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Kind {
-    /// The COW file's own extents.
-    Extents = 1,
-    /// The state.
-    State,
-    /// Marked regions.
-    Regions,
-    /// Changed blocks.
-    Fine,
-    /// Which block each slot keeps.
-    Index,
-}
 
 impl Layout {
     /// For an origin and a COW file.

@@ -1,0 +1,216 @@
+//! What the snapshot is taken of changes: its filesystem becomes read-only or grows, the device grows, or goes.
+
+use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::raw_writers;
+use cowbird_cases::setting::Setting;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
+use cowbird_proto::message::{Request, StackKind};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use cowbird_vm::disks::Bus;
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+use super::{
+    COW_FILE, COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, finish_filesystem,
+    spec, start_again, update,
+};
+
+/// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.
+const PARTITION_MIB: u32 = 112;
+const SIZES_MIB: [u32; 3] = [72, 88, PARTITION_MIB];
+
+const FS_SPEC: SnapshotSpec = SnapshotSpec {
+    origin: ORIGIN,
+    cow_file: FS_COW_FILE,
+    cow_mib: COW_MIB,
+    cache_mib: 4,
+    minor: MINOR,
+};
+
+/// Blocks of 4096 bytes in one MiB.
+const MIB_BLOCKS: u64 = 256;
+
+/// How much of the origin its device shows at first, sectors.
+const SHOWN_SECTORS: u64 = 12 * MIB_SECTORS as u64;
+
+/// An origin that is swapped to, and its COW file, which would hold an image of the guest's memory.
+const SWAP_MIB: u32 = 160;
+const SWAP_COW_HOME_MIB: u32 = 112;
+
+const SWAP_SPEC: SnapshotSpec = SnapshotSpec {
+    origin: ORIGIN,
+    cow_file: COW_FILE,
+    cow_mib: 80,
+    cache_mib: 4,
+    minor: MINOR,
+};
+
+/// The first disk, and its number in the machine.
+const DISK: &str = "sda";
+const DISK_INDEX: usize = 0;
+
+/// The disks of `read-only` and `filesystem-grows`.
+pub fn layout_filesystem() -> Layout {
+    Layout {
+        filesystem_mib: Some(SIZES_MIB[0]),
+        ..Layout::filesystem(Filesystem::Ext4, PARTITION_MIB)
+    }
+}
+
+/// Room for an image of the guest's memory.
+pub fn layout_swap() -> Layout {
+    Layout::raw(SWAP_MIB * MIB_SECTORS, SWAP_COW_HOME_MIB)
+}
+
+/// The disks of `disk-removed`.
+pub fn layout_scsi() -> Layout {
+    Layout {
+        bus: Bus::Scsi,
+        ..super::layout()
+    }
+}
+
+/// A filesystem becomes larger under its snapshot, and again while changes are tracked.
+pub async fn filesystem_grows(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    begin(guest, setting).await?;
+    grow(guest, SIZES_MIB[1]).await?;
+    churn(guest, setting, "larger").await?;
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.transition_to_incremental(MINOR).await?;
+    grow(guest, SIZES_MIB[2]).await?;
+    churn(guest, setting, "largest").await?;
+    let marker = update(guest).await?;
+    finish_filesystem(guest, setting, FS_SPEC, marker).await
+}
+
+async fn grow(guest: &mut Driver<'_, '_>, mib: u32) -> CaseResult<()> {
+    let (path, blocks) = (MOUNT.to_owned(), u64::from(mib) * MIB_BLOCKS);
+    guest
+        .prepare(Request::GrowExt4 { path, blocks })
+        .await
+        .map(|_| ())
+}
+
+/// A filesystem is made read-only under its snapshot and while changes are tracked, and writable again.
+pub async fn read_only(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    begin(guest, setting).await?;
+    churn(guest, setting, "before").await?;
+    guest.remount(MOUNT, true).await?;
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.transition_to_incremental(MINOR).await?;
+    guest.remount(MOUNT, false).await?;
+    churn(guest, setting, "between").await?;
+    guest.remount(MOUNT, true).await?;
+    // The next epoch of a filesystem to which nobody writes.
+    update(guest).await?;
+    guest.transition_to_incremental(MINOR).await?;
+    guest.remount(MOUNT, false).await?;
+    churn(guest, setting, "after").await?;
+    let marker = update(guest).await?;
+    finish_filesystem(guest, setting, FS_SPEC, marker).await
+}
+
+async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+    guest.phase("setup");
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    guest.insert_module().await?;
+    churn(guest, setting, "first").await?;
+    guest.phase("snapshot");
+    guest.setup_snapshot(FS_SPEC).await.map(|_| ())
+}
+
+/// The origin becomes larger: nobody preserves or tracks what is behind its old end, so the series ends.
+pub async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.stack_ruled(ORIGIN).await?;
+    guest.rule_sized(ORIGIN, Some(SHOWN_SECTORS), &[]).await?;
+    let mut writers = Writers::start(guest, RULED, setting.seed).await?;
+    guest.setup_snapshot(spec(RULED)).await?;
+
+    guest.phase("grow");
+    guest.rule(ORIGIN, &[]).await?;
+    guest.wait_until_failed(MINOR, "changed its size").await?;
+    guest.expect_unreadable(SNAPSHOT, IMAGE).await?;
+    writers.burst(guest).await?;
+    guest
+        .expect_transition_refusal(&[MINOR], "does not track changes")
+        .await?;
+    guest.destroy_snapshot(MINOR).await?;
+    let marker = start_again(guest, spec(RULED), IMAGE).await?;
+    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    writers.stop(guest).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(evidence(setting, marker, FAILURES))
+}
+
+/// The machine hibernates to the origin. What it writes then is not known to the kernel that comes back, so the
+/// series ends before.
+pub async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.setup_snapshot(SWAP_SPEC).await?;
+
+    guest.phase("hibernate");
+    guest.hibernate(ORIGIN).await?;
+    guest.wait_until_failed(MINOR, "hibernates").await?;
+    guest.expect_unreadable(SNAPSHOT, IMAGE).await?;
+    guest
+        .expect_transition_refusal(&[MINOR], "does not track changes")
+        .await?;
+    guest.destroy_snapshot(MINOR).await?;
+    // Without writers: where the kernel did not come back from its image, the origin is still a swap area.
+    let marker = start_again(guest, SWAP_SPEC, IMAGE).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        expected_log: FAILURES,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+/// The disk with origin and COW file is pulled under writers, and comes back.
+pub async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let writers = Writers::start(guest, setting.origin(), setting.seed).await?;
+    guest.setup_snapshot(spec(setting.origin())).await?;
+
+    guest.phase("pull");
+    guest.unplug(DISK_INDEX, DISK).await?;
+    guest.wait_until_failed(MINOR, "").await?;
+    // Their disk has gone; that they end is what matters.
+    let id = writers.workload.id;
+    guest.try_request(Request::StopWorkload { id }).await?.ok();
+    guest.expect_unreadable(SNAPSHOT, setting.image()).await?;
+    // For its state, or for its disk.
+    guest
+        .expect_transition_refusal(&[MINOR], "cannot snapshot")
+        .await?;
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    if !guest.info().await?.devices.is_empty() {
+        return Err(CaseError::Failed("the snapshot is still there".to_owned()));
+    }
+
+    guest.phase("put back");
+    guest.plug(DISK_INDEX, setting.cow_home()).await?;
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    let path = COW_FILE.into();
+    guest.prepare(Request::RemoveFile { path }).await?;
+    let mut writers = Writers::start(guest, setting.origin(), !setting.seed).await?;
+    let marker = start_again(guest, spec(setting.origin()), setting.image()).await?;
+    writers.burst(guest).await?;
+    writers.stop(guest).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        expected_log: FAILURES,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}

@@ -1,0 +1,237 @@
+//! Tracking that is lost, and a machine that goes down and comes back: what the module could not write to the COW file in
+//! time must not be forgotten, or changes would be missed without a word.
+
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::setting::Setting;
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::power::Stop;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_proto::message::{Reply, Request, StackKind};
+use cowbird_session::driver::{
+    CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, vacuous,
+};
+use cowbird_vm::layout::Layout;
+
+use super::io_errors::{fail_cow_file, layout_filesystem};
+use super::{
+    COW_HOME_MIB, FAILURES, FS_COW_FILE, MOUNT, ORIGIN_SECTORS, Writers, churn, evidence, spec,
+    start_again,
+};
+
+/// The COW file's own disk, MiB and bytes, and what it is in the guest.
+const COW_DISK_MIB: u32 = 48;
+const COW_DISK_DEVICE: &str = "/dev/vdc";
+const COW_DISK_MOUNT: &str = "/mnt/cow2";
+const COW_DISK_FILE: &str = "/mnt/cow2/snapshot.cow";
+
+/// Where the state ends in a COW file of few pieces, bytes: behind the epoch header, one slot of pieces, and two of the state.
+const STATE_END: u64 = 4 * 4096;
+
+/// Another file, where the one of the lost series still is.
+const SECOND_COW_FILE: &str = "/mnt/origin/.cowbird-2";
+
+/// Where the kernel counts what the origin's disk did, and which field has the flushes that have ended.
+const FLUSHES: &str = "/sys/block/vda/stat";
+const FLUSHES_FIELD: usize = 15;
+
+/// One flush goes ahead, and one comes when nothing is written any more.
+const FLUSHES_EACH: u64 = 2;
+
+const fn on_other_disk(origin: &'static str) -> SnapshotSpec {
+    SnapshotSpec {
+        cow_file: COW_DISK_FILE,
+        ..spec(origin)
+    }
+}
+
+fn in_filesystem(origin: &'static str, cow_file: &'static str) -> SnapshotSpec {
+    SnapshotSpec {
+        cow_file,
+        ..spec(origin)
+    }
+}
+
+/// The disks of `loss-told-late` and `loss-told-at-once`.
+pub fn layout_briefly() -> Layout {
+    layout_filesystem()
+}
+
+/// The disks of `flush-at-instant`.
+pub fn layout_flush() -> Layout {
+    Layout {
+        cow_disk: Some((COW_DISK_MIB, 512)),
+        ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+    }
+}
+
+/// A series that must not go on, for a reason that names this.
+async fn expect_lost(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+    match guest.reload_all().await? {
+        Err(said) if said.contains(named) => {
+            guest.note(format!("refused as it must be: {said}"));
+            Ok(())
+        }
+        Err(said) => Err(CaseError::Failed(format!(
+            "the refusal does not name \"{named}\": {said}"
+        ))),
+        Ok(()) => Err(CaseError::Failed(
+            "the series goes on, although writes passed that nobody marked".to_owned(),
+        )),
+    }
+}
+
+/// The first epoch, copied whole; only changes are tracked from then on.
+async fn begin(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    spec: SnapshotSpec,
+) -> CaseResult<()> {
+    churn(guest, setting, "first").await?;
+    guest.setup_snapshot(spec).await?;
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.transition_to_incremental(MINOR).await
+}
+
+/// A new series, whose image is the old one: no map says what it lacks.
+async fn finish(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    spec: SnapshotSpec,
+    expected_log: ExpectedLog,
+) -> CaseResult<Evidence> {
+    guest.phase("compare");
+    let marker = guest.setup_snapshot(spec).await?;
+    let (differed, blocks) = guest.compare_image(SNAPSHOT, IMAGE).await?;
+    guest.note(format!(
+        "{differed} of {blocks} blocks differed and were copied"
+    ));
+    if differed == 0 || differed == blocks {
+        return Err(vacuous(
+            "a comparison in which nothing, or everything, differs",
+        ));
+    }
+    guest.active_snapshot(MINOR).await?;
+    churn(guest, setting, "last").await?;
+    let zeroed = guest.own_blocks(spec).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(MOUNT).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        zeroed,
+        expected_log,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+/// Goal: a COW file that could not be written for a moment says that tracking is lost as soon as it can be written
+/// again, and the image is not lost with it. Method: marks and state fail, then nothing does any more; the machine is powered off
+/// in good order. The COW file lies on the origin's disk, so that nobody but itself could say it. The image is made whole by a
+/// comparison with the snapshot of a new series.
+pub async fn briefly(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    lost(guest, setting, 0, FAILURES).await
+}
+
+/// Goal: no write goes before the COW file says that tracking is lost, where it can say so. Method: marks fail and the state does
+/// not. The module must not complain that the COW file says otherwise, as it does when writes go first.
+pub async fn at_once(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    lost(guest, setting, STATE_END, &[FAILED]).await
+}
+
+/// Writes to the COW file fail from this byte of it on.
+async fn lost(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    from: u64,
+    expected_log: ExpectedLog,
+) -> CaseResult<Evidence> {
+    let spec = in_filesystem(RULED, FS_COW_FILE);
+    guest.phase("setup");
+    guest.keep_pages_stable(setting.disk_name()).await?;
+    guest.stack_ruled(ORIGIN).await?;
+    guest.mount(RULED, MOUNT, "").await?;
+    guest.insert_module().await?;
+    begin(guest, setting, spec).await?;
+    let record = guest.record(MINOR, IMAGE).await?;
+
+    guest.phase("fail");
+    fail_cow_file(guest, from).await?;
+    churn(guest, setting, "second").await?;
+    guest.wait_until_failed(MINOR, "COW file").await?;
+    guest.rule(ORIGIN, &[]).await?;
+    churn(guest, setting, "third").await?;
+    guest.unmount(MOUNT).await?;
+
+    guest.phase("reboot");
+    guest.reboot(Stop::PowerOff).await?;
+    guest.keep_pages_stable(setting.disk_name()).await?;
+    guest.stack_ruled(ORIGIN).await?;
+    guest.insert_module().await?;
+    guest.put_record(&record).await?;
+    expect_lost(guest, "could not be written").await?;
+    guest.mount(RULED, MOUNT, "").await?;
+    let spec = in_filesystem(RULED, SECOND_COW_FILE);
+    let evidence = finish(guest, setting, spec, expected_log).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    guest.remove_module().await?;
+    Ok(evidence)
+}
+
+/// Flushes that the origin's disk has done.
+async fn flushes(guest: &mut Driver<'_, '_>) -> CaseResult<u64> {
+    let path = FLUSHES.to_owned();
+    let Reply::Text(text) = guest.prepare(Request::ReadText { path }).await? else {
+        return Err(vacuous("the guest does not read a file"));
+    };
+    text.split_whitespace()
+        .nth(FLUSHES_FIELD)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| vacuous("the kernel does not count flushes"))
+}
+
+/// Goal: what the origin's disk has taken before an instant is on stable storage when the snapshot or the saved series
+/// counts on it. Method: direct writes without a flush, to a disk that is not the COW file's; then its flushes are
+/// counted over a set-up, a transition and a suspend. Not shown: that the flush comes after the last write.
+pub async fn flushed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(COW_DISK_DEVICE, COW_DISK_MOUNT, "").await?;
+    guest.insert_module().await?;
+    Writers::start(guest, ORIGIN, setting.seed)
+        .await?
+        .stop(guest)
+        .await?;
+    let mut before = flushes(guest).await?;
+    let mut expect_more = async |guest: &mut Driver<'_, '_>, what: &str| {
+        let now = flushes(guest).await?;
+        guest.note(format!("{} flushes of the origin: {what}", now - before));
+        if now < before + FLUSHES_EACH {
+            return Err(CaseError::Failed(format!(
+                "{what} did not flush the origin's disk both times"
+            )));
+        }
+        before = now;
+        Ok(())
+    };
+    guest.setup_snapshot(on_other_disk(ORIGIN)).await?;
+    expect_more(guest, "setup-snapshot").await?;
+    guest.transition_to_incremental(MINOR).await?;
+    guest.transition_to_snapshot(MINOR).await?;
+    expect_more(guest, "transition-to-snapshot").await?;
+    guest.suspend(MINOR).await?;
+    expect_more(guest, "suspend").await?;
+    let refused = |said| CaseError::Failed(format!("the series was not taken up again: {said}"));
+    guest.reload_all().await?.map_err(refused)?;
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_DISK_MOUNT).await?;
+
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    let mut writers = Writers::start(guest, ORIGIN, !setting.seed).await?;
+    let marker = start_again(guest, spec(ORIGIN), IMAGE).await?;
+    writers.burst(guest).await?;
+    writers.stop(guest).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(evidence(setting, marker, &[]))
+}

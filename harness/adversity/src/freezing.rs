@@ -1,0 +1,222 @@
+//! Filesystems in states in which freezing them is not what it usually is: mounted twice, frozen
+//! already, mounted read-only, mounted and unmounted while the snapshot is there.
+
+use std::time::Duration;
+
+use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use cowbird_cases::setting::Setting;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
+use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+const ORIGIN_MIB: u32 = 56;
+const COW_HOME_MIB: u32 = 64;
+
+const MOUNT: &str = "/mnt/origin";
+
+/// Data of one workload.
+const BYTES: u64 = 4 << 20;
+
+/// Time for it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The disks of `frozen`, `mounted-twice` and `remount`.
+pub fn layout() -> Layout {
+    Layout {
+        filesystem: Some(Filesystem::Ext4),
+        ..Layout::raw(ORIGIN_MIB * MIB_SECTORS, COW_HOME_MIB)
+    }
+}
+
+fn spec(setting: &Setting) -> SnapshotSpec {
+    SnapshotSpec {
+        origin: setting.origin(),
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: 40,
+        cache_mib: 8,
+        minor: MINOR,
+    }
+}
+
+fn mount_spec(setting: &Setting, api: MountApi, read_only: bool) -> MountSpec {
+    MountSpec {
+        source: setting.origin().into(),
+        target: MOUNT.into(),
+        fstype: "ext4".into(),
+        options: "discard".into(),
+        read_only,
+        api,
+    }
+}
+
+/// Writes files into a directory of its own until there is enough.
+async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> CaseResult<Workload> {
+    let churn = guest
+        .start_workload(WorkloadSpec::FsChurn(FsChurnSpec {
+            root: format!("{MOUNT}/{name}"),
+            seed: setting.seed,
+            threads: 2,
+            files_per_thread: 12,
+            max_file_bytes: 256 << 10,
+            golden_files: 6,
+            budget_after_epoch_bytes: BYTES,
+            pause_us: 0,
+        }))
+        .await?;
+    guest
+        .wait_until(&churn, "written enough", LIMIT, |state| {
+            state.bytes_written >= BYTES
+        })
+        .await?;
+    Ok(churn)
+}
+
+async fn churn_and_stop(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    name: &str,
+) -> CaseResult<()> {
+    let churn = churn(guest, setting, name).await?;
+    guest.stop_workload(&churn).await.map(|_| ())
+}
+
+/// The filesystem is frozen when the snapshot is asked for. It may be refused; in any case the
+/// filesystem is as frozen afterwards as before, and thawed there is a snapshot.
+pub async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(setting.origin(), MOUNT, "").await?;
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    churn_and_stop(guest, setting, "before").await?;
+
+    guest.phase("snapshot");
+    let path = || MOUNT.to_owned();
+    guest.prepare(Request::Freeze { path: path() }).await?;
+    let frozen = guest.setup_snapshot(spec(setting)).await;
+    // Fails when it is not frozen any more.
+    if let Err(error) = guest.try_request(Request::Thaw { path: path() }).await? {
+        return Err(CaseError::Failed(format!(
+            "the snapshot has thawed a filesystem that others had frozen: {error}"
+        )));
+    }
+    let marker = match frozen {
+        Ok(marker) => marker,
+        Err(CaseError::Failed(reason)) if reason.contains("frozen") => {
+            guest.note(format!("refused as it may be: {reason}"));
+            guest.setup_snapshot(spec(setting)).await?
+        }
+        Err(error) => return Err(error),
+    };
+
+    guest.phase("overwrite");
+    churn_and_stop(guest, setting, "after").await?;
+    finish(guest, setting).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+/// The filesystem is mounted at two places, and written through the one that was mounted last.
+pub async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    let first = MountSpec {
+        target: "/mnt/first".into(),
+        ..mount_spec(setting, MountApi::Fsmount, false)
+    };
+    guest.mount_by(first).await?;
+    guest
+        .mount_by(mount_spec(setting, MountApi::Mount, false))
+        .await?;
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    let writers = churn(guest, setting, "busy").await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(spec(setting)).await?;
+    guest.epoch_passed(&writers, None).await?;
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.stop_workload(&writers).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount("/mnt/first").await?;
+    unmount_all(guest).await?;
+    let golden = writers.golden.into_iter().map(|mut file| {
+        file.path = format!("busy/{}", file.path);
+        file
+    });
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        golden: golden.collect(),
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+/// The snapshot is taken of a filesystem that is mounted read-only; afterwards it is mounted and
+/// unmounted in the old and the new way, under copy-on-write and while changes are tracked.
+pub async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(setting.origin(), MOUNT, "").await?;
+    churn_and_stop(guest, setting, "before").await?;
+    guest.unmount(MOUNT).await?;
+    guest.insert_module().await?;
+    guest
+        .mount_by(mount_spec(setting, MountApi::Fsmount, true))
+        .await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(spec(setting)).await?;
+
+    guest.phase("overwrite");
+    for (api, name) in [(MountApi::Fsmount, "new-way"), (MountApi::Mount, "old-way")] {
+        guest.unmount(MOUNT).await?;
+        guest.mount_by(mount_spec(setting, api, false)).await?;
+        churn_and_stop(guest, setting, name).await?;
+    }
+
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("track");
+    guest.transition_to_incremental(MINOR).await?;
+    guest.unmount(MOUNT).await?;
+    guest
+        .mount_by(mount_spec(setting, MountApi::Fsmount, false))
+        .await?;
+    guest.unmount(MOUNT).await?;
+    // Nothing is mounted now: there is nothing to freeze.
+    guest.transition_to_snapshot(MINOR).await?;
+    let map = guest.changes(MINOR).await?;
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        maps: vec![map],
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+async fn finish(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    unmount_all(guest).await
+}
+
+async fn unmount_all(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    guest.unmount(MOUNT).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await
+}

@@ -1,0 +1,17 @@
+//! Cases in which something fails, stops, runs short or goes away: disks, memory, power, the module, who uses it.
+
+pub mod boots;
+pub mod exerciser;
+pub mod faults;
+pub mod freezing;
+pub mod large;
+pub mod many_snapshots;
+pub mod mishaps;
+pub mod other_namespace;
+pub mod persistence;
+pub mod power_cuts;
+pub mod refusals;
+pub mod root_volume;
+pub mod stale_cache;
+pub mod stuck;
+pub mod throttled;

@@ -1,0 +1,120 @@
+//! A filesystem that is mounted in another mount namespace only, from where files are written and closed just
+//! before its snapshot: it is frozen by its device. The tool is asked once more while it is frozen by others.
+
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::setting::Setting;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use cowbird_vm::layout::Layout;
+
+use crate::freezing;
+use crate::stale_cache::shell;
+
+const SPEC: SnapshotSpec = SnapshotSpec {
+    origin: ORIGIN,
+    cow_file: "/mnt/cow/snapshot.cow",
+    cow_mib: 40,
+    cache_mib: 8,
+    minor: MINOR,
+};
+
+/// Mounts the origin where nobody else sees it, writes files, and waits until it is told to go.
+const WRITER: &str = r"PATH=/usr/bin:/usr/sbin; export PATH; mkdir -p /mnt/hidden /tmp/hidden
+unshare --mount --propagation private dash -c '
+mount -t ext4 /dev/vda1 /mnt/hidden && mkdir /mnt/hidden/closed &&
+for n in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/tmp/hidden/$n bs=64k count=5 && cp /tmp/hidden/$n /mnt/hidden/closed/$n || exit; done
+>/tmp/hidden/written
+while [ ! -e /tmp/hidden/go ]; do sleep 0.1; done
+umount /mnt/hidden; >/tmp/hidden/gone' </dev/null >/dev/null 2>&1 &
+for tick in $(cat /tmp/ticks); do [ -e /tmp/hidden/written ] && exit 0; sleep 0.1; done; exit 1";
+
+/// The snapshot needs no recovery, and has the files.
+const LOOK: &str = r"PATH=/usr/bin:/usr/sbin; export PATH; mkdir -p /mnt/snapshot
+dumpe2fs -h /dev/cowbird0 2>/dev/null >/tmp/hidden/head
+grep -q needs_recovery /tmp/hidden/head && { echo needs recovery; exit 0; }
+mount -t ext4 -o ro,noload /dev/cowbird0 /mnt/snapshot || { echo cannot be mounted; exit 0; }
+for n in 1 2 3 4 5 6 7 8; do cmp -s /tmp/hidden/$n /mnt/snapshot/closed/$n || { echo file $n is missing or wrong; break; }; done
+umount /mnt/snapshot";
+
+const GO: &str = r"PATH=/usr/bin:/usr/sbin; export PATH; >/tmp/hidden/go
+for tick in $(cat /tmp/ticks); do [ -e /tmp/hidden/gone ] && exit 0; sleep 0.1; done; exit 1";
+
+/// As many words as tenths of a second are waited.
+const TICKS: usize = 600;
+
+/// The disks of `frozen-home` and `other-namespace`.
+pub fn layout() -> Layout {
+    freezing::layout()
+}
+
+/// Plays `other-namespace`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    let (path, text) = ("/tmp/ticks".into(), "t ".repeat(TICKS));
+    let ticks = cowbird_proto::message::Request::WriteText { path, text };
+    guest.prepare(ticks).await?;
+    shell(guest, WRITER).await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(SPEC).await?;
+    let fault = shell(guest, LOOK).await?;
+    if !fault.trim().is_empty() {
+        return Err(CaseError::Failed(format!(
+            "the snapshot of a filesystem in another mount namespace: {}",
+            fault.trim()
+        )));
+    }
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    shell(guest, GO).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+/// The filesystem that is frozen has the COW file as well: whoever made that would wait for the thaw.
+pub async fn act_frozen_home(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    use cowbird_proto::message::Request;
+
+    const MOUNT: &str = "/mnt/origin";
+    const OWN: SnapshotSpec = SnapshotSpec {
+        cow_file: "/mnt/origin/snapshot.cow",
+        cow_mib: 24,
+        ..SPEC
+    };
+    guest.phase("setup");
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    guest.insert_module().await?;
+    let path = || MOUNT.to_owned();
+    guest.prepare(Request::Freeze { path: path() }).await?;
+
+    guest.phase("snapshot");
+    guest.expect_refusal(OWN, "frozen").await?;
+    guest.prepare(Request::Thaw { path: path() }).await?;
+    // Nothing is left that would be in the way.
+    let marker = guest.setup_snapshot(OWN).await?;
+    let zeroed = guest.own_blocks(OWN).await?;
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        zeroed,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}

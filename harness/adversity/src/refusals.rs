@@ -1,0 +1,125 @@
+//! What cannot be snapshot correctly is refused, for a reason that names it.
+
+use cowbird_cases::names::{COW_MOUNT, ORIGIN};
+use cowbird_cases::raw_writers;
+use cowbird_cases::setting::Setting;
+use cowbird_cases::stacked::LOOP;
+use cowbird_checks::verify::Evidence;
+use cowbird_host::disk::Filesystem;
+use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
+use cowbird_session::driver::{CaseResult, Driver, RULED};
+use cowbird_vm::layout::Layout;
+
+/// The smallest btrfs that its tools make, sectors.
+const BTRFS_SECTORS: u32 = 128 * 2048;
+
+const COW_HOME_MIB: u32 = 80;
+
+/// Memory of the guest that becomes a persistent one, which filesystems map directly.
+const PERSISTENT_MEMORY: &str = "memmap=32M!768M";
+
+/// Where the first superblock of a btrfs begins, bytes.
+const BTRFS_BEGIN: u64 = 64 << 10;
+
+/// Where the configuration in the first label of a device of ZFS ends, bytes, and the magic number of the checksum there.
+const ZFS_CONFIGURATION_END: u64 = 128 << 10;
+const ZFS_MAGIC: u64 = 0x0210_da7a_b10c_7a11;
+
+/// Reads of a device that does not answer take so long, ms: longer than the case.
+const NO_ANSWER_MS: u32 = 3_600_000;
+
+/// The disks of `refusals`.
+pub fn layout() -> Layout {
+    Layout {
+        filesystem: Some(Filesystem::Btrfs),
+        kernel_parameters: PERSISTENT_MEMORY,
+        ..Layout::raw(BTRFS_SECTORS, COW_HOME_MIB)
+    }
+}
+
+/// Plays `refusals`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.phase("refuse");
+    guest
+        .mount_as(setting.origin(), "/mnt/origin", "btrfs", "")
+        .await?;
+    guest
+        .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
+        .await?;
+    guest.unmount("/mnt/origin").await?;
+    // It may be mounted through another of its devices.
+    guest
+        .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
+        .await?;
+
+    let mut label = vec![0; 512];
+    label[512 - 40..][..8].copy_from_slice(&ZFS_MAGIC.to_le_bytes());
+    let request = Request::WriteDirect {
+        path: setting.origin().to_owned(),
+        offset: BTRFS_BEGIN,
+        content: vec![0; 4096],
+    };
+    guest.prepare(request).await?;
+    let request = Request::WriteDirect {
+        path: setting.origin().to_owned(),
+        offset: ZFS_CONFIGURATION_END - 512,
+        content: label,
+    };
+    guest.prepare(request).await?;
+    guest
+        .expect_refusal(raw_writers::spec(setting.origin()), "ZFS")
+        .await?;
+
+    // It is loaded without zones at first.
+    let name = "null_blk".to_owned();
+    guest.prepare(Request::RemoveModule { name }).await?;
+    let request = Request::InsertModule {
+        path: "/lib/null_blk.ko".to_owned(),
+        params: "zoned=1 zone_size=16 gb=1 nr_devices=1".to_owned(),
+    };
+    guest.prepare(request).await?;
+    guest
+        .expect_refusal(raw_writers::spec("/dev/nullb0"), "zoned")
+        .await?;
+
+    guest
+        .expect_refusal(raw_writers::spec("/dev/pmem0"), "DAX")
+        .await?;
+
+    guest.phase("teardown");
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::WitnessOnly)
+}
+
+/// A loop device on the origin, whose partitions are being read from where no answer comes: opening it blocks in the
+/// kernel. The tool gives it up, and snapshots of the origin are as always.
+pub async fn act_no_answer(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    guest.stack_ruled(ORIGIN).await?;
+    let silent = RuledPiece {
+        start: 0,
+        sectors: u64::MAX,
+        rule: Rule::Delay {
+            reads_ms: NO_ANSWER_MS,
+            writes_ms: 0,
+        },
+    };
+    guest.rule(ORIGIN, &[silent]).await?;
+    guest.stack(&[RULED], StackKind::Scanned).await?;
+    guest.phase("refuse");
+    guest
+        .expect_refusal(raw_writers::spec(LOOP), "does not answer")
+        .await?;
+    let spec = raw_writers::spec(ORIGIN);
+    let evidence =
+        raw_writers::write_across_the_instant(guest, setting, ORIGIN, spec, None).await?;
+    guest.phase("teardown");
+    // Reads that wait go on when the rules change.
+    guest.rule(ORIGIN, &[]).await?;
+    guest.unstack(StackKind::Scanned).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(evidence)
+}

@@ -1,0 +1,233 @@
+//! A tracked origin is for everybody else an untracked one. What administrators do with disks is done with one that is
+//! tracked and with one that is not, and must have the same outcome; and origins of each kind that a command
+//! takes apart are taken apart while they are tracked.
+
+use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::setting::Setting;
+use cowbird_cases::stacked::LOOP;
+use cowbird_checks::judgement::ExpectedLog;
+use cowbird_checks::verify::Evidence;
+use cowbird_host::program::HostProgram;
+use cowbird_proto::message::{Request, StackKind};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+const fn program(program: &'static str, package: &'static str) -> HostProgram {
+    HostProgram { program, package }
+}
+
+/// What the scripts call.
+pub const PROGRAMS: &[HostProgram] = &[
+    program("dash", "dash"),
+    program("dd", "coreutils"),
+    program("tr", "coreutils"),
+    program("ls", "coreutils"),
+    program("cp", "coreutils"),
+    program("cat", "coreutils"),
+    program("sleep", "coreutils"),
+    program("mkdir", "coreutils"),
+    program("cmp", "diffutils"),
+    program("grep", "grep"),
+    program("mount", "mount"),
+    program("umount", "mount"),
+    program("unshare", "util-linux"),
+    program("blockdev", "util-linux"),
+    program("wipefs", "util-linux"),
+    program("addpart", "util-linux"),
+    program("delpart", "util-linux"),
+    program("blkid", "util-linux"),
+    program("mke2fs", "e2fsprogs"),
+    program("e2fsck", "e2fsprogs"),
+    program("dumpe2fs", "e2fsprogs"),
+    program("dmsetup", "dmsetup"),
+];
+
+/// The first program runs the scripts.
+pub(super) const SHELL: HostProgram = PROGRAMS[0];
+
+const SCRIPT: &str = include_str!("stale_cache.sh");
+const SCRIPT_PATH: &str = "/tmp/stale-cache";
+
+/// The disks: one is tracked, the other is laid out as it.
+const TRACKED: [&str; 3] = ["/dev/vda", ORIGIN, "tracked"];
+const CONTROL: [&str; 3] = ["/dev/vdc", "/dev/vdc1", "control"];
+
+/// The second disk for an image has the COW file.
+const COW_DISK: &str = "/dev/vdd";
+const COW_MOUNT: &str = "/mnt/cow";
+
+const ORIGIN_MIB: u32 = 24;
+/// Room for images, which is that of the COW file.
+const IMAGES: u32 = 4;
+
+/// What the kernel may say of snapshots whose origin was taken away.
+const LOG: ExpectedLog = &[FAILED];
+
+/// The disks of `stale-cache`.
+pub fn layout() -> Layout {
+    Layout {
+        two_volumes: true,
+        images: IMAGES,
+        ..Layout::bare(ORIGIN_MIB)
+    }
+}
+
+const fn spec(origin: &'static str) -> SnapshotSpec {
+    SnapshotSpec {
+        origin,
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: 64,
+        cache_mib: 4,
+        minor: MINOR,
+    }
+}
+
+/// Plays `stale-cache`.
+pub async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    let (path, text) = (SCRIPT_PATH.into(), SCRIPT.into());
+    guest.prepare(Request::WriteText { path, text }).await?;
+    shell(
+        guest,
+        "PATH=/usr/sbin:/usr/bin mke2fs -q -F -t ext4 /dev/vdd",
+    )
+    .await?;
+    guest.mount(COW_DISK, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    let expected = script(guest, CONTROL).await?;
+    check_control(&expected)?;
+
+    guest.phase("snapshot");
+    guest.setup_snapshot(spec(ORIGIN)).await?;
+    compare(guest, &expected, "while there is a snapshot").await?;
+    guest.active_snapshot(MINOR).await?;
+    guest.copy_device(SNAPSHOT, "/dev/vdb").await?;
+    guest.transition_to_incremental(MINOR).await?;
+    compare(guest, &expected, "while changes are tracked").await?;
+
+    guest.phase("removal");
+    take_partition_away(guest).await?;
+    for kind in [StackKind::Linear, StackKind::Loop, StackKind::Mirror] {
+        take_apart(guest, kind).await?;
+    }
+    guest.phase("teardown");
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::FailedSnapshot(LOG))
+}
+
+/// Runs a line of shell; the value is what it printed.
+pub(super) async fn shell(guest: &mut Driver<'_, '_>, line: &str) -> CaseResult<String> {
+    let shell = SHELL.path()?;
+    guest.run(&shell, &["-c", line]).await
+}
+
+async fn script(guest: &mut Driver<'_, '_>, disk: [&str; 3]) -> CaseResult<Vec<String>> {
+    let shell = SHELL.path()?;
+    let [whole, part, name] = disk;
+    let said = guest.run(&shell, &[SCRIPT_PATH, whole, part, name]).await?;
+    Ok(said.lines().map(ToOwned::to_owned).collect())
+}
+
+/// With the disk that nobody tracks everything works; otherwise nothing is compared.
+fn check_control(outcomes: &[String]) -> CaseResult<()> {
+    let failed = outcomes.iter().find(|outcome| {
+        let code = outcome
+            .split(": ")
+            .last()
+            .and_then(|code| code.parse().ok());
+        code.is_some_and(|code: u8| code != 0)
+    });
+    match failed {
+        Some(outcome) => Err(CaseError::Failed(format!(
+            "with the untracked disk: {outcome}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+async fn compare(guest: &mut Driver<'_, '_>, expected: &[String], when: &str) -> CaseResult<()> {
+    let found = script(guest, TRACKED).await?;
+    let differs = expected
+        .iter()
+        .zip(&found)
+        .find(|(expected, found)| expected != found);
+    if let Some((expected, found)) = differs {
+        return Err(CaseError::Failed(format!(
+            "{when}, the origin is not as an untracked disk is: \"{found}\" instead of \"{expected}\""
+        )));
+    }
+    if expected.len() != found.len() || found.is_empty() {
+        return Err(CaseError::Failed(format!(
+            "{when}, {} outcomes instead of {}",
+            found.len(),
+            expected.len()
+        )));
+    }
+    guest.note(format!("{when}: {} outcomes as untracked", found.len()));
+    Ok(())
+}
+
+/// The tracked partition is deleted, and made again in another place under the same number.
+async fn take_partition_away(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    let start = 2048;
+    let sectors = u64::from(ORIGIN_MIB * MIB_SECTORS);
+    shell(guest, "PATH=/usr/bin:/usr/sbin; delpart /dev/vda 1").await?;
+    let add = |start: u64, sectors| {
+        format!("PATH=/usr/bin:/usr/sbin; addpart /dev/vda 1 {start} {sectors}")
+    };
+    shell(guest, &add(start + 1024, sectors - 1024)).await?;
+    expect_gone(guest, "removed").await?;
+    shell(guest, "PATH=/usr/bin:/usr/sbin; delpart /dev/vda 1").await?;
+    shell(guest, &add(start, sectors)).await.map(|_| ())
+}
+
+/// A stacked origin is taken apart while its snapshot is there, and put together again under the same
+/// number.
+async fn take_apart(guest: &mut Driver<'_, '_>, kind: StackKind) -> CaseResult<()> {
+    let (below, device): (&[&str], _) = match kind {
+        StackKind::Loop => (&[ORIGIN], LOOP),
+        StackKind::Mirror => (&[ORIGIN, CONTROL[1]], "/dev/md0"),
+        _ => (&[ORIGIN], "/dev/dm-0"),
+    };
+    guest.stack(below, kind).await?;
+    let taken = guest.setup_snapshot(spec(device)).await;
+    match taken {
+        // Before 5.14, md counts nothing in flight.
+        Err(CaseError::Failed(reason)) if kind == StackKind::Mirror => {
+            guest.note(format!("no snapshot of md: {reason}"));
+            return guest.unstack(kind).await;
+        }
+        taken => taken?,
+    };
+    guest.unstack(kind).await?;
+    expect_gone(
+        guest,
+        if kind == StackKind::Loop {
+            "detached"
+        } else {
+            "removed"
+        },
+    )
+    .await?;
+    // Whoever has the snapshot keeps such an origin, as any reader of it would.
+    guest.stack(below, kind).await?;
+    guest.setup_snapshot(spec(device)).await?;
+    guest.copy_device(SNAPSHOT, "/dev/vdb").await?;
+    guest.transition_to_incremental(MINOR).await?;
+    guest.unstack(kind).await?;
+    expect_gone(
+        guest,
+        if kind == StackKind::Loop {
+            "detached"
+        } else {
+            "removed"
+        },
+    )
+    .await
+}
+
+async fn expect_gone(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+    guest.wait_until_failed(MINOR, named).await?;
+    guest.destroy_snapshot(MINOR).await
+}

@@ -1,0 +1,120 @@
+//! Two control groups write to the origin of one snapshot for the first time, and one of them may do next to nothing.
+//! The other one does not wait for it.
+
+use std::time::Duration;
+
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
+use cowbird_cases::setting::Setting;
+use cowbird_checks::verify::Evidence;
+use cowbird_proto::message::{TimedMode, TimedSpec};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
+
+use super::groups::{self, NORMAL, SLOW};
+use super::{Faults, SPEC, evidence, stop, timed};
+
+/// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
+const OPERATIONS: u64 = 100;
+const MUCH: u64 = 1_000_000;
+
+/// Processes of each group, and the blocks of one group in one stretch.
+const PROCESSES: u32 = 4;
+const BLOCKS: u64 = 2700;
+
+/// A stretch of time for a figure.
+const STRETCH: Duration = Duration::from_secs(10);
+
+/// Time for the slow group to be at its limit.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Beside the slow group the other one is so many times slower at most.
+const SLOWER: f64 = 3.0;
+
+/// The kernel must not complain of processes that are meant to wait.
+const MAY_SLEEP: Duration = Duration::from_secs(300);
+
+/// Plays `throttled-cgroup`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.blocked_tasks_may_last(MAY_SLEEP).await?;
+    guest.insert_module().await?;
+    let limits = [
+        groups::model(OPERATIONS),
+        groups::cost(),
+        groups::weight(SLOW, 1),
+        groups::weight(NORMAL, 10_000),
+    ];
+    if let Err(reason) = groups::make(guest, &limits).await? {
+        return Err(CaseError::Unsupported(reason));
+    }
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(SPEC).await?;
+
+    guest.phase("overwrite");
+    let normal = start(guest, setting, NORMAL, 0).await?;
+    guest.vm().pause(SETTLE).await?;
+    let alone = pace(guest, &normal).await?;
+    stop(guest, &normal).await?;
+    let slow = start(guest, setting, SLOW, 1).await?;
+    let normal = start(guest, setting, NORMAL, 2).await?;
+    guest.vm().pause(SETTLE).await?;
+    let before = guest.workload(&slow).await?.operations;
+    let beside = pace(guest, &normal).await?;
+    let state = guest.workload(&slow).await?;
+    let crawls = (state.operations - before) as f64 / STRETCH.as_secs_f64();
+    let figures = format!(
+        "{alone:.1} writes/s alone, {beside:.1}/s beside a slow group with {crawls:.1}/s, of which {} wait",
+        state.waiting
+    );
+    guest.note(figures.clone());
+    groups::set(guest, &groups::model(MUCH))
+        .await?
+        .map_err(CaseError::Failed)?;
+    stop(guest, &slow).await?;
+    stop(guest, &normal).await?;
+    let mut faults = Faults::default();
+    faults.unless(beside * SLOWER >= alone, || {
+        format!("a slow group slows the other one down: {figures}")
+    });
+    faults.finish()?;
+    if state.waiting == 0 {
+        return Err(vacuous("the slow group does not wait"));
+    }
+
+    guest.phase("copy");
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.active_snapshot(MINOR).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(evidence(setting, marker, &[], false))
+}
+
+/// Writers of a group, to blocks that nobody else writes.
+async fn start(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    group: &str,
+    stretch: u64,
+) -> CaseResult<Workload> {
+    let spec = TimedSpec {
+        first_block: stretch * BLOCKS,
+        blocks: BLOCKS,
+        mode: TimedMode::Grouped,
+        group: Some(group.to_owned()),
+        ..timed(setting, 0, PROCESSES)
+    };
+    guest.start_timed(spec).await
+}
+
+/// Writes in a second.
+async fn pace(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseResult<f64> {
+    let before = guest.workload(writers).await?;
+    guest.vm().pause(STRETCH).await?;
+    let after = guest.workload(writers).await?;
+    if after.threads_running == 0 {
+        return Err(vacuous("the writers had written everything"));
+    }
+    Ok((after.operations - before.operations) as f64 / STRETCH.as_secs_f64())
+}

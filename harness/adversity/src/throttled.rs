@@ -1,0 +1,73 @@
+//! Writes that a cgroup's limit delays across the snapshot instant. They have passed the hook before
+//! it and reach the disk after it. The snapshot must be right.
+
+use std::time::Duration;
+
+use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use cowbird_cases::raw_writers;
+use cowbird_cases::setting::Setting;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
+use cowbird_session::driver::{CaseResult, Driver, vacuous};
+use cowbird_vm::layout::Layout;
+
+/// Blocks that are written. They are submitted at once.
+const BLOCKS: u32 = 32;
+
+/// The limit: about ten seconds for all of them.
+const BYTES_PER_SECOND: u64 = 12 << 10;
+
+/// Time until the writes are submitted, and until they are done.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The disks of `throttled`.
+pub fn layout() -> Layout {
+    raw_writers::layout()
+}
+
+/// Plays `throttled`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let delayed = WorkloadSpec::Throttled(ThrottledSpec {
+        device: setting.origin().into(),
+        disk: setting.disk_name().into(),
+        seed: setting.seed,
+        blocks: BLOCKS,
+        bytes_per_second: BYTES_PER_SECOND,
+    });
+    let delayed = guest.start_workload(delayed).await?;
+    guest
+        .wait_until(&delayed, "all writes are submitted", LIMIT, |state| {
+            state.operations > 0
+        })
+        .await?;
+
+    guest.phase("snapshot");
+    let marker = guest
+        .setup_snapshot(raw_writers::spec(setting.origin()))
+        .await?;
+    if guest.workload(&delayed).await?.finished {
+        return Err(vacuous("all writes were done before the snapshot"));
+    }
+
+    guest.phase("overwrite");
+    guest
+        .wait_until(&delayed, "all writes are done", LIMIT, |state| {
+            state.finished
+        })
+        .await?;
+    guest.stop_workload(&delayed).await?;
+
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+        marker,
+        setting.origin_range(),
+    )))
+}

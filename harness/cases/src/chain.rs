@@ -1,0 +1,124 @@
+//! A long series: in each epoch the image is brought up to date by the change map alone, and the snapshot is also
+//! copied whole. Both are kept, and each must show its epoch, all blocks; so must, in the end, the origin that the
+//! image is restored to. A change that a map misses in any epoch stays in every later image until the block changes
+//! again, and one that is wrong for one epoch only is seen in that one.
+
+use std::time::Duration;
+
+use cowbird_checks::soak::{SoakEvidence, SoakVolume};
+use cowbird_checks::verify::Evidence;
+use cowbird_host::background::in_background;
+use cowbird_host::disk;
+use cowbird_model::BlockSet;
+use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+use crate::names::{MINOR, SNAPSHOT};
+use crate::setting::Setting;
+use crate::{raw_writers, restored};
+
+/// 2 MiB and five sectors.
+const ORIGIN_SECTORS: u32 = 2 * MIB_SECTORS + 5;
+
+const COW_MIB: u32 = 6;
+
+/// The filesystem of the COW file.
+const COW_HOME_MIB: u32 = 24;
+
+/// Epochs, the first one included.
+const EPOCHS: usize = 24;
+
+/// Data written in each epoch while changes are tracked: so little that most blocks of an image are from epochs
+/// before.
+const BYTES_BETWEEN: u64 = 64 << 10;
+
+/// Time for it.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The disks of `incremental-chain`.
+pub fn layout() -> Layout {
+    Layout {
+        images: 2,
+        ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+    }
+}
+
+/// Plays `incremental-chain`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let writers = WorkloadSpec::RawWriters(RawWritersSpec {
+        device: setting.origin().into(),
+        seed: setting.seed,
+        pairs: 2,
+        discard_every: 8,
+    });
+    let writers = guest.start_workload(writers).await?;
+    let mut written = 0;
+    let (mut instants, mut maps) = (Vec::new(), Vec::new());
+
+    guest.phase("chain");
+    for epoch in 1..=EPOCHS {
+        guest
+            .wait_for_more(&writers, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
+            .await?;
+        if epoch == 1 {
+            instants.push(guest.setup_snapshot(spec(setting)).await?);
+            guest.copy_image(SNAPSHOT, setting.image()).await?;
+        } else {
+            instants.push(guest.transition_to_snapshot(MINOR).await?);
+            maps.push(guest.changes(MINOR).await?);
+            guest.update_image(MINOR, SNAPSHOT, setting.image()).await?;
+        }
+        let behind = setting.layout.image_stride_bytes();
+        guest
+            .copy_device_to(SNAPSHOT, setting.image(), behind)
+            .await?;
+        let files = guest.files().clone();
+        in_background(move || disk::copy_sparse(&files.image(), &files.kept_image(0, epoch)))
+            .await?;
+        if epoch < EPOCHS {
+            guest.transition_to_incremental(MINOR).await?;
+        }
+    }
+    let end = guest.stop_workload(&writers).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    if device.seq_id != EPOCHS as u64 || end.bytes_written == written {
+        return Err(vacuous("the series did not get as far as it should"));
+    }
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    restored::restore(guest, setting).await?;
+    let volume = |name, at_byte| SoakVolume {
+        name,
+        second_disk: false,
+        origin: setting.origin_range(),
+        filesystem: false,
+        own: BlockSet::new(),
+        kept: 0,
+        at_byte,
+        images: instants.clone(),
+        maps: Vec::new(),
+        restored: false,
+    };
+    let updated = SoakVolume {
+        maps,
+        restored: true,
+        ..volume("updated", 0)
+    };
+    let copied = volume("copied whole", setting.layout.image_stride_bytes());
+    let volumes = vec![updated, copied];
+    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+}
+
+fn spec(setting: &Setting) -> SnapshotSpec {
+    SnapshotSpec {
+        origin: setting.origin(),
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: COW_MIB,
+        cache_mib: 4,
+        minor: MINOR,
+    }
+}

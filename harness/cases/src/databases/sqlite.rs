@@ -1,0 +1,108 @@
+//! SQLite, in both of the ways in which it keeps its promises: a log that is written ahead, and a journal of old
+//! pages that is deleted at the commit.
+
+use cowbird_checks::verify::Evidence;
+use cowbird_host::disk::Filesystem;
+use cowbird_host::program::HostProgram;
+use cowbird_proto::message::Request;
+use cowbird_session::driver::{CaseResult, Driver, Workload};
+
+use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
+use crate::restored;
+
+/// The shell of SQLite, which has all of SQLite in it.
+pub const SQLITE: HostProgram = HostProgram {
+    program: "sqlite3",
+    package: "sqlite3",
+};
+
+/// The databases: name, and how the journal is kept.
+const DATABASES: [(&str, &str); 2] = [("ahead", "WAL"), ("rollback", "DELETE")];
+
+/// What a database without faults answers to `PRAGMA integrity_check`.
+const SOUND: &str = "ok";
+
+/// Errors of a database that are named.
+const NAMED: usize = 3;
+
+fn file_of(database: &str) -> String {
+    format!("{MOUNT}/{database}.db")
+}
+
+/// Plays `sqlite`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let sqlite = SQLITE.path()?;
+    super::set_up(guest, setting).await?;
+    let mut databases = Vec::new();
+    for (database, journal) in DATABASES {
+        make(guest, &sqlite, database, journal).await?;
+        databases.push(start(guest, setting, &sqlite, database).await?);
+    }
+    let (evidence, possible) = super::take_snapshot(guest, setting, &databases).await?;
+    super::copy(guest, setting, &databases).await?;
+    tear_down(guest).await?;
+
+    restored::restore(guest, setting).await?;
+    if let Err(fault) = restored::mount(guest, setting, MOUNT, Filesystem::Ext4).await? {
+        return Ok(judged(evidence, vec![fault], false));
+    }
+    let mut faults = Vec::new();
+    for ((database, _), possible) in DATABASES.iter().zip(possible) {
+        let file = file_of(database);
+        let sound = look(guest, &sqlite, &[&file, "PRAGMA integrity_check"]).await?;
+        let mut found = match sound {
+            Err(fault) => vec![fault],
+            Ok(said) if said.trim() != SOUND => {
+                let first: Vec<&str> = said.lines().take(NAMED).collect();
+                vec![format!("integrity_check: {}", first.join(" / "))]
+            }
+            Ok(_) => Vec::new(),
+        };
+        match look(guest, &sqlite, &[&file, &ledger::question()]).await? {
+            Ok(answers) => found.extend(ledger::faults(&answers, &possible)),
+            Err(fault) => found.push(fault),
+        }
+        faults.extend(
+            found
+                .into_iter()
+                .map(|fault| format!("{database}.db: {fault}")),
+        );
+    }
+    guest.unmount(MOUNT).await?;
+    Ok(judged(evidence, faults, true))
+}
+
+async fn make(
+    guest: &mut Driver<'_, '_>,
+    sqlite: &str,
+    database: &str,
+    journal: &str,
+) -> CaseResult<()> {
+    let path = format!("{SCRIPTS}/schema-{database}.sql");
+    let text = format!("PRAGMA journal_mode={journal};\n{}", ledger::schema());
+    let read = format!(".read {path}");
+    guest.prepare(Request::WriteText { path, text }).await?;
+    let file = file_of(database);
+    guest
+        .run(sqlite, &["-batch", "-bail", &file, &read])
+        .await?;
+    Ok(())
+}
+
+async fn start(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    sqlite: &str,
+    database: &str,
+) -> CaseResult<Workload> {
+    let file = file_of(database);
+    let clients = Clients {
+        program: sqlite,
+        arguments: &["-batch", "-bail", &file],
+        // Even the first pragma may find the database locked. Without FULL a log that is written ahead is not synced
+        // at each commit.
+        first: ".timeout 30000\nPRAGMA synchronous=FULL;\n",
+        begin: "BEGIN IMMEDIATE",
+    };
+    clients.start(guest, setting.seed, database).await
+}

@@ -1,0 +1,175 @@
+//! A COW file that is too small for what is overwritten, and is expanded twice under writers: the
+//! image must show all blocks, of which most were preserved in the added room.
+
+use std::time::Duration;
+
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_vm::layout::Layout;
+
+use crate::names::{MINOR, SNAPSHOT};
+use crate::raw_writers;
+use crate::setting::Setting;
+
+/// 16 MiB and five sectors.
+const ORIGIN_SECTORS: u32 = 16 * 2048 + 5;
+
+const COW_HOME_MIB: u32 = 64;
+
+/// Sizes of the COW file, and of what is added to it, MiB. Only all of them together hold the origin.
+const COW_MIB: u32 = 6;
+const ADDED_MIB: [u32; 2] = [5, 8];
+
+/// Blocks of 4096 bytes in one MiB.
+const MIB_BLOCKS: u64 = 256;
+
+/// Written before the instant, and after each expansion: less than the room that is there by then.
+const BYTES: u64 = 3 << 20;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the COW file is expanded by the tool itself: 24 MiB and five sectors.
+const AUTO_ORIGIN_SECTORS: u32 = 24 * 2048 + 5;
+
+/// The COW file then, and each step. It takes two steps, and half a COW file is room enough for what is written
+/// until the tool has noticed.
+const AUTO_COW_MIB: u32 = 12;
+const STEP_MIB: u32 = 8;
+
+/// Left free on its filesystem.
+const RESERVE_MIB: u32 = 4;
+
+/// So much is not free in the end; and so much is not on the whole filesystem.
+const LARGE_STEP_MIB: u32 = 64;
+const TOO_MUCH_MIB: u32 = 100_000;
+
+/// The disks of `auto-expand`.
+pub fn layout_auto() -> Layout {
+    Layout::raw(AUTO_ORIGIN_SECTORS, COW_HOME_MIB)
+}
+
+/// As [`act`], but nobody says when.
+pub async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let (writers, mut written) = begin(guest, setting).await?;
+
+    guest.phase("snapshot");
+    let marker = guest
+        .setup_snapshot(SnapshotSpec {
+            cow_mib: AUTO_COW_MIB,
+            ..spec(setting)
+        })
+        .await?;
+    guest.auto_expand(MINOR, STEP_MIB, RESERVE_MIB).await?;
+
+    guest.phase("overwrite");
+    let wanted = u64::from(AUTO_COW_MIB + 2 * STEP_MIB) * MIB_BLOCKS;
+    while guest.active_snapshot(MINOR).await?.cow_slots < wanted {
+        guest
+            .wait_for_more(&writers, &mut written, 1 << 20, LIMIT)
+            .await?;
+    }
+    guest.stop_workload(&writers).await?;
+    guest.copy_device(setting.image(), setting.origin()).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    if device.cow_slots_used <= wanted - u64::from(STEP_MIB) * MIB_BLOCKS {
+        return Err(vacuous("the added room was not needed"));
+    }
+    guest
+        .expect_auto_expand_refusal(MINOR, LARGE_STEP_MIB, TOO_MUCH_MIB, "are reserved")
+        .await?;
+
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+        marker,
+        setting.origin_range(),
+    )))
+}
+
+/// Writers that have written enough, and how much that is.
+async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<(Workload, u64)> {
+    raw_writers::prepare(guest, setting).await?;
+    let writers = WorkloadSpec::RawWriters(RawWritersSpec {
+        device: setting.origin().into(),
+        seed: setting.seed,
+        pairs: 1,
+        discard_every: 0,
+    });
+    let writers = guest.start_workload(writers).await?;
+    let mut written = 0;
+    guest
+        .wait_for_more(&writers, &mut written, BYTES, LIMIT)
+        .await?;
+    Ok((writers, written))
+}
+
+fn spec(setting: &Setting) -> SnapshotSpec {
+    SnapshotSpec {
+        origin: setting.origin(),
+        cow_file: "/mnt/cow/snapshot.cow",
+        cow_mib: COW_MIB,
+        cache_mib: 1,
+        minor: MINOR,
+    }
+}
+
+/// The disks of `expand`.
+pub fn layout() -> Layout {
+    Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+}
+
+/// Plays `expand`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let (writers, mut written) = begin(guest, setting).await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(spec(setting)).await?;
+    for mib in ADDED_MIB {
+        guest.expand_cow_file(MINOR, mib).await?;
+        guest
+            .wait_for_more(&writers, &mut written, BYTES, LIMIT)
+            .await?;
+    }
+    guest.stop_workload(&writers).await?;
+
+    guest.phase("overwrite");
+    // Everything; the image disk is still empty.
+    guest.copy_device(setting.image(), setting.origin()).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    let added: u32 = ADDED_MIB.iter().sum();
+    if device.cow_slots != u64::from(COW_MIB + added) * MIB_BLOCKS {
+        return Err(CaseError::Failed(format!(
+            "the COW file was expanded to {} blocks",
+            device.cow_slots
+        )));
+    }
+    if device.cow_slots_used <= u64::from(COW_MIB + ADDED_MIB[0]) * MIB_BLOCKS {
+        return Err(vacuous("the added room was not needed"));
+    }
+
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("teardown");
+    // With the snapshot the added room goes, or its filesystem could not be unmounted.
+    guest.transition_to_incremental(MINOR).await?;
+    let slots = guest.active_snapshot(MINOR).await?.cow_slots;
+    if slots != u64::from(COW_MIB) * MIB_BLOCKS {
+        return Err(CaseError::Failed(format!(
+            "the added room outlives its snapshot: {slots} blocks"
+        )));
+    }
+    guest.destroy_snapshot(MINOR).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+        marker,
+        setting.origin_range(),
+    )))
+}

@@ -1,0 +1,215 @@
+//! A filesystem with several writers that create, overwrite, append, truncate, rename and delete
+//! across the snapshot instant and while the snapshot is copied, each chased by a reader of the
+//! snapshot. ext4 and xfs hold their own COW file; the others cannot give a file fixed blocks.
+//!
+//! The mix does everything that changes files, and goes one step further: the image is restored, and the
+//! filesystem on it is mounted, read, unmounted and checked.
+
+use std::time::Duration;
+
+use cowbird_checks::restored::Restored;
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
+use cowbird_model::BlockSet;
+use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
+use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use crate::restored;
+use crate::setting::Setting;
+
+/// Size of the origin: as small as the COW file and the workload allow, because under software
+/// emulation the copy costs 20 ms per MiB.
+const ORIGIN_MIB: u32 = 112;
+
+/// Size of an origin whose COW file lies elsewhere.
+const ORIGIN_ALONE_MIB: u32 = 72;
+
+/// The filesystem of such a COW file, with its journal and inode tables.
+const COW_HOME_MIB: u32 = 64;
+
+const MOUNT: &str = "/mnt/origin";
+
+/// The COW file must hold everything that is overwritten after the instant: the budget of the
+/// workload, rounded up to blocks, and the filesystem's own writes.
+const COW_MIB: u32 = 40;
+
+/// Data written after the instant.
+const BUDGET_AFTER_EPOCH_BYTES: u64 = 18 << 20;
+
+/// Data written before the instant, so that it has something to overwrite.
+const WARM_UP_BYTES: u64 = 9 << 20;
+
+/// Data written between the instant and the copy, so that the copy meets many blocks that have
+/// changed already, beside those that change under it.
+const OVERWRITTEN_BYTES: u64 = 9 << 20;
+
+/// Time for it.
+const OVERWRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Time for the warm-up.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The disks of `ext4-mix` and `ext4-churn`.
+pub fn layout_ext4() -> Layout {
+    Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
+}
+
+/// The disks of `xfs-churn` and `xfs-mix`.
+pub fn layout_xfs() -> Layout {
+    Layout::filesystem(Filesystem::Xfs, ORIGIN_MIB)
+}
+
+/// The disks of `ext2-churn`.
+pub fn layout_ext2() -> Layout {
+    layout_alone(Filesystem::Ext2)
+}
+
+/// The disks of `ext3-churn`.
+pub fn layout_ext3() -> Layout {
+    layout_alone(Filesystem::Ext3)
+}
+
+/// The disks of `f2fs-churn`.
+pub fn layout_f2fs() -> Layout {
+    layout_alone(Filesystem::F2fs)
+}
+
+fn layout_alone(kind: Filesystem) -> Layout {
+    Layout {
+        filesystem: Some(kind),
+        ..Layout::raw(ORIGIN_ALONE_MIB * MIB_SECTORS, COW_HOME_MIB)
+    }
+}
+
+/// Plays `ext2-churn`, `ext3-churn` and others.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let load = WorkloadSpec::FsChurn(churn(setting.seed));
+    let (evidence, _) = under_load(guest, setting, load).await?;
+    Ok(Evidence::Snapshot(evidence))
+}
+
+/// Everything that changes files, and the restored volume is used.
+pub async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    let kind = setting.layout().filesystem.unwrap_or(Filesystem::Ext4);
+    let load = WorkloadSpec::FsMix(FsMixSpec {
+        files: churn(setting.seed),
+        reflinks: kind == Filesystem::Xfs,
+    });
+    let (evidence, churn) = under_load(guest, setting, load).await?;
+    restored::restore(guest, setting).await?;
+    let mut restored = Restored::default();
+    match restored::mount(guest, setting, MOUNT, kind).await? {
+        Err(fault) => restored.faults.push(fault),
+        Ok(()) => {
+            let read = restored::read_golden_files(guest, MOUNT, &churn.golden).await?;
+            restored.faults.extend(read.err());
+            guest.unmount(MOUNT).await?;
+            restored.filesystem = Some(kind);
+        }
+    }
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        restored: Some(restored),
+        ..evidence
+    }))
+}
+
+/// A snapshot of the filesystem under a load of files, copied while that goes on.
+async fn under_load(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    load: WorkloadSpec,
+) -> CaseResult<(SnapshotEvidence, Workload)> {
+    let layout = setting.layout();
+    let filesystem = layout.filesystem.unwrap_or(Filesystem::Ext4);
+    let spec = SnapshotSpec {
+        origin: setting.origin(),
+        cow_file: match layout.cow_home {
+            None => "/mnt/origin/.cowbird",
+            Some(_) => "/mnt/cow/snapshot.cow",
+        },
+        cow_mib: COW_MIB,
+        cache_mib: 8,
+        minor: MINOR,
+    };
+    guest.phase("setup");
+    // Discards of deleted files are writes, too.
+    guest
+        .mount_as(setting.origin(), MOUNT, filesystem.name(), "discard")
+        .await?;
+    if layout.cow_home.is_some() {
+        guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    }
+    guest.insert_module().await?;
+    let churn = guest.start_workload(load).await?;
+    guest
+        .wait_until(&churn, "warmed up", WARM_UP_LIMIT, |state| {
+            state.bytes_written >= WARM_UP_BYTES
+        })
+        .await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(spec).await?;
+    let zeroed = match layout.cow_home {
+        None => guest.own_blocks(spec).await?,
+        Some(_) => BlockSet::new(),
+    };
+    let chase = Chase {
+        snapshot: SNAPSHOT.into(),
+        shift_bytes: 0,
+    };
+    guest.epoch_passed(&churn, Some(chase)).await?;
+
+    guest.phase("overwrite");
+    let before = guest.workload(&churn).await?;
+    let overwritten = guest
+        .wait_until(&churn, "overwritten enough", OVERWRITE_LIMIT, |state| {
+            state.bytes_written >= before.bytes_written + OVERWRITTEN_BYTES
+        })
+        .await?;
+
+    guest.phase("copy");
+    guest.expect_size(SNAPSHOT, layout.origin).await?;
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    let end = guest.stop_workload(&churn).await?;
+    let device = guest.active_snapshot(MINOR).await?;
+    if end.bytes_written <= overwritten.bytes_written || device.preserved_blocks == 0 {
+        return Err(vacuous("nothing was overwritten during the copy"));
+    }
+
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(MOUNT).await?;
+    if layout.cow_home.is_some() {
+        guest.unmount(COW_MOUNT).await?;
+    }
+    guest.remove_module().await?;
+    let checkable = filesystem.is_ext();
+    let golden = if checkable {
+        churn.golden.clone()
+    } else {
+        Vec::new()
+    };
+    let evidence = SnapshotEvidence {
+        zeroed,
+        filesystem: checkable,
+        golden,
+        differing_reads: end.differing_reads,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    };
+    Ok((evidence, churn))
+}
+
+fn churn(seed: u64) -> FsChurnSpec {
+    FsChurnSpec {
+        root: MOUNT.into(),
+        seed,
+        threads: 4,
+        files_per_thread: 24,
+        max_file_bytes: 256 << 10,
+        golden_files: 24,
+        budget_after_epoch_bytes: BUDGET_AFTER_EPOCH_BYTES,
+        pause_us: 0,
+    }
+}

@@ -1,0 +1,37 @@
+//! What a case is made of, and the cases in which the kernel, its disks and its operator do nothing unusual.
+//!
+//! A case is what is done in the guest, told as a story, and what must then be true.
+
+pub mod above;
+pub mod amplified;
+pub mod chain;
+pub mod databases;
+pub mod expand;
+pub mod fio_profiles;
+pub mod fs_churn;
+pub mod hot_read;
+pub mod incremental;
+pub mod info;
+pub mod kinds;
+pub mod many_cuts;
+pub mod mixed_sectors;
+pub mod modules;
+pub mod names;
+pub mod raw_writers;
+pub mod reconfigure;
+pub mod recorded;
+pub mod regressions;
+pub mod restored;
+pub mod series;
+pub mod setting;
+pub mod soak;
+pub mod stacked;
+pub mod sync_above;
+pub mod throttled_set;
+pub mod topology;
+pub mod tracer;
+pub mod two_volumes;
+pub mod whole_disk;
+
+pub use info::{Act, CaseInfo, CaseTier, REGRESSIONS, case, traced};
+pub use modules::{GUEST_MODULES, modules};

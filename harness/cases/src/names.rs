@@ -1,0 +1,19 @@
+//! What the disks are called in the guest of most cases.
+
+/// The origin in the guest.
+pub const ORIGIN: &str = "/dev/vda1";
+
+/// The second partition of the first disk: where the COW file is, when it is not on the origin.
+pub const COW_HOME: &str = "/dev/vda2";
+
+/// Where [`COW_HOME`] is mounted.
+pub const COW_MOUNT: &str = "/mnt/cow";
+
+/// The snapshot device.
+pub const SNAPSHOT: &str = "/dev/cowbird0";
+
+/// Number of [`SNAPSHOT`].
+pub const MINOR: u32 = 0;
+
+/// The second disk: the image.
+pub const IMAGE: &str = "/dev/vdb";

@@ -1,0 +1,236 @@
+//! What failed once: scripts, one after the other in one boot, each on a volume of its own size and on
+//! snapshots of its own.
+//!
+//! Every block that a script touches is written before its first snapshot, so that the volume does not
+//! depend on what ran before: a discard of zeros would show nothing. Each snapshot is copied when its script
+//! leaves it, whole.
+
+use cowbird_checks::trials::{EpochEvidence, TrialEvidence, TrialPlan};
+use cowbird_checks::verify::Evidence;
+use cowbird_host::disk::Partition;
+use cowbird_host::error::HarnessError;
+use cowbird_model::{Sector, SectorRange};
+use cowbird_proto::message::PerformSpec;
+use cowbird_proto::rng::mix;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use cowbird_vm::layout::Layout;
+use cowbird_workload::script::MAX_TASK_SECTORS;
+use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
+
+use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::recorded;
+use crate::setting::Setting;
+
+/// The disk of the origin in the guest, and the origin's number on it.
+const DISK: &str = "/dev/vda";
+const PARTITION: u32 = 1;
+
+/// Preserved blocks kept in memory at most, MiB.
+const CACHE_MIB: u32 = 4;
+
+/// The disks for scripts.
+pub fn layout(trials: &[TrialPlan]) -> Layout {
+    let volumes = trials.iter().map(|trial| volume_sectors(&trial.script));
+    let epochs: usize = trials
+        .iter()
+        .map(|trial| trial.script.epochs() * trial.times as usize)
+        .sum();
+    Layout {
+        // One alone would lie on a disk that is as large as its origin.
+        images: u32::try_from(epochs).unwrap_or(u32::MAX).max(2),
+        ..recorded::layout_of(volumes.max().unwrap_or_default())
+    }
+}
+
+/// Partitions of these disks have 32-bit sizes; so has the plan's reader checked.
+fn volume_sectors(script: &Script) -> u32 {
+    u32::try_from(script.volume_sectors()).unwrap_or(u32::MAX)
+}
+
+/// Plays `regressions`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    if setting.trials.is_empty() {
+        let detail = "there are no regressions to run; harness/regressions holds them".to_owned();
+        return Err(HarnessError::Plan { detail }.into());
+    }
+    guest.phase("setup");
+    guest.keep_pages_stable(setting.disk_name()).await?;
+    guest.mount(COW_HOME, COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+
+    guest.phase("trials");
+    let mut images = 0;
+    let mut trials = Vec::new();
+    for plan in &setting.trials {
+        for time in 1..=plan.times {
+            let trial = Trial {
+                script: &plan.script,
+                partition: Partition {
+                    sectors: volume_sectors(&plan.script),
+                    ..setting.layout.origin()
+                },
+                seed: mix(setting.seed ^ trials.len() as u64),
+                image_stride_bytes: setting.layout.image_stride_bytes(),
+            };
+            let name = match plan.times {
+                1 => plan.name.clone(),
+                times => format!("{} ({time} of {times})", plan.name),
+            };
+            trials.push(trial.run(guest, name, &mut images).await?);
+        }
+    }
+    guest.note(format!(
+        "{} trials of {} scripts",
+        trials.len(),
+        setting.trials.len()
+    ));
+
+    guest.phase("teardown");
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::Trials(trials))
+}
+
+/// One run of one script.
+struct Trial<'a> {
+    script: &'a Script,
+    partition: Partition,
+    seed: u64,
+    image_stride_bytes: u64,
+}
+
+impl Trial<'_> {
+    /// What the module did wrong is the trial's end and not the cell's: others follow.
+    async fn run(
+        &self,
+        guest: &mut Driver<'_, '_>,
+        name: String,
+        images: &mut u64,
+    ) -> CaseResult<TrialEvidence> {
+        guest
+            .resize_partition(DISK, PARTITION, self.partition)
+            .await?;
+        let start = Sector(self.partition.start.into());
+        let mut evidence = TrialEvidence {
+            name,
+            origin: SectorRange::new(start, self.partition.sectors.into()),
+            epochs: Vec::new(),
+            fault: None,
+        };
+        match self.play(guest, &mut evidence.epochs, images).await {
+            Ok(()) => {}
+            Err(CaseError::Failed(reason)) => evidence.fault = Some(reason),
+            Err(error) => return Err(error),
+        }
+        if !guest.info().await?.devices.is_empty() {
+            guest.destroy_snapshot(MINOR).await?;
+        }
+        Ok(evidence)
+    }
+
+    async fn play(
+        &self,
+        guest: &mut Driver<'_, '_>,
+        epochs: &mut Vec<EpochEvidence>,
+        images: &mut u64,
+    ) -> CaseResult<()> {
+        let mut generation = 0;
+        self.perform(guest, self.fill(), &mut generation).await?;
+        let mut shown = false;
+        for stage in self.script.stages() {
+            let observed = self.perform(guest, stage.tasks, &mut generation).await?;
+            if let Some(epoch) = epochs.last_mut() {
+                epoch.observations.extend(observed);
+            }
+            if shown {
+                self.copy(guest, epochs, images).await?;
+            }
+            match stage.then {
+                Some(Step::Snapshot) => {
+                    let marker = guest.setup_snapshot(self.snapshot()).await?;
+                    epochs.push(EpochEvidence::new(marker));
+                }
+                Some(Step::Track) => guest.transition_to_incremental(MINOR).await?,
+                Some(Step::Next) => {
+                    let marker = guest.transition_to_snapshot(MINOR).await?;
+                    let map = Some(guest.changes(MINOR).await?);
+                    epochs.push(EpochEvidence {
+                        map,
+                        ..EpochEvidence::new(marker)
+                    });
+                }
+                Some(Step::Do(_)) | None => {}
+            }
+            shown = matches!(stage.then, Some(Step::Snapshot | Step::Next));
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> SnapshotSpec {
+        SnapshotSpec {
+            origin: ORIGIN,
+            cow_file: "/mnt/cow/snapshot.cow",
+            cow_mib: recorded::cow_mib(self.partition.sectors),
+            cache_mib: CACHE_MIB,
+            minor: MINOR,
+        }
+    }
+
+    /// Writes to every block that the script touches.
+    fn fill(&self) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        for extent in self.script.touched() {
+            let mut start = extent.start;
+            while start < extent.end() {
+                let end = Place(start.0 + MAX_TASK_SECTORS).min(extent.end());
+                tasks.push(Task {
+                    thread: Thread::new(0),
+                    deed: Deed::Write(Way::Direct),
+                    extent: Extent::between(start, end),
+                });
+                start = end;
+            }
+        }
+        tasks
+    }
+
+    async fn perform(
+        &self,
+        guest: &mut Driver<'_, '_>,
+        tasks: Vec<Task>,
+        generation: &mut u64,
+    ) -> CaseResult<Vec<cowbird_proto::message::Observation>> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let first = *generation;
+        *generation += tasks.len() as u64;
+        guest
+            .perform(PerformSpec {
+                device: ORIGIN.into(),
+                snapshot: SNAPSHOT.into(),
+                tasks,
+                seed: self.seed,
+                generation: first,
+            })
+            .await
+    }
+
+    /// Copies the snapshot behind the images that there are.
+    async fn copy(
+        &self,
+        guest: &mut Driver<'_, '_>,
+        epochs: &mut [EpochEvidence],
+        images: &mut u64,
+    ) -> CaseResult<()> {
+        guest.active_snapshot(MINOR).await?;
+        guest.expect_size(SNAPSHOT, self.partition).await?;
+        let at = *images * self.image_stride_bytes;
+        guest.copy_device_to(SNAPSHOT, IMAGE, at).await?;
+        *images += 1;
+        if let Some(epoch) = epochs.last_mut() {
+            epoch.image_at = Some(at);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Origins that are stacked on a partition, or on two. What reaches the disk below is what the
+//! witness sees, so the truth is found at the partition's place; the writers and the snapshot know
+//! only the device on top.
+
+use cowbird_checks::verify::Evidence;
+use cowbird_proto::message::StackKind;
+use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+use crate::names::ORIGIN;
+use crate::raw_writers;
+use crate::setting::Setting;
+
+/// Sectors of a thin volume: a whole number of the pool's blocks.
+const THIN_SECTORS: u32 = 48 * MIB_SECTORS;
+
+/// Sectors of a mirror, which counts in KiB; no whole number of blocks.
+const MIRROR_SECTORS: u32 = 48 * MIB_SECTORS + 6;
+
+/// As for raw writers: the COW file holds all of the origin.
+const COW_HOME_MIB: u32 = 96;
+
+/// The other disk of a mirror, and its first partition.
+const OTHER_HALF: &str = "/dev/vdc1";
+
+/// The device of [`StackKind::Loop`] and [`StackKind::Scanned`].
+pub const LOOP: &str = "/dev/loop0";
+
+/// How the module refuses an origin of which it cannot know when it is quiet.
+pub(super) const UNCOUNTED: &str = "does not count its I/O in flight";
+
+/// Metadata of a thin pool.
+const METADATA: &str = "/dev/vda3";
+
+/// The disks of `dm-crypt`.
+pub fn layout_crypt() -> Layout {
+    Layout {
+        encrypted: true,
+        discards: false,
+        ..raw_writers::layout()
+    }
+}
+
+/// The disks of `dm-thin`.
+pub fn layout_thin() -> Layout {
+    Layout {
+        discards: false,
+        ..Layout::raw(THIN_SECTORS, COW_HOME_MIB).with_metadata()
+    }
+}
+
+/// The disks of `md-raid1`.
+pub fn layout_mirror() -> Layout {
+    Layout {
+        mirrored: true,
+        ..Layout::raw(MIRROR_SECTORS, COW_HOME_MIB)
+    }
+}
+
+/// Plays `dm-linear`, `dm-two-pieces` and others.
+pub async fn act(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    kind: StackKind,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let (below, expected): (&[&str], _) = match kind {
+        StackKind::Loop | StackKind::Scanned => (&[ORIGIN], LOOP),
+        StackKind::Linear
+        | StackKind::Quarters
+        | StackKind::TwoPieces
+        | StackKind::Crypt
+        | StackKind::CryptInline
+        | StackKind::Many(_) => (&[ORIGIN], "/dev/dm-0"),
+        StackKind::Striped => (&[ORIGIN, METADATA], "/dev/dm-0"),
+        StackKind::Parity => (&[ORIGIN, METADATA, OTHER_HALF], "/dev/md0"),
+        StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),
+        StackKind::Mirror => (&[ORIGIN, OTHER_HALF], "/dev/md0"),
+        StackKind::Ruled => (&[ORIGIN], RULED),
+        StackKind::Spread { .. } | StackKind::Gathered { .. } => (&[ORIGIN], "/dev/dm-0"),
+    };
+    let path = guest.stack(below, kind).await?;
+    if path != expected {
+        return Err(CaseError::Failed(format!("{path} instead of {expected}")));
+    }
+    let spec = raw_writers::spec(expected);
+    let written = raw_writers::write_across_the_instant(guest, setting, expected, spec, None).await;
+    let evidence = match written {
+        // Before 5.14, md counts nothing.
+        Err(CaseError::Failed(reason))
+            if kind == StackKind::Mirror && reason.contains(UNCOUNTED) =>
+        {
+            return Err(CaseError::Unsupported(reason));
+        }
+        // From 5.19 on a write that waits to be encrypted is not counted in flight.
+        Err(CaseError::Failed(reason)) if kind == StackKind::Crypt => {
+            return failed_by_straggler(guest, reason).await;
+        }
+        written => written?,
+    };
+    guest.unstack(kind).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(evidence)
+}
+
+/// Why it must have failed, if it has.
+const STRAGGLER: &str = "a write that had begun before the snapshot";
+
+/// Why it must have been refused, if it was.
+const TOO_LATE: &str = "that had begun before the snapshot ended at the wrong moment";
+
+/// A write that was not seen in flight ends the snapshot, visibly. The writers still have the device;
+/// it goes with the guest.
+async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> CaseResult<Evidence> {
+    let devices = guest.info().await?.devices;
+    let straggled = |device: &&DeviceInfo| device.error_text.contains(STRAGGLER);
+    let Some(device) = devices.iter().find(straggled) else {
+        if reason.contains(TOO_LATE) {
+            guest.note(format!("refused as it must be: {reason}"));
+            return Ok(Evidence::FailedSnapshot(&[FAILED]));
+        }
+        return Err(CaseError::Failed(reason));
+    };
+    guest.note(format!("failed as it must: {}", device.error_text));
+    Ok(Evidence::FailedSnapshot(&[FAILED]))
+}

@@ -1,0 +1,32 @@
+//! The tracer on trial on a guest's kernel, without any snapshot: whatever way content takes to the
+//! disk and back, each block's fingerprint must be there once and be that of its content. What is
+//! written is the same on every kernel.
+
+use cowbird_checks::verify::Evidence;
+use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
+use cowbird_session::driver::{CaseResult, Driver};
+use cowbird_vm::layout::Layout;
+
+use crate::names::ORIGIN;
+
+/// What the trial needs.
+const ORIGIN_MIB: u32 = 48;
+
+/// The disks of `tracer`.
+pub fn layout() -> Layout {
+    Layout::bare(ORIGIN_MIB)
+}
+
+/// Plays `tracer`.
+pub async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+    guest.expect_tracer().await?;
+    guest.phase("trial");
+    let arguments = ["--tracer", TRACER, "content", ORIGIN];
+    guest.run(TRACER_TRIAL, &arguments).await?;
+    // The line is worked out from the workload too, and compared with what the trace has; as a note, it can be
+    // compared between kernels.
+    let arguments = ["--tracer", TRACER, "fixed", ORIGIN];
+    let events = guest.run(TRACER_TRIAL, &arguments).await?;
+    guest.note(format!("fixed workload: {}", events.trim()));
+    Ok(Evidence::WitnessOnly)
+}

@@ -1,0 +1,35 @@
+//! A whole disk as origin. It is written through its partitions only: through one by raw writers,
+//! through the other by the filesystem that also holds the COW file and has to be frozen.
+
+use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseResult, Driver};
+use cowbird_vm::layout::Layout;
+
+use crate::raw_writers;
+use crate::setting::Setting;
+
+/// The first disk.
+const DISK: &str = "/dev/vda";
+
+/// The disks of `whole-disk`.
+pub fn layout() -> Layout {
+    Layout {
+        whole_disk: true,
+        ..raw_writers::layout()
+    }
+}
+
+/// Plays `whole-disk`.
+pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, setting).await?;
+    let cow_home_at = setting
+        .layout
+        .cow_home
+        .map(|home| u64::from(home.start) * 512);
+    let spec = raw_writers::spec(DISK);
+    let evidence =
+        raw_writers::write_across_the_instant(guest, setting, setting.origin(), spec, cow_home_at)
+            .await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(evidence)
+}

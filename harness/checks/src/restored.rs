@@ -1,0 +1,130 @@
+//! The last step of a backup: the origin after the image was copied back to it.
+//!
+//! What is not checked here: how the restore was made, which is a plain copy, and a restored origin that
+//! something wrote to afterwards, block by block; such a one is judged by those who use it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cowbird_host::disk::{self, Filesystem, Partition};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_model::{Oracle, SectorRange};
+
+use crate::exhibits::untrusted;
+use crate::judgement::Judgement;
+
+/// What is known of the restored origin.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    /// Whether nothing was written to it, so that it must show the instant, all blocks.
+    pub untouched: bool,
+    /// The filesystem that was mounted from it, used and unmounted, and must be without errors.
+    pub filesystem: Option<Filesystem>,
+    /// What those who used it found wrong, each in one sentence.
+    pub faults: Vec<String>,
+}
+
+impl Judgement {
+    /// Judges the origin as it is at the end. `content`: its blocks.
+    pub(crate) fn check_restored(
+        &mut self,
+        files: &CellFiles,
+        oracle: &Oracle<'_>,
+        content: &[u8],
+        origin: SectorRange,
+        restored: &Restored,
+    ) -> HarnessResult<()> {
+        let mut disk = Self::default();
+        if restored.untouched {
+            let report = oracle.verify(content).map_err(|error| untrusted(&error))?;
+            disk.take_report(&report);
+        }
+        for fault in &restored.faults {
+            disk.fault(fault.clone());
+        }
+        if let Some(kind) = restored.filesystem {
+            disk.check_restored_filesystem(files, origin, kind)?;
+        }
+        self.take_volume("restored disk", disk);
+        Ok(())
+    }
+
+    fn check_restored_filesystem(
+        &mut self,
+        files: &CellFiles,
+        origin: SectorRange,
+        kind: Filesystem,
+    ) -> HarnessResult<()> {
+        let path = files.dir.join("restored.raw");
+        let sectors = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let partition = Partition {
+            start: sectors(origin.start.0),
+            sectors: sectors(origin.sectors),
+        };
+        disk::take_out(&files.origin(), partition, &path)?;
+        if kind.is_ext() {
+            self.check_filesystem(&path)?;
+        } else if kind == Filesystem::Xfs
+            && let Some(error) = xfs_error(&path)?
+        {
+            self.fault(format!("xfs_repair finds errors: {error}"));
+        }
+        fs::remove_file(&path).on("remove", &path)
+    }
+}
+
+/// What is wrong with an xfs that was unmounted: the first complaint.
+fn xfs_error(path: &Path) -> HarnessResult<Option<String>> {
+    let output = Command::new("xfs_repair")
+        .args(["-n", "-f"])
+        .arg(path)
+        .output()
+        .map_err(|error| HarnessError::Tool {
+            tool: "xfs_repair",
+            detail: error.to_string(),
+            hint: "package xfsprogs",
+        })?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let uninteresting = |line: &&str| {
+        let line = line.trim_start();
+        line.is_empty() || line.starts_with("Phase ") || line.starts_with("- ")
+    };
+    let first = said.lines().find(|line| !uninteresting(line));
+    Ok(Some(first.unwrap_or("no word why").trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a filesystem as its tools make it is without errors, and one whose metadata is damaged is not.
+    /// Method: an inode chunk's allocation group header is overwritten.
+    #[test]
+    fn a_damaged_xfs_is_seen() {
+        use std::os::unix::fs::FileExt;
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let disk = folder.path().join("disk");
+        let partition = Partition {
+            start: 2048,
+            sectors: 64 << 11,
+        };
+        disk::create_partitioned(&disk, 66 << 20, 512, &[partition], &[], 1).expect("a disk");
+        disk::make_filesystem(Filesystem::Xfs, &disk, partition, 1).expect("an xfs");
+        let part = folder.path().join("part");
+        disk::take_out(&disk, partition, &part).expect("the partition alone");
+        assert_eq!(xfs_error(&part).expect("the tool runs"), None);
+        let file = fs::File::options()
+            .write(true)
+            .open(&part)
+            .expect("the partition");
+        // Sector 2 is the header of the inodes of the first allocation group.
+        file.write_all_at(&[0xEE; 64], 1024).expect("some damage");
+        assert!(xfs_error(&part).expect("the tool runs").is_some());
+    }
+}

@@ -1,0 +1,110 @@
+//! An image as a filesystem: its own checker, and files that must be on it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cowbird_host::disk;
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_proto::message::GoldenFile;
+use sha2::{Digest, Sha256};
+
+use crate::judgement::Judgement;
+
+/// Files that a fault names.
+const LISTED_FILES: usize = 5;
+
+/// Exit status of e2fsck for a filesystem without any error.
+const E2FSCK_CLEAN: i32 = 0;
+
+/// e2fsck exits with this or more when it could not check at all.
+const E2FSCK_OPERATIONAL: i32 = 8;
+
+impl Judgement {
+    pub(crate) fn check_filesystem(&mut self, image: &Path) -> HarnessResult<()> {
+        let output = Command::new("e2fsck")
+            .arg("-fn")
+            .arg(image)
+            .output()
+            .map_err(|error| {
+                let detail = error.to_string();
+                HarnessError::Tool {
+                    tool: "e2fsck",
+                    detail,
+                    hint: "package e2fsprogs",
+                }
+            })?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(E2FSCK_CLEAN) => Ok(()),
+            Some(code) if code < E2FSCK_OPERATIONAL => {
+                self.text += &said;
+                let first = said
+                    .lines()
+                    .find(|line| !line.starts_with("Pass "))
+                    .unwrap_or("");
+                self.fault(format!(
+                    "e2fsck finds errors on the image (exit {code}): {first}"
+                ));
+                Ok(())
+            }
+            // A superblock that is not there at all is the image's fault, too.
+            _ => {
+                let said = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+                self.text += &said;
+                let last = said.trim().lines().last().unwrap_or_default();
+                self.fault(format!("e2fsck cannot check the image: {last}"));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn check_golden_files(
+        &mut self,
+        image: &Path,
+        golden: &[GoldenFile],
+    ) -> HarnessResult<()> {
+        let folder = image.with_extension("golden");
+        fs::create_dir_all(&folder).on("create", &folder)?;
+        let mut wrong = Vec::new();
+        for file in golden {
+            let name = file.path.replace('/', "_");
+            let target = folder.join(&name);
+            // Debugfs writes nothing and still succeeds when the file is not there.
+            fs::write(&target, []).on("create", &target)?;
+            disk::run(
+                "debugfs",
+                "package e2fsprogs",
+                Command::new("debugfs")
+                    .arg("-R")
+                    .arg(format!("dump /{} {name}", file.path))
+                    .arg(image)
+                    .current_dir(&folder),
+            )?;
+            let content = fs::read(&target).on("read", &target)?;
+            let digest: [u8; 32] = Sha256::digest(&content).into();
+            if digest != file.sha256 {
+                wrong.push(format!(
+                    "{} ({} of {} bytes)",
+                    file.path,
+                    content.len(),
+                    file.bytes
+                ));
+            }
+        }
+        if !wrong.is_empty() {
+            self.fault(format!(
+                "{} of {} files that were synced before the snapshot differ on the image: {}",
+                wrong.len(),
+                golden.len(),
+                wrong
+                    .iter()
+                    .take(LISTED_FILES)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
+        }
+        Ok(())
+    }
+}

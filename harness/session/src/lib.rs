@@ -1,0 +1,7 @@
+//! A cell under way: what it is to do, its machine, and what a case can do to its guest.
+
+pub mod boot_hooks;
+pub mod driver;
+pub mod machine;
+pub mod phases;
+pub mod plan;

@@ -1,0 +1,46 @@
+//! Snapshots and change maps that must outlive unmounts and the absence of the module, or end where they cannot.
+
+use super::scope::*;
+
+pub(super) static CASES: &[CaseInfo] = &[
+    case(
+        "lazy-unmount",
+        "unmounted lazily and in another mount namespace, and mounted again, while changes are tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::lazy_unmount(driver, setting)),
+    ),
+    case(
+        "module-away",
+        "a snapshot, then a change map, that go on after the module was unloaded and loaded",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::away(driver, setting)),
+    ),
+    case(
+        "written-meanwhile",
+        "a volume that somebody writes to while the module is away",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::written_meanwhile(driver, setting)),
+    ),
+    case(
+        "cow-replaced",
+        "a COW file that is replaced by a copy of it while it is not held",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::cow_replaced(driver, setting)),
+    ),
+    case(
+        "cow-full",
+        "a COW file that becomes full while changes go on to be tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(persistence::cow_full(driver, setting)),
+    ),
+];

@@ -1,0 +1,47 @@
+//! What a plan names: its case, its disks and its workload.
+
+use cowbird_cases::info::CaseInfo;
+use cowbird_checks::recorded::Recorded;
+use cowbird_host::background::in_background;
+use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_session::plan::CellPlan;
+use cowbird_vm::layout::Layout;
+
+use crate::catalogue;
+
+/// The case of a plan.
+pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
+    catalogue::find(&plan.case).ok_or_else(|| HarnessError::Plan {
+        detail: format!("there is no case {}", plan.case),
+    })
+}
+
+/// Size of the volume of a cell whose workload writes to the origin itself; none for all other cells.
+#[must_use]
+pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
+    let case = catalogue::find(&plan.case)?;
+    let setting = case.setting(plan.seed, None, None, &plan.trials, None);
+    let layout = setting.layout();
+    let sectors = u64::from(layout.origin().sectors);
+    (layout.is_plain() && sectors > 0).then_some(sectors)
+}
+
+/// The disks of a cell.
+pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
+    let case = find_case(plan)?;
+    let recorded = load_workload(plan).await?;
+    let replay = recorded.as_ref().map(|recorded| recorded.replay);
+    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
+    Ok(*setting.layout())
+}
+
+/// Its recorded workload, if it has one.
+pub(crate) async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
+    let (workload, seed) = (plan.workload.clone(), plan.seed);
+    in_background(move || {
+        workload
+            .map(|workload| Recorded::load(&workload, seed))
+            .transpose()
+    })
+    .await
+}

@@ -1,0 +1,191 @@
+//! The QEMU program: the host's, or one that lies in a root of its own.
+//!
+//! The latter is started by that root's own loader, with that root's libraries, firmware and modules. A chroot would
+//! need root, mounts of every folder that a cell's files may lie in, and a QEMU that sees other paths than the harness.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use cowbird_host::disk;
+use cowbird_host::error::HarnessResult;
+use serde::{Deserialize, Serialize};
+
+/// The QEMU program.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// Where libraries lie in a root.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// The loader, among them.
+const LOADER: &str = "ld-linux-x86-64.so.2";
+
+/// Where QEMU's own modules lie, among them.
+const MODULES: &str = "qemu";
+
+/// Where firmware lies in a root.
+const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+
+/// The filter of system calls that QEMU puts around itself once it is set up.
+const SANDBOX: [&str; 2] = [
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+];
+
+/// Which QEMU runs a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Emulator {
+    /// The one on the host's path.
+    #[default]
+    Host,
+    /// The one in this root.
+    Root(PathBuf),
+}
+
+impl Emulator {
+    /// The command; a guest's arguments are to be added.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        match self {
+            Self::Host => Command::new(QEMU),
+            Self::Root(root) => in_root(root),
+        }
+    }
+
+    /// The command of a guest that is confined as far as this QEMU can: whoever breaks out of the guest cannot start a program,
+    /// come by privileges or take the CPUs.
+    #[must_use]
+    pub fn confined(&self) -> Command {
+        let mut command = self.command();
+        if self.can_confine() {
+            command.args(SANDBOX);
+        }
+        command
+    }
+
+    /// Whether this QEMU was built with the sandbox, and the kernel has what it takes.
+    #[must_use]
+    pub fn can_confine(&self) -> bool {
+        static KNOWN: Mutex<Vec<(Emulator, bool)>> = Mutex::new(Vec::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, can)) = known.iter().find(|(emulator, _)| emulator == self) {
+            return *can;
+        }
+        // Options are read in their order, so that one that is not known ends it before it says its version.
+        let tried = self.command().args(SANDBOX).arg("--version").output();
+        let can = tried.is_ok_and(|output| output.status.success());
+        known.push((self.clone(), can));
+        can
+    }
+
+    /// First line of `qemu --version`, with the version of the distribution's package.
+    ///
+    /// # Errors
+    /// When there is no QEMU.
+    pub fn version(&self) -> HarnessResult<String> {
+        let text = disk::run(
+            QEMU,
+            "package qemu-system-x86",
+            self.command().arg("--version"),
+        )?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+fn in_root(root: &Path) -> Command {
+    let libraries = root.join(LIBRARIES);
+    let mut command = Command::new(libraries.join(LOADER));
+    command
+        .arg("--library-path")
+        .arg(&libraries)
+        .arg(root.join("usr/bin").join(QEMU))
+        .env("QEMU_MODULE_DIR", libraries.join(MODULES));
+    for folder in FIRMWARE {
+        command.arg("-L").arg(root.join(folder));
+    }
+    command
+}
+
+/// The major version in the first line of `qemu --version`.
+#[must_use]
+pub fn major_version(line: &str) -> Option<u32> {
+    let (_, version) = line.split_once("version ")?;
+    version.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_found() {
+        let line = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)";
+        assert_eq!(major_version(line), Some(10));
+        assert_eq!(major_version("QEMU emulator version 7.2.9"), Some(7));
+        assert_eq!(major_version("qemu"), None);
+    }
+
+    /// Goal: a guest is confined where QEMU can, and runs where it cannot. Method: the host's QEMU, with a guest that is halted
+    /// at once, whose state is asked of the kernel; and a QEMU that is none.
+    #[test]
+    fn a_guest_is_confined() {
+        let none = Emulator::Root("/nonexistent".into());
+        assert!(!none.can_confine());
+        assert!(
+            !none
+                .confined()
+                .get_args()
+                .any(|argument| argument == "-sandbox")
+        );
+        if Emulator::Host.version().is_err() {
+            println!("SKIP: no QEMU here");
+            return;
+        }
+        assert!(
+            Emulator::Host.can_confine(),
+            "Debian's QEMU has the sandbox"
+        );
+        let mut command = Emulator::Host.confined();
+        command.args(["-machine", "none", "-S", "-display", "none", "-nodefaults"]);
+        let mut child = command.spawn().expect("QEMU starts");
+        let path = format!("/proc/{}/status", child.id());
+        let confined = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let status = std::fs::read_to_string(&path).unwrap_or_default();
+            status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1")
+        });
+        child.kill().expect("it runs");
+        child.wait().expect("it was started");
+        assert!(confined, "no filter within 10 s");
+    }
+
+    /// Goal: a QEMU in a root uses nothing of the host's.
+    #[test]
+    fn a_root_is_used_whole() {
+        let command = Emulator::Root("/r".into()).command();
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(
+            command.get_program(),
+            "/r/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+        );
+        assert_eq!(
+            arguments,
+            [
+                "--library-path",
+                "/r/usr/lib/x86_64-linux-gnu",
+                "/r/usr/bin/qemu-system-x86_64",
+                "-L",
+                "/r/usr/share/qemu",
+                "-L",
+                "/r/usr/share/seabios",
+            ]
+        );
+        assert!(
+            command
+                .get_envs()
+                .any(|(name, value)| name == "QEMU_MODULE_DIR"
+                    && value == Some("/r/usr/lib/x86_64-linux-gnu/qemu".as_ref()))
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! What is on the disks of a cell, and how they are attached.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use cowbird_host::disk::{self, Filesystem, Partition};
+use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::files::CellFiles;
+use cowbird_host::scratch::Scratch;
+
+use crate::disks::{Bus, Disk};
+
+/// Where the first partition starts, sectors: 1 MiB, as partitioning tools do it.
+const FIRST_SECTOR: u32 = 2048;
+
+/// Partitions start at multiples of this, sectors.
+const PARTITION_ALIGN: u32 = 2048;
+
+/// Sectors of one MiB.
+pub const MIB_SECTORS: u32 = 2048;
+
+/// Sectors of the pool metadata of a thin volume: 4 MiB.
+const METADATA_SECTORS: u32 = 4 * MIB_SECTORS;
+
+/// Unit of the disks where a case says nothing else, bytes.
+const LOGICAL_BLOCK_BYTES: u32 = 512;
+
+/// The disks of a case. The second one is always the image.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// The origin, first partition of the first disk.
+    pub origin: Partition,
+    /// What it holds; else it is filled with sectors that say where they are.
+    pub filesystem: Option<Filesystem>,
+    /// How large that is, MiB; else as its partition.
+    pub filesystem_mib: Option<u32>,
+    /// The second partition, an ext4 for the COW file.
+    pub cow_home: Option<Partition>,
+    /// A disk of its own for the COW file, an ext4: its size, MiB, and its unit, bytes.
+    pub cow_disk: Option<(u32, u32)>,
+    /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
+    pub metadata: Option<Partition>,
+    /// Whether the origin is filled with sectors that say where they are, before anything else is made on it.
+    pub filled: bool,
+    /// The third partition, an ext4 of its own.
+    pub third: Option<Partition>,
+    /// Whether there is a second volume: a third disk as the first, with other content and a witness of
+    /// its own, and a fourth one for its image.
+    pub two_volumes: bool,
+    /// Whether the whole disk is the origin, and not only the first partition.
+    pub whole_disk: bool,
+    /// Whether a third disk begins as a copy of the first, with a witness of its own.
+    pub mirrored: bool,
+    /// Whether the origin is encrypted on the disk.
+    pub encrypted: bool,
+    /// Whether the origin lets discards through.
+    pub discards: bool,
+    /// How the first disk is attached.
+    pub bus: Bus,
+    /// Unit of the first disk, bytes.
+    pub logical_block_bytes: u32,
+    /// Room for so many images on the second disk.
+    pub images: u32,
+    /// Length of the first disk where it is more than its partitions need, sectors: a hole.
+    pub disk_sectors: Option<u32>,
+    /// Size of the second disk, MiB, where it is an ext4 for the COW file and no image.
+    pub cow_disk_mib: Option<u32>,
+    /// Memory of the machine, MiB, where a case needs more than others, or less.
+    pub memory_mib: Option<u32>,
+    /// Further parameters of the kernel.
+    pub kernel_parameters: &'static str,
+    /// What makes files below a folder that is then the first content of the filesystem, which is an ext.
+    pub content: Option<fn(&Path) -> HarnessResult<()>>,
+}
+
+impl Layout {
+    /// A filesystem that holds its own COW file.
+    pub fn filesystem(kind: Filesystem, mib: u32) -> Self {
+        Self {
+            filesystem: Some(kind),
+            ..Self::bare(mib)
+        }
+    }
+
+    /// A raw origin, and an ext4 behind it for the COW file.
+    pub fn raw(sectors: u32, cow_home_mib: u32) -> Self {
+        let origin = Partition {
+            start: FIRST_SECTOR,
+            sectors,
+        };
+        Self {
+            origin,
+            cow_home: Some(Self::behind(origin, cow_home_mib * MIB_SECTORS)),
+            ..Self::bare(0)
+        }
+    }
+
+    /// A raw origin and nothing else.
+    pub fn bare(mib: u32) -> Self {
+        Self {
+            origin: Partition {
+                start: FIRST_SECTOR,
+                sectors: mib * MIB_SECTORS,
+            },
+            filesystem: None,
+            filesystem_mib: None,
+            cow_home: None,
+            cow_disk: None,
+            metadata: None,
+            filled: true,
+            third: None,
+            two_volumes: false,
+            whole_disk: false,
+            mirrored: false,
+            encrypted: false,
+            discards: true,
+            bus: Bus::Virtio,
+            logical_block_bytes: LOGICAL_BLOCK_BYTES,
+            images: 1,
+            disk_sectors: None,
+            cow_disk_mib: None,
+            memory_mib: None,
+            kernel_parameters: "",
+            content: None,
+        }
+    }
+
+    /// The same with a third partition for the metadata of a thin pool.
+    pub fn with_metadata(self) -> Self {
+        self.with_zeros(METADATA_SECTORS / MIB_SECTORS)
+    }
+
+    /// The same with a third partition that is all zeros.
+    pub fn with_zeros(self, mib: u32) -> Self {
+        let last = self.cow_home.unwrap_or(self.origin);
+        Self {
+            metadata: Some(Self::behind(last, mib * MIB_SECTORS)),
+            ..self
+        }
+    }
+
+    /// The same with a third partition that is an ext4.
+    pub fn with_third(self, mib: u32) -> Self {
+        let last = self.cow_home.unwrap_or(self.origin);
+        Self {
+            third: Some(Self::behind(last, mib * MIB_SECTORS)),
+            ..self
+        }
+    }
+
+    fn behind(partition: Partition, sectors: u32) -> Partition {
+        Partition {
+            start: partition.end().next_multiple_of(PARTITION_ALIGN),
+            sectors,
+        }
+    }
+
+    /// Where on the snapshot the first partition, which the writers write, begins.
+    pub fn writers_shift_bytes(&self) -> u64 {
+        if self.whole_disk {
+            self.origin.offset_bytes()
+        } else {
+            0
+        }
+    }
+
+    /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
+    pub fn disk(&self) -> Partition {
+        let third = self.metadata.or(self.third);
+        let last = third.or(self.cow_home).unwrap_or(self.origin);
+        let needed = last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN;
+        Partition {
+            start: 0,
+            sectors: self
+                .disk_sectors
+                .map_or(needed, |sectors| sectors.max(needed)),
+        }
+    }
+
+    /// All of the COW file's own disk.
+    fn cow_disk(&self) -> Option<Partition> {
+        self.cow_disk.map(|(mib, _)| Partition {
+            start: 0,
+            sectors: mib * MIB_SECTORS,
+        })
+    }
+
+    /// The partitions of the first disk, in their order.
+    pub fn partitions(&self) -> Vec<Partition> {
+        let mut partitions = vec![self.origin];
+        partitions.extend(self.cow_home);
+        partitions.extend(self.metadata.or(self.third));
+        partitions
+    }
+
+    /// How the first disk is attached.
+    pub fn bus(&self) -> Bus {
+        self.bus
+    }
+
+    /// Whether there is a second volume with a witness of its own.
+    pub fn has_second_volume(&self) -> bool {
+        self.two_volumes
+    }
+
+    /// Whether there is a mirror of the first disk with a witness of its own.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
+    }
+
+    /// The first disk in the guest, as a name without its folder.
+    pub fn disk_name(&self) -> &'static str {
+        match self.bus {
+            Bus::Virtio => "vda",
+            Bus::Scsi => "sda",
+            Bus::Nvme => "nvme0n1",
+        }
+    }
+
+    /// Where there are several images, one begins so many bytes behind the one before.
+    pub fn image_stride_bytes(&self) -> u64 {
+        let align = Partition {
+            start: 0,
+            sectors: PARTITION_ALIGN,
+        };
+        let origin = self.snapshot_origin().length_bytes();
+        origin.next_multiple_of(align.length_bytes())
+    }
+
+    /// The first partition, which the writers write.
+    pub fn origin(&self) -> Partition {
+        self.origin
+    }
+
+    /// Whether the writers' places are places of the origin, and the origin lies on one disk as it is.
+    pub fn is_plain(&self) -> bool {
+        self.filesystem.is_none()
+            && !(self.two_volumes || self.whole_disk || self.mirrored || self.encrypted)
+    }
+
+    /// What the snapshot is taken of.
+    pub fn snapshot_origin(&self) -> Partition {
+        if self.whole_disk {
+            self.disk()
+        } else {
+            self.origin
+        }
+    }
+
+    /// Makes the disks and the files beside them.
+    pub fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+        self.create_volume(files, seed)?;
+        if self.two_volumes {
+            let second = files.second();
+            fs::create_dir_all(&second.dir).on("create", &second.dir)?;
+            self.create_volume(&second, !seed)?;
+        }
+        Ok(())
+    }
+
+    fn create_volume(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+        let partitions = self.partitions();
+        let path = files.origin();
+        disk::create_partitioned(
+            &path,
+            self.disk().length_bytes(),
+            self.logical_block_bytes,
+            &partitions,
+            self.filled.then_some(self.origin).as_slice(),
+            seed,
+        )?;
+        if let Some(kind) = self.filesystem {
+            let sectors = self.filesystem_mib.map(|mib| mib * MIB_SECTORS);
+            let part = Partition {
+                sectors: sectors.unwrap_or(self.origin.sectors),
+                ..self.origin
+            };
+            match self.content {
+                None => disk::make_filesystem(kind, &path, part, seed)?,
+                Some(make) => {
+                    // Who makes it may not be allowed to look into the folder of the cell.
+                    let folder = Scratch::temporary()?;
+                    let everybody = fs::Permissions::from_mode(0o755);
+                    fs::set_permissions(folder.path(), everybody).on("open", folder.path())?;
+                    make(folder.path())?;
+                    disk::make_filled_ext4(&path, part, seed, folder.path())?;
+                }
+            }
+        }
+        for partition in self.cow_home.into_iter().chain(self.third) {
+            disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;
+        }
+        if let Some(partition) = self.cow_disk() {
+            disk::create_sparse(&files.cow_disk(), partition.length_bytes())?;
+            disk::make_filesystem(Filesystem::Ext4, &files.cow_disk(), partition, seed)?;
+        }
+        disk::copy_sparse(&path, &files.base())?;
+        if self.mirrored {
+            disk::copy_sparse(&path, &files.mirror())?;
+            disk::create_sparse(&files.mirror_witness(), 0)?;
+        }
+        let images_bytes = match self.images {
+            1 => self.snapshot_origin().length_bytes(),
+            count => u64::from(count) * self.image_stride_bytes(),
+        };
+        disk::create_sparse(&files.image(), images_bytes)?;
+        if let Some(mib) = self.cow_disk_mib {
+            let whole = Partition {
+                start: 0,
+                sectors: mib * MIB_SECTORS,
+            };
+            disk::create_sparse(&files.image(), whole.length_bytes())?;
+            disk::make_filesystem(Filesystem::Ext4, &files.image(), whole, seed)?;
+        }
+        disk::create_sparse(&files.witness(), 0)?;
+        Ok(())
+    }
+
+    /// The disks as the machine gets them.
+    pub fn attach(&self, files: &CellFiles) -> Vec<Disk> {
+        let mut disks = self.attach_volume(files);
+        if self.two_volumes {
+            disks.extend(self.attach_volume(&files.second()));
+        }
+        if self.mirrored {
+            disks.push(Disk {
+                image: files.mirror(),
+                witness: Some(files.mirror_witness()),
+                ..disks[0].clone()
+            });
+        }
+        if let Some((_, logical_block_bytes)) = self.cow_disk {
+            disks.push(Disk {
+                image: files.cow_disk(),
+                witness: None,
+                bus: Bus::Virtio,
+                logical_block_bytes,
+            });
+        }
+        disks
+    }
+
+    fn attach_volume(&self, files: &CellFiles) -> Vec<Disk> {
+        vec![
+            Disk {
+                image: files.origin(),
+                witness: Some(files.witness()),
+                bus: self.bus,
+                logical_block_bytes: self.logical_block_bytes,
+            },
+            Disk {
+                image: files.image(),
+                witness: None,
+                bus: Bus::Virtio,
+                logical_block_bytes: LOGICAL_BLOCK_BYTES,
+            },
+        ]
+    }
+}

@@ -1,0 +1,270 @@
+//! Floors of the workspace: within a crate no file uses one that uses it, and no crate is so large that it needs more
+//! floors than one can oversee. Between crates the compiler sees to it.
+
+mod sources;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sources::{Crate, Edges};
+
+/// Lines of Rust that a crate may have in `src`.
+const MAX_LINES: usize = 8000;
+
+/// Larger crates, and how many lines each may have: what it had when the bound was set, rounded up to the next hundred. What
+/// needs more is to be split; what has become much smaller gets a smaller bound, or goes from here.
+const LARGER: [(&str, usize); 4] = [
+    ("harness/guest", 8800),
+    ("images", 8900),
+    ("tracer", 9000),
+    ("xtask", 10_000),
+];
+
+/// How far a bound of [`LARGER`] may be above what there is.
+const SLACK_LINES: usize = 400;
+
+/// Files that are in circles, by the root of their crate. A number may only become smaller.
+const IN_CIRCLES: [(&str, usize); 2] =
+    [("harness/guest/src/main.rs", 20), ("xtask/src/main.rs", 17)];
+
+/// Circles that a message names, the shortest first.
+const SHOWN: usize = 10;
+
+/// The checkout whose cargo runs the test.
+fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the test");
+    let parent = Path::new(&xtask).parent();
+    parent.expect("xtask lies in the checkout").to_owned()
+}
+
+/// The folders of the crates of the workspace.
+fn members() -> Vec<String> {
+    let text = fs::read_to_string(root().join("Cargo.toml")).expect("the workspace has a manifest");
+    let manifest: toml::Table = text.parse().expect("cargo has read it, too");
+    let members = manifest["workspace"]["members"].as_array();
+    let members = members.expect("the workspace has members").iter();
+    members
+        .map(|member| member.as_str().expect("a member is a path").to_owned())
+        .collect()
+}
+
+/// The files that are roots of crates below the folder of a package: of its library, and of its programs.
+fn roots(member: &str) -> Vec<PathBuf> {
+    let src = root().join(member).join("src");
+    let mut roots = vec![src.join("lib.rs"), src.join("main.rs")];
+    if let Ok(programs) = fs::read_dir(src.join("bin")) {
+        roots.extend(programs.map(|entry| entry.expect("it can be listed").path()));
+    }
+    roots.retain(|file| file.extension().is_some_and(|ending| ending == "rs") && file.exists());
+    assert!(!roots.is_empty(), "{member} has no crate that is looked at");
+    roots
+}
+
+/// The shortest way along edges that leads from a file back to it, if there is one.
+fn circle(edges: &Edges, from: &Path) -> Option<Vec<PathBuf>> {
+    let mut came_from: BTreeMap<&Path, &Path> = BTreeMap::new();
+    let mut next = VecDeque::from([from]);
+    while let Some(file) = next.pop_front() {
+        for other in edges.get(file).into_iter().flat_map(BTreeMap::keys) {
+            if other == from {
+                let mut way = vec![from.to_owned()];
+                let mut at = file;
+                while at != from {
+                    way.push(at.to_owned());
+                    at = came_from[at];
+                }
+                way.push(from.to_owned());
+                way.reverse();
+                return Some(way);
+            }
+            if !came_from.contains_key(other.as_path()) {
+                came_from.insert(other, file);
+                next.push_back(other);
+            }
+        }
+    }
+    None
+}
+
+/// All files that are in circles, each with the shortest one.
+fn circles(edges: &Edges) -> BTreeMap<PathBuf, Vec<PathBuf>> {
+    edges
+        .keys()
+        .filter_map(|file| Some((file.clone(), circle(edges, file)?)))
+        .collect()
+}
+
+/// A circle in words: each file, and the path by which it names the next one.
+fn told(edges: &Edges, circle: &[PathBuf]) -> String {
+    let name = |file: &Path| {
+        let inside = file.strip_prefix(root()).unwrap_or(file);
+        inside.display().to_string()
+    };
+    let mut text = name(&circle[0]);
+    for pair in circle.windows(2) {
+        text += &format!(" uses {} (`{}`)", name(&pair[1]), edges[&pair[0]][&pair[1]]);
+        text += if pair[1] == circle[0] { "" } else { ", which" };
+    }
+    text
+}
+
+/// Goal: who reads a file needs to know those below it and no others. Method: the paths that each file of each crate
+/// names, in imports, code and arguments of macros, are followed to the file that defines what they name; no file may
+/// reach itself.
+///
+/// A declaration of a module is no use of it. A re-export is none either: who takes a name from one uses the file that
+/// defines the name, so a module's file that declares and re-exports is in no circle with its children. One that uses an
+/// item of a child whose file uses an item of the parent's is. Code for tests alone may look up.
+///
+/// Not seen: methods and fields, which need no path; macros by their scope in the text; and modules with a `path` of
+/// their own.
+#[test]
+fn no_file_uses_one_that_uses_it() {
+    let mut known: BTreeMap<&str, usize> = IN_CIRCLES.into_iter().collect();
+    let mut faults = Vec::new();
+    for member in members() {
+        for file in roots(&member) {
+            let edges = Crate::read(&file).edges();
+            let circles = circles(&edges);
+            let name = file.strip_prefix(root()).expect("it lies below");
+            let name = name.to_str().expect("names are UTF-8");
+            let most = known.remove(name).unwrap_or(0);
+            if circles.len() > most {
+                let mut named: Vec<String> =
+                    circles.values().map(|way| told(&edges, way)).collect();
+                named.sort_by_key(String::len);
+                named.truncate(SHOWN);
+                faults.push(format!(
+                    "{name}: {} files are in circles, of {most} at most:\n  {}",
+                    circles.len(),
+                    named.join("\n  ")
+                ));
+            }
+            if circles.len() < most {
+                faults.push(format!(
+                    "{name}: {} files are in circles, and IN_CIRCLES says {most}: make it less",
+                    circles.len()
+                ));
+            }
+        }
+    }
+    for name in known.keys() {
+        faults.push(format!(
+            "{name} is in IN_CIRCLES, and there is no such crate"
+        ));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The edges of a crate whose files have these contents.
+fn edges_of(files: &[(&str, &str)]) -> Edges {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().expect("it is in a folder")).expect("it can be made");
+        fs::write(path, text).expect("it can be written");
+    }
+    let edges = Crate::read(&folder.path().join("lib.rs")).edges();
+    let inside = |file: PathBuf| {
+        let inside = file.strip_prefix(folder.path());
+        inside.expect("it lies below").to_owned()
+    };
+    edges
+        .into_iter()
+        .map(|(file, named)| {
+            let named = named.into_iter().map(|(other, path)| (inside(other), path));
+            (inside(file), named.collect())
+        })
+        .collect()
+}
+
+/// Goal: the test above fails where there is a circle, and says how it goes.
+#[test]
+fn a_circle_is_named() {
+    let edges = edges_of(&[
+        ("lib.rs", "mod a; mod b; mod c; pub use c::C;"),
+        ("a.rs", "use crate::b::B;\npub struct A(B);"),
+        (
+            "b.rs",
+            "pub struct B;\nfn f() { println!(\"{}\", crate::C::of(1)); }",
+        ),
+        (
+            "c.rs",
+            "use super::a;\npub struct C;\nimpl C { fn of(_: u32) -> a::A { todo!() } }",
+        ),
+    ]);
+    let circles = circles(&edges);
+    let way = &circles[Path::new("a.rs")];
+    assert_eq!(
+        told(&edges, way),
+        "a.rs uses b.rs (`B`), which uses c.rs (`crate::C::of`), which uses a.rs (`a::A`)"
+    );
+    assert_eq!(circles.len(), 3);
+}
+
+/// Goal: a parent that declares, re-exports and looks up in its tests is in no circle, and one that uses a child which
+/// uses it is.
+#[test]
+fn a_parent_may_declare_and_reexport() {
+    let child = (
+        "a/child.rs",
+        "use super::other::Other;\npub struct Child(Other);",
+    );
+    let other = ("a/other.rs", "pub struct Other;");
+    let only = "mod child; mod other; pub use child::Child; pub(crate) use other::Other;\n\
+                #[cfg(test)] mod tests { use super::Child; use crate::top; }";
+    let lib = ("lib.rs", "mod a; fn top() -> a::Child { todo!() }");
+    let edges = edges_of(&[lib, ("a/mod.rs", only), child, other]);
+    assert!(circles(&edges).is_empty(), "{edges:?}");
+
+    let uses = "mod child; pub struct Own; fn f(_: child::Child) {}";
+    let child = ("a/child.rs", "pub struct Child(super::Own);");
+    let edges = edges_of(&[lib, ("a/mod.rs", uses), child]);
+    assert_eq!(circles(&edges).len(), 2, "{edges:?}");
+}
+
+/// Lines of Rust below a folder.
+fn lines_below(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).expect("it can be listed");
+    entries
+        .map(|entry| {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() {
+                lines_below(&path)
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).expect("it can be read");
+                text.lines().count()
+            } else {
+                0
+            }
+        })
+        .sum()
+}
+
+/// Goal: a crate can be read in a day. Method: the lines of its `src` are counted.
+#[test]
+fn crates_are_small() {
+    let mut larger: BTreeMap<&str, usize> = LARGER.into_iter().collect();
+    let mut faults = BTreeSet::new();
+    for member in members() {
+        let lines = lines_below(&root().join(&member).join("src"));
+        let bound = larger.remove(member.as_str());
+        let most = bound.unwrap_or(MAX_LINES);
+        if lines > most {
+            faults.insert(format!(
+                "{member} has {lines} lines in src, of {most} at most: make a crate of a part of it"
+            ));
+        }
+        if bound.is_some_and(|bound| lines <= MAX_LINES || lines + SLACK_LINES < bound) {
+            faults.insert(format!(
+                "{member} has {lines} lines in src, and LARGER gives it {most}: give it less"
+            ));
+        }
+    }
+    for member in larger.keys() {
+        faults.insert(format!("{member} is in LARGER, and is no member"));
+    }
+    let faults: Vec<String> = faults.into_iter().collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

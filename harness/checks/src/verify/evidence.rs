@@ -79,7 +79,7 @@ pub struct SnapshotEvidence {
 /// Images of two volumes, whose snapshots were all taken at common instants.
 #[derive(Debug, Clone)]
 pub struct VolumesEvidence {
-    /// The images of the last instant; the second one's files are [`super::CellFiles::second`].
+    /// The images of the last instant; the second one's files are [`cowbird_host::files::CellFiles::second`].
     pub volumes: [SnapshotEvidence; 2],
     /// All instants, by volume.
     pub instants: Vec<[MarkerKey; 2]>,

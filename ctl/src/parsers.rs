@@ -1,5 +1,5 @@
 //! The parsers of what others may have written, as functions of its bytes: `cowbird-fuzz` calls them. Where this tool writes
-//! the same format, they give back what it would write.
+//! the same format, they write it again.
 
 use std::io::Cursor;
 
@@ -11,20 +11,22 @@ use crate::info::Report;
 use crate::mounts;
 use crate::series::Series;
 
-/// The label of an image, written again.
+/// The label of an image: whether it is the same when it was written and is parsed again.
 ///
 /// # Errors
 /// When it is none.
-pub fn label(bytes: &[u8]) -> Result<Vec<u8>> {
-    Label::parse(bytes)?.text()
+pub fn label(bytes: &[u8]) -> Result<bool> {
+    let label = Label::parse(bytes)?;
+    Ok(Label::parse(&label.text()?).is_ok_and(|again| again == label))
 }
 
-/// The record of a series, written again.
+/// The record of a series, likewise.
 ///
 /// # Errors
 /// When it is none.
-pub fn series(bytes: &[u8]) -> Result<Vec<u8>> {
-    Series::parse(bytes)?.text().map(String::into_bytes)
+pub fn series(bytes: &[u8]) -> Result<bool> {
+    let series = Series::parse(bytes)?;
+    Ok(Series::parse(series.text()?.as_bytes()).is_ok_and(|again| again == series))
 }
 
 /// A change map.

@@ -162,6 +162,12 @@ pub fn run(target: &Target, budget: Budget, mut note: impl FnMut(u64, &[u8])) ->
         note(state.report.inputs, &seed);
         state.take(seed, true);
     }
+    if state.report.taken == 0 {
+        state.report.failures.push(Failure {
+            input: (target.seeds)().swap_remove(0),
+            reason: "no input to begin with is taken for valid".to_owned(),
+        });
+    }
     state.report.edges_at_first =
         coverage::is_counted().then(|| coverage::edges().saturating_sub(at_first));
     while state.report.inputs < budget.inputs {

@@ -105,16 +105,21 @@ static BASES: LazyLock<Vec<CowDisk>> = LazyLock::new(|| {
 
 /// An input is which base, what is known of the present, and changes: slot, place (2 bytes), length, bytes.
 fn file_seeds() -> Vec<Vec<u8>> {
-    let bases = 0..BASES.len() as u8;
-    bases
-        .flat_map(|base| {
-            [
-                vec![base, 0],
-                vec![base, 1],
-                vec![base, 1, 2, 64, 0, 2, 9, 9],
-            ]
-        })
-        .collect()
+    let mut seeds = Vec::new();
+    for (number, base) in (0..).zip(BASES.iter()) {
+        seeds.extend([vec![number, 0], vec![number, 1]]);
+        // One change of each slot of metadata; of the index, the first block that is kept.
+        let first = base.layout.data_first();
+        for slot in 0..first.min(16) {
+            let at = match slot + 1 == first {
+                true => 64 + 8 * first,
+                false => 64,
+            };
+            let [low, high, ..] = at.to_le_bytes();
+            seeds.push(vec![number, 1, slot as u8, low, high, 2, 9, 0]);
+        }
+    }
+    seeds
 }
 
 /// The slots that an input changes, checksums put right but where its second byte says otherwise.

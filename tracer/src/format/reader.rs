@@ -293,11 +293,13 @@ impl<S: Source> TraceReader<S> {
             Chunk::Footer(footer) => {
                 self.footer_seen = true;
                 let records = footer.records.unwrap_or(footer.received);
-                self.missing_events += records.saturating_sub(self.next_sequence);
+                let missing = records.saturating_sub(self.next_sequence);
+                self.missing_events = self.missing_events.saturating_add(missing);
             }
             Chunk::Events(records) => {
                 if let (Some(first), Some(last)) = (records.first(), records.last()) {
-                    self.missing_events += first.sequence.saturating_sub(self.next_sequence);
+                    let missing = first.sequence.saturating_sub(self.next_sequence);
+                    self.missing_events = self.missing_events.saturating_add(missing);
                     self.next_sequence = last.sequence.saturating_add(1);
                 }
             }

@@ -215,3 +215,17 @@ fn unpaired_requests_are_a_loss_unless_a_counter_explains_them() {
     assert!(unseen.starts_with("3 issues or completions"), "{unseen}");
     assert_eq!(footer(3, 3).losses().len(), 1);
 }
+
+/// Goal: the count of missing events overflows nowhere, whatever the chunks say of their sequences. Found by `cowbird-fuzz`.
+#[test]
+fn sequences_at_the_end_of_64_bits_are_counted() {
+    let mut records = sample();
+    records.truncate(3);
+    for (record, sequence) in records.iter_mut().zip([u64::MAX - 5, 0, u64::MAX - 5]) {
+        record.sequence = sequence;
+    }
+    let (found, defects) = read(&write(&records, 1)).unwrap();
+    assert_eq!(found.len(), 3);
+    let missing = format!("{} events missing between chunks", u64::MAX);
+    assert!(defects.contains(&missing), "{defects:?}");
+}

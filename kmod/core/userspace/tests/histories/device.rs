@@ -1,19 +1,19 @@
 //! A series in the module's memory, in the order of its writes and flushes: `marking.c`, `losing.c`, `save.c`, `quiesce.c`,
 //! `device.c` and `resume.c` of `kmod/src`.
 
+mod saving;
+
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use cowbird_core::Header;
 use cowbird_core::persist::{
-    FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, PAYLOAD, SLOT_BYTES, Series,
-    Slot, State, Status, encode_extents,
+    FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, SLOT_BYTES, Series, Slot,
+    State, Status, encode_extents,
 };
 
-use crate::disks::{At, Content, Disks, ORIGIN, Stop};
+use crate::disks::{At, Content, Disks, Stop};
 
-/// Bits of a slot of a map.
-const SLOT_BITS: u64 = 32000;
 /// Slots for preserved blocks.
 pub const DATA_SLOTS: u64 = 48;
 /// Blocks whose checksum a clean save keeps.
@@ -152,11 +152,13 @@ struct OnDisk {
     changes: bool,
 }
 
+const ROOM: &str = "the file has room for its metadata";
+
 pub fn layout_of(blocks: u64) -> (Layout, u64) {
     // The layout decides how many slots it takes itself.
-    let first = Layout::new(blocks, 1 << 20, 1).unwrap().data_first();
+    let first = Layout::new(blocks, 1 << 20, 1).expect(ROOM).data_first();
     let slots = first + DATA_SLOTS;
-    (Layout::new(blocks, slots, 1).unwrap(), slots)
+    (Layout::new(blocks, slots, 1).expect(ROOM), slots)
 }
 
 fn empty_marks(layout: &Layout, regions: impl IntoIterator<Item = u64>) -> Marks {
@@ -438,164 +440,6 @@ impl Device {
         }
     }
 
-    // ---- saves ----
-
-    /// `cb_save`; false where it was given up. `meanwhile` are writes that come while maps are written ahead.
-    pub fn save(&mut self, io: &mut Machine, meanwhile: Option<(u64, u64)>) -> Result<bool, Stop> {
-        if self.is_lost() {
-            self.tell_loss(io)?;
-            return Ok(false);
-        }
-        let current = self.phase != Phase::Active || self.saved_mode == Mode::Snapshot;
-        if self.saved && self.saved_known && current {
-            return Ok(true);
-        }
-        match self.save_all(io, meanwhile) {
-            Err(Stop::Cut) => Err(Stop::Cut),
-            Ok(()) => Ok(true),
-            Err(_) => {
-                // `cb_save_forget`, `cb_save_skip_sequence`
-                self.on_disk = OnDisk::default();
-                self.sequence += 2;
-                Ok(false)
-            }
-        }
-    }
-
-    fn save_all(&mut self, io: &mut Machine, meanwhile: Option<(u64, u64)>) -> Result<(), Stop> {
-        self.save_maps(io)?;
-        io.disks.flush(io.disks.cow())?;
-        self.sync_origin(io)?;
-        if let Some((first, count)) = meanwhile {
-            self.write(io, first, count)?;
-            if self.is_lost() {
-                return Err(Stop::Failed);
-            }
-        }
-        // Nothing passes from here on. A disk that hangs does not let itself be drained.
-        if io.disks.disks[ORIGIN].health == crate::disks::Health::Hung {
-            return Err(Stop::Hung);
-        }
-        self.save_maps(io)?;
-        let mut state = self.state(io, Status::Clean);
-        state.mode = Mode::Incremental;
-        if self.phase == Phase::Active {
-            state.mode = Mode::Snapshot;
-            state.slots_used = self.layout.data_first() + self.kept.len() as u64;
-            self.save_index(io)?;
-        }
-        state.changes_from = self.changes.as_ref().map_or(0, |changes| changes.0);
-        let since = self.on_disk.since.unwrap_or(self.sequence + 1);
-        state.fine_rule = FineRule::Groups { since };
-        state.head_crc = io.head_crc();
-        if !io.has(Fault::OriginUnflushedAtSave) {
-            self.sync_origin(io)?;
-        }
-        state.written_sectors = io.written;
-        // From here on the state on disk may be clean.
-        self.saved = true;
-        self.saved_known = false;
-        self.saved_mode = state.mode;
-        let flush = !io.has(Fault::SaveUnflushed);
-        self.write_state(io, &state, flush)?;
-        self.saved_known = true;
-        Ok(())
-    }
-
-    fn save_maps(&mut self, io: &mut Machine) -> Result<(), Stop> {
-        self.on_disk.since.get_or_insert(self.sequence + 1);
-        let slots = self.layout.area(Kind::Fine, self.epoch).count() as u64;
-        self.on_disk.bits.resize(slots as usize, None);
-        let changes = self.changes.take();
-        if let Some((_, blocks)) = changes.as_ref().filter(|_| !self.on_disk.changes) {
-            let used: Blocks = blocks.iter().map(|block| block / SLOT_BITS).collect();
-            for slot in used {
-                self.on_disk.groups[1].insert(slot);
-                if let Err(stop) = self.save_slot(io, blocks, self.epoch - 1, slot) {
-                    self.changes = changes;
-                    return Err(stop);
-                }
-            }
-            self.on_disk.changes = true;
-        }
-        self.changes = changes;
-        let tracked = std::mem::take(&mut self.tracked);
-        let mut result = Ok(());
-        for slot in 0..slots {
-            let bits = tracked
-                .range(slot * SLOT_BITS..(slot + 1) * SLOT_BITS)
-                .count();
-            let on_disk = self.on_disk.bits[slot as usize];
-            if on_disk == Some(bits) || (bits == 0 && on_disk.is_none()) {
-                continue;
-            }
-            self.on_disk.groups[0].insert(slot);
-            result = self.save_slot(io, &tracked, self.epoch, slot);
-            if result.is_err() {
-                break;
-            }
-            self.on_disk.bits[slot as usize] = Some(bits);
-        }
-        self.tracked = tracked;
-        result
-    }
-
-    fn save_slot(&self, io: &mut Machine, map: &Blocks, epoch: u64, slot: u64) -> Result<(), Stop> {
-        let mut bytes = [0; SLOT_BYTES];
-        let first = slot * SLOT_BITS;
-        let all = map.range(first..first + SLOT_BITS);
-        for bit in all
-            .filter(|_| !io.has(Fault::SaveEmptyMap))
-            .map(|block| block - first)
-        {
-            bytes[PAYLOAD.start + (bit / 8) as usize] |= 1 << (bit % 8);
-        }
-        let index = self.layout.area(Kind::Fine, epoch).start + slot;
-        self.put(
-            io,
-            Kind::Fine,
-            index,
-            epoch,
-            self.sequence + 1,
-            &mut bytes,
-            false,
-        )
-    }
-
-    fn save_index(&self, io: &mut Machine) -> Result<(), Stop> {
-        let per_slot = (PAYLOAD.len() / 8) as u64;
-        let used = self.layout.data_first() + self.kept.len() as u64;
-        for index in self.layout.data_first() / per_slot..used.div_ceil(per_slot) {
-            let mut bytes = [0; SLOT_BYTES];
-            for (at, slot) in (index * per_slot..used.min((index + 1) * per_slot)).enumerate() {
-                let Some(kept) = slot.checked_sub(self.layout.data_first()) else {
-                    continue;
-                };
-                let block = self.kept[kept as usize].to_le_bytes();
-                bytes[PAYLOAD.start + at * 8..][..8].copy_from_slice(&block);
-            }
-            let sequence = self.sequence + 1;
-            self.put(
-                io,
-                Kind::Index,
-                index,
-                self.epoch,
-                sequence,
-                &mut bytes,
-                false,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// `cb_meta_sync_origin`
-    fn sync_origin(&self, io: &mut Machine) -> Result<(), Stop> {
-        if io.disks.is_one() {
-            return Ok(());
-        }
-        io.disks.flush(ORIGIN)
-    }
-
     // ---- epochs ----
 
     /// `cb_device_track`: the snapshot is given up, and the disk told.
@@ -648,7 +492,7 @@ impl Device {
         if flush {
             io.disks.flush(io.disks.cow())?;
         }
-        let slot: Slot = header.encode().try_into().unwrap();
+        let slot: Slot = header.encode().try_into().expect("a header is a slot");
         let content = Content::Slot(Rc::new(slot));
         io.disks.write(At::Cow(self.sector(0)), content, true)
     }
@@ -670,11 +514,10 @@ impl Device {
         if cut.is_err() || refused.is_some() {
             // `cb_device_restore_header`
             (self.epoch, self.before_epoch) = (epoch, before_epoch);
-            if let Some((first, count)) = refused {
-                match self.write(io, first, count) {
-                    Err(Stop::Cut) => return Err(Stop::Cut),
-                    Ok(()) | Err(_) => {}
-                }
+            if let Some((first, count)) = refused
+                && self.write(io, first, count) == Err(Stop::Cut)
+            {
+                return Err(Stop::Cut);
             }
             match self.write_header(io) {
                 Err(Stop::Cut) => return Err(Stop::Cut),

@@ -1,0 +1,142 @@
+//! What a reload says, against what is true.
+
+use cowbird_core::persist::{self, Now, SLOT_BYTES, Series, State};
+
+use super::{Cause, DISK_SECTORS, World};
+use crate::device::{Device, Fault, layout_of};
+
+impl World {
+    pub(super) fn now(&self) -> Now {
+        Now {
+            boot_id: self.io.boot_id,
+            written_sectors: self.io.written,
+            head_crc: self.io.head_crc(),
+        }
+    }
+
+    /// The state that counts, whatever it says, with its sequence.
+    pub(super) fn latest_state(&self) -> Option<(u64, State)> {
+        let place = self.record?;
+        let (layout, _) = layout_of(self.io.blocks);
+        let states = layout.slots(persist::Kind::State);
+        states
+            .filter_map(|slot| self.io.disks.slot(place + slot * 8))
+            .filter(|slot| {
+                crc32c::crc32c(&slot[..SLOT_BYTES - 4]).to_le_bytes() == slot[SLOT_BYTES - 4..]
+            })
+            .filter_map(|slot| {
+                let sequence = u64::from_le_bytes(slot[56..64].try_into().expect("eight bytes"));
+                Some((sequence, State::decode(&slot)?))
+            })
+            .max_by_key(|(sequence, _)| *sequence)
+    }
+
+    fn ask(&self, now: &Now) -> Result<Series, persist::Lost> {
+        let read = |sector: u64| self.io.disks.slot(sector);
+        persist::reload(read, self.record.unwrap_or(0), DISK_SECTORS, now)
+    }
+
+    pub(super) fn reload(&mut self, cause: Cause) -> Result<(), String> {
+        let Some(place) = self.record else {
+            return Ok(());
+        };
+        let cause = if self.troubled { Cause::Other } else { cause };
+        let mut found = self.ask(&self.now());
+        if self.io.has(Fault::ReloadTrustsAll)
+            && found.is_err()
+            && let Some((_, state)) = self.latest_state()
+        {
+            let now = Now {
+                boot_id: state.boot_id,
+                written_sectors: state.written_sectors,
+                head_crc: state.head_crc,
+            };
+            found = self.ask(&now);
+        }
+        let count = self.tally.reloads.entry(cause).or_default();
+        count[0] += 1;
+        let series = match found {
+            Ok(series) => series,
+            Err(lost) if cause == Cause::Other => {
+                self.trace.push(format!("refused: {lost}"));
+                *self.tally.refused.entry(lost.reason).or_default() += 1;
+                self.troubled = true;
+                return Ok(());
+            }
+            Err(lost) => return Err(format!("tracking ends after {cause:?}: {lost}")),
+        };
+        count[1] += 1;
+        count[2] += u64::from(series.snapshot);
+        self.trace.push(format!(
+            "reload after {cause:?}: epoch {}, clean {}, snapshot {}, from {}",
+            series.epoch, series.clean, series.snapshot, series.tracked.from_epoch
+        ));
+        self.check_series(&series, place)?;
+        let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
+        self.device = Some(Device::resume(&series, &self.io, place, sequence));
+        Ok(())
+    }
+
+    fn check_series(&mut self, series: &Series, place: u64) -> Result<(), String> {
+        let now = self.io.image();
+        let from = (series.uuid, series.tracked.from_epoch);
+        self.check("changes", from, &now, |block| {
+            series.tracked.contains(block)
+        })?;
+        let epoch = (series.uuid, series.epoch);
+        let Some(at_epoch) = self.images.get(&epoch).cloned() else {
+            return Err(format!("epoch {} has never begun", series.epoch));
+        };
+        if let Some(before) = &series.before {
+            let from = (series.uuid, before.from_epoch);
+            self.check("changes before", from, &at_epoch, |block| {
+                before.contains(block)
+            })?;
+        }
+        if series.snapshot {
+            let mut shown = now;
+            for (slot, block) in &series.index {
+                let kept = self
+                    .io
+                    .disks
+                    .slot(place + u64::from(*slot) * 8)
+                    .unwrap_or([0; SLOT_BYTES]);
+                shown[*block as usize] = u32::from_le_bytes([kept[0], kept[1], kept[2], kept[3]]);
+            }
+            self.check("the snapshot", epoch, &shown, |_| false)?;
+        }
+        Ok(())
+    }
+
+    /// Every block that differs from an image is named, or is known to be beyond what can be seen.
+    pub(super) fn check(
+        &mut self,
+        what: &str,
+        image: ([u8; 16], u64),
+        other: &[u32],
+        named: impl Fn(u64) -> bool,
+    ) -> Result<(), String> {
+        let Some(content) = self.images.get(&image) else {
+            return Err(format!("{what}: epoch {} has never begun", image.1));
+        };
+        let differ =
+            (0..self.io.blocks).filter(|block| content[*block as usize] != other[*block as usize]);
+        let missed: Vec<u64> = differ.filter(|block| !named(*block)).collect();
+        for block in missed {
+            let boot = self.boots;
+            let open = self
+                .hazards
+                .iter()
+                .find(|hazard| hazard.explains(block, boot))
+                .map(|hazard| hazard.row);
+            let Some(row) = open else {
+                return Err(format!(
+                    "{what} since epoch {}: block {block} was missed",
+                    image.1
+                ));
+            };
+            *self.tally.missed.entry(row).or_default() += 1;
+        }
+        Ok(())
+    }
+}

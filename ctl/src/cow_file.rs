@@ -172,6 +172,10 @@ impl Drop for CowFile {
         if self.keep {
             return;
         }
+        // Whoever lets go of a removed file last has to give its blocks back, for which there is a limit below.
+        if let Ok(nothing) = File::open("/dev/null") {
+            self.file = nothing;
+        }
         // The pin may still be on it; then removal fails, and the user must know.
         if let Err(error) = probe::remove_within(&self.path, probe::REMOVAL_LIMIT) {
             out::complain(format!(

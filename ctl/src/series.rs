@@ -77,6 +77,9 @@ impl Series {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
+        // It may have been made just now, and without it the record is nowhere.
+        durable::sync_name(folder)
+            .with_context(|| format!("cannot write the folder of {}", folder.display()))?;
         durable::replace(&path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
     }

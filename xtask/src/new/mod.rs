@@ -16,6 +16,8 @@ const CASE: &str = include_str!("case.rs.txt");
 /// Where cases live, what names their modules, and the list that a new one comes to: that of what the skeleton does.
 const CASES: &str = "harness/cases/src";
 const MODULES: &str = "harness/cases/src/lib.rs";
+/// The other crate of cases: the list names the modules of both.
+const OTHER_MODULES: &str = "harness/adversity/src/lib.rs";
 const LIST: &str = "harness/src/catalogue/plain.rs";
 
 /// The line that the list begins with, and the one that it ends with.
@@ -28,6 +30,9 @@ pub fn command(args: &NewArgs) -> Result<u8> {
     check_name(name)?;
     let module = name.replace('-', "_");
     let (modules, list) = (repo::root().join(MODULES), repo::root().join(LIST));
+    if declares(&read(&repo::root().join(OTHER_MODULES))?, &module) {
+        bail!("there is a module `{module}` in {OTHER_MODULES} already; choose another name");
+    }
     let with_module = with_module(&read(&modules)?, &module)?;
     let with_case = with_case(&read(&list)?, name, &module)?;
     let path = repo::root().join(CASES).join(format!("{module}.rs"));
@@ -79,12 +84,18 @@ fn write_new(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make {}", path.display()))
 }
 
+fn declares(modules: &str, module: &str) -> bool {
+    modules
+        .lines()
+        .any(|line| line == format!("pub mod {module};"))
+}
+
 /// The modules with one more, in the order of the alphabet.
 fn with_module(modules: &str, module: &str) -> Result<String> {
     let mut lines: Vec<String> = modules.lines().map(str::to_owned).collect();
     let line = format!("pub mod {module};");
     let is_module = |line: &String| line.starts_with("pub mod ") && line.ends_with(';');
-    if lines.contains(&line) {
+    if declares(modules, module) {
         bail!("there is a module `{module}` in {MODULES} already; choose another name");
     }
     let place = lines
@@ -146,6 +157,13 @@ mod tests {
             assert!(with_module(&longer, module).is_err(), "it is there");
         }
         assert!(with_module("", "a").is_err());
+    }
+
+    /// Goal: the names of modules in the other crate of cases are known as taken.
+    #[test]
+    fn the_other_modules_are_taken() {
+        let others = read(&repo::root().join(OTHER_MODULES)).expect("it can be read");
+        assert!(declares(&others, "stuck") && !declares(&others, "my_case"));
     }
 
     /// Goal: the list of this checkout takes a case, behind all others, and nothing else of it changes. Nothing is

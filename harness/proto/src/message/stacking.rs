@@ -59,8 +59,6 @@ pub enum Rule {
     FailReads,
     /// Writes fail, reads and flushes go through.
     FailWrites,
-    /// Writes end well and are not done, reads and flushes go through.
-    DropWrites,
     /// Both take so much longer, ms.
     Delay {
         /// Reads.
@@ -68,6 +66,8 @@ pub enum Rule {
         /// Writes.
         writes_ms: u32,
     },
+    /// Writes and flushes end well and are not done, reads go through.
+    DropWrites,
 }
 
 /// A piece of [`StackKind::Ruled`]; pieces are in order and do not overlap.

@@ -10,7 +10,7 @@ use cowbird_proto::rng::{Rng, mix};
 use serde::{Deserialize, Serialize};
 
 use crate::mutate::Mutator;
-use crate::targets::{Kind, Target};
+use crate::target::{Kind, Target};
 use crate::{coverage, memory};
 
 /// Longest time for one input.

@@ -9,5 +9,6 @@ pub mod engine;
 pub mod memory;
 pub mod mutate;
 pub mod saved;
+pub mod target;
 pub mod targets;
 pub mod watch;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::engine::{Budget, Failure, Report};
-use crate::targets::Target;
+use crate::target::Target;
 
 /// Longest time in which no input is done.
 const STUCK: Duration = Duration::from_secs(10);

@@ -2,8 +2,6 @@
 
 mod apt_get;
 mod bench;
-#[cfg(test)]
-mod checks;
 mod cli;
 mod durations;
 mod fresh;

@@ -11,7 +11,7 @@ use cowbird_core::persist::{
 use cowbird_core::{HEADER_BYTES, Header};
 use cowbird_model::EpochHeader;
 
-use super::{Kind, LIMIT_BYTES, Target, put_crc, repairs_nothing, same};
+use crate::target::{Kind, LIMIT_BYTES, Target, put_crc, repairs_nothing, same};
 
 /// Where the checksum of a slot lies, and that of the header's first sector.
 const CRC_AT: usize = SLOT_BYTES - 4;

@@ -13,7 +13,7 @@ use cowbird_workload::{Action, Builder, Extent, Flags, Sector, Source, Workload,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};
+use crate::target::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};
 
 pub(super) const WITNESS: Target = Target {
     name: "witness",

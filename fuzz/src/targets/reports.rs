@@ -7,7 +7,7 @@ use cowbird_model::RunResults;
 use cowbird_proto::message::Event;
 use cowbird_session::plan::CellPlan;
 
-use super::{Kind, LIMIT_BYTES, MAX_BYTES, Target, repairs_nothing, same};
+use crate::target::{Kind, LIMIT_BYTES, MAX_BYTES, Target, repairs_nothing, same};
 
 pub(super) const RESULTS: Target = Target {
     name: "results",

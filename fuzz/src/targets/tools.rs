@@ -4,7 +4,7 @@ use cowbird_checks::change_map;
 use cowbird_ctl::parsers as ctl;
 use cowbird_images::parsers as images;
 
-use super::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};
+use crate::target::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};
 
 pub(super) const LABEL: Target = Target {
     name: "label",

@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 
 fn script(path: &Path, text: &str) {
     fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -28,12 +30,18 @@ fn front(cargo: &str) -> Output {
         r#"echo "$CARGO_MANIFEST_DIR $*"; exit 7"#,
     );
     script(&folder.join("cargo"), cargo);
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["cases", "--json"])
         .env("CARGO", folder.join("cargo"))
-        .env("CARGO_MANIFEST_DIR", "/checkout/xtask/front")
-        .output()
-        .unwrap();
+        .env("CARGO_MANIFEST_DIR", "/checkout/xtask/front");
+    // Another test's child may have the copy open for writing until it begins its own program.
+    let output = loop {
+        match command.output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            output => break output.unwrap(),
+        }
+    };
     fs::remove_dir_all(folder).unwrap();
     output
 }

@@ -170,7 +170,8 @@ pub fn run(target: &Target, budget: Budget, mut note: impl FnMut(u64, &[u8])) ->
     }
     state.report.edges_at_first =
         coverage::is_counted().then(|| coverage::edges().saturating_sub(at_first));
-    while state.report.inputs < budget.inputs {
+    // Where no valid input is as it should be, there is nothing to change.
+    while !state.corpus.is_empty() && state.report.inputs < budget.inputs {
         // A look at the clock costs as much as a small parser.
         let due = state.report.inputs.is_multiple_of(64);
         if due && budget.time.is_some_and(|time| begun.elapsed() >= time) {

@@ -260,6 +260,7 @@ fio version 2 iolog
 /srv/b write 0 512
 /dev/sda read 1048570 10
 /dev/sda trim 0 4096
+/dev/sda wait 250 0
 /srv/b datasync 0 0
 /dev/sda close
 /srv/b close

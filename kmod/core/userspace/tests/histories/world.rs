@@ -130,6 +130,10 @@ impl World {
 
     /// Something happens.
     pub fn step(&mut self) -> Result<(), String> {
+        let cow = self.io.disks.cow();
+        if self.io.disks.disks[cow].health == Health::Failing && self.rng().percent(30) {
+            self.health(cow, Health::Well, "COW disk is well again");
+        }
         if self.rng().percent(12) {
             let left = self.rng().below(24);
             self.io.disks.fuse = Some(left);
@@ -445,13 +449,10 @@ impl World {
     fn trouble(&mut self) -> Result<Result<(), Stop>, String> {
         let cow = self.io.disks.cow();
         match self.rng().below(8) {
+            // What hangs stays so until the machine is reset.
             0 => self.health(cow, Health::Hung, "COW disk hangs"),
             1 => self.health(cow, Health::Failing, "COW disk fails"),
             2 => self.health(ORIGIN, Health::Hung, "origin disk hangs"),
-            // What hangs stays so until the machine is reset.
-            _ if self.io.disks.disks[cow].health == Health::Failing => {
-                self.health(cow, Health::Well, "COW disk is well again");
-            }
             3 => self.copy_of_file()?,
             _ => {
                 self.note("moment kept", String::new());

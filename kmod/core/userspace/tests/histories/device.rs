@@ -12,7 +12,7 @@ use cowbird_core::persist::{
     State, Status, encode_extents,
 };
 
-use crate::disks::{At, Content, Disks, Stop};
+use crate::disks::{At, Content, Disks, Health, Stop};
 
 /// Slots for preserved blocks.
 pub const DATA_SLOTS: u64 = 48;
@@ -352,7 +352,7 @@ impl Device {
         if self.is_lost() {
             // It waits a second for that at most.
             self.tell_loss(io)?;
-            if !self.lost_in_cow {
+            if !self.lost_in_cow && io.disks.disks[io.disks.cow()].health != Health::Well {
                 io.untold.extend(first..first + count);
             }
         } else {
@@ -426,6 +426,10 @@ impl Device {
     pub fn tell_loss(&mut self, io: &mut Machine) -> Result<(), Stop> {
         let again = self.loss_was_told;
         self.loss_was_told = self.is_lost();
+        if self.is_lost() && io.disks.disks[io.disks.cow()].health == Health::Well {
+            // It has been told, or could be.
+            io.untold.clear();
+        }
         if !self.is_lost() || self.lost_in_cow || (again && io.has(Fault::TellLossOnce)) {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! A machine with one series through its life: what happens to it, and the truth that no reload may miss.
 
+mod trouble;
 mod truth;
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,8 +8,8 @@ use std::rc::Rc;
 
 use cowbird_core::persist;
 
-use crate::device::{Blocks, Device, Fault, Machine, Phase, layout_of};
-use crate::disks::{At, Backup, Content, Disk, Disks, Health, ORIGIN, Rng, Stop};
+use crate::device::{Blocks, Device, Fault, Machine, Phase};
+use crate::disks::{Backup, Disk, Disks, Health, ORIGIN, Rng, Stop};
 use crate::rows::{Hazard, Row};
 
 /// Of the device with the COW file; no history needs its end.
@@ -210,7 +211,15 @@ impl World {
 
     fn write(&mut self, first: u64, count: u64) -> Result<(), Stop> {
         match &mut self.device {
-            Some(device) => device.write(&mut self.io, first, count).or_else(unless_cut),
+            Some(device) => {
+                let done = device.write(&mut self.io, first, count);
+                if done.is_ok() && !device.is_lost() {
+                    let epoch = device.epoch;
+                    let hazards = self.hazards.iter_mut();
+                    hazards.for_each(|hazard| hazard.see(first, count, epoch));
+                }
+                done.or_else(unless_cut)
+            }
             None => {
                 self.troubled = true;
                 if self.record.is_some() {
@@ -284,7 +293,7 @@ impl World {
                     .as_ref()
                     .and_then(|device| device.changes.clone());
                 if let Some((from, blocks)) = changes {
-                    self.check("the map", (uuid, from), &image, |block| {
+                    self.check("the map", (uuid, from), epoch, &image, |block| {
                         blocks.contains(&block)
                     })?;
                 }
@@ -439,136 +448,6 @@ impl World {
         self.reload(Cause::ModuleReload)?;
         Ok(Ok(()))
     }
-
-    // ---- what nobody can stand ----
-
-    fn trouble(&mut self) -> Result<Result<(), Stop>, String> {
-        let cow = self.io.disks.cow();
-        match self.rng().below(8) {
-            0 => self.health(cow, Health::Hung, "COW disk hangs"),
-            1 => self.health(cow, Health::Failing, "COW disk fails"),
-            2 => self.health(ORIGIN, Health::Hung, "origin disk hangs"),
-            // What hangs stays so until the machine is reset.
-            _ if self.io.disks.disks[cow].health == Health::Failing => {
-                self.health(cow, Health::Well, "COW disk is well again");
-            }
-            3 => self.copy_of_file()?,
-            _ => {
-                self.note("moment kept", String::new());
-                let origin = self.io.disks.disks[ORIGIN].backup();
-                let cow = self.io.disks.disks[cow].backup();
-                let writes = self.io.log.len();
-                self.moments.push(Moment {
-                    origin,
-                    cow,
-                    writes,
-                });
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn health(&mut self, disk: usize, health: Health, what: &'static str) {
-        self.note(what, String::new());
-        self.troubled = true;
-        self.io.disks.disks[disk].health = health;
-    }
-
-    /// A copy of the COW file lies elsewhere: it is refused, whatever it says.
-    fn copy_of_file(&mut self) -> Result<(), String> {
-        let Some(place) = self.record else {
-            return Ok(());
-        };
-        self.note("COW file copied", String::new());
-        let (_, slots) = layout_of(self.io.blocks);
-        let to = place + 8 * (slots + 5);
-        let copy: Vec<_> = (0..slots * 8)
-            .step_by(8)
-            .map(|at| self.io.disks.slot(place + at))
-            .collect();
-        let read = |sector: u64| {
-            let slot = sector.checked_sub(to)? / 8;
-            copy.get(slot as usize).copied().flatten()
-        };
-        match persist::reload(read, to, DISK_SECTORS, &self.now()) {
-            Ok(_) => Err("a COW file that was copied elsewhere is believed".to_owned()),
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn while_away(&mut self, saved: bool) {
-        self.troubled = true;
-        let before = self.io.image();
-        let which = self.rng().below(5);
-        let row = match which {
-            0 | 1 if !self.moments.is_empty() => Row::OneDiskBack,
-            2 if !self.moments.is_empty() => {
-                self.both_back();
-                return;
-            }
-            3 => Row::AnotherDisk,
-            _ if saved => Row::OtherSystemSaved,
-            _ => Row::OtherSystemCrashed,
-        };
-        self.note(row.short(), String::new());
-        if row == Row::OneDiskBack {
-            let count = self.moments.len() as u64;
-            let at = self.rng().below(count) as usize;
-            let moment = &self.moments[at];
-            let disks = &mut self.io.disks.disks;
-            if which == 0 {
-                disks[ORIGIN].revert(&moment.origin, is_origin);
-            } else {
-                let cow = disks.len() - 1;
-                disks[cow].revert(&moment.cow, |at| !is_origin(at));
-                let since = self.io.log[moment.writes..].iter().copied().collect();
-                self.hazard(row, since, None);
-            }
-        } else {
-            let count = if row == Row::AnotherDisk {
-                self.io.blocks
-            } else {
-                3
-            };
-            for number in 0..count {
-                let block = match row {
-                    Row::AnotherDisk => number,
-                    _ => self.some_blocks().0,
-                };
-                self.io.version += 1;
-                let content = Content::Version(self.io.version);
-                self.io.disks.disks[ORIGIN].overwrite(At::Origin(block), content);
-            }
-        }
-        let after = self.io.image();
-        let differ =
-            (0..self.io.blocks).filter(|block| before[*block as usize] != after[*block as usize]);
-        let differ: Blocks = differ.collect();
-        // For a reverted COW file these are changes that it does not know.
-        self.io.log.extend(&differ);
-        self.hazard(row, differ, None);
-    }
-
-    /// Both volumes go back to one moment, as with a snapshot of a virtual machine: they fit each other. Images of later
-    /// epochs are copied anew here, as whoever does this must: their numbers come again.
-    fn both_back(&mut self) {
-        self.note("both disks back", String::new());
-        let count = self.moments.len() as u64;
-        let at = self.rng().below(count) as usize;
-        let moment = &self.moments[at];
-        let disks = &mut self.io.disks.disks;
-        let cow = disks.len() - 1;
-        disks[ORIGIN].revert(&moment.origin, is_origin);
-        disks[cow].revert(&moment.cow, |at| !is_origin(at));
-    }
-
-    fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {
-        self.hazards.push(Hazard { row, blocks, boot });
-    }
-}
-
-fn is_origin(at: &At) -> bool {
-    matches!(at, At::Origin(_))
 }
 
 /// A disk that refuses or hangs is no end of a session.

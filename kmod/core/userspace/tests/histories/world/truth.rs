@@ -65,6 +65,8 @@ impl World {
             }
             Err(lost) => return Err(format!("tracking ends after {cause:?}: {lost}")),
         };
+        self.check_doubt(&series)?;
+        let count = self.tally.reloads.entry(cause).or_default();
         count[1] += 1;
         count[2] += u64::from(series.snapshot);
         self.trace.push(format!(
@@ -77,10 +79,28 @@ impl World {
         Ok(())
     }
 
+    /// Whoever goes on has not been given a reason for doubt.
+    fn check_doubt(&self, series: &Series) -> Result<(), String> {
+        if self.io.has(Fault::ReloadTrustsAll) {
+            return Ok(());
+        }
+        let Some((_, state)) = self.latest_state() else {
+            return Err("tracking goes on without a state".to_owned());
+        };
+        if series.clean && state.head_crc != self.io.head_crc() {
+            return Err("tracking goes on with another head of the origin".to_owned());
+        }
+        let seen = series.clean && state.boot_id == self.io.boot_id;
+        if self.io.written != if seen { state.written_sectors } else { 0 } {
+            return Err("tracking goes on after writes that nobody saw".to_owned());
+        }
+        Ok(())
+    }
+
     fn check_series(&mut self, series: &Series, place: u64) -> Result<(), String> {
         let now = self.io.image();
         let from = (series.uuid, series.tracked.from_epoch);
-        self.check("changes", from, &now, |block| {
+        self.check("changes", from, series.epoch + 1, &now, |block| {
             series.tracked.contains(block)
         })?;
         let epoch = (series.uuid, series.epoch);
@@ -89,7 +109,7 @@ impl World {
         };
         if let Some(before) = &series.before {
             let from = (series.uuid, before.from_epoch);
-            self.check("changes before", from, &at_epoch, |block| {
+            self.check("changes before", from, series.epoch, &at_epoch, |block| {
                 before.contains(block)
             })?;
         }
@@ -103,16 +123,18 @@ impl World {
                     .unwrap_or([0; SLOT_BYTES]);
                 shown[*block as usize] = u32::from_le_bytes([kept[0], kept[1], kept[2], kept[3]]);
             }
-            self.check("the snapshot", epoch, &shown, |_| false)?;
+            self.check("the snapshot", epoch, series.epoch, &shown, |_| false)?;
         }
         Ok(())
     }
 
-    /// Every block that differs from an image is named, or is known to be beyond what can be seen.
+    /// Every block that differs from an image is named, or is known to be beyond what can be seen. `until` is the epoch at
+    /// whose instant the map ends.
     pub(super) fn check(
         &mut self,
         what: &str,
         image: ([u8; 16], u64),
+        until: u64,
         other: &[u32],
         named: impl Fn(u64) -> bool,
     ) -> Result<(), String> {
@@ -127,7 +149,7 @@ impl World {
             let open = self
                 .hazards
                 .iter()
-                .find(|hazard| hazard.explains(block, boot))
+                .find(|hazard| hazard.explains(block, boot, until))
                 .map(|hazard| hazard.row);
             let Some(row) = open else {
                 return Err(format!(

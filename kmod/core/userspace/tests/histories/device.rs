@@ -222,6 +222,8 @@ impl Device {
 
     /// What a reload found: `cb_resume_load`.
     pub fn resume(series: &Series, io: &Machine, base: u64, sequence: u64) -> Self {
+        let header = io.disks.slot(base);
+        let header = header.and_then(|slot| Header::decode(&slot).ok());
         let (layout, _) = layout_of(io.blocks);
         let blocks = |words: &[u64]| -> Blocks {
             let bits = words.iter().enumerate().flat_map(|(at, word)| {
@@ -238,7 +240,7 @@ impl Device {
         Self {
             uuid: series.uuid,
             epoch: series.epoch,
-            before_epoch: series.epoch - 1,
+            before_epoch: header.expect("a reload has read it").before_epoch,
             phase: if series.snapshot {
                 Phase::Active
             } else {
@@ -368,6 +370,10 @@ impl Device {
     /// `cb_marking_start`: state and marks are under way together.
     fn make_stable(&mut self, io: &mut Machine, first: u64, last: u64) -> Result<(), Stop> {
         let dirty = self.saved && !io.has(Fault::CleanNotCleared);
+        // `cb_origin_marked`
+        if !dirty && self.marks.next_unstable(first, last).is_none() {
+            return Ok(());
+        }
         self.marks.want(first, last);
         let wanted = self.marks.wanted_slots();
         let slots: Vec<u32> = (0..64).filter(|slot| wanted >> slot & 1 != 0).collect();
@@ -382,6 +388,7 @@ impl Device {
                 self.write_marks(io, *slot)?;
             }
         }
+        assert_eq!(self.marks.next_unstable(first, last), None);
         Ok(())
     }
 

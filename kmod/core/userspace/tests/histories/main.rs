@@ -68,6 +68,7 @@ fn no_history_misses_a_change() {
             *all.events.entry(event).or_default() += count;
         }
         all.maps += tally.maps;
+        all.forgotten += tally.forgotten;
     }
     println!("{HISTORIES} histories, {} maps of epochs", all.maps);
     for (cause, [reloads, on, snapshots]) in &all.reloads {
@@ -90,6 +91,11 @@ fn no_history_misses_a_change() {
         println!("refused {count} times: {reason}");
     }
     println!("{:?}", all.events);
+    println!("the epoch before was forgotten {} times", all.forgotten);
+    assert!(
+        all.forgotten > 0,
+        "a spoilt snapshot forgets nothing any more"
+    );
     for row in Row::ALL {
         assert!(
             all.missed.contains_key(&row),

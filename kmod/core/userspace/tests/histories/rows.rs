@@ -50,6 +50,7 @@ impl Row {
 }
 
 /// What has happened of a row, and which blocks may be missed for it.
+#[derive(Clone)]
 pub struct Hazard {
     pub row: Row,
     /// With the epoch in which the module has seen a write to the block since: maps of that epoch have it.
@@ -59,6 +60,11 @@ pub struct Hazard {
 }
 
 impl Hazard {
+    pub fn new(row: Row, blocks: impl IntoIterator<Item = u64>, boot: Option<u64>) -> Self {
+        let blocks = blocks.into_iter().map(|block| (block, None)).collect();
+        Self { row, blocks, boot }
+    }
+
     /// Whether a map may miss a block. `until` is the epoch at whose instant the map ends.
     pub fn explains(&self, block: u64, boot: u64, until: u64) -> bool {
         let seen = self.blocks.get(&block);

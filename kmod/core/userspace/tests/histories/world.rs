@@ -3,7 +3,7 @@
 mod trouble;
 mod truth;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cowbird_core::persist;
@@ -39,6 +39,8 @@ pub struct Tally {
     pub maps: u64,
     /// Missed blocks by row, and the histories with any.
     pub missed: BTreeMap<Row, u64>,
+    /// Reloads that have forgotten the epoch before, of which nobody may have an image.
+    pub forgotten: u64,
     /// Reloads of a machine that had stood something else.
     pub refused: BTreeMap<String, u64>,
     /// What happened, by kind.
@@ -51,6 +53,8 @@ struct Moment {
     cow: Backup,
     /// Writes that had been done by then.
     writes: usize,
+    /// What the COW file did not know by then: it may be that of an earlier series.
+    hazards: Vec<Hazard>,
 }
 
 pub struct World {
@@ -60,6 +64,10 @@ pub struct World {
     record: Option<u64>,
     /// Content at the instants of epochs, which is what images show.
     images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
+    /// Epochs whose image was complete when their snapshot was given up.
+    complete: BTreeSet<([u8; 16], u64)>,
+    /// Epochs whose snapshot was spoilt, and that an orderly end has saved as if they had an image.
+    forgetful: BTreeSet<([u8; 16], u64)>,
     hazards: Vec<Hazard>,
     moments: Vec<Moment>,
     /// Something has happened to this series that may end its tracking.
@@ -92,6 +100,8 @@ impl World {
             device: None,
             record: None,
             images: HashMap::new(),
+            complete: BTreeSet::new(),
+            forgetful: BTreeSet::new(),
             hazards: Vec::new(),
             moments: Vec::new(),
             troubled: false,
@@ -264,6 +274,7 @@ impl World {
         if device.phase == Phase::Tracking {
             return Ok(());
         }
+        self.complete.insert((device.uuid, device.epoch));
         let done = device.track(&mut self.io);
         self.note("track", String::new());
         done

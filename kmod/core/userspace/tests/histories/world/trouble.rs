@@ -24,10 +24,14 @@ impl World {
                 let origin = self.io.disks.disks[ORIGIN].backup();
                 let cow = self.io.disks.disks[cow].backup();
                 let writes = self.io.log.len();
+                let mut hazards = self.hazards.clone();
+                let untold = self.io.untold.iter().copied();
+                hazards.push(Hazard::new(Row::CowHangs, untold, None));
                 self.moments.push(Moment {
                     origin,
                     cow,
                     writes,
+                    hazards,
                 });
             }
         }
@@ -96,6 +100,7 @@ impl World {
             } else {
                 let cow = disks.len() - 1;
                 disks[cow].revert(&moment.cow, |at| !is_origin(at));
+                self.hazards.extend(moment.hazards.iter().cloned());
                 self.hazards.iter_mut().for_each(Hazard::unsee);
                 let since = self.io.log[moment.writes..].iter().copied().collect();
                 self.hazard(row, since, None);
@@ -136,12 +141,11 @@ impl World {
         let cow = disks.len() - 1;
         disks[ORIGIN].revert(&moment.origin, is_origin);
         disks[cow].revert(&moment.cow, |at| !is_origin(at));
-        self.hazards.iter_mut().for_each(Hazard::unsee);
+        self.hazards.clone_from(&moment.hazards);
     }
 
     pub(super) fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {
-        let blocks = blocks.into_iter().map(|block| (block, None)).collect();
-        self.hazards.push(Hazard { row, blocks, boot });
+        self.hazards.push(Hazard::new(row, blocks, boot));
     }
 }
 

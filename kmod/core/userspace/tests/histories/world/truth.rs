@@ -1,6 +1,6 @@
 //! What a reload says, against what is true.
 
-use cowbird_core::persist::{self, Now, SLOT_BYTES, Series, State};
+use cowbird_core::persist::{self, Mode, Now, SLOT_BYTES, Series, State};
 
 use super::{Cause, DISK_SECTORS, World};
 use crate::device::{Device, Fault, layout_of};
@@ -73,6 +73,7 @@ impl World {
             "reload after {cause:?}: epoch {}, clean {}, snapshot {}, from {}",
             series.epoch, series.clean, series.snapshot, series.tracked.from_epoch
         ));
+        self.check_reach(&series)?;
         self.check_series(&series, place)?;
         let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
         self.device = Some(Device::resume(&series, &self.io, place, sequence));
@@ -95,6 +96,32 @@ impl World {
             return Err("tracking goes on after writes that nobody saw".to_owned());
         }
         Ok(())
+    }
+
+    /// Of an epoch whose snapshot ended with the machine nobody has an image: changes since the one before are known, too.
+    /// But for a spoilt snapshot: its clean save says only that there is none, and the crash of a later boot asks for a full
+    /// copy.
+    fn check_reach(&mut self, series: &Series) -> Result<(), String> {
+        let before = series.epoch - 1;
+        let epoch = (series.uuid, series.epoch);
+        if before == 0 || self.complete.contains(&epoch) || series.tracked.from_epoch <= before {
+            return Ok(());
+        }
+        let older = series.before.as_ref();
+        if older.is_some_and(|older| older.from_epoch <= before) {
+            if series.mode == Mode::Incremental {
+                self.forgetful.insert(epoch);
+            }
+            return Ok(());
+        }
+        if self.forgetful.contains(&epoch) {
+            self.tally.forgotten += 1;
+            return Ok(());
+        }
+        Err(format!(
+            "epoch {} has no image, and changes since epoch {before} are not known",
+            series.epoch
+        ))
     }
 
     fn check_series(&mut self, series: &Series, place: u64) -> Result<(), String> {

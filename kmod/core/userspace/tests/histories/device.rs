@@ -138,6 +138,8 @@ pub struct Device {
     saved_mode: Mode,
     lost_in_cow: bool,
     loss_was_told: bool,
+    /// A state that the engine has written to a disk that hangs: there is only one at a time.
+    state_in_flight: bool,
     /// Preserved blocks by slot, from the first data slot on.
     kept: Vec<u64>,
     on_disk: OnDisk,
@@ -198,6 +200,7 @@ impl Device {
             saved_mode: Mode::Snapshot,
             lost_in_cow: false,
             loss_was_told: false,
+            state_in_flight: false,
             kept: Vec::new(),
             on_disk: OnDisk::default(),
         };
@@ -261,6 +264,7 @@ impl Device {
             saved_mode: series.mode,
             lost_in_cow: false,
             loss_was_told: false,
+            state_in_flight: false,
             kept: series.index.iter().map(|(_, block)| *block).collect(),
             on_disk: OnDisk::default(),
         }
@@ -332,7 +336,9 @@ impl Device {
         }
         self.sequence += 1;
         let (copy, sequence) = (self.sequence % 2, self.sequence);
-        self.put(io, Kind::State, copy, self.epoch, sequence, &mut slot, true)
+        let done = self.put(io, Kind::State, copy, self.epoch, sequence, &mut slot, true);
+        self.state_in_flight |= !flush && done == Err(Stop::Hung);
+        done
     }
 
     // ---- writes ----
@@ -437,7 +443,11 @@ impl Device {
             // It has been told, or could be.
             io.untold.clear();
         }
-        if !self.is_lost() || self.lost_in_cow || (again && io.has(Fault::TellLossOnce)) {
+        if !self.is_lost()
+            || self.lost_in_cow
+            || self.state_in_flight
+            || (again && io.has(Fault::TellLossOnce))
+        {
             return Ok(());
         }
         let state = self.state(io, Status::Lost);

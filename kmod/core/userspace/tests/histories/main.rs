@@ -15,6 +15,7 @@ mod rows;
 mod world;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use device::Fault;
 use rows::Row;
@@ -38,7 +39,9 @@ fn run(number: u64, fault: Option<Fault>) -> Result<Tally, String> {
         }
         world.end()
     };
-    match live() {
+    // The trace of a panic counts, too.
+    let lived = catch_unwind(AssertUnwindSafe(&mut live));
+    match lived.unwrap_or_else(|_| Err("a panic".to_owned())) {
         Ok(()) => Ok(world.tally),
         Err(error) => Err(format!(
             "history {number} (seed {seed:#x}, ordinary: {ordinary}): {error}\n  {}",

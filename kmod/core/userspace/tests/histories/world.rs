@@ -9,7 +9,7 @@ use std::rc::Rc;
 use cowbird_core::persist;
 
 use crate::device::{Blocks, Device, Fault, Machine, Phase};
-use crate::disks::{Backup, Disk, Disks, Health, ORIGIN, Rng, Stop};
+use crate::disks::{Backup, Disks, Health, ORIGIN, Rng, Stop};
 use crate::rows::{Hazard, Row};
 
 /// Of the device with the COW file; no history needs its end.
@@ -381,7 +381,9 @@ impl World {
             .disks
             .iter()
             .all(|disk| disk.health == Health::Well);
-        self.io.disks.disks.iter_mut().for_each(Disk::settle);
+        let mut rng = Rng(self.rng().next());
+        let disks = self.io.disks.disks.iter_mut();
+        disks.for_each(|disk| disk.settle(&mut rng));
         self.come_back(if well {
             Cause::CleanReboot
         } else {
@@ -403,7 +405,7 @@ impl World {
                 disk.lose_cache(&mut rng);
                 disk.health = Health::Well;
             } else {
-                disk.settle();
+                disk.settle(&mut rng);
                 cause = cause.max(Cause::PowerCutOfOneDisk);
             }
         }

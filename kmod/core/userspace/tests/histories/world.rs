@@ -145,6 +145,10 @@ impl World {
             let left = self.rng().below(24);
             self.io.disks.fuse = Some(left);
         }
+        let cow = self.io.disks.cow();
+        if self.io.disks.disks[cow].health == Health::Failing && self.rng().percent(15) {
+            self.health(cow, Health::Well, "COW disk is well again");
+        }
         let done = match self.rng().below(100) {
             0..45 => self.some_writes(),
             45..52 => self.save(),
@@ -418,6 +422,7 @@ impl World {
         let saved = self
             .latest_state()
             .is_some_and(|(_, state)| state.status == persist::Status::Clean);
+        let phase = self.device.as_ref().map(|device| device.phase);
         self.boot();
         let away = !self.ordinary && self.rng().percent(15);
         if away {
@@ -434,7 +439,7 @@ impl World {
             self.note("written before the reload", format!("{first}+{count}"));
             let _ = self.write(first, count);
         }
-        self.reload(cause)
+        self.reload(cause, phase)
     }
 
     fn reload_module(&mut self) -> Result<Result<(), Stop>, String> {
@@ -450,7 +455,7 @@ impl World {
                 Ok(true) => {}
             }
         }
-        self.device = None;
+        let phase = self.device.take().map(|device| device.phase);
         if !self.ordinary && self.rng().percent(40) {
             let (first, count) = self.some_blocks();
             self.note("unseen write", format!("{first}+{count}"));
@@ -458,7 +463,7 @@ impl World {
                 return Ok(Err(stop));
             }
         }
-        self.reload(Cause::ModuleReload)?;
+        self.reload(Cause::ModuleReload, phase)?;
         Ok(Ok(()))
     }
 }

@@ -14,10 +14,6 @@ impl World {
             0 => self.health(cow, Health::Hung, "COW disk hangs"),
             1 => self.health(cow, Health::Failing, "COW disk fails"),
             2 => self.health(ORIGIN, Health::Hung, "origin disk hangs"),
-            // What hangs stays so until the machine is reset.
-            _ if self.io.disks.disks[cow].health == Health::Failing => {
-                self.health(cow, Health::Well, "COW disk is well again");
-            }
             3 => self.copy_of_file()?,
             _ => {
                 self.note("moment kept", String::new());
@@ -38,7 +34,11 @@ impl World {
         Ok(Ok(()))
     }
 
-    fn health(&mut self, disk: usize, health: Health, what: &'static str) {
+    pub(super) fn health(&mut self, disk: usize, health: Health, what: &'static str) {
+        // What hangs stays so until the machine is reset.
+        if self.io.disks.disks[disk].health == Health::Hung {
+            return;
+        }
         self.note(what, String::new());
         self.troubled = true;
         self.io.disks.disks[disk].health = health;

@@ -1,9 +1,9 @@
 //! What a reload says, against what is true.
 
-use cowbird_core::persist::{self, Mode, Now, SLOT_BYTES, Series, State};
+use cowbird_core::persist::{self, Kind, Mode, Now, SLOT_BYTES, Series, State};
 
 use super::{Cause, DISK_SECTORS, World};
-use crate::device::{Device, Fault, layout_of};
+use crate::device::{Device, Fault, Phase, layout_of};
 
 impl World {
     pub(super) fn now(&self) -> Now {
@@ -18,7 +18,7 @@ impl World {
     pub(super) fn latest_state(&self) -> Option<(u64, State)> {
         let place = self.record?;
         let (layout, _) = layout_of(self.io.blocks);
-        let states = layout.slots(persist::Kind::State);
+        let states = layout.slots(Kind::State);
         states
             .filter_map(|slot| self.io.disks.slot(place + slot * 8))
             .filter(|slot| {
@@ -36,7 +36,8 @@ impl World {
         persist::reload(read, self.record.unwrap_or(0), DISK_SECTORS, now)
     }
 
-    pub(super) fn reload(&mut self, cause: Cause) -> Result<(), String> {
+    /// `phase` is that of the module before.
+    pub(super) fn reload(&mut self, cause: Cause, phase: Option<Phase>) -> Result<(), String> {
         let Some(place) = self.record else {
             return Ok(());
         };
@@ -75,6 +76,10 @@ impl World {
         ));
         self.check_reach(&series)?;
         self.check_series(&series, place)?;
+        self.check_order(&series, cause, phase)?;
+        if self.rng().percent(40) && !self.io.has(Fault::ReloadTrustsAll) {
+            self.check_unreadable(&series, place)?;
+        }
         let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
         self.device = Some(Device::resume(&series, &self.io, place, sequence));
         Ok(())
@@ -96,6 +101,64 @@ impl World {
             return Err("tracking goes on after writes that nobody saw".to_owned());
         }
         Ok(())
+    }
+
+    /// What ended in order has been saved, and its snapshot goes on.
+    fn check_order(
+        &mut self,
+        series: &Series,
+        cause: Cause,
+        phase: Option<Phase>,
+    ) -> Result<(), String> {
+        if !matches!(cause, Cause::CleanReboot | Cause::ModuleReload) {
+            return Ok(());
+        }
+        if !series.clean {
+            return Err(format!("what {cause:?} has saved is not known"));
+        }
+        if phase == Some(Phase::Active) && !series.snapshot {
+            return Err(format!("a snapshot ends with {cause:?}"));
+        }
+        Ok(())
+    }
+
+    /// The same reload, where one slot cannot be read.
+    fn check_unreadable(&mut self, series: &Series, place: u64) -> Result<(), String> {
+        let (layout, _) = layout_of(self.io.blocks);
+        let kinds = [
+            Kind::Extents,
+            Kind::State,
+            Kind::Regions,
+            Kind::Fine,
+            Kind::Index,
+        ];
+        let kind = kinds[self.rng().below(5) as usize];
+        let slots = layout.slots(kind);
+        let index = self.rng().below(slots.end - slots.start);
+        let bad = place + (slots.start + index) * 8;
+        let read = |sector: u64| self.io.disks.slot(sector).filter(|_| sector != bad);
+        let found = persist::reload(read, place, DISK_SECTORS, &self.now());
+        let needed = match kind {
+            Kind::Extents | Kind::State => true,
+            Kind::Regions => layout.area(kind, series.epoch).contains(&index),
+            Kind::Fine | Kind::Index => false,
+        };
+        *self.tally.events.entry("slot unreadable").or_default() += 1;
+        let what = format!("slot {index} of {kind:?} cannot be read");
+        match found {
+            Ok(_) if needed => Err(format!("{what}, and tracking goes on")),
+            Ok(series) => {
+                // It does not happen: what is known to be missed there does not count.
+                let missed = self.tally.missed.clone();
+                let checked = self.check_series(&series, place);
+                self.tally.missed = missed;
+                checked.map_err(|error| format!("{what}: {error}"))
+            }
+            Err(lost) if matches!(kind, Kind::Fine | Kind::Index) => {
+                Err(format!("{what}, and tracking ends: {lost}"))
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     /// Of an epoch whose snapshot ended with the machine nobody has an image: changes since the one before are known, too.

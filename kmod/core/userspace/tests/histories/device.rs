@@ -65,6 +65,15 @@ impl Fault {
         Self::ForgetAtTransition,
         Self::ReloadForgetsMarks,
     ];
+
+    /// What it must lead to.
+    pub fn harm(self) -> &'static str {
+        match self {
+            // Nothing is missed: what the origin has lost is in the map. But its head is another.
+            Self::OriginUnflushedAtSave => "tracking ends after PowerCut",
+            _ => "was missed",
+        }
+    }
 }
 
 /// The machine below the module.

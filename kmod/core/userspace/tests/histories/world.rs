@@ -55,6 +55,9 @@ struct Moment {
     writes: usize,
     /// What the COW file did not know by then: it may be that of an earlier series.
     hazards: Vec<Hazard>,
+    /// `/etc/cowbird` is on a disk, too.
+    record: Option<u64>,
+    recorded: [u8; 16],
 }
 
 pub struct World {
@@ -62,8 +65,12 @@ pub struct World {
     device: Option<Device>,
     /// Where `/etc/cowbird` says that the COW file is.
     record: Option<u64>,
+    /// And of which series, which a reload does not ask.
+    recorded: [u8; 16],
     /// Content at the instants of epochs, which is what images show.
     images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
+    /// Epochs that were refused when their header was on disk: nobody has an image of them.
+    refused: BTreeSet<([u8; 16], u64)>,
     /// Epochs whose image was complete when their snapshot was given up.
     complete: BTreeSet<([u8; 16], u64)>,
     /// Epochs whose snapshot was spoilt, and that an orderly end has saved as if they had an image.
@@ -99,7 +106,9 @@ impl World {
             io,
             device: None,
             record: None,
+            recorded: [0; 16],
             images: HashMap::new(),
+            refused: BTreeSet::new(),
             complete: BTreeSet::new(),
             forgetful: BTreeSet::new(),
             hazards: Vec::new(),
@@ -298,6 +307,11 @@ impl World {
         self.images.insert((uuid, epoch), Rc::clone(&image));
         let done = device.next_epoch(&mut self.io, refused.then_some(between));
         self.note("next epoch", format!("{epoch}: {done:?}"));
+        if done == Ok(true) {
+            self.refused.remove(&(uuid, epoch));
+        } else if refused {
+            self.refused.insert((uuid, epoch));
+        }
         match done {
             Err(stop) => Ok(Err(stop)),
             Ok(false) => Ok(Ok(())),
@@ -348,6 +362,7 @@ impl World {
             Ok(device) => {
                 self.device = Some(device);
                 self.record = Some(place);
+                self.recorded = uuid;
                 self.troubled = false;
                 self.hazards.clear();
                 self.io.untold.clear();

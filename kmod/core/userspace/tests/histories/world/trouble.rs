@@ -1,5 +1,6 @@
 //! What nobody can stand: disks that fail, go back in time or are others, and writes of another system.
 
+use cowbird_core::Header;
 use cowbird_core::persist::{self, Now};
 
 use super::{DISK_SECTORS, Moment, World};
@@ -28,6 +29,8 @@ impl World {
                     cow,
                     writes,
                     hazards,
+                    record: self.record,
+                    recorded: self.recorded,
                 });
             }
         }
@@ -102,7 +105,14 @@ impl World {
                 disks[cow].revert(&moment.cow, |at| !is_origin(at));
                 self.hazards.extend(moment.hazards.iter().cloned());
                 self.hazards.iter_mut().for_each(Hazard::unsee);
-                let since = self.io.log[moment.writes..].iter().copied().collect();
+                let slot = self.record.and_then(|place| self.io.disks.slot(place));
+                let header = slot.and_then(|slot| Header::decode(&slot).ok());
+                let since = if header.is_some_and(|header| header.uuid != self.recorded) {
+                    // That of an earlier series, which knows nothing of what came after its end.
+                    (0..self.io.blocks).collect()
+                } else {
+                    self.io.log[moment.writes..].iter().copied().collect()
+                };
                 self.hazard(row, since, None);
             }
         } else {
@@ -142,6 +152,7 @@ impl World {
         disks[ORIGIN].revert(&moment.origin, is_origin);
         disks[cow].revert(&moment.cow, |at| !is_origin(at));
         self.hazards.clone_from(&moment.hazards);
+        (self.record, self.recorded) = (moment.record, moment.recorded);
     }
 
     pub(super) fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {

@@ -12,7 +12,7 @@ use cowbird_core::persist::{
     State, Status, encode_extents,
 };
 
-use crate::disks::{At, Content, Disks, Stop};
+use crate::disks::{At, Content, Disks, Health, Stop};
 
 /// Slots for preserved blocks.
 pub const DATA_SLOTS: u64 = 48;
@@ -65,6 +65,15 @@ impl Fault {
         Self::ForgetAtTransition,
         Self::ReloadForgetsMarks,
     ];
+
+    /// What it must lead to.
+    pub fn harm(self) -> &'static str {
+        match self {
+            // Nothing is missed: what the origin has lost is in the map. But its head is another.
+            Self::OriginUnflushedAtSave => "tracking ends after PowerCut",
+            _ => "was missed",
+        }
+    }
 }
 
 /// The machine below the module.
@@ -138,6 +147,8 @@ pub struct Device {
     saved_mode: Mode,
     lost_in_cow: bool,
     loss_was_told: bool,
+    /// A state that the engine has written to a disk that hangs: there is only one at a time.
+    state_in_flight: bool,
     /// Preserved blocks by slot, from the first data slot on.
     kept: Vec<u64>,
     on_disk: OnDisk,
@@ -198,6 +209,7 @@ impl Device {
             saved_mode: Mode::Snapshot,
             lost_in_cow: false,
             loss_was_told: false,
+            state_in_flight: false,
             kept: Vec::new(),
             on_disk: OnDisk::default(),
         };
@@ -222,6 +234,8 @@ impl Device {
 
     /// What a reload found: `cb_resume_load`.
     pub fn resume(series: &Series, io: &Machine, base: u64, sequence: u64) -> Self {
+        let header = io.disks.slot(base);
+        let header = header.and_then(|slot| Header::decode(&slot).ok());
         let (layout, _) = layout_of(io.blocks);
         let blocks = |words: &[u64]| -> Blocks {
             let bits = words.iter().enumerate().flat_map(|(at, word)| {
@@ -238,7 +252,7 @@ impl Device {
         Self {
             uuid: series.uuid,
             epoch: series.epoch,
-            before_epoch: series.epoch - 1,
+            before_epoch: header.expect("a reload has read it").before_epoch,
             phase: if series.snapshot {
                 Phase::Active
             } else {
@@ -259,6 +273,7 @@ impl Device {
             saved_mode: series.mode,
             lost_in_cow: false,
             loss_was_told: false,
+            state_in_flight: false,
             kept: series.index.iter().map(|(_, block)| *block).collect(),
             on_disk: OnDisk::default(),
         }
@@ -330,7 +345,9 @@ impl Device {
         }
         self.sequence += 1;
         let (copy, sequence) = (self.sequence % 2, self.sequence);
-        self.put(io, Kind::State, copy, self.epoch, sequence, &mut slot, true)
+        let done = self.put(io, Kind::State, copy, self.epoch, sequence, &mut slot, true);
+        self.state_in_flight |= !flush && done == Err(Stop::Hung);
+        done
     }
 
     // ---- writes ----
@@ -352,7 +369,7 @@ impl Device {
         if self.is_lost() {
             // It waits a second for that at most.
             self.tell_loss(io)?;
-            if !self.lost_in_cow {
+            if !self.lost_in_cow && io.disks.disks[io.disks.cow()].health != Health::Well {
                 io.untold.extend(first..first + count);
             }
         } else {
@@ -368,6 +385,10 @@ impl Device {
     /// `cb_marking_start`: state and marks are under way together.
     fn make_stable(&mut self, io: &mut Machine, first: u64, last: u64) -> Result<(), Stop> {
         let dirty = self.saved && !io.has(Fault::CleanNotCleared);
+        // `cb_origin_marked`
+        if !dirty && self.marks.next_unstable(first, last).is_none() {
+            return Ok(());
+        }
         self.marks.want(first, last);
         let wanted = self.marks.wanted_slots();
         let slots: Vec<u32> = (0..64).filter(|slot| wanted >> slot & 1 != 0).collect();
@@ -382,6 +403,7 @@ impl Device {
                 self.write_marks(io, *slot)?;
             }
         }
+        assert_eq!(self.marks.next_unstable(first, last), None);
         Ok(())
     }
 
@@ -426,7 +448,15 @@ impl Device {
     pub fn tell_loss(&mut self, io: &mut Machine) -> Result<(), Stop> {
         let again = self.loss_was_told;
         self.loss_was_told = self.is_lost();
-        if !self.is_lost() || self.lost_in_cow || (again && io.has(Fault::TellLossOnce)) {
+        if self.is_lost() && io.disks.disks[io.disks.cow()].health == Health::Well {
+            // It has been told, or could be.
+            io.untold.clear();
+        }
+        if !self.is_lost()
+            || self.lost_in_cow
+            || self.state_in_flight
+            || (again && io.has(Fault::TellLossOnce))
+        {
             return Ok(());
         }
         let state = self.state(io, Status::Lost);

@@ -69,6 +69,8 @@ pub struct Disk {
     stable: HashMap<At, Content>,
     cache: Vec<(At, Content)>,
     seen: HashMap<At, Content>,
+    /// What a disk that hangs has been given, and whether it goes to stable storage.
+    queue: Vec<(At, Content, bool)>,
     pub health: Health,
 }
 
@@ -82,6 +84,7 @@ impl Disk {
             stable: HashMap::new(),
             cache: Vec::new(),
             seen: HashMap::new(),
+            queue: Vec::new(),
             health: Health::Well,
         }
     }
@@ -101,6 +104,27 @@ impl Disk {
         }
     }
 
+    /// All, nothing, or some sectors of a write that is not reported as done.
+    fn put_in_part(&mut self, at: At, content: &Content, fua: bool, rng: &mut Rng) {
+        match rng.below(3) {
+            0 => {}
+            1 => self.put(at, content, fua),
+            _ => {
+                let content = torn(self.seen.get(&at), content, rng);
+                self.put(at, &content, fua);
+            }
+        }
+    }
+
+    /// The machine is reset: what a disk that hangs was given has been done by then, or never will be.
+    fn end_queue(&mut self, rng: &mut Rng) {
+        while !self.queue.is_empty() {
+            let next = rng.below(self.queue.len() as u64);
+            let (at, content, fua) = self.queue.swap_remove(next as usize);
+            self.put_in_part(at, &content, fua, rng);
+        }
+    }
+
     pub fn flush(&mut self) {
         self.stable.clone_from(&self.seen);
         self.cache.clear();
@@ -108,6 +132,7 @@ impl Disk {
 
     /// The cache is lost in part: of each of its writes all, nothing, or some sectors reach the disk.
     pub fn lose_cache(&mut self, rng: &mut Rng) {
+        self.end_queue(rng);
         let survives = [0, 50, 90, 100][rng.below(4) as usize];
         for (at, content) in std::mem::take(&mut self.cache) {
             if rng.percent(survives) {
@@ -123,7 +148,8 @@ impl Disk {
     }
 
     /// All of the cache reaches the disk, as before a machine is turned off in order.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, rng: &mut Rng) {
+        self.end_queue(rng);
         self.flush();
         self.health = Health::Well;
     }
@@ -212,32 +238,28 @@ impl Disks {
         }
     }
 
-    /// Writes, to stable storage if `fua`. What the power or a hanging disk stops may have been done, in part too.
+    /// Writes, to stable storage if `fua`. What the power or the disk stops may have been done, in part too; what a disk that
+    /// hangs was given is done at the reset, if at all.
     pub fn write(&mut self, at: At, content: Content, fua: bool) -> Result<(), Stop> {
         let cut = self.burns_down();
         let which = self.disk_of(at);
-        let stop = match (cut, self.disks[which].health) {
-            (true, _) => Stop::Cut,
-            (false, Health::Well) => {
-                self.disks[which].put(at, &content, fua);
+        let disk = &mut self.disks[which];
+        match (disk.health, cut) {
+            (Health::Well, false) => {
+                disk.put(at, &content, fua);
                 return Ok(());
             }
-            (false, Health::Failing) => return Err(Stop::Failed),
-            (false, Health::Hung) => Stop::Hung,
-        };
-        // Nothing reaches a disk that hangs, but for what was on its way: that ends with the cut.
-        if stop == Stop::Cut && self.disks[which].health == Health::Well {
-            let disk = &mut self.disks[which];
-            match self.rng.below(3) {
-                0 => {}
-                1 => disk.put(at, &content, fua),
-                _ => {
-                    let content = torn(disk.seen.get(&at), &content, &mut self.rng);
-                    disk.put(at, &content, fua);
-                }
+            (Health::Well, true) | (Health::Failing, false) => {
+                disk.put_in_part(at, &content, fua, &mut self.rng);
             }
+            (Health::Hung, false) => disk.queue.push((at, content, fua)),
+            (Health::Failing | Health::Hung, true) => {}
         }
-        Err(stop)
+        Err(match (cut, disk.health) {
+            (true, _) => Stop::Cut,
+            (false, Health::Hung) => Stop::Hung,
+            (false, _) => Stop::Failed,
+        })
     }
 
     pub fn flush(&mut self, which: usize) -> Result<(), Stop> {

@@ -1,14 +1,15 @@
 //! A machine with one series through its life: what happens to it, and the truth that no reload may miss.
 
+mod trouble;
 mod truth;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cowbird_core::persist;
 
-use crate::device::{Blocks, Device, Fault, Machine, Phase, layout_of};
-use crate::disks::{At, Backup, Content, Disk, Disks, Health, ORIGIN, Rng, Stop};
+use crate::device::{Blocks, Device, Fault, Machine, Phase};
+use crate::disks::{Backup, Disks, Health, ORIGIN, Rng, Stop};
 use crate::rows::{Hazard, Row};
 
 /// Of the device with the COW file; no history needs its end.
@@ -38,6 +39,8 @@ pub struct Tally {
     pub maps: u64,
     /// Missed blocks by row, and the histories with any.
     pub missed: BTreeMap<Row, u64>,
+    /// Reloads that have forgotten the epoch before, of which nobody may have an image.
+    pub forgotten: u64,
     /// Reloads of a machine that had stood something else.
     pub refused: BTreeMap<String, u64>,
     /// What happened, by kind.
@@ -50,6 +53,11 @@ struct Moment {
     cow: Backup,
     /// Writes that had been done by then.
     writes: usize,
+    /// What the COW file did not know by then: it may be that of an earlier series.
+    hazards: Vec<Hazard>,
+    /// `/etc/cowbird` is on a disk, too.
+    record: Option<u64>,
+    recorded: [u8; 16],
 }
 
 pub struct World {
@@ -57,8 +65,16 @@ pub struct World {
     device: Option<Device>,
     /// Where `/etc/cowbird` says that the COW file is.
     record: Option<u64>,
+    /// And of which series, which a reload does not ask.
+    recorded: [u8; 16],
     /// Content at the instants of epochs, which is what images show.
     images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
+    /// Epochs that were refused when their header was on disk: nobody has an image of them.
+    refused: BTreeSet<([u8; 16], u64)>,
+    /// Epochs whose image was complete when their snapshot was given up.
+    complete: BTreeSet<([u8; 16], u64)>,
+    /// Epochs whose snapshot was spoilt, and that an orderly end has saved as if they had an image.
+    forgetful: BTreeSet<([u8; 16], u64)>,
     hazards: Vec<Hazard>,
     moments: Vec<Moment>,
     /// Something has happened to this series that may end its tracking.
@@ -90,7 +106,11 @@ impl World {
             io,
             device: None,
             record: None,
+            recorded: [0; 16],
             images: HashMap::new(),
+            refused: BTreeSet::new(),
+            complete: BTreeSet::new(),
+            forgetful: BTreeSet::new(),
             hazards: Vec::new(),
             moments: Vec::new(),
             troubled: false,
@@ -130,13 +150,13 @@ impl World {
 
     /// Something happens.
     pub fn step(&mut self) -> Result<(), String> {
-        let cow = self.io.disks.cow();
-        if self.io.disks.disks[cow].health == Health::Failing && self.rng().percent(30) {
-            self.health(cow, Health::Well, "COW disk is well again");
-        }
         if self.rng().percent(12) {
             let left = self.rng().below(24);
             self.io.disks.fuse = Some(left);
+        }
+        let cow = self.io.disks.cow();
+        if self.io.disks.disks[cow].health == Health::Failing && self.rng().percent(15) {
+            self.health(cow, Health::Well, "COW disk is well again");
         }
         let done = match self.rng().below(100) {
             0..45 => self.some_writes(),
@@ -214,7 +234,15 @@ impl World {
 
     fn write(&mut self, first: u64, count: u64) -> Result<(), Stop> {
         match &mut self.device {
-            Some(device) => device.write(&mut self.io, first, count).or_else(unless_cut),
+            Some(device) => {
+                let done = device.write(&mut self.io, first, count);
+                if done.is_ok() && !device.is_lost() {
+                    let epoch = device.epoch;
+                    let hazards = self.hazards.iter_mut();
+                    hazards.for_each(|hazard| hazard.see(first, count, epoch));
+                }
+                done.or_else(unless_cut)
+            }
             None => {
                 self.troubled = true;
                 if self.record.is_some() {
@@ -259,6 +287,7 @@ impl World {
         if device.phase == Phase::Tracking {
             return Ok(());
         }
+        self.complete.insert((device.uuid, device.epoch));
         let done = device.track(&mut self.io);
         self.note("track", String::new());
         done
@@ -278,6 +307,11 @@ impl World {
         self.images.insert((uuid, epoch), Rc::clone(&image));
         let done = device.next_epoch(&mut self.io, refused.then_some(between));
         self.note("next epoch", format!("{epoch}: {done:?}"));
+        if done == Ok(true) {
+            self.refused.remove(&(uuid, epoch));
+        } else if refused {
+            self.refused.insert((uuid, epoch));
+        }
         match done {
             Err(stop) => Ok(Err(stop)),
             Ok(false) => Ok(Ok(())),
@@ -288,7 +322,7 @@ impl World {
                     .as_ref()
                     .and_then(|device| device.changes.clone());
                 if let Some((from, blocks)) = changes {
-                    self.check("the map", (uuid, from), &image, |block| {
+                    self.check("the map", (uuid, from), epoch, &image, |block| {
                         blocks.contains(&block)
                     })?;
                 }
@@ -328,6 +362,7 @@ impl World {
             Ok(device) => {
                 self.device = Some(device);
                 self.record = Some(place);
+                self.recorded = uuid;
                 self.troubled = false;
                 self.hazards.clear();
                 self.io.untold.clear();
@@ -365,7 +400,9 @@ impl World {
             .disks
             .iter()
             .all(|disk| disk.health == Health::Well);
-        self.io.disks.disks.iter_mut().for_each(Disk::settle);
+        let mut rng = Rng(self.rng().next());
+        let disks = self.io.disks.disks.iter_mut();
+        disks.for_each(|disk| disk.settle(&mut rng));
         self.come_back(if well {
             Cause::CleanReboot
         } else {
@@ -387,7 +424,7 @@ impl World {
                 disk.lose_cache(&mut rng);
                 disk.health = Health::Well;
             } else {
-                disk.settle();
+                disk.settle(&mut rng);
                 cause = cause.max(Cause::PowerCutOfOneDisk);
             }
         }
@@ -400,6 +437,7 @@ impl World {
         let saved = self
             .latest_state()
             .is_some_and(|(_, state)| state.status == persist::Status::Clean);
+        let phase = self.device.as_ref().map(|device| device.phase);
         self.boot();
         let away = !self.ordinary && self.rng().percent(15);
         if away {
@@ -416,7 +454,7 @@ impl World {
             self.note("written before the reload", format!("{first}+{count}"));
             let _ = self.write(first, count);
         }
-        self.reload(cause)
+        self.reload(cause, phase)
     }
 
     fn reload_module(&mut self) -> Result<Result<(), Stop>, String> {
@@ -432,7 +470,7 @@ impl World {
                 Ok(true) => {}
             }
         }
-        self.device = None;
+        let phase = self.device.take().map(|device| device.phase);
         if !self.ordinary && self.rng().percent(40) {
             let (first, count) = self.some_blocks();
             self.note("unseen write", format!("{first}+{count}"));
@@ -440,136 +478,9 @@ impl World {
                 return Ok(Err(stop));
             }
         }
-        self.reload(Cause::ModuleReload)?;
+        self.reload(Cause::ModuleReload, phase)?;
         Ok(Ok(()))
     }
-
-    // ---- what nobody can stand ----
-
-    fn trouble(&mut self) -> Result<Result<(), Stop>, String> {
-        let cow = self.io.disks.cow();
-        match self.rng().below(8) {
-            // What hangs stays so until the machine is reset.
-            0 => self.health(cow, Health::Hung, "COW disk hangs"),
-            1 => self.health(cow, Health::Failing, "COW disk fails"),
-            2 => self.health(ORIGIN, Health::Hung, "origin disk hangs"),
-            3 => self.copy_of_file()?,
-            _ => {
-                self.note("moment kept", String::new());
-                let origin = self.io.disks.disks[ORIGIN].backup();
-                let cow = self.io.disks.disks[cow].backup();
-                let writes = self.io.log.len();
-                self.moments.push(Moment {
-                    origin,
-                    cow,
-                    writes,
-                });
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn health(&mut self, disk: usize, health: Health, what: &'static str) {
-        self.note(what, String::new());
-        self.troubled = true;
-        self.io.disks.disks[disk].health = health;
-    }
-
-    /// A copy of the COW file lies elsewhere: it is refused, whatever it says.
-    fn copy_of_file(&mut self) -> Result<(), String> {
-        let Some(place) = self.record else {
-            return Ok(());
-        };
-        self.note("COW file copied", String::new());
-        let (_, slots) = layout_of(self.io.blocks);
-        let to = place + 8 * (slots + 5);
-        let copy: Vec<_> = (0..slots * 8)
-            .step_by(8)
-            .map(|at| self.io.disks.slot(place + at))
-            .collect();
-        let read = |sector: u64| {
-            let slot = sector.checked_sub(to)? / 8;
-            copy.get(slot as usize).copied().flatten()
-        };
-        match persist::reload(read, to, DISK_SECTORS, &self.now()) {
-            Ok(_) => Err("a COW file that was copied elsewhere is believed".to_owned()),
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn while_away(&mut self, saved: bool) {
-        self.troubled = true;
-        let before = self.io.image();
-        let which = self.rng().below(5);
-        let row = match which {
-            0 | 1 if !self.moments.is_empty() => Row::OneDiskBack,
-            2 if !self.moments.is_empty() => {
-                self.both_back();
-                return;
-            }
-            3 => Row::AnotherDisk,
-            _ if saved => Row::OtherSystemSaved,
-            _ => Row::OtherSystemCrashed,
-        };
-        self.note(row.short(), String::new());
-        if row == Row::OneDiskBack {
-            let count = self.moments.len() as u64;
-            let at = self.rng().below(count) as usize;
-            let moment = &self.moments[at];
-            let disks = &mut self.io.disks.disks;
-            if which == 0 {
-                disks[ORIGIN].revert(&moment.origin, is_origin);
-            } else {
-                let cow = disks.len() - 1;
-                disks[cow].revert(&moment.cow, |at| !is_origin(at));
-                let since = self.io.log[moment.writes..].iter().copied().collect();
-                self.hazard(row, since, None);
-            }
-        } else {
-            let count = if row == Row::AnotherDisk {
-                self.io.blocks
-            } else {
-                3
-            };
-            for number in 0..count {
-                let block = match row {
-                    Row::AnotherDisk => number,
-                    _ => self.some_blocks().0,
-                };
-                self.io.version += 1;
-                let content = Content::Version(self.io.version);
-                self.io.disks.disks[ORIGIN].overwrite(At::Origin(block), content);
-            }
-        }
-        let after = self.io.image();
-        let differ =
-            (0..self.io.blocks).filter(|block| before[*block as usize] != after[*block as usize]);
-        let differ: Blocks = differ.collect();
-        // For a reverted COW file these are changes that it does not know.
-        self.io.log.extend(&differ);
-        self.hazard(row, differ, None);
-    }
-
-    /// Both volumes go back to one moment, as with a snapshot of a virtual machine: they fit each other. Images of later
-    /// epochs are copied anew here, as whoever does this must: their numbers come again.
-    fn both_back(&mut self) {
-        self.note("both disks back", String::new());
-        let count = self.moments.len() as u64;
-        let at = self.rng().below(count) as usize;
-        let moment = &self.moments[at];
-        let disks = &mut self.io.disks.disks;
-        let cow = disks.len() - 1;
-        disks[ORIGIN].revert(&moment.origin, is_origin);
-        disks[cow].revert(&moment.cow, |at| !is_origin(at));
-    }
-
-    fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {
-        self.hazards.push(Hazard { row, blocks, boot });
-    }
-}
-
-fn is_origin(at: &At) -> bool {
-    matches!(at, At::Origin(_))
 }
 
 /// A disk that refuses or hangs is no end of a session.

@@ -17,7 +17,8 @@ use crate::series::Series;
 /// When it is none.
 pub fn label(bytes: &[u8]) -> Result<bool> {
     let label = Label::parse(bytes)?;
-    Ok(Label::parse(&label.text()?).is_ok_and(|again| again == label))
+    let again = label.text().and_then(|text| Label::parse(&text));
+    Ok(again.is_ok_and(|again| again == label))
 }
 
 /// The record of a series, likewise.
@@ -26,7 +27,10 @@ pub fn label(bytes: &[u8]) -> Result<bool> {
 /// When it is none.
 pub fn series(bytes: &[u8]) -> Result<bool> {
     let series = Series::parse(bytes)?;
-    Ok(Series::parse(series.text()?.as_bytes()).is_ok_and(|again| again == series))
+    let again = series
+        .text()
+        .and_then(|text| Series::parse(text.as_bytes()));
+    Ok(again.is_ok_and(|again| again == series))
 }
 
 /// A change map.

@@ -11,6 +11,8 @@ use cowbird_fuzz::targets::TARGETS;
 /// Inputs for each target, and the longest time for them: all of it is done in 20 s.
 const INPUTS: u64 = 4000;
 const TIME: Duration = Duration::from_millis(700);
+/// Fewer say nothing.
+const FEWEST: u64 = 50;
 
 /// One test, because memory is counted for the whole process.
 #[test]
@@ -30,6 +32,9 @@ fn parsers_hold() {
             seed: 1,
         };
         let report = engine::run(target, budget, |_, _| {});
+        if report.inputs < FEWEST {
+            failed.push(format!("{}: {} inputs only", target.name, report.inputs));
+        }
         for failure in report.failures {
             failed.push(format!(
                 "{}: {}; `cargo xtask fuzz {}` keeps the input",

@@ -10,7 +10,8 @@
  *
  * Memory is for writes first: nothing is fetched when less than a quarter of it is free, and
  * never more than an eighth at a time. Each bio has at least one read that waits for it, so
- * none outlives its snapshot. What a group's or a process's limits delay is not for others.
+ * none outlives its snapshot. Reads of other groups and priorities do not wait for it: what
+ * the limits of one delay is not for others.
  */
 #include "snapread.h"
 #include "cowbird_trace.h"
@@ -21,7 +22,10 @@
 #define CB_AHEAD_FAR 16384
 /* Of the memory for preserved blocks so much may be under way. */
 #define CB_AHEAD_SHARE 8
-/* So long reads ask for what they need only, once the COW file's disk has failed one: a bad place costs time. */
+/*
+ * So long reads ask for what they need only, once the COW file's disk has failed one: a bad
+ * place costs time.
+ */
 #define CB_AHEAD_PAUSE (30 * HZ)
 
 void cb_ahead_init(struct cb_device *dev)
@@ -37,7 +41,6 @@ void cb_ahead_init(struct cb_device *dev)
 bool cb_ahead_expects(struct cb_read *read)
 {
 	u64 next = READ_ONCE(read->dev->reads_next);
-
 	unsigned long failed = READ_ONCE(read->dev->ahead_failed);
 
 	WRITE_ONCE(read->dev->reads_next, read->sector + read->sectors);

@@ -272,10 +272,8 @@ static void cb_read_work(struct work_struct *work)
 
 /* ---- begin and end ------------------------------------------------------- */
 
-static void cb_snapread_begin(struct cb_device *dev, struct bio *bio)
+static void cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_read *read)
 {
-	struct cb_read *read = mempool_alloc(&dev->read_pool, GFP_NOIO);
-
 	read->dev = dev;
 	read->bio = bio;
 	read->sector = bio->bi_iter.bi_sector;
@@ -297,24 +295,40 @@ static void cb_snapread_begin(struct cb_device *dev, struct bio *bio)
 		queue_work(read->dev->read_queue, &read->work);
 }
 
+/* The first piece of a large read, which shrinks to the rest; false where there is no memory at once. */
+static bool cb_snapread_begin_piece(struct cb_device *dev, struct bio *bio)
+{
+	u32 lead = bio->bi_iter.bi_sector & (CB_BLOCK_SECTORS - 1);
+	struct cb_read *read = mempool_alloc(&dev->read_pool, GFP_NOWAIT | __GFP_NOWARN);
+	struct bio *piece;
+
+	if (!read)
+		return false;
+	piece = cb_bio_split(bio, CB_READ_MAX_SECTORS - lead, &dev->read_pieces);
+	if (!piece) {
+		mempool_free(read, &dev->read_pool);
+		return false;
+	}
+	bio_chain(piece, bio);
+	cb_snapread_begin(dev, piece, read);
+	return true;
+}
+
 /*
  * A large read is as many reads as it takes: each goes its own way. Where there is no memory
  * for another piece at once, the rest is one read, and a thread works on it window by window.
+ *
+ * Bios of the pieces may be sent off only when this returns. So the rest's memory is waited
+ * for before there are any, and nothing after that.
  */
 void cb_snapread_submit(struct cb_device *dev, struct bio *bio)
 {
-	struct bio *piece;
+	struct cb_read *rest = mempool_alloc(&dev->read_pool, GFP_NOIO);
 
-	while (bio->bi_iter.bi_size >> SECTOR_SHIFT > CB_READ_MAX_SECTORS) {
-		u32 lead = bio->bi_iter.bi_sector & (CB_BLOCK_SECTORS - 1);
-
-		piece = cb_bio_split(bio, CB_READ_MAX_SECTORS - lead, &dev->read_pieces);
-		if (!piece)
-			break;
-		bio_chain(piece, bio);
-		cb_snapread_begin(dev, piece);
-	}
-	cb_snapread_begin(dev, bio);
+	while (bio->bi_iter.bi_size >> SECTOR_SHIFT > CB_READ_MAX_SECTORS &&
+	       cb_snapread_begin_piece(dev, bio))
+		;
+	cb_snapread_begin(dev, bio, rest);
 }
 
 /* ---- what reads need ------------------------------------------------------ */
@@ -327,7 +341,6 @@ int cb_snapread_init(struct cb_device *dev)
 	ret = bioset_init(&dev->read_bios, CB_READ_BIOS, 0, BIOSET_NEED_BVECS);
 	if (!ret)
 		ret = bioset_init(&dev->read_pieces, CB_READ_BIOS, 0, 0);
-
 	if (!ret)
 		ret = mempool_init_kmalloc_pool(&dev->read_pool, CB_READS, sizeof(struct cb_read));
 	/* Two pages that follow each other. */

@@ -126,7 +126,7 @@ void cb_read_put_together(struct cb_read *read);
 void cb_ahead_init(struct cb_device *dev);
 /* Whether a read goes on about where the last one ended; notes where it ends itself. */
 bool cb_ahead_expects(struct cb_read *read);
-/* Waits in pending for an entry that is being fetched. False when it cannot: its slot has the block. */
+/* Waits in pending for an entry that is being fetched. False when it cannot: see its slot. */
 bool cb_ahead_join(struct cb_read *read, const struct cb_entry *entry);
 /*
  * Has pieces from order[n] on, of run that have slots one behind the other, read to memory with what

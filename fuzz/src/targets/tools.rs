@@ -1,8 +1,11 @@
 //! What the tools read: labels, records, change maps, the module's report; and what packages contain.
 
+use std::time::Duration;
+
 use cowbird_checks::change_map;
 use cowbird_ctl::parsers as ctl;
 use cowbird_images::parsers as images;
+use cowbird_model::BlockIndex;
 
 use crate::target::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};
 
@@ -227,7 +230,16 @@ fn check_change_map(input: &[u8]) -> Result<Kind, String> {
         return Err("a range ends behind the volume".to_owned());
     }
     let other = other.ok_or("the tool takes what the harness refuses")?;
-    same("blocks of the harness", &other.blocks.len(), &map.changed)?;
+    same("number of the harness", &other.blocks.len(), &map.changed)?;
+    let mut blocks = map
+        .ranges
+        .iter()
+        .flat_map(|(first, blocks)| *first..first + blocks);
+    if let Some(block) = blocks.find(|block| !other.blocks.contains(BlockIndex(*block))) {
+        return Err(format!(
+            "block {block} changed for the tool, and not for the harness"
+        ));
+    }
     Ok(Kind::accepted(&[
         map.block_count,
         map.changed,
@@ -329,6 +341,9 @@ fn check_versions(first: &str, second: &str, third: &str) -> Result<(), String> 
     Ok(())
 }
 
+/// After 1970: in 2286.
+const LATE: Duration = Duration::from_secs(10_000_000_000);
+
 fn release_seeds() -> Vec<Vec<u8>> {
     let text = "\
 Origin: Debian
@@ -345,8 +360,19 @@ SHA256:
 
 fn check_release(input: &[u8]) -> Result<Kind, String> {
     let text = String::from_utf8_lossy(input);
-    let (named, expired) = images::release(&text, "bookworm");
-    Ok(Kind::accepted(&[named.into(), expired.into()]))
+    let (named, expired) = images::release(&text, "bookworm", LATE);
+    let (_, early) = images::release(&text, "bookworm", Duration::ZERO);
+    if early && !expired {
+        return Err("it was over in 1970, and is not in 2286".to_owned());
+    }
+    Ok(match named {
+        true => Kind::accepted(&[expired.into(), early.into()]),
+        false => Kind::of_text(if expired {
+            "another suite, over"
+        } else {
+            "another suite"
+        }),
+    })
 }
 
 /// An ELF file of 64 bits with `.modinfo` and the table of names.

@@ -1,10 +1,12 @@
-//! Checks of the whole repository, beside `repository.rs`: what documents point to exists, versions agree, and dependencies are
-//! used and may be used.
+//! Checks of the whole checkout: what documents point to exists, versions agree, dependencies are used and may be used, files are
+//! short, parts are those of the map, and none uses one that uses it.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod dependencies;
 mod documents;
+mod floors;
 mod licences;
+mod parts;
 mod repo;
 mod versions;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use crate::repo::{files_of_git, root};
 
 /// Lines that a file may have. A longer one has more than one subject.
 const MAX_LINES: usize = 600;
@@ -18,28 +18,14 @@ const TABLE_BEGINS: &str = "| folder | what it is | depends on |";
 /// Dependencies of a manifest that are in the program that is made of it, or make it.
 const LINKED: [&str; 2] = ["dependencies", "build-dependencies"];
 
-/// The checkout whose cargo runs the test; with a shared target folder another one may have compiled it.
-fn root() -> PathBuf {
-    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the test");
-    let xtask = Path::new(&xtask);
-    xtask
-        .parent()
-        .expect("xtask lies in the checkout")
-        .to_owned()
-}
-
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Rust files that git knows and that are there.
 fn rust_files() -> Vec<String> {
-    let mut git = Command::new("git");
-    git.current_dir(root()).args(["ls-files", "--", "*.rs"]);
-    let output = git.output().expect("git can be run");
-    assert!(output.status.success(), "{output:?}");
-    let names = String::from_utf8(output.stdout).expect("names are UTF-8");
-    let names = names.lines().map(str::to_owned);
+    let names = files_of_git(&root(), "*.rs").expect("git lists them");
+    let names = names.into_iter();
     names.filter(|name| root().join(name).exists()).collect()
 }
 

@@ -244,7 +244,7 @@ async fn act(
     setting: &Setting,
     findings: &mut Findings,
 ) -> CaseResult<Evidence> {
-    driver.watch_for_hung_tasks().await?;
+    driver.get_ready().await?;
     let mut acted = case.act(driver, setting).await;
     if acted.is_ok()
         && let Err(error) = driver.stop_tracing().await

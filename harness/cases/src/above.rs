@@ -27,7 +27,6 @@ use crate::stacked::UNCOUNTED;
 use crate::topology::{Above, BESIDE, NESTED, Topology};
 
 /// The first disk, as the guest names it, and as the machine counts it.
-const DISK: &str = "vda";
 const DISK_INDEX: usize = 0;
 
 /// More than the disk has requests, by far; each writes more than a request holds.
@@ -72,9 +71,6 @@ fn topology(setting: &Setting) -> CaseResult<&'static Topology> {
 pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let topology = topology(setting)?;
     guest.phase("setup");
-    if topology.above.filesystem_is_written() {
-        guest.keep_pages_stable(DISK).await?;
-    }
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     build(guest, topology).await?;

@@ -148,7 +148,6 @@ impl Profile {
 pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let fio = FIO.path()?;
     raw_writers::prepare(guest, setting).await?;
-    guest.keep_pages_stable(setting.disk_name()).await?;
     let fill = described(setting, &[&FILL[..], &["--do_verify=0"]].concat());
     guest.run(&fio, &borrowed(&fill)).await?;
     let usable = usable(guest, setting, &fio).await?;

@@ -68,7 +68,6 @@ pub fn layout_ext4() -> Layout {
 pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let filesystem = setting.layout().filesystem;
     guest.phase("setup");
-    guest.keep_pages_stable(setting.disk_name()).await?;
     if let Some(kind) = filesystem {
         guest
             .mount_as(setting.origin(), MOUNT, kind.name(), "discard")

@@ -83,9 +83,6 @@ pub async fn act(
     topologies: &[&'static Topology],
 ) -> CaseResult<Evidence> {
     guest.phase("setup");
-    if setting.layout.filesystem.is_some() {
-        guest.keep_pages_stable(setting.disk_name()).await?;
-    }
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     let cuts = setting.cuts.unwrap_or(CUTS);

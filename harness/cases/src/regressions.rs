@@ -54,7 +54,6 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
         return Err(HarnessError::Plan { detail }.into());
     }
     guest.phase("setup");
-    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
 

@@ -19,7 +19,6 @@ use crate::setting::Setting;
 use crate::topology::{BESIDE, Origin};
 
 /// The first disk.
-const DISK: &str = "vda";
 const DISK_INDEX: usize = 0;
 
 /// The file, all of it data when the case begins.
@@ -131,7 +130,6 @@ pub async fn act(
         bytes_per_second: 0,
     };
     guest.phase("setup");
-    guest.keep_pages_stable(DISK).await?;
     for (name, value) in KEEP_DIRTY {
         let path = format!("/proc/sys/vm/{name}");
         let text = value.to_owned();

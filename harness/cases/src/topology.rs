@@ -157,11 +157,6 @@ impl Above {
         matches!(self, Self::File | Self::Unseen).then_some(Filesystem::Ext4)
     }
 
-    /// Whether cached pages of a filesystem are written that may change meanwhile.
-    pub(super) fn filesystem_is_written(self) -> bool {
-        self.filesystem().is_some()
-    }
-
     /// Whether it takes a device of the second disk.
     fn has_other_disk(self) -> bool {
         matches!(self, Self::Stack { below, .. } if below.contains(&OTHER))

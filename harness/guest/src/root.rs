@@ -72,6 +72,7 @@ pub fn switch_to(device: &str) -> GuestError {
 fn prepare_and_start(device: &str) -> GuestResult<Infallible> {
     wait_for(device)?;
     run_hooks()?;
+    keep_pages_stable(device);
     fs::create_dir_all(MOUNT).context(format_args!("make mount point {MOUNT}"))?;
     // Without further options, so that access times are kept as on any system.
     mount(device, MOUNT, "ext4", MountFlags::empty(), None)
@@ -107,6 +108,16 @@ fn wait_for(device: &str) -> GuestResult<()> {
         std::thread::sleep(DEVICE_POLL);
     }
     Ok(())
+}
+
+/// Lets the pages of the disk of a partition stay as they are while they are written, for its witness. A
+/// filesystem asks for it when it is mounted, which for this one is too early for the host to say it.
+fn keep_pages_stable(partition: &str) {
+    let name = partition.trim_start_matches("/dev/");
+    let setting = format!("/sys/class/block/{name}/../queue/stable_writes");
+    if let Err(error) = fs::write(&setting, "1") {
+        log(&format!("{setting}: {error}"));
+    }
 }
 
 fn run_hooks() -> GuestResult<()> {

@@ -63,6 +63,15 @@ impl Machine {
         Ok(disk.bus)
     }
 
+    /// The disks in the guest that have a witness, as names without their folder.
+    pub(crate) fn witnessed_disk_names(&self) -> Vec<String> {
+        if self.witnessed {
+            self.layout.witnessed_disk_names(&self.files)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Lays an archive behind the initramfs for the boots to come, in place of the one before. The file
     /// is made anew: QEMU may still have the old one mapped.
     pub(crate) fn extend_initramfs(&mut self, part: &[u8]) -> HarnessResult<()> {

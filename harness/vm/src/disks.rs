@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// How a disk is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bus {
     /// `/dev/vda` and so on.
     Virtio,
@@ -11,6 +11,19 @@ pub enum Bus {
     Scsi,
     /// `/dev/nvme0n1`; has FUA.
     Nvme,
+}
+
+impl Bus {
+    /// What the guest calls a disk of this bus, without its folder. The first one has number 0.
+    #[must_use]
+    pub fn disk_name(self, number: u8) -> String {
+        let letter = char::from(b'a' + number);
+        match self {
+            Self::Virtio => format!("vd{letter}"),
+            Self::Scsi => format!("sd{letter}"),
+            Self::Nvme => format!("nvme{number}n1"),
+        }
+    }
 }
 
 /// A disk of the guest. On one bus they are named in their order.

@@ -1,5 +1,6 @@
 //! What is on the disks of a cell, and how they are attached.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -339,6 +340,18 @@ impl Layout {
             });
         }
         disks
+    }
+
+    /// The disks in the guest that have a witness, as names without their folder.
+    pub fn witnessed_disk_names(&self, files: &CellFiles) -> Vec<String> {
+        let mut earlier_of_bus = BTreeMap::<Bus, u8>::new();
+        let names = self.attach(files).into_iter().filter_map(|disk| {
+            let number = earlier_of_bus.entry(disk.bus).or_default();
+            let name = disk.bus.disk_name(*number);
+            *number += 1;
+            disk.witness.map(|_| name)
+        });
+        names.collect()
     }
 
     fn attach_volume(&self, files: &CellFiles) -> Vec<Disk> {

@@ -96,7 +96,6 @@ pub async fn origin_read(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
 /// changes are marked, which costs the series. Writers go on, and a full copy works once the disk does.
 pub async fn cow_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
-    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.mount(RULED, MOUNT, "").await?;
     guest.insert_module().await?;

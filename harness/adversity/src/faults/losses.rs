@@ -147,7 +147,6 @@ async fn lost(
 ) -> CaseResult<Evidence> {
     let spec = in_filesystem(RULED, FS_COW_FILE);
     guest.phase("setup");
-    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.mount(RULED, MOUNT, "").await?;
     guest.insert_module().await?;
@@ -164,11 +163,10 @@ async fn lost(
 
     guest.phase("reboot");
     guest.reboot(Stop::PowerOff).await?;
-    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.insert_module().await?;
     guest.put_record(&record).await?;
-    expect_lost(guest, "could not be written").await?;
+    expect_lost(guest, "tracking was lost before").await?;
     guest.mount(RULED, MOUNT, "").await?;
     let spec = in_filesystem(RULED, SECOND_COW_FILE);
     let evidence = finish(guest, setting, spec, expected_log).await?;

@@ -103,7 +103,6 @@ impl Clients<'_> {
 
 async fn set_up(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
     guest.phase("setup");
-    guest.keep_pages_stable(setting.disk_name()).await?;
     guest.mount(setting.origin(), MOUNT, "").await?;
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await

@@ -57,15 +57,18 @@ impl Driver<'_, '_> {
             .map(|_| ())
     }
 
-    /// Lets cached pages of a disk stay as they are while they are written. Otherwise a page may
-    /// change between its way to the disk and its way to the witness. To be called before the
-    /// disk's filesystems are mounted.
-    pub async fn keep_pages_stable(&mut self, disk: &str) -> CaseResult<()> {
-        let request = Request::WriteText {
-            path: format!("/sys/block/{disk}/queue/stable_writes"),
-            text: "1".into(),
-        };
-        self.prepare(request).await.map(|_| ())
+    /// Lets cached pages of all witnessed disks stay as they are while they are written. Otherwise a
+    /// page may change between its way to the disk and its way to the witness. What is mounted
+    /// before or stacked before does not know of it.
+    pub(super) async fn keep_pages_stable(&mut self) -> CaseResult<()> {
+        for disk in self.machine.witnessed_disk_names() {
+            let request = Request::WriteText {
+                path: format!("/sys/block/{disk}/queue/stable_writes"),
+                text: "1".into(),
+            };
+            self.prepare(request).await?;
+        }
+        Ok(())
     }
 
     /// Stacks a device on others; gives its path.

@@ -26,7 +26,7 @@ const LEAK_SCAN_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_
 
 impl Driver<'_, '_> {
     /// Lets the kernel report blocked tasks early. Kernels without the detector do not matter.
-    pub async fn watch_for_hung_tasks(&mut self) -> CaseResult<()> {
+    pub(super) async fn watch_for_hung_tasks(&mut self) -> CaseResult<()> {
         let path = "/proc/sys/kernel/hung_task_timeout_secs".to_owned();
         let request = Request::WriteText {
             path,

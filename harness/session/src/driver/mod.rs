@@ -142,7 +142,13 @@ impl Driver<'_, '_> {
         // The kernel booted before and the module is not loaded yet; what stops it now is what the
         // module left on the disk.
         self.vm = self.machine.boot().await?;
-        self.watch_for_hung_tasks().await
+        self.get_ready().await
+    }
+
+    /// What a guest is told after each boot, before its case acts.
+    pub async fn get_ready(&mut self) -> CaseResult<()> {
+        self.watch_for_hung_tasks().await?;
+        self.keep_pages_stable().await
     }
 
     /// The next phase begins.

@@ -243,6 +243,7 @@ static void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot)
 	if (!read->whole)
 		read->whole = mempool_alloc(&read->dev->read_pages, GFP_NOIO);
 	bio = cb_bio_alloc(read->dev->cow.bdev, 1, CB_READ_OPF, &read->dev->read_bios);
+	cb_bio_for(bio, read->bio, read->dev->cow.bdev);
 	bio->bi_end_io = cb_read_end_io;
 	read->whole_piece[n] = i;
 	WARN_ON_ONCE(bio_add_page(bio, read->whole + n, CB_BLOCK_BYTES, 0) != CB_BLOCK_BYTES);

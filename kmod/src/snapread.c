@@ -272,7 +272,8 @@ static void cb_read_work(struct work_struct *work)
 
 /* ---- begin and end ------------------------------------------------------- */
 
-static void cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_read *read)
+/* Whether it went its way without a thread. */
+static bool cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_read *read)
 {
 	read->dev = dev;
 	read->bio = bio;
@@ -291,11 +292,16 @@ static void cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_
 	init_completion(&read->done);
 	INIT_WORK(&read->work, cb_read_work);
 	atomic_inc(&dev->reads_in_flight);
-	if (!cb_read_go_straight(read))
-		queue_work(read->dev->read_queue, &read->work);
+	if (cb_read_go_straight(read))
+		return true;
+	queue_work(dev->read_queue, &read->work);
+	return false;
 }
 
-/* The first piece of a large read, which shrinks to the rest; false where there is no memory at once. */
+/*
+ * The first piece of a large read, which shrinks to the rest; false where there is no memory
+ * at once, or where it did not go straight.
+ */
 static bool cb_snapread_begin_piece(struct cb_device *dev, struct bio *bio)
 {
 	u32 lead = bio->bi_iter.bi_sector & (CB_BLOCK_SECTORS - 1);
@@ -310,13 +316,13 @@ static bool cb_snapread_begin_piece(struct cb_device *dev, struct bio *bio)
 		return false;
 	}
 	bio_chain(piece, bio);
-	cb_snapread_begin(dev, piece, read);
-	return true;
+	return cb_snapread_begin(dev, piece, read);
 }
 
 /*
  * A large read is as many reads as it takes: each goes its own way. Where there is no memory
- * for another piece at once, the rest is one read, and a thread works on it window by window.
+ * for another piece at once, or one needs a thread, the rest is one read, and a thread works
+ * on it window by window: a reader whose disk is slow for it has two of the threads, not all.
  *
  * Bios of the pieces may be sent off only when this returns. So the rest's memory is waited
  * for before there are any, and nothing after that.

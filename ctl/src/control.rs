@@ -119,8 +119,12 @@ pub struct Reload {
     pub timeout_ms: u32,
     /// Identity of this boot.
     pub boot_id: [u8; 16],
+    /// The series that it must be; zeros for any.
+    pub uuid: [u8; 16],
     /// Whether a snapshot that was saved goes on.
     pub snapshot: bool,
+    /// Whether the origin is known to be that of the series, so that a refusal holds for later boots, too.
+    pub is_final: bool,
 }
 
 impl Control {
@@ -204,12 +208,15 @@ impl Control {
             cow_sector: reload.cow_sector,
             cache_bytes: reload.cache_bytes,
             timeout_ms: reload.timeout_ms,
-            flags: if reload.snapshot {
-                abi::COWBIRD_RELOAD_SNAPSHOT
-            } else {
-                0
-            },
+            flags: [
+                (reload.snapshot, abi::COWBIRD_RELOAD_SNAPSHOT),
+                (reload.is_final, abi::COWBIRD_RELOAD_FINAL),
+            ]
+            .into_iter()
+            .filter_map(|(is_set, flag)| is_set.then_some(flag))
+            .sum(),
             boot_id: reload.boot_id,
+            uuid: reload.uuid,
             state: 0,
             reserved: 0,
             origin_path: [0; abi::COWBIRD_PATH_BYTES as usize],

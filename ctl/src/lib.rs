@@ -12,6 +12,7 @@ mod cow_file;
 mod discards;
 mod durable;
 mod fiemap;
+mod identity;
 mod image;
 mod info;
 mod mount;
@@ -291,8 +292,8 @@ fn run(command: Command, config: &Path) -> Result<()> {
         Command::Verify {
             all: _,
             minor: None,
-        } => reload::verify_all(),
-        Command::Suspend { minor } => reload::suspend(minor),
+        } => reload::verify_all(config),
+        Command::Suspend { minor } => reload::suspend(minor, config),
         Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, config),
         Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),
         Command::ReconfigureAutoExpand(arguments) => auto_expand::command(&arguments),

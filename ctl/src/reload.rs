@@ -11,6 +11,7 @@ use cowbird_abi as abi;
 use crate::arguments::ReloadOne;
 use crate::control::{self, Control, Reload};
 use crate::cow_file::{self, CowFile};
+use crate::identity::Identity;
 use crate::info::{self, Device};
 use crate::series::{Records, Series};
 use crate::topology::{self, DeviceNumber};
@@ -58,7 +59,7 @@ pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
         None => series_of_file(arguments, &cow_file)
             .with_context(|| format!("{} has no record of that COW file", folder.display()))?,
     };
-    let state = reload(&series, snapshot)?;
+    let state = reload(&series, snapshot, folder)?;
     if snapshot && !is_snapshot(state) {
         bail!(
             "the snapshot ended without having been saved and cannot go on; its changes are \
@@ -117,7 +118,7 @@ pub fn all(folder: &Path) -> Result<()> {
             ));
             continue;
         }
-        match reload(series, true) {
+        match reload(series, true, folder) {
             Ok(state) => {
                 done += 1;
                 let what = if is_snapshot(state) {
@@ -130,6 +131,7 @@ pub fn all(folder: &Path) -> Result<()> {
             Err(error) => {
                 failed += 1;
                 out::complain(format_args!("minor {}: {error:#}", series.minor));
+                remember_untracked(series, folder);
             }
         }
     }
@@ -155,10 +157,21 @@ pub fn verify(minor: u32) -> Result<()> {
 }
 
 /// `cowbirdctl verify --all`: whatever can be reached. A COW file whose filesystem is not mounted
-/// yet is left for later; one that is missing from a filesystem that is mounted is not.
-pub fn verify_all() -> Result<()> {
+/// yet is left for later; one that is missing from a filesystem that is mounted is not. Of each series that is not
+/// there although its origin is, the record says from then on that this boot was missed.
+pub fn verify_all(folder: &Path) -> Result<()> {
     let (mut done, mut failed) = (0, 0);
-    let report = info::read()?;
+    let records = Records::read(folder)?;
+    let report = match info::read() {
+        Ok(report) => report,
+        Err(error) => {
+            // Without the module nothing is tracked.
+            for series in records.series.iter().filter(|it| it.origin.exists()) {
+                remember_untracked(series, folder);
+            }
+            return Err(error);
+        }
+    };
     let mounted: Vec<DeviceNumber> = mounts::read()?.iter().map(|mount| mount.device).collect();
     for device in report.devices() {
         if device.cow_is_pinned || !device.tracks {
@@ -187,6 +200,20 @@ pub fn verify_all() -> Result<()> {
         }
     }
     let mut said: Vec<String> = report.complaints().collect();
+    let mut absent = 0;
+    for series in &records.series {
+        let is_there = |device: &Device| device.uuid == series.series;
+        if !report.devices().any(is_there) && series.origin.exists() {
+            absent += 1;
+            remember_untracked(series, folder);
+        }
+    }
+    if absent > 0 {
+        said.push(format!(
+            "{absent} series in {} are not being tracked in this boot; their volumes need a full backup",
+            folder.display()
+        ));
+    }
     if failed > 0 {
         said.push(format!(
             "{failed} COW files are not what they were; their volumes need a full backup"
@@ -196,10 +223,44 @@ pub fn verify_all() -> Result<()> {
 }
 
 /// `cowbirdctl suspend`
-pub fn suspend(minor: u32) -> Result<()> {
+pub fn suspend(minor: u32, folder: &Path) -> Result<()> {
     let control = Control::open()?;
-    crate::commands::patiently(|| control.suspend(minor))
-        .with_context(|| format!("cannot suspend snapshot {minor}"))
+    let uuid = info::find(minor)?.uuid;
+    let records = Records::read(folder)?;
+    let recorded = records.series.iter().find(|it| it.series == uuid);
+    // Before it ends: from then on nobody tracks, and whoever crashes here has lost nothing but a full backup.
+    if let Some(series) = recorded {
+        series
+            .clone()
+            .write_untracked(Some(info::hex(&boot_id()?)), folder)
+            .with_context(|| format!("cannot suspend snapshot {minor}"))?;
+    }
+    let done = crate::commands::patiently(|| control.suspend(minor))
+        .with_context(|| format!("cannot suspend snapshot {minor}"));
+    if done.is_err()
+        && let Some(series) = recorded
+    {
+        series.clone().write_untracked(None, folder)?;
+    }
+    done
+}
+
+/// The record says from now on that in this boot nobody tracked, for a time at least.
+fn remember_untracked(series: &Series, folder: &Path) {
+    let written = boot_id().and_then(|boot| {
+        let boot = info::hex(&boot);
+        match &series.untracked_in_boot {
+            // What was missed before counts, whatever this boot brings.
+            Some(_) => Ok(()),
+            None => series.clone().write_untracked(Some(boot), folder),
+        }
+    });
+    if let Err(error) = written {
+        out::complain(format_args!(
+            "minor {}: a later boot may take it up, although changes are missed from now on: {error:#}",
+            series.minor
+        ));
+    }
 }
 
 fn is_snapshot(state: u32) -> bool {
@@ -215,27 +276,64 @@ fn number_of(path: &Path) -> Result<DeviceNumber> {
     Ok(topology::open_block_device(path)?.number)
 }
 
-fn reload(series: &Series, snapshot: bool) -> Result<u32> {
+fn reload(series: &Series, snapshot: bool, folder: &Path) -> Result<u32> {
+    let boot_id = boot_id()?;
+    check_boot(series, &boot_id)?;
+    let (origin, cow) = (number_of(&series.origin)?, number_of(&series.cow_device)?);
+    check_identity(&series.origin, &series.origin_identity, origin)?;
+    check_identity(&series.cow_device, &series.cow_identity, cow)?;
+    let uuid = series.uuid()?;
+    let is_recorded = uuid != [0; 16];
     let reload = Reload {
         minor: series.minor,
-        origin: number_of(&series.origin)?,
+        origin,
         origin_path: series.origin.as_os_str().as_bytes().to_vec(),
-        cow: number_of(&series.cow_device)?,
+        cow,
         cow_sector: series.cow_sector,
         cow_path: series.cow_file.as_os_str().as_bytes().to_vec(),
         cache_bytes: cow_file::mebibytes(series.cache_mb).context("the cache is too large")?,
         timeout_ms: TIMEOUT_MS,
-        boot_id: boot_id()?,
+        boot_id,
+        uuid,
         snapshot,
+        // The record names the origin, and has been compared with it.
+        is_final: is_recorded,
     };
     let control = Control::open()?;
     let state = until_in_time(|| control.reload(&reload))
         .with_context(|| format!("cannot take up again what {} had", series.origin.display()))?;
+    if is_recorded && series.untracked_in_boot.is_some() {
+        // Nothing was written meanwhile: the module has compared.
+        series.clone().write_untracked(None, folder)?;
+    }
     let device = info::find(series.minor)?;
     if is_reachable(&device) {
         verify_device(&device)?;
     }
     Ok(state)
+}
+
+/// A boot in which nobody tracked cannot be seen from the next one.
+fn check_boot(series: &Series, boot_id: &[u8]) -> Result<()> {
+    match &series.untracked_in_boot {
+        Some(missed) if *missed != info::hex(boot_id) => bail!(
+            "in an earlier boot {} was there and its changes were not tracked, so nobody knows them; take a full backup",
+            series.origin.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A device that only has the name of the recorded one is not written to, and not believed.
+fn check_identity(path: &Path, recorded: &Identity, now: DeviceNumber) -> Result<()> {
+    match recorded.difference(&Identity::of(now)) {
+        Some(difference) => bail!(
+            "{} is not the device that was there when its series began: {difference}; if the right one has another name \
+             now, give it back its name and reload again, otherwise take a full backup",
+            path.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Tries again what did not end in the time for which writes may be held.
@@ -303,6 +401,9 @@ fn series_of_file(arguments: &ReloadOne, path: &Path) -> Result<Series> {
         cow_sector: first.ok_or_else(|| anyhow!("{} is empty", path.display()))?,
         cow_file: PathBuf::from(path),
         cache_mb: arguments.cache_mb,
+        origin_identity: Identity::default(),
+        cow_identity: Identity::default(),
+        untracked_in_boot: None,
     })
 }
 
@@ -320,6 +421,39 @@ mod tests {
         assert_eq!(reach(false, &[other]), Reach::Later);
         assert_eq!(reach(true, &[other, home]), Reach::There);
         assert_eq!(Reach::of(false, None, &[home]), Reach::Later);
+    }
+
+    /// Goal: a boot without tracking ends a series, and a pause within one boot does not; another device under the name is
+    /// refused.
+    #[test]
+    fn a_boot_without_tracking_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let series = Series::parse(
+            br#"{"series": "000102030405060708090a0b0c0d0e0f", "minor": 1, "origin": "/dev/a", "cow_device": "/dev/b",
+                 "cow_sector": 8, "cow_file": "/c", "cache_mb": 1}"#,
+        )
+        .unwrap();
+        assert_eq!(series.uuid().unwrap()[..3], [0, 1, 2]);
+        let (this, next) = (boot_id().unwrap(), [0; 16]);
+        check_boot(&series, &this).unwrap();
+
+        remember_untracked(&series, dir.path());
+        let read = || Records::read(dir.path()).unwrap().series.remove(0);
+        let missed = read();
+        assert_eq!(missed.untracked_in_boot, Some(info::hex(&this)));
+        check_boot(&missed, &this).unwrap();
+        let refused = check_boot(&missed, &next).unwrap_err().to_string();
+        assert!(refused.contains("not tracked"), "{refused}");
+        // The first boot that was missed stays the one that counts.
+        let before = Series {
+            untracked_in_boot: Some(info::hex(&next)),
+            ..missed
+        };
+        before.write(dir.path()).unwrap();
+        remember_untracked(&read(), dir.path());
+        assert_eq!(read(), before);
+        before.write_untracked(None, dir.path()).unwrap();
+        assert_eq!(read(), series);
     }
 
     #[test]

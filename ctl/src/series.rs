@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Links};
+use crate::identity::Identity;
 use crate::info::Device;
 use crate::names;
 use crate::out;
@@ -47,21 +48,59 @@ pub struct Series {
     pub cow_file: PathBuf,
     /// Memory for preserved blocks, MiB.
     pub cache_mb: u64,
+    /// What tells the origin from another device that gets its name.
+    #[serde(default, skip_serializing_if = "Identity::is_empty")]
+    pub origin_identity: Identity,
+    /// Likewise the device with the COW file's filesystem.
+    #[serde(default, skip_serializing_if = "Identity::is_empty")]
+    pub cow_identity: Identity,
+    /// The boot in which, for a time at least, the origin was there and nothing tracked its changes. As long as
+    /// that boot lasts the module can tell whether there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untracked_in_boot: Option<String>,
 }
 
 impl Series {
     /// From the module's report.
     pub fn of(device: &Device, cache_mb: u64) -> Result<Self> {
         let number = |text: &str| DeviceNumber::parse(text).context(crate::info::BAD_REPORT);
+        let (origin, cow) = (number(&device.origin_device)?, number(&device.cow_device)?);
         Ok(Self {
             series: device.uuid.clone(),
             minor: device.minor,
-            origin: topology::stable_name(number(&device.origin_device)?)?,
-            cow_device: topology::stable_name(number(&device.cow_device)?)?,
+            origin: topology::stable_name(origin)?,
+            cow_device: topology::stable_name(cow)?,
             cow_sector: device.cow_sector,
             cow_file: device.cow_file.clone(),
             cache_mb,
+            origin_identity: Identity::of(origin),
+            cow_identity: Identity::of(cow),
+            untracked_in_boot: None,
         })
+    }
+
+    /// Its UUID; zeros where it is not known.
+    ///
+    /// # Errors
+    /// When the record has something else in its place.
+    pub fn uuid(&self) -> Result<[u8; 16]> {
+        if self.series.is_empty() {
+            return Ok([0; 16]);
+        }
+        let number = u128::from_str_radix(&self.series, 16).ok();
+        match number.filter(|_| self.series.len() == 32) {
+            Some(number) => Ok(number.to_be_bytes()),
+            None => bail!("{} is no UUID", names::printable(&self.series)),
+        }
+    }
+
+    /// Writes its file with the boot in which it was not tracked, or without one.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_untracked(mut self, boot: Option<String>, folder: &Path) -> Result<()> {
+        self.untracked_in_boot = boot;
+        self.write(folder)
     }
 
     fn path(&self, folder: &Path) -> PathBuf {
@@ -230,6 +269,9 @@ mod tests {
             cow_sector: 34816,
             cow_file: "/srv/.cowbird".into(),
             cache_mb: 64,
+            origin_identity: Identity::default(),
+            cow_identity: Identity::default(),
+            untracked_in_boot: None,
         }
     }
 

@@ -38,6 +38,8 @@ int cb_reload_header(struct cb_reload *reload, u64 sector)
 		return cb_reload_lost(reload, "the epoch header is damaged");
 	if (header->sector != sector)
 		return cb_reload_lost(reload, "the COW file was moved");
+	if (reload->series && memcmp(header->uuid, reload->series, CB_SERIES_BYTES))
+		return cb_reload_lost(reload, "it holds another series than the one that is recorded");
 	if (cb_geom_init(&reload->geom, header->origin_start, header->origin_sectors) ||
 	    (header->before_epoch && header->before_epoch + 1 != header->epoch) ||
 	    !header->extent_count || header->extent_count > header->cow_slots ||
@@ -185,7 +187,7 @@ static int cb_reload_latest(struct cb_reload *reload, u64 *epoch)
 	return 0;
 }
 
-int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
+static int cb_reload_judge(struct cb_reload *reload, const struct cb_now *now)
 {
 	u64 state_epoch = 0;
 	int ret = cb_reload_latest(reload, &state_epoch);
@@ -194,6 +196,17 @@ int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
 		return ret;
 	ret = cb_state_judge(&reload->state, state_epoch, reload->header.epoch, now,
 			     &reload->clean, &reload->reason);
+	reload->overtaken = ret && cb_state_is_live(&reload->state);
+	reload->mode = CB_MODE_SNAPSHOT;
+	if (state_epoch == reload->header.epoch && reload->state.mode == CB_MODE_INCREMENTAL)
+		reload->mode = CB_MODE_INCREMENTAL;
+	return ret;
+}
+
+int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
+{
+	int ret = cb_reload_judge(reload, now);
+
 	if (ret)
 		return ret;
 	if (reload->clean && reload->state.fine_rule > CB_FINE_GROUPS)
@@ -203,9 +216,6 @@ int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
 			      reload->state.tracked_from > reload->header.epoch ||
 			      reload->state.changes_from >= reload->header.epoch))
 		return cb_reload_lost(reload, "the saved state makes no sense");
-	reload->mode = CB_MODE_SNAPSHOT;
-	if (state_epoch == reload->header.epoch && reload->state.mode == CB_MODE_INCREMENTAL)
-		reload->mode = CB_MODE_INCREMENTAL;
 	/*
 	 * Of a snapshot that ended without being saved nobody knows whether its
 	 * backup was complete: what changed since the one before counts, too.
@@ -227,13 +237,10 @@ int cb_reload_state(struct cb_reload *reload, const struct cb_now *now)
 
 int cb_reload_confirm(struct cb_reload *reload, const struct cb_now *now)
 {
-	u64 sequence = reload->state_sequence, state_epoch = 0;
+	u64 sequence = reload->state_sequence;
 	bool clean = reload->clean;
-	int ret = cb_reload_latest(reload, &state_epoch);
+	int ret = cb_reload_judge(reload, now);
 
-	if (!ret)
-		ret = cb_state_judge(&reload->state, state_epoch, reload->header.epoch, now,
-				     &reload->clean, &reload->reason);
 	if (!ret && (reload->state_sequence != sequence || reload->clean != clean))
 		ret = cb_reload_lost(reload, "somebody else wrote to the COW file meanwhile");
 	return ret;

@@ -56,6 +56,7 @@ struct cb_reload {
 	u8 *slot; /* scratch, CB_BLOCK_BYTES */
 	struct cb_groups *groups; /* room for those of the state */
 	u64 disk_sectors; /* of the COW file's disk */
+	const u8 *series; /* CB_SERIES_BYTES: the one that it must be; NULL for any */
 
 	/* Found. */
 	struct cb_header header;
@@ -65,6 +66,7 @@ struct cb_reload {
 	struct cb_state state;
 	u64 state_sequence; /* of the latest state, whatever it says */
 	bool clean;
+	bool overtaken; /* the state would go on, and what happened since forbids it */
 	enum cb_mode mode;
 	bool snapshot; /* the snapshot itself can go on, as far as is known */
 	u64 unusable; /* slots of the fine maps that regions stand in for */

@@ -31,6 +31,11 @@ void cb_state_decode(struct cb_state *state, const u8 *payload)
 	state->fine_since = cb_get(payload + 64, 8);
 }
 
+bool cb_state_is_live(const struct cb_state *state)
+{
+	return state->status == CB_STATUS_CLEAN || state->status == CB_STATUS_DIRTY;
+}
+
 int cb_state_judge(const struct cb_state *state, u64 state_epoch, u64 header_epoch,
 		   const struct cb_now *now, bool *clean, const char **reason)
 {
@@ -41,11 +46,13 @@ int cb_state_judge(const struct cb_state *state, u64 state_epoch, u64 header_epo
 	if (state->status == CB_STATUS_ENDED)
 		*reason = "the series was ended";
 	else if (state->status == CB_STATUS_LOST)
-		*reason = "a mark of a changed region could not be written";
-	else if (state->status != CB_STATUS_CLEAN && state->status != CB_STATUS_DIRTY)
+		*reason = "tracking was lost before, and what changed since is not known";
+	else if (!cb_state_is_live(state))
 		*reason = "the state in the COW file is unknown";
 	else if (same_boot && !*clean)
 		*reason = "tracking ended in this boot without having been saved";
+	else if (now->uncounted)
+		*reason = "the kernel does not count what is written to the origin (queue/iostats is 0)";
 	else if (same_boot && now->written_sectors != state->written_sectors)
 		*reason = "the origin was written to while nothing was tracked";
 	else if (!same_boot && now->written_sectors)

@@ -4,7 +4,8 @@
  *
  *   CLEAN  maps and index were saved, and nothing was written since
  *   DIRTY  writes go on; the region marks name all that were released
- *   LOST   a mark could not be written: a full backup is needed
+ *   LOST   changes passed, or may have passed, that are not marked: a full backup
+ *          is needed
  *   ENDED  the series was destroyed
  *
  * CLEAN holds only until the next write, which waits until DIRTY is on disk.
@@ -59,7 +60,11 @@ struct cb_now {
 	u8 boot_id[CB_BOOT_ID_BYTES];
 	u64 written_sectors; /* the origin's write counter: since boot */
 	u32 head_crc;
+	bool uncounted; /* nobody counts what is written, so the counter says nothing */
 };
+
+/* Whether a reload that knows nothing against it goes on from this state. */
+bool cb_state_is_live(const struct cb_state *state);
 
 /*
  * Whether tracking may go on from this state, which belongs to state_epoch,

@@ -429,7 +429,7 @@ static int cb_reload_check(struct cowbird_ioc_reload *arg)
 	arg->cow_path[sizeof(arg->cow_path) - 1] = 0;
 	ret = cb_check_request(arg->reason, arg->abi_version, arg->minor, arg->cache_bytes,
 			       arg->timeout_ms);
-	if (!ret && (arg->flags & ~COWBIRD_RELOAD_SNAPSHOT))
+	if (!ret && (arg->flags & ~(COWBIRD_RELOAD_SNAPSHOT | COWBIRD_RELOAD_FINAL)))
 		ret = cb_refuse(arg->reason, -EINVAL, "unknown flags %#x", arg->flags);
 	return ret;
 }
@@ -450,9 +450,11 @@ static int cb_ioctl_reload(struct cowbird_ioc_reload *arg)
 		setup.cache_bytes = arg->cache_bytes;
 		setup.timeout_ms = arg->timeout_ms;
 		setup.want_snapshot = arg->flags & COWBIRD_RELOAD_SNAPSHOT;
+		setup.final = arg->flags & COWBIRD_RELOAD_FINAL;
 		setup.origin_path = arg->origin_path;
 		setup.cow_path = arg->cow_path;
 		memcpy(setup.boot_id, arg->boot_id, sizeof(setup.boot_id));
+		memcpy(setup.uuid, arg->uuid, sizeof(setup.uuid));
 		ret = cb_control_lock();
 		if (ret)
 			return ret;

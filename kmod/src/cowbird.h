@@ -629,6 +629,7 @@ struct cb_setup {
 	u64 epoch;
 	u32 timeout_ms;
 	bool want_snapshot; /* reload */
+	bool final; /* reload: what is refused for good is told to the COW file */
 	const char *origin_path;
 	const char *cow_path;
 	char *reason; /* COWBIRD_REASON_BYTES, out */

@@ -92,6 +92,8 @@
 #define CB_MUTANT_ahead_unawaited 87
 #define CB_MUTANT_never_pause 88
 #define CB_MUTANT_drop_some_held 90
+#define CB_MUTANT_reload_any_series 91
+#define CB_MUTANT_refusal_is_not_told 92
 
 #ifdef COWBIRD_MUTANT
 #if COWBIRD_MUTANT == 0

@@ -27,6 +27,9 @@
  */
 #define CB_RESUME_LOAD (60 * HZ)
 
+/* Longest time for telling the COW file that it was refused. */
+#define CB_RESUME_TELL (3 * HZ)
+
 struct cb_resume {
 	struct cb_reload reload;
 	struct cb_meta_pool *pool;
@@ -88,6 +91,9 @@ static int cb_resume_open(struct cb_resume *resume)
 	reload->reader.scan = cb_resume_scan;
 	reload->reader.context = resume;
 	reload->disk_sectors = cb_disk_sectors(dev->cow_disk);
+	if (memchr_inv(resume->setup->uuid, 0, sizeof(resume->setup->uuid)) &&
+	    !cb_mutant(reload_any_series))
+		reload->series = resume->setup->uuid;
 	ret = cb_reload_header(reload, resume->setup->cow_sector + dev->cow_base);
 	if (ret)
 		return cb_resume_refuse(resume, ret);
@@ -123,10 +129,7 @@ static int cb_resume_now(struct cb_resume *resume, struct cb_now *now)
 	int ret;
 
 	/* Others that do not count cannot be drained either, and were refused for that. */
-	if (queue_is_mq(queue) && !blk_queue_io_stat(queue))
-		return cb_refuse(resume->setup->reason, -EOPNOTSUPP,
-				 "%s does not count what is written to it, so nobody knows whether it was written to before tracking went on; set queue/iostats to 1, and take a full backup",
-				 dev->origin_path);
+	now->uncounted = queue_is_mq(queue) && !blk_queue_io_stat(queue);
 	memcpy(now->boot_id, dev->boot_id, sizeof(now->boot_id));
 	ret = cb_meta_head_crc(resume->io, &now->head_crc);
 	now->written_sectors = cb_bdev_written(dev->origin.bdev);
@@ -153,6 +156,29 @@ static int cb_resume_ask(struct cb_resume *resume,
 		ret = ask(reload, &now);
 	}
 	return ret ? cb_resume_refuse(resume, ret) : 0;
+}
+
+/*
+ * Writes have passed that no map names, and in the next boot nothing will show it: the
+ * COW file says so. Of a file that is not ours any more nothing is overwritten.
+ */
+static void cb_resume_tell(struct cb_resume *resume)
+{
+	struct cb_reload *reload = &resume->reload;
+	struct cb_device *dev = resume->dev;
+	struct cb_state lost;
+	int ret;
+
+	if (!resume->setup->final || !reload->overtaken || cb_mutant(refusal_is_not_told))
+		return;
+	lost = cb_meta_state(dev, CB_STATUS_LOST);
+	lost.mode = reload->mode;
+	dev->state_sequence = reload->state_sequence;
+	cb_meta_io_limit(resume->io, jiffies + CB_RESUME_TELL);
+	ret = cb_meta_write_state(resume->io, &lost, NULL);
+	if (ret)
+		pr_err("%s was written to while nothing was tracked, and its COW file cannot be told (error %d): remove the record of its series, or the next boot takes it up\n",
+		       dev->origin_path, ret);
 }
 
 /* Room for the map of the epoch before, where there is one. */
@@ -365,6 +391,8 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 		dev->origin_path, (unsigned long long)dev->epoch,
 		cb_resume_precision(&resume));
 out:
+	if (ret)
+		cb_resume_tell(&resume);
 	cb_resume_free(&resume);
 	if (ret)
 		cb_device_end(dev);

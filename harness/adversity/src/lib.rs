@@ -7,6 +7,7 @@ pub mod freezing;
 pub mod large;
 pub mod many_snapshots;
 pub mod mishaps;
+pub mod not_taken_up;
 pub mod other_namespace;
 pub mod persistence;
 pub mod power_cuts;

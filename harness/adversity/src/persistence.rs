@@ -17,12 +17,12 @@ use cowbird_vm::layout::Layout;
 
 const ORIGIN_MIB: u32 = 112;
 
-const MOUNT: &str = "/mnt/origin";
+pub(super) const MOUNT: &str = "/mnt/origin";
 
 /// On the origin, and written while it is held or by another driver.
 const FILE: &str = "/mnt/origin/interrupted";
 
-const SPEC: SnapshotSpec = SnapshotSpec {
+pub(super) const SPEC: SnapshotSpec = SnapshotSpec {
     origin: ORIGIN,
     cow_file: "/mnt/origin/.cowbird",
     cow_mib: 20,
@@ -98,7 +98,7 @@ async fn start(guest: &mut Driver<'_, '_>, setting: &Setting, number: u64) -> Ca
 }
 
 /// Some data, and nothing that goes on to write; the files that stay as they are.
-async fn burst(
+pub(super) async fn burst(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     number: u64,
@@ -131,7 +131,7 @@ async fn let_go(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// Writes a file as anybody would.
-async fn write_file(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn write_file(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     hold(guest, HoldBy::File).await?;
     write_held(guest).await?;
     let_go(guest).await
@@ -157,7 +157,7 @@ async fn expect_pinned(guest: &mut Driver<'_, '_>, pinned: bool) -> CaseResult<(
     }
 }
 
-async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest
         .verify(MINOR)
         .await?
@@ -165,7 +165,7 @@ async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// The next epoch, by changed blocks alone.
-async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
+pub(super) async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
     guest.phase("update");
     let marker = guest.transition_to_snapshot(MINOR).await?;
     guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
@@ -173,14 +173,17 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 }
 
 /// A new series, copied whole; nothing is left of the old one but a file.
-async fn start_again(guest: &mut Driver<'_, '_>, spec: SnapshotSpec) -> CaseResult<MarkerKey> {
+pub(super) async fn start_again(
+    guest: &mut Driver<'_, '_>,
+    spec: SnapshotSpec,
+) -> CaseResult<MarkerKey> {
     guest.phase("full copy");
     let marker = guest.setup_snapshot(spec).await?;
     guest.copy_device(SNAPSHOT, IMAGE).await?;
     Ok(marker)
 }
 
-async fn finish(
+pub(super) async fn finish(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     spec: SnapshotSpec,
@@ -275,7 +278,7 @@ async fn leave_and_return(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
         .map_err(|said| CaseError::Failed(format!("the series was not taken up again: {said}")))
 }
 
-async fn leave(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn leave(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.unmount(MOUNT).await?;
     guest.suspend(MINOR).await?;
     guest.remove_module().await
@@ -306,7 +309,7 @@ pub async fn written_meanwhile(
 }
 
 /// The COW file of the series that came after one that could not go on.
-const OTHER_SPEC: SnapshotSpec = SnapshotSpec {
+pub(super) const OTHER_SPEC: SnapshotSpec = SnapshotSpec {
     cow_file: "/mnt/origin/.cowbird-2",
     cow_mib: 16,
     ..SPEC

@@ -28,6 +28,22 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(persistence::written_meanwhile(driver, setting)),
     ),
     case(
+        "refused-for-good",
+        "a reload that came too late, and another one in the next boot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(not_taken_up::refused_for_good(driver, setting)),
+    ),
+    case(
+        "recorded-otherwise",
+        "records of another series, and of another partition",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(not_taken_up::recorded_otherwise(driver, setting)),
+    ),
+    case(
         "cow-replaced",
         "a COW file that is replaced by a copy of it while it is not held",
         CaseTier::Daily,

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised with every incompatible change of a structure below. */
-#define COWBIRD_ABI_VERSION 3
+#define COWBIRD_ABI_VERSION 4
 
 #define COWBIRD_VERSION "0.1.0"
 
@@ -198,6 +198,7 @@ struct cowbird_ioc_reload {
 	__u32 timeout_ms; /* bound of the time in which writes are held */
 	__u32 flags; /* COWBIRD_RELOAD_* */
 	__u8 boot_id[COWBIRD_UUID_BYTES]; /* /proc/sys/kernel/random/boot_id */
+	__u8 uuid[COWBIRD_UUID_BYTES]; /* of the series that it must be; all zeros for any */
 	__u32 state; /* out: COWBIRD_STATE_* */
 	__u32 reserved;
 	char origin_path[COWBIRD_PATH_BYTES]; /* for display only */
@@ -210,6 +211,13 @@ struct cowbird_ioc_reload {
  * changes go on to be tracked; state tells which.
  */
 #define COWBIRD_RELOAD_SNAPSHOT 1
+
+/*
+ * The origin is known to be that of the series. If it was written to while nothing was
+ * tracked, the COW file says from then on that tracking is lost, for no later boot can
+ * see that any more.
+ */
+#define COWBIRD_RELOAD_FINAL 2
 
 /*
  * COWBIRD_IOC_VERIFY: the pinned file is the COW file of a series that was taken
@@ -368,7 +376,7 @@ _Static_assert(sizeof(struct cowbird_ioc_reconfigure) == 208, "ABI: cowbird_ioc_
 _Static_assert(sizeof(struct cowbird_ioc_destroy) == 200, "ABI: cowbird_ioc_destroy");
 _Static_assert(sizeof(struct cowbird_ioc_track) == 200, "ABI: cowbird_ioc_track");
 _Static_assert(sizeof(struct cowbird_ioc_changes) == 264, "ABI: cowbird_ioc_changes");
-_Static_assert(sizeof(struct cowbird_ioc_reload) == 1288, "ABI: cowbird_ioc_reload");
+_Static_assert(sizeof(struct cowbird_ioc_reload) == 1304, "ABI: cowbird_ioc_reload");
 _Static_assert(sizeof(struct cowbird_ioc_verify) == 208, "ABI: cowbird_ioc_verify");
 _Static_assert(sizeof(struct cowbird_ioc_expand) == 208, "ABI: cowbird_ioc_expand");
 _Static_assert(sizeof(struct cowbird_ioc_suspend) == 200, "ABI: cowbird_ioc_suspend");

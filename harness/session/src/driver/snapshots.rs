@@ -386,6 +386,15 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
+    /// Takes the record of the series away again.
+    pub async fn remove_record(&mut self, record: &SeriesRecord) -> CaseResult<()> {
+        for (path, _) in record.of_series() {
+            let path = path.clone();
+            self.prepare(Request::RemoveFile { path }).await?;
+        }
+        Ok(())
+    }
+
     /// Puts back what belongs to the image alone, where the volume itself remembers the series.
     pub async fn put_label(&mut self, record: &SeriesRecord) -> CaseResult<()> {
         let files = record.files.iter().filter(|(path, _)| !is_record(path));

@@ -180,6 +180,7 @@ pub fn same_boot() -> Now {
         boot_id: THIS_BOOT,
         written_sectors: WRITTEN,
         head_crc: HEAD_CRC,
+        ..Now::default()
     }
 }
 

@@ -126,6 +126,7 @@ pub struct Now {
     pub boot_id: [u8; 16],
     pub written_sectors: u64,
     pub head_crc: u32,
+    pub uncounted: bool,
 }
 
 #[repr(C)]
@@ -165,6 +166,7 @@ pub struct Reload {
     pub slot: *mut u8,
     pub groups: *mut u8,
     pub disk_sectors: u64,
+    pub series: *const u8,
     pub header: Header,
     pub geom: Geom,
     pub layout: Layout,
@@ -172,6 +174,7 @@ pub struct Reload {
     pub state: State,
     pub state_sequence: u64,
     pub clean: bool,
+    pub overtaken: bool,
     pub mode: u32,
     pub snapshot: bool,
     pub unusable: u64,

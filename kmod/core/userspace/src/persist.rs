@@ -38,7 +38,7 @@ pub use self::slots::{
 pub const HEAD_BYTES: usize = 65536;
 
 /// What the one who takes a series up again knows of the present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Identity of this boot.
     pub boot_id: [u8; 16],
@@ -46,6 +46,10 @@ pub struct Now {
     pub written_sectors: u64,
     /// CRC-32C of the origin's first [`HEAD_BYTES`] (of all of it where it is shorter).
     pub head_crc: u32,
+    /// Nobody counts what is written.
+    pub uncounted: bool,
+    /// The series that is recorded, if one is.
+    pub series: Option<[u8; 16]>,
 }
 
 impl Now {
@@ -54,8 +58,8 @@ impl Now {
     pub fn next_boot(head_crc: u32) -> Self {
         Self {
             boot_id: *b"\xFFanother boot id",
-            written_sectors: 0,
             head_crc,
+            ..Self::default()
         }
     }
 }
@@ -65,6 +69,9 @@ impl Now {
 pub struct Lost {
     /// Errno of the core, positive.
     pub errno: i32,
+    /// The state in the COW file would go on, and what happened since forbids it: the module has the file
+    /// say so.
+    pub overtaken: bool,
     /// In words.
     pub reason: String,
 }

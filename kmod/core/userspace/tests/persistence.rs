@@ -144,8 +144,15 @@ fn a_past_that_was_not_seen_ends_tracking() {
     assert!(reason(&disk, written(same_boot(), 0)).contains("while nothing was tracked"));
     assert!(reason(&disk, written(next_boot(), 8)).contains("in this boot before"));
     assert!(reason(&disk, Now::next_boot(HEAD_CRC ^ 1)).contains("first 64 KiB"));
+    for now in [same_boot(), next_boot()] {
+        let uncounted = Now {
+            uncounted: true,
+            ..now
+        };
+        assert!(reason(&disk, uncounted).contains("does not count"));
+    }
     for (status, word) in [
-        (Status::Lost, "could not be written"),
+        (Status::Lost, "tracking was lost before"),
         (Status::Ended, "ended"),
     ] {
         let mut disk = disk.clone();
@@ -157,6 +164,34 @@ fn a_past_that_was_not_seen_ends_tracking() {
     disk.state(3, 1, Status::Dirty, Mode::Incremental);
     assert!(!disk.reload(&next_boot()).unwrap().clean);
     assert!(reason(&disk, written(next_boot(), 8)).contains("in this boot before"));
+}
+
+/// Goal: a COW file with another series in the same place is refused, and only a refusal of what would have gone on
+/// asks for the state LOST. Method: reloads with the series that is there, another one, and none.
+#[test]
+fn only_the_series_that_is_recorded_is_taken_up() {
+    let mut disk = small();
+    saved(&mut disk, 2, 1, Mode::Incremental, &[]);
+    let uuid = disk.reload(&next_boot()).unwrap().uuid;
+    let recorded = |series| Now {
+        series: Some(series),
+        ..next_boot()
+    };
+    assert!(disk.reload(&recorded(uuid)).is_ok());
+    let lost = disk.reload(&recorded([7; 16])).unwrap_err();
+    assert!(lost.reason.contains("another series"), "{lost}");
+    assert!(!lost.overtaken);
+
+    let written = Now {
+        written_sectors: 8,
+        ..recorded(uuid)
+    };
+    assert!(disk.reload(&written).unwrap_err().overtaken);
+    for status in [Status::Lost, Status::Ended] {
+        let mut disk = disk.clone();
+        disk.state(3, 1, status, Mode::Incremental);
+        assert!(!disk.reload(&written).unwrap_err().overtaken);
+    }
 }
 
 /// Goal: changes are known since an epoch that has begun, whatever a state says that is whole. Found by `cowbird-fuzz`.

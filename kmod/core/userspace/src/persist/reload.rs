@@ -31,11 +31,17 @@ struct Session<'a> {
     _source: Box<Source<'a>>,
     _slot: Box<Slot>,
     _groups: Box<[u8; GROUPS_BYTES]>,
+    _series: Option<Box<[u8; 16]>>,
     list: Vec<ffi::Extent>,
 }
 
 impl<'a> Session<'a> {
-    fn new(read: &'a mut dyn FnMut(u64) -> Option<Slot>, disk_sectors: u64) -> Self {
+    fn new(
+        read: &'a mut dyn FnMut(u64) -> Option<Slot>,
+        disk_sectors: u64,
+        series: Option<[u8; 16]>,
+    ) -> Self {
+        let series = series.map(Box::new);
         let mut source = Box::new(Source { read });
         let mut slot = Box::new([0; SLOT_BYTES]);
         let mut groups = Box::new([0; GROUPS_BYTES]);
@@ -50,6 +56,9 @@ impl<'a> Session<'a> {
                 slot: slot.as_mut_ptr(),
                 groups: groups.as_mut_ptr(),
                 disk_sectors,
+                series: series
+                    .as_ref()
+                    .map_or(std::ptr::null(), |series| series.as_ptr()),
                 header: ffi::Header::default(),
                 geom: ffi::Geom::default(),
                 layout: ffi::Layout::default(),
@@ -57,6 +66,7 @@ impl<'a> Session<'a> {
                 state: ffi::State::default(),
                 state_sequence: 0,
                 clean: false,
+                overtaken: false,
                 mode: 0,
                 snapshot: false,
                 unusable: 0,
@@ -67,6 +77,7 @@ impl<'a> Session<'a> {
             _source: source,
             _slot: slot,
             _groups: groups,
+            _series: series,
             list: Vec::new(),
         }
     }
@@ -74,6 +85,7 @@ impl<'a> Session<'a> {
     fn check(&self, result: i32) -> Result<(), Lost> {
         check(result).map_err(|Errno(errno)| Lost {
             errno,
+            overtaken: self.raw.overtaken,
             reason: if self.raw.reason.is_null() {
                 "no reason".to_owned()
             } else {
@@ -146,10 +158,12 @@ impl<'a> Session<'a> {
         }
         let capacity = u32::try_from(self.raw.header.cow_slots).map_err(|_| Lost {
             errno: EIO,
+            overtaken: false,
             reason: "the COW file has too many slots".to_owned(),
         })?;
         let mut map = crate::SlotMap::new(capacity).map_err(|Errno(errno)| Lost {
             errno,
+            overtaken: false,
             reason: "no map for the COW file's slots".to_owned(),
         })?;
         // SAFETY: the map is empty and initialised for all slots.
@@ -191,6 +205,7 @@ fn raw_now(now: &Now) -> ffi::Now {
         boot_id: now.boot_id,
         written_sectors: now.written_sectors,
         head_crc: now.head_crc,
+        uncounted: now.uncounted,
     }
 }
 
@@ -207,7 +222,7 @@ pub fn reload(
     disk_sectors: u64,
     now: &Now,
 ) -> Result<Series, Lost> {
-    let mut session = Session::new(&mut read, disk_sectors);
+    let mut session = Session::new(&mut read, disk_sectors, now.series);
     session.open(header_sector, now)?;
     let [mut blocks, marked, older] = session.tracked()?;
     let before = session.before(&older)?;

@@ -42,6 +42,10 @@ pub enum Fault {
     BeginBeforeHeader,
     /// A loss is told once, and not again before a reboot.
     TellLossOnce,
+    /// A reload does not ask whether the series is the one that is recorded.
+    ReloadTakesAnySeries,
+    /// A reload that is refused leaves the COW file as it was.
+    RefusalIsNotTold,
     /// A reload believes whatever the state says.
     ReloadTrustsAll,
     /// What was tracked so far is forgotten when a snapshot is given up.
@@ -51,7 +55,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::MarkAfterWrite,
         Self::MarkInCache,
         Self::CleanNotCleared,
@@ -61,6 +65,8 @@ impl Fault {
         Self::OriginUnflushedAtSave,
         Self::BeginBeforeHeader,
         Self::TellLossOnce,
+        Self::ReloadTakesAnySeries,
+        Self::RefusalIsNotTold,
         Self::ReloadTrustsAll,
         Self::ForgetAtTransition,
         Self::ReloadForgetsMarks,
@@ -145,7 +151,7 @@ pub struct Device {
     saved: bool,
     saved_known: bool,
     saved_mode: Mode,
-    lost_in_cow: bool,
+    pub lost_in_cow: bool,
     loss_was_told: bool,
     /// A state that the engine has written to a disk that hangs: there is only one at a time.
     state_in_flight: bool,
@@ -277,6 +283,34 @@ impl Device {
             kept: series.index.iter().map(|(_, block)| *block).collect(),
             on_disk: OnDisk::default(),
         }
+    }
+
+    /// What a reload has refused that the COW file would let go on: `cb_resume_tell`. None where the file is not
+    /// that of a series.
+    pub fn refused(io: &Machine, base: u64, sequence: u64) -> Option<Self> {
+        let header = Header::decode(&io.disks.slot(base)?).ok()?;
+        let (layout, _) = layout_of(io.blocks);
+        Some(Self {
+            uuid: header.uuid,
+            epoch: header.epoch,
+            before_epoch: header.before_epoch,
+            phase: Phase::Lost,
+            base,
+            layout,
+            tracked: Blocks::new(),
+            tracked_from: 0,
+            changes: None,
+            marks: empty_marks(&layout, Blocks::new()),
+            sequence,
+            saved: false,
+            saved_known: false,
+            saved_mode: Mode::Incremental,
+            lost_in_cow: false,
+            loss_was_told: false,
+            state_in_flight: false,
+            kept: Default::default(),
+            on_disk: OnDisk::default(),
+        })
     }
 
     pub fn is_lost(&self) -> bool {

@@ -65,8 +65,10 @@ pub struct World {
     device: Option<Device>,
     /// Where `/etc/cowbird` says that the COW file is.
     record: Option<u64>,
-    /// And of which series, which a reload does not ask.
+    /// And of which series.
     recorded: [u8; 16],
+    /// The COW file says that tracking is lost, since a reload was refused.
+    told: bool,
     /// Content at the instants of epochs, which is what images show.
     images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
     /// Epochs that were refused when their header was on disk: nobody has an image of them.
@@ -107,6 +109,7 @@ impl World {
             device: None,
             record: None,
             recorded: [0; 16],
+            told: false,
             images: HashMap::new(),
             refused: BTreeSet::new(),
             complete: BTreeSet::new(),
@@ -245,7 +248,7 @@ impl World {
             }
             None => {
                 self.troubled = true;
-                if self.record.is_some() {
+                if self.record.is_some() && !self.told {
                     let blocks = (first..first + count).collect();
                     let boot = Some(self.boots);
                     self.hazard(Row::NotTakenUp, blocks, boot);
@@ -363,6 +366,7 @@ impl World {
                 self.device = Some(device);
                 self.record = Some(place);
                 self.recorded = uuid;
+                self.told = false;
                 self.troubled = false;
                 self.hazards.clear();
                 self.io.untold.clear();

@@ -1,6 +1,5 @@
 //! What nobody can stand: disks that fail, go back in time or are others, and writes of another system.
 
-use cowbird_core::Header;
 use cowbird_core::persist::{self, Now};
 
 use super::{DISK_SECTORS, Moment, World};
@@ -71,6 +70,7 @@ impl World {
             boot_id: [0xFF; 16],
             written_sectors: 0,
             head_crc: self.io.head_crc(),
+            ..Now::default()
         };
         match persist::reload(read, to, DISK_SECTORS, &next_boot) {
             Ok(_) => Err("a COW file that was copied elsewhere is believed".to_owned()),
@@ -103,16 +103,10 @@ impl World {
             } else {
                 let cow = disks.len() - 1;
                 disks[cow].revert(&moment.cow, |at| !is_origin(at));
+                self.told = false;
                 self.hazards.extend(moment.hazards.iter().cloned());
                 self.hazards.iter_mut().for_each(Hazard::unsee);
-                let slot = self.record.and_then(|place| self.io.disks.slot(place));
-                let header = slot.and_then(|slot| Header::decode(&slot).ok());
-                let since = if header.is_some_and(|header| header.uuid != self.recorded) {
-                    // That of an earlier series, which knows nothing of what came after its end.
-                    (0..self.io.blocks).collect()
-                } else {
-                    self.io.log[moment.writes..].iter().copied().collect()
-                };
+                let since = self.io.log[moment.writes..].iter().copied().collect();
                 self.hazard(row, since, None);
             }
         } else {
@@ -152,6 +146,7 @@ impl World {
         disks[ORIGIN].revert(&moment.origin, is_origin);
         disks[cow].revert(&moment.cow, |at| !is_origin(at));
         self.hazards.clone_from(&moment.hazards);
+        self.told = false;
         (self.record, self.recorded) = (moment.record, moment.recorded);
     }
 

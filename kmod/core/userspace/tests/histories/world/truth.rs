@@ -4,6 +4,7 @@ use cowbird_core::persist::{self, Kind, Mode, Now, SLOT_BYTES, Series, State};
 
 use super::{Cause, DISK_SECTORS, World};
 use crate::device::{Device, Fault, Phase, layout_of};
+use crate::rows::Row;
 
 impl World {
     pub(super) fn now(&self) -> Now {
@@ -11,6 +12,8 @@ impl World {
             boot_id: self.io.boot_id,
             written_sectors: self.io.written,
             head_crc: self.io.head_crc(),
+            uncounted: false,
+            series: Some(self.recorded).filter(|_| !self.io.has(Fault::ReloadTakesAnySeries)),
         }
     }
 
@@ -51,6 +54,7 @@ impl World {
                 boot_id: state.boot_id,
                 written_sectors: state.written_sectors,
                 head_crc: state.head_crc,
+                ..self.now()
             };
             found = self.ask(&now);
         }
@@ -60,6 +64,9 @@ impl World {
             Ok(series) => series,
             Err(lost) if cause == Cause::Other => {
                 self.trace.push(format!("refused: {lost}"));
+                if lost.overtaken {
+                    self.tell_refusal(place);
+                }
                 *self.tally.refused.entry(lost.reason).or_default() += 1;
                 self.troubled = true;
                 return Ok(());
@@ -83,6 +90,22 @@ impl World {
         let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
         self.device = Some(Device::resume(&series, &self.io, place, sequence));
         Ok(())
+    }
+
+    /// `cb_resume_tell`: the COW file says from then on that tracking is lost.
+    fn tell_refusal(&mut self, place: u64) {
+        let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
+        let Some(mut refused) = Device::refused(&self.io, place, sequence) else {
+            return;
+        };
+        if self.io.has(Fault::RefusalIsNotTold) {
+            self.told = true;
+        } else if refused.tell_loss(&mut self.io).is_ok() {
+            self.told = refused.lost_in_cow;
+        }
+        if self.told {
+            self.hazards.retain(|hazard| hazard.row != Row::NotTakenUp);
+        }
     }
 
     /// Whoever goes on has not been given a reason for doubt.

@@ -1,0 +1,123 @@
+//! Series that must not be taken up, now or ever: something was written while nobody tracked, or the record is of
+//! another series or another device.
+
+use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::setting::Setting;
+use cowbird_checks::power::Stop;
+use cowbird_checks::verify::Evidence;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, vacuous};
+
+use super::persistence::{
+    MOUNT, OTHER_SPEC, SPEC, burst, expect_verified, finish, leave, start_again, update, write_file,
+};
+
+/// What the tool says of a reload that comes too late, by boots.
+const WRITTEN: &str = "was written to in this boot";
+const LOST: &str = "tracking was lost before";
+
+/// Goal: a reload that was refused stays refused in later boots, which cannot see why any more. Method: a power cut, a boot
+/// in which the origin is written to before the reload, and one in which it is not. The record is each time that of the
+/// first boot, as in an initramfs.
+pub async fn refused_for_good(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    guest.insert_module().await?;
+    let golden = burst(guest, setting, 0).await?;
+    guest.phase("copy");
+    let after = guest.setup_snapshot(SPEC).await?;
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.transition_to_incremental(MINOR).await?;
+    burst(guest, setting, 1).await?;
+    let record = guest.record(MINOR, IMAGE).await?;
+
+    guest.phase("first reload");
+    let seed = setting.seed;
+    guest.reboot(Stop::PowerCut { after, seed }).await?;
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    write_file(guest).await?;
+    guest.unmount(MOUNT).await?;
+    guest.insert_module().await?;
+    guest.put_record(&record).await?;
+    expect_refusal(guest, WRITTEN).await?;
+
+    guest.phase("second reload");
+    guest.reboot(Stop::PowerOff).await?;
+    guest.insert_module().await?;
+    guest.put_record(&record).await?;
+    let reloaded = guest.reload_all().await?;
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    let (spec, marker) = match reloaded {
+        Ok(()) => {
+            expect_verified(guest).await?;
+            (SPEC, update(guest).await?)
+        }
+        Err(said) if said.contains(LOST) => (OTHER_SPEC, start_again(guest, OTHER_SPEC).await?),
+        Err(said) => return Err(unexpected_refusal(LOST, &said)),
+    };
+    finish(guest, setting, spec, marker, golden, &[]).await
+}
+
+/// Goal: a record is believed only for its own series and its own devices, and a wrong one harms nothing: with the right
+/// one the series goes on. Method: the record with another UUID, then with another partition.
+pub async fn recorded_otherwise(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    guest.insert_module().await?;
+    let golden = burst(guest, setting, 0).await?;
+    guest.phase("copy");
+    guest.setup_snapshot(SPEC).await?;
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.transition_to_incremental(MINOR).await?;
+    burst(guest, setting, 1).await?;
+    let record = guest.record(MINOR, IMAGE).await?;
+    leave(guest).await?;
+    guest.insert_module().await?;
+
+    guest.phase("other records");
+    let uuid = record.uuid()?;
+    let other: String = uuid.chars().rev().collect();
+    if other == uuid {
+        return Err(vacuous("the UUID reads the same from both ends"));
+    }
+    guest.remove_record(&record).await?;
+    let renamed = record.replaced(&uuid, &other)?;
+    guest.put_record(&renamed).await?;
+    expect_refusal(guest, "another series").await?;
+    guest.remove_record(&renamed).await?;
+
+    let other = record.replaced("\"partition\": \"1\"", "\"partition\": \"2\"")?;
+    guest.put_record(&other).await?;
+    expect_refusal(guest, "its partition is 1, and was 2").await?;
+
+    guest.phase("right record");
+    guest.put_record(&record).await?;
+    if let Err(said) = guest.reload_all().await? {
+        let reason = format!("the series is not taken up with its own record: {said}");
+        return Err(CaseError::Failed(reason));
+    }
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    expect_verified(guest).await?;
+    burst(guest, setting, 2).await?;
+    let marker = update(guest).await?;
+    finish(guest, setting, SPEC, marker, golden, &[]).await
+}
+
+async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+    match guest.reload_all().await? {
+        Err(said) if said.contains(named) => Ok(()),
+        Err(said) => Err(unexpected_refusal(named, &said)),
+        Ok(()) => Err(CaseError::Failed(format!(
+            "the series goes on, where it must be refused: {named}"
+        ))),
+    }
+}
+
+fn unexpected_refusal(named: &str, said: &str) -> CaseError {
+    CaseError::Failed(format!("the refusal does not name \"{named}\": {said}"))
+}

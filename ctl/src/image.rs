@@ -17,6 +17,7 @@ use crate::change_map::{BLOCK_BYTES, ChangeMap};
 use crate::durable::{self, Links};
 use crate::info::{self, Device, hex};
 use crate::out;
+use crate::reload;
 use crate::target::{self, Loss};
 use crate::topology::{self, BlockDevice};
 
@@ -91,6 +92,7 @@ impl Snapshot {
         if device.error != 0 {
             bail!("{} has failed: {}", path.display(), device.error_text);
         }
+        reload::verify_before_use(&device)?;
         Ok(Self {
             file,
             bytes,

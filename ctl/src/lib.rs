@@ -29,6 +29,7 @@ mod setup;
 mod signature;
 mod target;
 mod topology;
+mod watch;
 mod way;
 
 use std::path::{Path, PathBuf};
@@ -130,6 +131,9 @@ enum Command {
         #[arg(required_unless_present = "all")]
         minor: Option<u32>,
     },
+    /// Stay, and write into the record of a series that its tracking is lost, when it is: for a COW file whose disk
+    /// does not answer
+    Watch,
     /// Save a snapshot and remove it from memory, so that the module can be unloaded; its origin
     /// must not be mounted
     Suspend {
@@ -293,6 +297,7 @@ fn run(command: Command, config: &Path) -> Result<()> {
             all: _,
             minor: None,
         } => reload::verify_all(config),
+        Command::Watch => watch::command(config),
         Command::Suspend { minor } => reload::suspend(minor, config),
         Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, config),
         Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),

@@ -131,7 +131,7 @@ pub fn all(folder: &Path) -> Result<()> {
             Err(error) => {
                 failed += 1;
                 out::complain(format_args!("minor {}: {error:#}", series.minor));
-                remember_untracked(series, folder);
+                remember_or_complain(series, folder);
             }
         }
     }
@@ -167,32 +167,19 @@ pub fn verify_all(folder: &Path) -> Result<()> {
         Err(error) => {
             // Without the module nothing is tracked.
             for series in records.series.iter().filter(|it| it.origin.exists()) {
-                remember_untracked(series, folder);
+                remember_or_complain(series, folder);
             }
             return Err(error);
         }
     };
-    let mounted: Vec<DeviceNumber> = mounts::read()?.iter().map(|mount| mount.device).collect();
+    let mounted = mounted()?;
     for device in report.devices() {
         if device.cow_is_pinned || !device.tracks {
             continue;
         }
-        let verdict = match Reach::of(
-            is_reachable(device),
-            DeviceNumber::parse(&device.cow_device),
-            &mounted,
-        ) {
-            Reach::Later => continue,
-            Reach::There => verify_device(device),
-            Reach::Missing => Err(anyhow!(
-                "the filesystem of the COW file is mounted, and {} is not there; was it removed or renamed? Name it as it \
-                 was, or destroy minor {} and take a full backup",
-                names::shown(&device.cow_file),
-                device.minor
-            )),
-        };
-        match verdict {
-            Ok(()) => done += 1,
+        match verify_where_mounted(device, &mounted) {
+            Ok(Verified::Later) => {}
+            Ok(Verified::Now) => done += 1,
             Err(error) => {
                 failed += 1;
                 out::complain(format_args!("minor {}: {error:#}", device.minor));
@@ -205,7 +192,7 @@ pub fn verify_all(folder: &Path) -> Result<()> {
         let is_there = |device: &Device| device.uuid == series.series;
         if !report.devices().any(is_there) && series.origin.exists() {
             absent += 1;
-            remember_untracked(series, folder);
+            remember_or_complain(series, folder);
         }
     }
     if absent > 0 {
@@ -220,6 +207,47 @@ pub fn verify_all(folder: &Path) -> Result<()> {
         ));
     }
     verdict(done, (!said.is_empty()).then(|| said.join("; ")))
+}
+
+/// What became of a COW file that the module does not hold.
+#[derive(Debug, PartialEq, Eq)]
+enum Verified {
+    Now,
+    /// Its filesystem is not mounted.
+    Later,
+}
+
+/// Devices of all filesystems that are mounted.
+fn mounted() -> Result<Vec<DeviceNumber>> {
+    Ok(mounts::read()?.iter().map(|mount| mount.device).collect())
+}
+
+fn verify_where_mounted(device: &Device, mounted: &[DeviceNumber]) -> Result<Verified> {
+    let on = DeviceNumber::parse(&device.cow_device);
+    match Reach::of(is_reachable(device), on, mounted) {
+        Reach::Later => Ok(Verified::Later),
+        Reach::There => verify_device(device).map(|()| Verified::Now),
+        Reach::Missing => Err(anyhow!(
+            "the filesystem of the COW file is mounted, and {} is not there; was it removed or renamed? Name it as it \
+             was, or destroy minor {} and take a full backup",
+            names::shown(&device.cow_file),
+            device.minor
+        )),
+    }
+}
+
+/// Whoever reads a snapshot that was taken up again has its COW file verified first, if its filesystem is mounted: what
+/// lies in the blocks of a file that was removed is somebody else's.
+///
+/// # Errors
+/// When the file is not there, or is another one.
+pub fn verify_before_use(device: &Device) -> Result<()> {
+    if device.cow_is_pinned || !device.tracks {
+        return Ok(());
+    }
+    verify_where_mounted(device, &mounted()?)
+        .map(drop)
+        .with_context(|| format!("snapshot {} cannot be trusted", device.minor))
 }
 
 /// `cowbirdctl suspend`
@@ -246,16 +274,20 @@ pub fn suspend(minor: u32, folder: &Path) -> Result<()> {
 }
 
 /// The record says from now on that in this boot nobody tracked, for a time at least.
-fn remember_untracked(series: &Series, folder: &Path) {
-    let written = boot_id().and_then(|boot| {
-        let boot = info::hex(&boot);
-        match &series.untracked_in_boot {
-            // What was missed before counts, whatever this boot brings.
-            Some(_) => Ok(()),
-            None => series.clone().write_untracked(Some(boot), folder),
-        }
-    });
-    if let Err(error) = written {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn remember_untracked(series: &Series, folder: &Path) -> Result<()> {
+    // What was missed before counts, whatever this boot brings.
+    if series.untracked_in_boot.is_some() {
+        return Ok(());
+    }
+    let boot = info::hex(&boot_id()?);
+    series.clone().write_untracked(Some(boot), folder)
+}
+
+fn remember_or_complain(series: &Series, folder: &Path) {
+    if let Err(error) = remember_untracked(series, folder) {
         out::complain(format_args!(
             "minor {}: a later boot may take it up, although changes are missed from now on: {error:#}",
             series.minor
@@ -437,7 +469,7 @@ mod tests {
         let (this, next) = (boot_id().unwrap(), [0; 16]);
         check_boot(&series, &this).unwrap();
 
-        remember_untracked(&series, dir.path());
+        remember_untracked(&series, dir.path()).unwrap();
         let read = || Records::read(dir.path()).unwrap().series.remove(0);
         let missed = read();
         assert_eq!(missed.untracked_in_boot, Some(info::hex(&this)));
@@ -450,7 +482,7 @@ mod tests {
             ..missed
         };
         before.write(dir.path()).unwrap();
-        remember_untracked(&read(), dir.path());
+        remember_untracked(&read(), dir.path()).unwrap();
         assert_eq!(read(), before);
         before.write_untracked(None, dir.path()).unwrap();
         assert_eq!(read(), series);

@@ -1,15 +1,23 @@
 //! Series that must not be taken up, now or ever: something was written while nobody tracked, or the record is of
 //! another series or another device.
 
-use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::Evidence;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, vacuous};
+use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::disk::Filesystem;
+use cowbird_proto::message::Request;
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use super::persistence::{
     MOUNT, OTHER_SPEC, SPEC, burst, expect_verified, finish, leave, start_again, update, write_file,
 };
+
+/// Where the COW file has a filesystem of its own.
+const ORIGIN_SECTORS: u32 = 64 * MIB_SECTORS;
+const COW_MIB: u32 = 24;
+const COW_HOME_MIB: u32 = 80;
 
 /// What the tool says of a reload that comes too late, by boots.
 const WRITTEN: &str = "was written to in this boot";
@@ -106,6 +114,66 @@ pub async fn recorded_otherwise(
     burst(guest, setting, 2).await?;
     let marker = update(guest).await?;
     finish(guest, setting, SPEC, marker, golden, &[]).await
+}
+
+/// A filesystem, and behind it one for the COW file.
+pub fn layout_beside() -> Layout {
+    Layout {
+        filesystem: Some(Filesystem::Ext4),
+        ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
+    }
+}
+
+/// Goal: a snapshot whose COW file was deleted while it was suspended is not believed. Method: the file is on another
+/// filesystem, so that nothing is written to the origin, and the module takes the snapshot up again; a copy must be
+/// refused. The image is that of a new series.
+pub async fn deleted_while_away(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    let [spec, second] = ["/mnt/cow/first", "/mnt/cow/second"].map(|cow_file| SnapshotSpec {
+        cow_file,
+        cow_mib: COW_MIB,
+        ..SPEC
+    });
+    guest.phase("setup");
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.insert_module().await?;
+    burst(guest, setting, 0).await?;
+    guest.setup_snapshot(spec).await?;
+    burst(guest, setting, 1).await?;
+
+    guest.phase("delete");
+    guest.unmount(COW_MOUNT).await?;
+    leave(guest).await?;
+    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    let path = spec.cow_file.to_owned();
+    guest.prepare(Request::RemoveFile { path }).await?;
+    guest.insert_module().await?;
+    if let Err(said) = guest.reload_all().await? {
+        let reason = format!("the series was refused before it could be tried: {said}");
+        return Err(CaseError::Failed(reason));
+    }
+    guest
+        .expect_copy_refusal(SNAPSHOT, IMAGE, "cannot be trusted")
+        .await?;
+
+    guest.phase("copy");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    let marker = guest.setup_snapshot(second).await?;
+    burst(guest, setting, 2).await?;
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unmount(MOUNT).await?;
+    guest.unmount(COW_MOUNT).await?;
+    guest.remove_module().await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
 }
 
 async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {

@@ -44,6 +44,14 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(not_taken_up::recorded_otherwise(driver, setting)),
     ),
     case(
+        "deleted-while-away",
+        "a suspended snapshot whose COW file is deleted",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        not_taken_up::layout_beside,
+        |driver, setting| Box::pin(not_taken_up::deleted_while_away(driver, setting)),
+    ),
+    case(
         "cow-replaced",
         "a COW file that is replaced by a copy of it while it is not held",
         CaseTier::Daily,

@@ -95,6 +95,14 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::PowerOff)),
     ),
     case(
+        "cow-disk-stops-watched",
+        "the same while only changes are tracked, a process that watches, and a machine that is powered off",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        stuck::cow_stops::layout,
+        |driver, setting| Box::pin(stuck::cow_stops::act(driver, setting, Moment::Watched)),
+    ),
+    case(
         "slow-cow",
         "thousands of writes in flight, and a COW file on a disk that is slow but moves",
         CaseTier::Daily,

@@ -5,14 +5,17 @@
 
 use std::time::Duration;
 
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::Evidence;
-use cowbird_proto::message::{Request, TimedSpec};
+use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_proto::message::{
+    EndSignal, ProgramSpec, ProgramsSpec, Request, TimedSpec, WorkloadSpec,
+};
 use cowbird_session::driver::{
-    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SnapshotSpec, Workload, control, longest,
+    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SeriesRecord, SnapshotSpec, Workload, control, longest,
     vacuous,
 };
 use cowbird_vm::End;
@@ -93,6 +96,9 @@ pub enum Moment {
     Transition,
     /// Under a snapshot; then the machine is powered off.
     PowerOff,
+    /// While only changes are tracked; then the machine is powered off, the disk is well again, and the series is to be
+    /// taken up. Only the record can say by then that changes were missed.
+    Watched,
 }
 
 /// The disks of `cow-disk-stops`, `cow-disk-stops-long` and others.
@@ -114,6 +120,10 @@ pub async fn act(
     guest.phase("stop");
     guest.setup_snapshot(STOPS).await?;
     let info = guest.watch_info().await?;
+    let watch = match moment {
+        Moment::Watched => Some(begin_watch(guest).await?),
+        _ => None,
+    };
     let mut faults = Faults::default();
     let (writers, transition) = stop_disk(guest, setting, moment).await?;
     guest.vm().pause(WATCHED).await?;
@@ -133,7 +143,11 @@ pub async fn act(
     if moment == Moment::Returns {
         guest.set_pace(DISK, Pace::Full).await?;
     }
-    if moment == Moment::PowerOff {
+    if matches!(moment, Moment::PowerOff | Moment::Watched) {
+        let record = match &watch {
+            Some(watch) => Some(watched_record(guest, watch).await?),
+            None => None,
+        };
         let reads = longest(&guest.workload(&info).await?);
         faults.unless(reads <= info_limit, || too_slow(reads, info_limit));
         let request = Request::StopWorkload { id: writers.id };
@@ -146,6 +160,9 @@ pub async fn act(
         guest.phase("setup");
         guest.mount(COW_HOME, COW_MOUNT, "").await?;
         guest.insert_module().await?;
+        if let Some(record) = record {
+            expect_remembered(guest, &record).await?;
+        }
         // The journal tells the order of writes by a clock that begins anew with each boot.
         return take_judged_image(guest, setting, EXPECTED, false).await;
     }
@@ -243,7 +260,7 @@ async fn stop_disk(
             guest.set_pace(DISK, Pace::Stopped).await?;
             Ok((writers, None))
         }
-        Moment::Tracking => {
+        Moment::Tracking | Moment::Watched => {
             guest.transition_to_incremental(MINOR).await?;
             // The first write to each region waits for its mark.
             guest.set_pace(DISK, Pace::Stopped).await?;
@@ -261,6 +278,56 @@ async fn stop_disk(
             let transition = guest.begin("transition-to-snapshot", request).await?;
             Ok((writers, Some(transition)))
         }
+    }
+}
+
+/// The process that watches, and what is remembered of the series before anything happens. There is an image by then.
+async fn begin_watch(guest: &mut Driver<'_, '_>) -> CaseResult<(Workload, SeriesRecord)> {
+    guest.copy_image(SNAPSHOT, IMAGE).await?;
+    let record = guest.record(MINOR, IMAGE).await?;
+    let program = ProgramSpec {
+        program: COWBIRDCTL.into(),
+        args: vec!["watch".into()],
+        input: None,
+        as_owner_of: None,
+        acknowledges: format!("minor {MINOR}: the record says that tracking is lost"),
+        ends_by: EndSignal::Terminate,
+    };
+    let spec = WorkloadSpec::Programs(ProgramsSpec {
+        programs: vec![program],
+        device: DISK_NAME.into(),
+    });
+    Ok((guest.start_workload(spec).await?, record))
+}
+
+/// The record as the process has left it.
+async fn watched_record(
+    guest: &mut Driver<'_, '_>,
+    (watch, before): &(Workload, SeriesRecord),
+) -> CaseResult<SeriesRecord> {
+    guest
+        .wait_until(watch, "told the record", OPERATOR_LIMIT, |state| {
+            state.operations == 1
+        })
+        .await?;
+    guest.stop_workload(watch).await?;
+    guest.record_again(before).await
+}
+
+/// The COW file goes on saying that its marks are complete, and the record knows better.
+async fn expect_remembered(guest: &mut Driver<'_, '_>, record: &SeriesRecord) -> CaseResult<()> {
+    guest.put_record(record).await?;
+    match guest.reload_all().await? {
+        Err(said) if said.contains("its changes were not tracked") => {
+            guest.note(format!("refused as it must be: {said}"));
+            Ok(())
+        }
+        Err(said) => Err(CaseError::Failed(format!(
+            "the series is refused, but not for what its record says: {said}"
+        ))),
+        Ok(()) => Err(CaseError::Failed(
+            "the series goes on, although changes were missed".to_owned(),
+        )),
     }
 }
 

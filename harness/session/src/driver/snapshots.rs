@@ -319,6 +319,17 @@ impl Driver<'_, '_> {
             .await
     }
 
+    /// A copy of a snapshot must be refused.
+    pub async fn expect_copy_refusal(
+        &mut self,
+        snapshot: &str,
+        image: &str,
+        named: &str,
+    ) -> CaseResult<()> {
+        self.expect_control_refusal(&format!("copy-image --force {snapshot} {image}"), named)
+            .await
+    }
+
     pub(super) async fn expect_control_refusal(
         &mut self,
         arguments: &str,
@@ -373,6 +384,19 @@ impl Driver<'_, '_> {
                 Err(CallError::Guest { error }) if error.errno == Some(ENOENT) => {}
                 Err(CallError::Guest { error }) => return Err(CaseError::Failed(error.message)),
                 Err(CallError::Ended(end)) => return Err(end.into()),
+            }
+        }
+        Ok(SeriesRecord { files })
+    }
+
+    /// The same as it is by now.
+    pub async fn record_again(&mut self, record: &SeriesRecord) -> CaseResult<SeriesRecord> {
+        let mut files = Vec::new();
+        for (path, _) in &record.files {
+            let request = Request::ReadText { path: path.clone() };
+            match self.prepare(request).await? {
+                Reply::Text(text) => files.push((path.clone(), text)),
+                reply => return Err(unexpected(&reply)),
             }
         }
         Ok(SeriesRecord { files })

@@ -44,6 +44,8 @@ pub enum Fault {
     TellLossOnce,
     /// A reload does not ask whether the series is the one that is recorded.
     ReloadTakesAnySeries,
+    /// A reload does not ask whether the origin's disk is the one that is recorded.
+    ReloadTakesAnyDisk,
     /// A reload that is refused leaves the COW file as it was.
     RefusalIsNotTold,
     /// A reload believes whatever the state says.
@@ -55,7 +57,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::MarkAfterWrite,
         Self::MarkInCache,
         Self::CleanNotCleared,
@@ -66,6 +68,7 @@ impl Fault {
         Self::BeginBeforeHeader,
         Self::TellLossOnce,
         Self::ReloadTakesAnySeries,
+        Self::ReloadTakesAnyDisk,
         Self::RefusalIsNotTold,
         Self::ReloadTrustsAll,
         Self::ForgetAtTransition,

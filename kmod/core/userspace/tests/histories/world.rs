@@ -58,6 +58,8 @@ struct Moment {
     /// `/etc/cowbird` is on a disk, too.
     record: Option<u64>,
     recorded: [u8; 16],
+    serial: u32,
+    recorded_serial: u32,
 }
 
 pub struct World {
@@ -67,6 +69,9 @@ pub struct World {
     record: Option<u64>,
     /// And of which series.
     recorded: [u8; 16],
+    /// What the origin's disk says of itself, and what `/etc/cowbird` has of it.
+    serial: u32,
+    recorded_serial: u32,
     /// The COW file says that tracking is lost, since a reload was refused.
     told: bool,
     /// Content at the instants of epochs, which is what images show.
@@ -109,6 +114,8 @@ impl World {
             device: None,
             record: None,
             recorded: [0; 16],
+            serial: 0,
+            recorded_serial: 0,
             told: false,
             images: HashMap::new(),
             refused: BTreeSet::new(),
@@ -366,6 +373,7 @@ impl World {
                 self.device = Some(device);
                 self.record = Some(place);
                 self.recorded = uuid;
+                self.recorded_serial = self.serial;
                 self.told = false;
                 self.troubled = false;
                 self.hazards.clear();

@@ -30,6 +30,8 @@ impl World {
                     hazards,
                     record: self.record,
                     recorded: self.recorded,
+                    serial: self.serial,
+                    recorded_serial: self.recorded_serial,
                 });
             }
         }
@@ -100,6 +102,7 @@ impl World {
             let disks = &mut self.io.disks.disks;
             if which == 0 {
                 disks[ORIGIN].revert(&moment.origin, is_origin);
+                self.serial = moment.serial;
             } else {
                 let cow = disks.len() - 1;
                 disks[cow].revert(&moment.cow, |at| !is_origin(at));
@@ -131,7 +134,12 @@ impl World {
         let differ: Blocks = differ.collect();
         // For a reverted COW file these are changes that it does not know.
         self.io.log.extend(&differ);
-        self.hazard(row, differ, None);
+        if row == Row::AnotherDisk && self.rng().percent(60) {
+            // Not a clone: it says of itself that it is another one.
+            self.serial += 1;
+        } else {
+            self.hazard(row, differ, None);
+        }
     }
 
     /// Both volumes go back to one moment, as with a snapshot of a virtual machine: they fit each other. Images of later
@@ -148,6 +156,7 @@ impl World {
         self.hazards.clone_from(&moment.hazards);
         self.told = false;
         (self.record, self.recorded) = (moment.record, moment.recorded);
+        (self.serial, self.recorded_serial) = (moment.serial, moment.recorded_serial);
     }
 
     pub(super) fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {

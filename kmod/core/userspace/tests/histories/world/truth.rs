@@ -45,6 +45,13 @@ impl World {
             return Ok(());
         };
         let cause = if self.troubled { Cause::Other } else { cause };
+        if self.serial != self.recorded_serial && !self.io.has(Fault::ReloadTakesAnyDisk) {
+            // By the tool, before it asks the module.
+            self.tally.reloads.entry(cause).or_default()[0] += 1;
+            let reason = "the origin is another device than the one that is recorded".to_owned();
+            *self.tally.refused.entry(reason).or_default() += 1;
+            return Ok(());
+        }
         let mut found = self.ask(&self.now());
         if self.io.has(Fault::ReloadTrustsAll)
             && found.is_err()

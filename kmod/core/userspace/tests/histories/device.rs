@@ -13,6 +13,7 @@ use cowbird_core::persist::{
 };
 
 use crate::disks::{At, Content, Disks, Health, Stop};
+use crate::faults::Fault;
 
 /// Slots for preserved blocks.
 pub const DATA_SLOTS: u64 = 48;
@@ -20,70 +21,6 @@ pub const DATA_SLOTS: u64 = 48;
 const HEAD_BLOCKS: u64 = 16;
 
 pub type Blocks = BTreeSet<u64>;
-
-/// A rule that is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Writes go before their marks are stable.
-    MarkAfterWrite,
-    /// Marks are written to the cache.
-    MarkInCache,
-    /// Writes do not wait until the disk says that it is clean no more.
-    CleanNotCleared,
-    /// A clean save writes empty maps.
-    SaveEmptyMap,
-    /// The state of a save reaches the disk before its maps.
-    SaveUnflushed,
-    /// The origin is not flushed at the instant of a snapshot.
-    OriginUnflushed,
-    /// Nor before the state of a clean save.
-    OriginUnflushedAtSave,
-    /// The next epoch begins before its header is on disk.
-    BeginBeforeHeader,
-    /// A loss is told once, and not again before a reboot.
-    TellLossOnce,
-    /// A reload does not ask whether the series is the one that is recorded.
-    ReloadTakesAnySeries,
-    /// A reload does not ask whether the origin's disk is the one that is recorded.
-    ReloadTakesAnyDisk,
-    /// A reload that is refused leaves the COW file as it was.
-    RefusalIsNotTold,
-    /// A reload believes whatever the state says.
-    ReloadTrustsAll,
-    /// What was tracked so far is forgotten when a snapshot is given up.
-    ForgetAtTransition,
-    /// A reload takes marks for those of the epoch before.
-    ReloadForgetsMarks,
-}
-
-impl Fault {
-    pub const ALL: [Self; 15] = [
-        Self::MarkAfterWrite,
-        Self::MarkInCache,
-        Self::CleanNotCleared,
-        Self::SaveEmptyMap,
-        Self::SaveUnflushed,
-        Self::OriginUnflushed,
-        Self::OriginUnflushedAtSave,
-        Self::BeginBeforeHeader,
-        Self::TellLossOnce,
-        Self::ReloadTakesAnySeries,
-        Self::ReloadTakesAnyDisk,
-        Self::RefusalIsNotTold,
-        Self::ReloadTrustsAll,
-        Self::ForgetAtTransition,
-        Self::ReloadForgetsMarks,
-    ];
-
-    /// What it must lead to.
-    pub fn harm(self) -> &'static str {
-        match self {
-            // Nothing is missed: what the origin has lost is in the map. But its head is another.
-            Self::OriginUnflushedAtSave => "tracking ends after PowerCut",
-            _ => "was missed",
-        }
-    }
-}
 
 /// The machine below the module.
 pub struct Machine {

@@ -11,13 +11,14 @@
 
 mod device;
 mod disks;
+mod faults;
 mod rows;
 mod world;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use device::Fault;
+use faults::Fault;
 use rows::Row;
 use world::{Cause, Tally, World};
 

@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use cowbird_core::persist;
 
-use crate::device::{Blocks, Device, Fault, Machine, Phase};
+use crate::device::{Blocks, Device, Machine, Phase};
 use crate::disks::{Backup, Disks, Health, ORIGIN, Rng, Stop};
+use crate::faults::Fault;
 use crate::rows::{Hazard, Row};
 
 /// Of the device with the COW file; no history needs its end.
@@ -60,6 +61,7 @@ struct Moment {
     recorded: [u8; 16],
     serial: u32,
     recorded_serial: u32,
+    untracked: Option<u64>,
 }
 
 pub struct World {
@@ -69,6 +71,11 @@ pub struct World {
     record: Option<u64>,
     /// And of which series.
     recorded: [u8; 16],
+    /// The tool runs after each boot, and a process that watches. Otherwise all that there is of the record is a copy
+    /// in an initramfs.
+    remembers: bool,
+    /// The first boot in which nobody tracked, as the record has it.
+    untracked: Option<u64>,
     /// What the origin's disk says of itself, and what `/etc/cowbird` has of it.
     serial: u32,
     recorded_serial: u32,
@@ -114,6 +121,8 @@ impl World {
             device: None,
             record: None,
             recorded: [0; 16],
+            remembers: rng.percent(50),
+            untracked: None,
             serial: 0,
             recorded_serial: 0,
             told: false,
@@ -151,7 +160,7 @@ impl World {
         self.io.disks.fuse = None;
         self.device = None;
         let untold = std::mem::take(&mut self.io.untold);
-        if !untold.is_empty() {
+        if !untold.is_empty() && self.untracked.is_none() {
             self.hazard(Row::CowHangs, untold, None);
         }
     }
@@ -251,11 +260,15 @@ impl World {
                     let hazards = self.hazards.iter_mut();
                     hazards.for_each(|hazard| hazard.see(first, count, epoch));
                 }
+                if done != Err(Stop::Cut) && self.device.as_ref().is_some_and(Device::is_lost) {
+                    // `cowbirdctl watch`.
+                    self.remember();
+                }
                 done.or_else(unless_cut)
             }
             None => {
                 self.troubled = true;
-                if self.record.is_some() && !self.told {
+                if self.record.is_some() && !self.told && self.untracked.is_none() {
                     let blocks = (first..first + count).collect();
                     let boot = Some(self.boots);
                     self.hazard(Row::NotTakenUp, blocks, boot);
@@ -374,6 +387,7 @@ impl World {
                 self.record = Some(place);
                 self.recorded = uuid;
                 self.recorded_serial = self.serial;
+                self.untracked = None;
                 self.told = false;
                 self.troubled = false;
                 self.hazards.clear();
@@ -458,6 +472,7 @@ impl World {
         if !self.ordinary && self.rng().percent(8) {
             // The series is not taken up in this boot; maybe something writes.
             self.note("not taken up", String::new());
+            self.remember();
             self.troubled = true;
             return Ok(());
         }

@@ -2,8 +2,9 @@
 
 use cowbird_core::persist::{FineRule, Kind, Mode, PAYLOAD, SLOT_BYTES, Status};
 
-use super::{Blocks, Device, Fault, Machine, OnDisk, Phase};
+use super::{Blocks, Device, Machine, OnDisk, Phase};
 use crate::disks::{Health, ORIGIN, Stop};
+use crate::faults::Fault;
 
 /// Bits of a slot of a map.
 const SLOT_BITS: u64 = 32000;

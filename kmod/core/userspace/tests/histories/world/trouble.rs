@@ -32,6 +32,7 @@ impl World {
                     recorded: self.recorded,
                     serial: self.serial,
                     recorded_serial: self.recorded_serial,
+                    untracked: self.untracked,
                 });
             }
         }
@@ -157,6 +158,7 @@ impl World {
         self.told = false;
         (self.record, self.recorded) = (moment.record, moment.recorded);
         (self.serial, self.recorded_serial) = (moment.serial, moment.recorded_serial);
+        self.untracked = moment.untracked;
     }
 
     pub(super) fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {

@@ -3,7 +3,8 @@
 use cowbird_core::persist::{self, Kind, Mode, Now, SLOT_BYTES, Series, State};
 
 use super::{Cause, DISK_SECTORS, World};
-use crate::device::{Device, Fault, Phase, layout_of};
+use crate::device::{Device, Phase, layout_of};
+use crate::faults::Fault;
 use crate::rows::Row;
 
 impl World {
@@ -46,10 +47,16 @@ impl World {
         };
         let cause = if self.troubled { Cause::Other } else { cause };
         if self.serial != self.recorded_serial && !self.io.has(Fault::ReloadTakesAnyDisk) {
-            // By the tool, before it asks the module.
-            self.tally.reloads.entry(cause).or_default()[0] += 1;
-            let reason = "the origin is another device than the one that is recorded".to_owned();
-            *self.tally.refused.entry(reason).or_default() += 1;
+            self.refused_by_tool(
+                cause,
+                "the origin is another device than the one that is recorded",
+            );
+            return Ok(());
+        }
+        if self.untracked.is_some_and(|boot| boot != self.boots)
+            && !self.io.has(Fault::RecordForgetsBoots)
+        {
+            self.refused_by_tool(cause, "its changes were not tracked in an earlier boot");
             return Ok(());
         }
         let mut found = self.ask(&self.now());
@@ -74,6 +81,7 @@ impl World {
                 if lost.overtaken {
                     self.tell_refusal(place);
                 }
+                self.remember();
                 *self.tally.refused.entry(lost.reason).or_default() += 1;
                 self.troubled = true;
                 return Ok(());
@@ -81,6 +89,7 @@ impl World {
             Err(lost) => return Err(format!("tracking ends after {cause:?}: {lost}")),
         };
         self.check_doubt(&series)?;
+        self.untracked = None;
         let count = self.tally.reloads.entry(cause).or_default();
         count[1] += 1;
         count[2] += u64::from(series.snapshot);
@@ -97,6 +106,24 @@ impl World {
         let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
         self.device = Some(Device::resume(&series, &self.io, place, sequence));
         Ok(())
+    }
+
+    /// Before the module is asked.
+    fn refused_by_tool(&mut self, cause: Cause, reason: &str) {
+        self.trace.push(format!("refused: {reason}"));
+        self.tally.reloads.entry(cause).or_default()[0] += 1;
+        *self.tally.refused.entry(reason.to_owned()).or_default() += 1;
+        self.troubled = true;
+        self.remember();
+    }
+
+    /// The record says from then on that nobody tracked in this boot.
+    pub(super) fn remember(&mut self) {
+        if self.remembers {
+            self.untracked.get_or_insert(self.boots);
+            self.hazards.retain(|hazard| hazard.row != Row::NotTakenUp);
+            self.io.untold.clear();
+        }
     }
 
     /// `cb_resume_tell`: the COW file says from then on that tracking is lost.

@@ -12,6 +12,8 @@ static unsigned int hold_limit_s = 30;
 module_param(hold_limit_s, uint, 0644);
 MODULE_PARM_DESC(hold_limit_s, "Seconds after which a held write ends its snapshot (default 30)");
 
+/* Checks in a row that must not find a device before it counts as removed. */
+#define CB_MISSED_CHECKS 3
 /* Longest wait for a device to be opened. */
 #define CB_OPEN_LIMIT (5 * HZ)
 /* Longest wait for the epoch header of an epoch that was refused, and for the one before to be back. */

@@ -21,8 +21,9 @@
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by
  *              these bios;  straight.c where nothing has to be waited for;
  *              ahead.c reads ahead in the COW file
- *   device.c   life of a snapshot;   ending.c its end;   control.c its ioctls;
- *              info.c its report
+ *   device.c   a snapshot in memory;   disks.c the devices that it is on
+ *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
+ *              ending.c its end;   control.c its ioctls;   info.c its report
  *   save.c     writes down what is in memory;  resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes

@@ -22,7 +22,7 @@ struct cb_device;
 int cb_hook_init(void);
 void cb_hook_exit(void);
 
-/* A bio that is to be seen by the hook, by which it is then set to NULL; see device.c. */
+/* A bio that is to be seen by the hook, by which it is then set to NULL; see quiesce.c. */
 extern struct bio *cb_hook_trial;
 
 /* Submits one of the module's own bios, past the hook. */

@@ -10,7 +10,9 @@
  *   lanes.c    threads that submit bios, so that nobody else of ours sleeps in a disk
  *   audit.c    looks a second time, below the hook
  *   origin.c   decides about one write to an origin: pass or hold
- *   engine.c   one thread per snapshot: preserves blocks, releases writes
+ *   engine.c   one thread per snapshot: preserves blocks, releases writes;
+ *              admitting.c has them come in order;   overdue.c how long they wait
+ *   loading.c  blocks go from the origin to memory, where they are preserved
  *   storing.c  blocks go from memory to the COW file, many together
  *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
  *              are not complete, before the next write goes
@@ -46,14 +48,14 @@
  * What must stay true, wherever the code cites it:
  *
  *   I1  old before new     no write to a block of an active snapshot reaches the origin
- *                          before the block's content of T0 is preserved: engine.c
+ *                          before the block's content of T0 is preserved: engine.c, loading.c
  *   I2  revalidate         what was read from the origin counts only if the block was
  *                          still unpreserved afterwards: snapread.c
  *   I3  a true cut         at T0 no write is in flight, and none that passed before lands
  *                          later, on whatever task's list or queue above the origin it
  *                          was: quiesce.c, passage.c, hook.c, audit.c
  *   I4  the origin first   its I/O is never failed; the delay of a write is bounded by
- *                          hold_limit_s, counted from its arrival: engine.c
+ *                          hold_limit_s, counted from its arrival: overdue.c
  *   I5  no silent hole     what cannot be preserved or tracked fails the snapshot or the
  *                          tracking, visibly: cb_device_spoil, cb_device_fail
  *   I6  the map is true    a write is released only once the COW file knows on stable

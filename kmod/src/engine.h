@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The thread of a snapshot and the writes that it holds: from their arrival until their
- * blocks are preserved and they are let go (engine.c), and the way of preserved blocks to
- * the COW file (storing.c).
+ * The thread of a snapshot and the writes that it holds: the turns that it takes and how it
+ * comes to rest (engine.c), and what it does in each of them: writes come (admitting.c),
+ * blocks go from the origin to memory (loading.c) and on to the COW file (storing.c), and no
+ * write waits for too long (overdue.c).
  */
 #ifndef COWBIRD_ENGINE_H
 #define COWBIRD_ENGINE_H
@@ -28,8 +29,11 @@ struct cb_run;
 /* Held writes beyond which tracking is given up; what keeps them below is the pause. */
 #define CB_HELD_MAX 65536
 
-/* Notes of how many writes had arrived; see engine.c. */
+/* Notes of how many writes had arrived; see overdue.c. */
 #define CB_ARRIVAL_NOTES 64
+
+/* How often an idle engine looks after time limits and the origin's size. */
+#define CB_CHECK_INTERVAL HZ
 
 /* A write to the origin that waits for its blocks. Owned by the engine. */
 struct cb_held {
@@ -68,8 +72,14 @@ void cb_engine_stop(struct cb_device *dev);
 void cb_engine_wake(struct cb_device *dev);
 /* A free run, which there must be. */
 struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store);
+/* Lets go of a held write, by a lane. */
+void cb_engine_let_go(struct cb_device *dev, struct bio *bio);
 /* A write that was released has been submitted. Any thread. */
 void cb_engine_released(struct cb_device *dev);
+/* One held write less, which no lane has. */
+void cb_engine_uncount(struct cb_device *dev);
+/* Whether our own writes to blocks that somebody else has now must end first. */
+bool cb_engine_must_drain(struct cb_device *dev);
 /*
  * Lets the engine come to rest: nothing in flight, nothing released or marked
  * any more, preserved blocks in the COW file as far as they may be. Under
@@ -81,7 +91,21 @@ int cb_engine_park(struct cb_device *dev);
 int cb_engine_park_for(struct cb_device *dev, unsigned long limit);
 void cb_engine_unpark(struct cb_device *dev);
 
-/* ---- storing.c ----------------------------------------------------------- */
+/* ---- admitting.c ------------------------------------------------------- */
+
+/* Admits, or lets go of, what the hook has put on the list; true when something moved. */
+bool cb_engine_admit(struct cb_device *dev);
+/* Whether another large write, or a piece of one, can be admitted or let go. */
+bool cb_engine_may_admit_large(struct cb_device *dev);
+
+/* ---- loading.c --------------------------------------------------------- */
+
+/* Begins what writes wait for; true when something moved. */
+bool cb_engine_load(struct cb_device *dev);
+/* A load has ended. */
+void cb_engine_loaded(struct cb_device *dev, struct cb_run *run);
+
+/* ---- storing.c --------------------------------------------------------- */
 
 /* Blocks in memory that a save leaves for when writes are held: 1 MiB. */
 #define CB_STORE_BATCH 256
@@ -101,5 +125,12 @@ void cb_storing_drain(struct cb_device *dev, unsigned long limit);
 void cb_storing_relax(struct cb_device *dev);
 /* A store has ended. */
 void cb_storing_stored(struct cb_device *dev, struct cb_run *run);
+
+/* ---- overdue.c --------------------------------------------------------- */
+
+/* Time limits and changes under our feet (invariants 4 and 5). */
+void cb_engine_check(struct cb_device *dev);
+/* When a write arrived that is not admitted yet, by its number. */
+unsigned long cb_arrivals_time(struct cb_device *dev, u64 number);
 
 #endif

@@ -26,7 +26,8 @@
  *   device.c   a snapshot in memory;   disks.c the devices that it is on
  *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
  *              ending.c its end;   control.c its ioctls;   info.c its report
- *   save.c     writes down what is in memory;  resume.c takes it up again
+ *   save.c     writes down what is in memory, slot by slot in saveslots.c;
+ *              resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
  *   hibernate.c ends tracking before the machine hibernates

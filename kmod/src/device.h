@@ -152,7 +152,7 @@ struct cb_device {
 	bool saved_known;
 	u32 saved_mode;
 
-	/* What the COW file holds of what is in memory; see save.c. cb_life_mutex. */
+	/* What the COW file holds of what is in memory; see saveslots.c. cb_life_mutex. */
 	struct cb_saved on_disk;
 
 	/*

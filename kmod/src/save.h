@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A series that outlives its time in memory: what is there is written down (save.c) and
- * taken up again (resume.c). A machine that hibernates is none of these ends (hibernate.c).
+ * A series that outlives its time in memory: what is there is written down (save.c, and
+ * saveslots.c slot by slot) and taken up again (resume.c); before the machine hibernates it
+ * ends (hibernate.c).
  */
 #ifndef COWBIRD_SAVE_H
 #define COWBIRD_SAVE_H
@@ -17,9 +18,10 @@
 
 struct cb_device;
 struct cb_meta_io;
+struct cb_meta_pool;
 struct cb_setup;
 
-/* ---- save.c, resume.c -------------------------------------------------- */
+/* ---- save.c ------------------------------------------------------------ */
 
 /*
  * What earlier saves have written, so that the next one has less to do. A bit of a map is
@@ -59,11 +61,30 @@ void cb_save_all(bool (*concerns)(struct cb_device *dev, struct super_block *sb)
 		 struct super_block *sb, unsigned long limit, unsigned long hold);
 /* Tells the disk what is the case now; under cb_life_mutex, with the engine parked. */
 int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status status);
+int cb_save_init(void);
+void cb_save_exit(void);
+
+/* ---- saveslots.c ------------------------------------------------------- */
+
 /* Memory for what is known to be on disk. */
 int cb_saved_init(struct cb_device *dev);
 void cb_saved_free(struct cb_device *dev);
-int cb_save_init(void);
-void cb_save_exit(void);
+
+/* Parts of a save. */
+/* Nothing of what was written counts any more. */
+void cb_save_forget(struct cb_device *dev);
+/* Puts the slots of the epoch's map that differ from what is on disk; how many, or an error. */
+int cb_save_tracked(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long deadline);
+/* Puts the map of the epoch before, which does not change any more. */
+int cb_save_changes(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long deadline);
+/* Puts slots of the index that are complete, as far as there are any. */
+int cb_save_index_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long deadline);
+/* The first slot of the index that is not on disk. */
+u64 cb_save_index_first(struct cb_device *dev);
+/* Makes a slot of the index; for cb_meta_write. */
+void cb_save_fill_index(struct cb_device *dev, u64 index, u8 *payload);
+
+/* ---- resume.c ---------------------------------------------------------- */
 
 /* Takes a series up again from its COW file. */
 int cb_resume(struct cb_setup *setup, u32 *state);

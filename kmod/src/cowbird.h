@@ -31,7 +31,8 @@
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
  *   hibernate.c ends tracking before the machine hibernates
- *   blockio.c  the module's own bios;  metadata.c those that somebody waits for
+ *   blockio.c  the module's own bios;  metaio.c those that somebody waits for,
+ *              with metadata, which is read and written in metadata.c
  *
  * Locking, outermost first:
  *   cb_control_mutex      set-up and destruction; never taken by the snapshot

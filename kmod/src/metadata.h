@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Metadata of the COW file that somebody waits for, with a time limit: one slot, many under
- * way at the same time, the state, and all of a new file's (metadata.c).
+ * Metadata of the COW file that somebody waits for: one slot, many of them, the state, and
+ * all of a new file's (metadata.c), by bios that are waited for with a time limit
+ * (metaio.c).
  */
 #ifndef COWBIRD_METADATA_H
 #define COWBIRD_METADATA_H
@@ -17,6 +18,8 @@
 
 struct cb_device;
 
+/* ---- metaio.c ---------------------------------------------------------- */
+
 /* Buffers and completion of a bio that somebody waits for, with a time limit. */
 struct cb_meta_io;
 struct cb_meta_io *cb_meta_io_alloc(struct cb_device *dev);
@@ -24,6 +27,16 @@ void cb_meta_end_io(struct bio *bio);
 /* While writes are held: nothing is begun or waited for past this time, in jiffies. */
 void cb_meta_io_limit(struct cb_meta_io *io, unsigned long deadline);
 void cb_meta_io_free(struct cb_meta_io *io);
+
+/* Several of them, under way at the same time. */
+struct cb_meta_pool;
+struct cb_meta_pool *cb_meta_pool_alloc(struct cb_device *dev);
+void cb_meta_pool_limit(struct cb_meta_pool *pool, unsigned long deadline);
+void cb_meta_pool_free(struct cb_meta_pool *pool);
+/* One of them, for what is done alone. */
+struct cb_meta_io *cb_meta_pool_single(struct cb_meta_pool *pool);
+
+/* ---- metadata.c -------------------------------------------------------- */
 
 /* What a slot says of itself; index counts within the kind. */
 struct cb_meta cb_meta_of(struct cb_device *dev, enum cb_meta_kind kind, u64 index, u64 epoch,
@@ -36,14 +49,6 @@ int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot);
 int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc);
 /* Has the origin's disk write down what it has taken, where that is not the COW file's. */
 int cb_meta_sync_origin(struct cb_meta_io *io);
-
-/* Several of them, under way at the same time. */
-struct cb_meta_pool;
-struct cb_meta_pool *cb_meta_pool_alloc(struct cb_device *dev);
-void cb_meta_pool_limit(struct cb_meta_pool *pool, unsigned long deadline);
-void cb_meta_pool_free(struct cb_meta_pool *pool);
-/* One of them, for what is done alone. */
-struct cb_meta_io *cb_meta_pool_single(struct cb_meta_pool *pool);
 
 /* A reader's scan, see core/scan.h; its context is a pool. */
 int cb_meta_scan(void *context, struct cb_reload *reload, struct cb_scan *scan);

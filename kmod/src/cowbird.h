@@ -25,7 +25,8 @@
  *              ahead.c reads ahead in the COW file
  *   device.c   a snapshot in memory;   disks.c the devices that it is on
  *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
- *              ending.c its end;   control.c its ioctls;   info.c its report
+ *              ending.c its end
+ *   control.c  ioctls;   request.c those that ask for snapshots;   info.c a report
  *   save.c     writes down what is in memory, slot by slot in saveslots.c;
  *              resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot

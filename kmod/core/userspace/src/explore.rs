@@ -10,8 +10,8 @@
 //!
 //! What to do at each step is asked from `core/protocol.c`, the code that runs
 //! in the kernel; the order of the steps around it mirrors `kmod/src`
-//! (`origin.c`, `engine.c`, `snapread.c`, `quiesce.c`), where the same names are
-//! used. A [`Fault`] leaves one rule out.
+//! (`origin.c`, `engine.c`, `loading.c`, `storing.c`, `snapread.c`, `quiesce.c`),
+//! where the same names are used. A [`Fault`] leaves one rule out.
 //!
 //! What it does not check: memory ordering (each step is atomic and seen by all
 //! at once), blocks that are partly overwritten, and I/O errors.
@@ -436,7 +436,7 @@ impl State {
             .any(|(writer, &target)| *writer == Writer::Held && target == block)
     }
 
-    /// `engine.c`, from here on. Nothing moves while the cut is made.
+    /// The engine (`loading.c`, `engine.c`, `storing.c`), from here on. Nothing moves while the cut is made.
     fn load(&mut self, block: usize, world: &World, fault: Option<Fault>) -> Taken {
         if self.phase != Phase::Active
             || self.entries[block] != Entry::None

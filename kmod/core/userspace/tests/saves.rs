@@ -1,5 +1,5 @@
 //! Goal: whatever saves, crashes, epochs and damage come together, a reload never misses a change, and is exact after
-//! a save that was completed. Method: random histories of a series, written as the module's save.c writes them: only
+//! a save that was completed. Method: random histories of a series, written as the module's saveslots.c writes them: only
 //! slots that have changed, groups of them named by the state, slots of older saves and epochs left in place.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
 //! A series in the module's memory, in the order of its writes and flushes: `marking.c`, `losing.c`, `save.c`, `quiesce.c`,
-//! `device.c` and `resume.c` of `kmod/src`.
+//! `making.c`, `retiring.c` and `resume.c` of `kmod/src`.
 
 mod saving;
 

@@ -145,8 +145,11 @@ pub async fn deleted_while_away(
     burst(guest, setting, 1).await?;
 
     guest.phase("delete");
+    // First the origin: what it writes then is preserved in the COW file.
+    guest.unmount(MOUNT).await?;
     guest.unmount(COW_MOUNT).await?;
-    leave(guest).await?;
+    guest.suspend(MINOR).await?;
+    guest.remove_module().await?;
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     let path = spec.cow_file.to_owned();
     guest.prepare(Request::RemoveFile { path }).await?;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
@@ -281,9 +281,8 @@ async fn stop_disk(
     }
 }
 
-/// The process that watches, and what is remembered of the series before anything happens. There is an image by then.
+/// The process that watches, and what is remembered of the series before anything happens.
 async fn begin_watch(guest: &mut Driver<'_, '_>) -> CaseResult<(Workload, SeriesRecord)> {
-    guest.copy_image(SNAPSHOT, IMAGE).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     let program = ProgramSpec {
         program: COWBIRDCTL.into(),

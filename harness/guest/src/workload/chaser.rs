@@ -4,57 +4,22 @@
 //! chance. A chaser is told the place before each write, reads it at about the same moment and once
 //! more behind it; the two reads must agree.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cowbird_proto::message::Chase;
 use cowbird_proto::rng::Rng;
 
-use super::Shared;
-use super::snapshot_view::{BLOCK_BYTES, SnapshotView};
-use crate::error::{Context, GuestResult};
-use crate::ops::{open_direct, size_of};
+use super::hunt::MAX_READ_BYTES;
+use super::shared::Shared;
+use crate::error::GuestResult;
 use crate::sys::DirectBuffer;
 
 /// Pause between two looks whether the workload ends.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest read, bytes.
-const MAX_READ_BYTES: u64 = 512 << 10;
-
 /// Longest random delay of the first read: about as long as copy-on-write takes.
 pub const MAX_DELAY_US: u64 = 600;
-
-/// The snapshot that is read while writers write.
-pub struct Hunt {
-    path: String,
-    snapshot: File,
-    shift_bytes: u64,
-    view: SnapshotView,
-}
-
-impl Hunt {
-    /// Opens the snapshot.
-    pub fn open(chase: Chase) -> GuestResult<Self> {
-        Ok(Self {
-            snapshot: open_direct(&chase.snapshot, false)?,
-            view: SnapshotView::new(size_of(&chase.snapshot)?),
-            shift_bytes: chase.shift_bytes,
-            path: chase.snapshot,
-        })
-    }
-
-    /// The whole blocks of the snapshot that hold a range of the writers' device; both in bytes.
-    fn blocks_of(&self, range: &Range<u64>) -> Range<u64> {
-        let block = BLOCK_BYTES as u64;
-        let start = (range.start + self.shift_bytes) / block * block;
-        let end = (range.end + self.shift_bytes).next_multiple_of(block);
-        start..end.min(start + MAX_READ_BYTES).min(self.view.bytes())
-    }
-}
 
 /// What one writer and its chaser share.
 pub struct Chaser {
@@ -113,10 +78,7 @@ impl Chaser {
             wait_for(Duration::from_micros(rng.below(MAX_DELAY_US / 2)));
             let bytes = &mut buffer[..(blocks.end - blocks.start) as usize];
             for _ in 0..2 {
-                hunt.snapshot
-                    .read_exact_at(bytes, blocks.start)
-                    .context(format_args!("read {} at {}", hunt.path, blocks.start))?;
-                hunt.view.record(shared, self.reader, blocks.start, bytes);
+                hunt.read(&shared.progress, self.reader, blocks.start, bytes)?;
             }
         }
         Ok(())

@@ -21,8 +21,9 @@ use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
 use super::chaser::{MAX_DELAY_US, wait_for};
 use super::journal::Scribe;
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use super::snapshot_view::{BLOCK_BYTES, SnapshotView};
-use super::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::{open_direct, size_of};
 use crate::sys::DirectBuffer;
@@ -181,7 +182,7 @@ fn write(shared: &Arc<Shared>, arena: &Arena, meeting: &Meeting, pair: u32) -> G
         meeting.barrier.wait();
         wait_for(own_delay);
         result = attack(&mut scribe, arena, run, generation, bytes);
-        Shared::count(&shared.bytes_written, run.bytes() as u64);
+        count(&shared.progress.bytes_written, run.bytes() as u64);
         cursor.store(first + blocks, Ordering::Relaxed);
         meeting.barrier.wait();
     }
@@ -299,6 +300,6 @@ fn read_snapshot(
         .snapshot
         .read_exact_at(bytes, offset)
         .context(format_args!("read {} at {offset}", arena.spec.snapshot))?;
-    arena.view.record(shared, reader, offset, bytes);
+    arena.view.record(&shared.progress, reader, offset, bytes);
     Ok(())
 }

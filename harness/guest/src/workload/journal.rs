@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cowbird_proto::message::{Event, JournalEntry, Operation, WorkloadId};
 
+use super::progress::Progress;
 use crate::clock::uptime_ns;
 use crate::error::{Context, GuestResult};
 use crate::port::Port;
-use crate::workload::Shared;
 
 /// Entries of one thread that are sent together; bounds the memory and the frame.
 const BATCH_ENTRIES: usize = 256;
@@ -46,16 +46,16 @@ impl Journal {
 
 /// Writes the journal of one thread.
 pub struct Scribe {
-    shared: Arc<Shared>,
+    progress: Arc<Progress>,
     journal: Arc<Mutex<Journal>>,
     next_op: u64,
 }
 
 impl Scribe {
     /// For the thread of `journal`.
-    pub fn new(shared: Arc<Shared>, journal: Arc<Mutex<Journal>>) -> Self {
+    pub fn new(progress: Arc<Progress>, journal: Arc<Mutex<Journal>>) -> Self {
         Self {
-            shared,
+            progress,
             journal,
             next_op: 0,
         }
@@ -88,7 +88,7 @@ impl Scribe {
             at_ns: uptime_ns(),
             errno,
         });
-        self.shared.operations.fetch_add(1, Ordering::Relaxed);
+        self.progress.operations.fetch_add(1, Ordering::Relaxed);
         result.context(name)
     }
 
@@ -96,7 +96,7 @@ impl Scribe {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         journal.entries.push(entry);
         if journal.entries.len() >= BATCH_ENTRIES {
-            journal.send(&self.shared.port);
+            journal.send(&self.progress.port);
         }
     }
 }

@@ -5,37 +5,35 @@
 //! a kernel or a device cannot do is left out, and said. Once every writer has done enough after the
 //! instant, the workload says that it is finished, and goes on.
 
+mod area;
 mod elsewhere;
 mod kind;
 mod way;
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cowbird_proto::message::{KindsSpec, Operation};
 use cowbird_proto::rng::Rng;
-use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
+use cowbird_proto::sector::{self, SECTOR_BYTES};
 use rustix::fs::{FallocateFlags, fallocate};
 
 pub use self::way::write_durably;
 
+use self::area::{Area, bytes_of, identity};
 use self::kind::{KINDS, Kind, split};
 use self::way::Way;
 use super::chaser::Chaser;
-use super::fs_churn::place_of;
 use super::journal::Scribe;
-use super::{Body, Parts, Shared};
+use super::place::place_of;
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
-use crate::ops::{open_direct, size_of};
+use crate::ops::open_direct;
 use crate::sys::{self, DirectBuffer};
-
-/// Identity of the first writer's sectors; the others follow.
-const IDENTITY: u64 = 0x417D_0000;
 
 /// Sectors left out between two writes of a sweep at most.
 const MAX_GAP_SECTORS: u64 = 8;
@@ -48,9 +46,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Threads that read on the snapshot what the writers overwrite.
 const CHASERS: u32 = 3;
-
-/// Bytes written at once when a file is made.
-const PREPARE_BYTES: usize = 1 << 20;
 
 /// Prepares the threads.
 pub fn prepare(spec: KindsSpec) -> GuestResult<Parts> {
@@ -89,72 +84,6 @@ pub fn prepare(spec: KindsSpec) -> GuestResult<Parts> {
         golden: Vec::new(),
         threads,
     })
-}
-
-/// Where one writer writes.
-struct Area {
-    /// File or device.
-    path: String,
-    is_file: bool,
-    /// Sectors of the file or device.
-    zone: Range<u64>,
-    /// Sectors of a logical block: every write is a whole number of it.
-    unit: u64,
-}
-
-impl Area {
-    fn prepare(
-        spec: &KindsSpec,
-        kind: Kind,
-        writer: u32,
-        unit: u64,
-        start: u64,
-    ) -> GuestResult<Self> {
-        if spec.fstype.is_none() {
-            let zone = start..start + kind.zone_sectors();
-            let path = spec.target.clone();
-            if size_of(&path)? < zone.end * SECTOR_BYTES as u64 {
-                return Err(failure(format!("{path} is too small for all writers")));
-            }
-            return Ok(Self {
-                path,
-                is_file: false,
-                zone,
-                unit,
-            });
-        }
-        let area = Self {
-            path: format!("{}/{kind:?}", spec.target),
-            is_file: true,
-            zone: 0..kind.zone_sectors(),
-            unit,
-        };
-        area.make_file(spec.seed, writer)
-            .context(format_args!("make {}", area.path))?;
-        Ok(area)
-    }
-
-    /// A file that is written once, so that it is overwritten in place.
-    fn make_file(&self, seed: u64, writer: u32) -> io::Result<()> {
-        let file = File::create(&self.path)?;
-        let mut chunk = vec![0; PREPARE_BYTES];
-        let chunk_sectors = (PREPARE_BYTES / SECTOR_BYTES) as u64;
-        for sector in (0..self.zone.end).step_by(chunk_sectors as usize) {
-            sector::fill(identity(seed, writer, sector, 0), &mut chunk);
-            file.write_all_at(&chunk, sector * SECTOR_BYTES as u64)?;
-        }
-        file.sync_all()
-    }
-}
-
-fn identity(seed: u64, writer: u32, sector: u64, generation: u64) -> SectorIdentity {
-    SectorIdentity {
-        identity: IDENTITY + u64::from(writer),
-        sector,
-        generation,
-        seed,
-        writer,
-    }
 }
 
 /// One writer, to its end.
@@ -276,7 +205,7 @@ impl Writer {
         let is_write = !self.kind_clears() || self.generation.is_multiple_of(2);
         if is_write {
             self.write(&range)?;
-            Shared::count(&shared.bytes_written, length);
+            count(&shared.progress.bytes_written, length);
         } else {
             self.clear(offset, length)?;
         }
@@ -351,9 +280,4 @@ impl Writer {
             .map_err(Into::into)
         })
     }
-}
-
-fn bytes_of(range: &Range<u64>) -> (u64, u64) {
-    let sector = SECTOR_BYTES as u64;
-    (range.start * sector, (range.end - range.start) * sector)
 }

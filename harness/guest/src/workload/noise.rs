@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cowbird_proto::message::NoiseSpec;
 use cowbird_proto::rng::Rng;
 
-use super::{Body, Parts, Shared};
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult};
 use crate::sys;
 
@@ -50,6 +50,7 @@ fn hotplug(shared: &Arc<Shared>, seed: u64) -> GuestResult<()> {
         for online in ["0", "1"] {
             fs::write(cpu, online).context(format_args!("write {online} to {cpu}"))?;
             shared
+                .progress
                 .operations
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let (least, most) = HOTPLUG_PAUSE_MS;

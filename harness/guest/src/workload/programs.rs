@@ -13,7 +13,8 @@ use std::time::Duration;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Body, Parts, Shared};
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::collect;
 
@@ -65,7 +66,7 @@ fn run(
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 if line == line_of {
-                    Shared::count(&shared.operations, 1);
+                    count(&shared.progress.operations, 1);
                 }
             }
         })
@@ -82,7 +83,10 @@ fn run(
             asked_to_end = true;
         }
         let written = sectors_written(device)?.saturating_sub(sectors_before) * SECTOR_BYTES;
-        shared.bytes_written.fetch_max(written, Ordering::Relaxed);
+        shared
+            .progress
+            .bytes_written
+            .fetch_max(written, Ordering::Relaxed);
         std::thread::sleep(POLL);
     };
     // What was acknowledged is counted before the program counts as ended.

@@ -17,8 +17,9 @@ use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
 use super::chaser::Chaser;
 use super::journal::Scribe;
+use super::progress::count;
 use super::range_locks::RangeLocks;
-use super::{Body, Parts, Shared};
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::open_direct;
 use crate::sys::{self, DirectBuffer};
@@ -381,7 +382,7 @@ impl Writer {
                 let what = write_operation(offset, length, self.generation, WriteMode::Direct);
                 chase();
                 scribe.run(what, || device.write_all_at(bytes, offset))?;
-                Shared::count(&shared.bytes_written, length);
+                count(&shared.progress.bytes_written, length);
                 Ok(())
             }
             Step::Discard(_) => {
@@ -450,7 +451,7 @@ fn run_buffered(
         let length = bytes.len() as u64;
         let what = write_operation(offset, length, generation, WriteMode::Buffered);
         scribe.run(what, || device.write_all_at(bytes, offset))?;
-        Shared::count(&shared.bytes_written, length);
+        count(&shared.progress.bytes_written, length);
         if generation.is_multiple_of(SYNC_EVERY) {
             scribe.run(Operation::Sync { identity: IDENTITY }, || device.sync_all())?;
         }

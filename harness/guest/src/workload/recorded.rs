@@ -17,7 +17,8 @@ use cowbird_workload::{Action, Extent, Flags, Operation, Schedule, Turn, Workloa
 use super::chaser::Chaser;
 use super::journal::Scribe;
 use super::kinds::write_durably;
-use super::{Body, Parts, Shared};
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::open_direct;
 use crate::sys::{self, DirectBuffer};
@@ -167,13 +168,13 @@ impl Replay {
                         .read_exact_at(bytes, part.offset_bytes())
                         .context(format_args!("read {length} bytes at {offset}"))?;
                 }
-                shared.operations.fetch_add(1, Ordering::Relaxed);
+                shared.progress.operations.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             Action::Write => {
                 let what = journalled(operation, at);
                 scribe.run(what, || self.write(operation, at, buffer))?;
-                Shared::count(&shared.bytes_written, length);
+                count(&shared.progress.bytes_written, length);
                 Ok(())
             }
             Action::Flush => {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cowbird_proto::message::{Event, Observation};
 
-use super::Shared;
+use super::progress::{Progress, count};
 use crate::clock::uptime_ns;
 
 /// Unit of comparison, bytes.
@@ -69,15 +69,15 @@ impl SnapshotView {
     }
 
     /// Takes what a read at `offset` (a whole number of blocks) gave.
-    pub fn record(&self, shared: &Shared, reader: u32, offset: u64, content: &[u8]) {
+    pub fn record(&self, progress: &Progress, reader: u32, offset: u64, content: &[u8]) {
         let first = offset / BLOCK_BYTES as u64;
         let blocks = content.chunks(BLOCK_BYTES);
-        Shared::count(&shared.block_reads, blocks.len() as u64);
-        Shared::count(&shared.bytes_read, content.len() as u64);
+        count(&progress.block_reads, blocks.len() as u64);
+        count(&progress.bytes_read, content.len() as u64);
         let at_ns = uptime_ns();
         for (block, content) in (first..).zip(blocks) {
             let observation = |reader, at_ns, content: &[u8]| Observation {
-                workload: shared.id,
+                workload: progress.id,
                 block,
                 reader,
                 at_ns,
@@ -98,9 +98,9 @@ impl SnapshotView {
                 let first = (!std::mem::replace(&mut read.sent, true))
                     .then(|| observation(read.reader, read.at_ns, known));
                 drop(stripe);
-                Shared::count(&shared.differing_reads, 1);
-                self.send(shared, first);
-                self.send(shared, Some(observation(reader, at_ns, content)));
+                count(&progress.differing_reads, 1);
+                self.send(progress, first);
+                self.send(progress, Some(observation(reader, at_ns, content)));
             }
         }
     }
@@ -111,11 +111,11 @@ impl SnapshotView {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, shared: &Shared, observation: Option<Observation>) {
+    fn send(&self, progress: &Progress, observation: Option<Observation>) {
         if let Some(observation) = observation
             && self.sent.fetch_add(1, Ordering::Relaxed) < MAX_OBSERVATIONS
         {
-            shared.port.event(Event::Observation(observation));
+            progress.port.event(Event::Observation(observation));
         }
     }
 

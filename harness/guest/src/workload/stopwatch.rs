@@ -9,8 +9,9 @@ use cowbird_proto::message::StopwatchSpec;
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use super::snapshot_view::BLOCK_BYTES;
-use super::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult};
 use crate::ops::{open_direct, size_of};
 use crate::sys::DirectBuffer;
@@ -50,8 +51,8 @@ fn write(shared: &Arc<Shared>, spec: &StopwatchSpec) -> GuestResult<()> {
             .context(format_args!("write to {} at byte {at}", spec.device))?;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         shared.longest_us.fetch_max(took, Ordering::AcqRel);
-        shared.operations.fetch_add(1, Ordering::AcqRel);
-        Shared::count(&shared.bytes_written, BLOCK_BYTES as u64);
+        shared.progress.operations.fetch_add(1, Ordering::AcqRel);
+        count(&shared.progress.bytes_written, BLOCK_BYTES as u64);
         std::thread::sleep(Duration::from_micros(spec.pause_us));
     }
     Ok(())

@@ -12,7 +12,8 @@ use cowbird_proto::message::{
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{Body, Parts, Shared};
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::hold::leave_namespace;
 use crate::ops::{self, open_direct, size_of};
@@ -133,7 +134,7 @@ fn run(
             mode: WriteMode::Direct,
         };
         scribe.run(what, || stretch.file.write_all_at(&buffer, offset))?;
-        Shared::count(&shared.bytes_written, length);
+        count(&shared.progress.bytes_written, length);
     }
     Ok(())
 }

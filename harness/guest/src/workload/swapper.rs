@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use cowbird_proto::message::SwapperSpec;
 use cowbird_proto::rng::Rng;
 
-use super::{Body, Parts, Shared, group};
+use super::group;
+use super::shared::{Body, Parts, Shared};
 use crate::error::{Context, GuestResult, failure};
 use crate::hibernate::make_swap;
 use crate::{ops, sys};
@@ -98,8 +99,11 @@ fn count(shared: &Shared, child: &mut Child) -> GuestResult<()> {
         }
         if line.is_ok_and(|line| line == WROTE) {
             let bytes = (swapped_out()? - before) * PAGE_BYTES as u64;
-            shared.bytes_written.store(bytes, Ordering::Relaxed);
-            shared.operations.fetch_add(1, Ordering::Relaxed);
+            shared
+                .progress
+                .bytes_written
+                .store(bytes, Ordering::Relaxed);
+            shared.progress.operations.fetch_add(1, Ordering::Relaxed);
         }
     }
     Ok(())

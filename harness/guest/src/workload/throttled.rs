@@ -14,8 +14,10 @@ use cowbird_proto::message::ThrottledSpec;
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
+use super::group;
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use super::snapshot_view::BLOCK_BYTES;
-use super::{Body, Parts, Shared, group};
 use crate::async_io::{Aio, MAX_PARTS, Part};
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::{open_direct, size_of};
@@ -66,7 +68,7 @@ fn supervise(shared: &Arc<Shared>, spec: &ThrottledSpec) -> GuestResult<()> {
     let lines = child.stdout.take().map(BufReader::new);
     for line in lines.into_iter().flat_map(BufRead::lines) {
         if line.is_ok_and(|line| line == SUBMITTED) {
-            shared.operations.fetch_add(1, Ordering::AcqRel);
+            shared.progress.operations.fetch_add(1, Ordering::AcqRel);
         }
     }
     let status = child.wait().context("wait for the delayed writer")?;
@@ -74,7 +76,7 @@ fn supervise(shared: &Arc<Shared>, spec: &ThrottledSpec) -> GuestResult<()> {
         return Err(failure(format!("the delayed writer ended with {status}")));
     }
     let bytes = u64::from(spec.blocks) * BLOCK_BYTES as u64;
-    Shared::count(&shared.bytes_written, bytes);
+    count(&shared.progress.bytes_written, bytes);
     shared.finished.store(true, Ordering::Release);
     Ok(())
 }

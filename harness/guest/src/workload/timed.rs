@@ -16,9 +16,10 @@ use cowbird_proto::message::{Operation, PollSpec, TimedMode, TimedSpec, WriteMod
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use super::snapshot_view::BLOCK_BYTES;
 use super::watch::now_us;
-use super::{Body, Parts, Shared};
 use crate::async_io::Queue;
 use crate::error::{Context, GuestResult, failure};
 use crate::ops::{open_direct, read_text, size_of};
@@ -116,7 +117,7 @@ pub fn prepare_poll(spec: PollSpec) -> GuestResult<Parts> {
         let watch = shared.watches.add();
         while !shared.stopping() {
             watch.time(|| read_text(&spec.path))?;
-            Shared::count(&shared.operations, 1);
+            count(&shared.progress.operations, 1);
             std::thread::sleep(Duration::from_millis(spec.pause_ms));
         }
         Ok(())
@@ -143,7 +144,7 @@ fn read(shared: &Arc<Shared>, spec: &TimedSpec, number: u32) -> GuestResult<()> 
         watch
             .time(|| device.read_exact_at(&mut buffer, offset))
             .context(format_args!("read {path} at {offset}"))?;
-        Shared::count(&shared.operations, 1);
+        count(&shared.progress.operations, 1);
         std::thread::sleep(Duration::from_micros(spec.pause_us));
     }
     Ok(())
@@ -186,7 +187,7 @@ fn write(shared: &Arc<Shared>, spec: &TimedSpec, number: u32, begun: u64) -> Gue
                 }
             })
         })?;
-        Shared::count(&shared.bytes_written, BLOCK_BYTES as u64);
+        count(&shared.progress.bytes_written, BLOCK_BYTES as u64);
         std::thread::sleep(Duration::from_micros(spec.pause_us));
     }
     Ok(())
@@ -268,8 +269,8 @@ fn write_deep(shared: &Arc<Shared>, spec: &TimedSpec, number: u32, depth: u32) -
             in_order.retain(|other| *other != slot);
             watch.oldest(in_order.front().map(|slot| begun[*slot]));
             free.push(slot);
-            Shared::count(&shared.operations, 1);
-            Shared::count(&shared.bytes_written, BLOCK_BYTES as u64);
+            count(&shared.progress.operations, 1);
+            count(&shared.progress.bytes_written, BLOCK_BYTES as u64);
         }
     }
 }
@@ -304,7 +305,7 @@ fn supervisors(spec: &TimedSpec, number: u32) -> GuestResult<[Body; 2]> {
             };
             watch.ended(took_us);
             watch.oldest(Some(now_us()));
-            Shared::count(&shared.operations, 1);
+            count(&shared.progress.operations, 1);
         }
         watch.oldest(None);
         // It has closed its output, and ends.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use cowbird_proto::message::{Operation, TurnsSpec, WriteMode};
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
+use super::progress::count;
+use super::shared::{Body, Parts, Shared};
 use super::snapshot_view::BLOCK_BYTES;
-use super::{Body, Parts, Shared};
 use crate::error::{GuestResult, failure};
 use crate::ops::{open_direct, size_of};
 use crate::sys::DirectBuffer;
@@ -63,7 +64,7 @@ fn run(shared: &Arc<Shared>, spec: &TurnsSpec, writer: u32) -> GuestResult<()> {
                 mode: WriteMode::Direct,
             };
             scribe.run(what, || write(file, &buffer, offset))?;
-            Shared::count(&shared.bytes_written, BLOCK_BYTES as u64);
+            count(&shared.progress.bytes_written, BLOCK_BYTES as u64);
         }
     }
     Ok(())

@@ -4,13 +4,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
-use cowbird_proto::message::{FsMixSpec, Operation};
+use cowbird_proto::message::Operation;
 use cowbird_proto::sector::SECTOR_BYTES;
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone, syncfs};
 
-use super::{Churner, Live, Repertoire, prepare_threads};
+use super::churner::{Churner, Live};
 use crate::error::GuestResult;
-use crate::workload::{Parts, Shared};
+use crate::workload::shared::Shared;
 
 /// Identity of a thread's directory in the journal: this and the thread.
 const DIRECTORY_IDENTITY: u64 = 1 << 61;
@@ -20,12 +20,6 @@ const FILESYSTEM_IDENTITY: u64 = 1 << 62;
 
 /// Longest hole or allocation, sectors: 64 KiB.
 const MAX_RANGE_SECTORS: u64 = 128;
-
-/// Writes the golden files and prepares the threads.
-pub fn prepare(spec: FsMixSpec) -> GuestResult<Parts> {
-    let reflinks = spec.reflinks;
-    prepare_threads(spec.files, Repertoire::Mix { reflinks })
-}
 
 impl Churner {
     /// One operation, to the file `index` or to none.

@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 
-use super::Area;
+use super::area::Area;
 use crate::error::{Context, GuestResult};
 
 /// A filesystem cannot be mounted while it is frozen, which it is for a moment at the instant, and not

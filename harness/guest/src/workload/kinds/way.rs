@@ -8,9 +8,9 @@ use cowbird_proto::message::KindsSpec;
 use rustix::io::{ReadWriteFlags, pwritev2};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::area::{Area, bytes_of};
 use super::elsewhere::Elsewhere;
 use super::kind::Kind;
-use super::{Area, bytes_of};
 use crate::async_io::{Aio, Part, Uring};
 use crate::error::{Context, GuestResult};
 use crate::ops::open_direct;

@@ -93,7 +93,7 @@ macro_rules! named_numbers {
 }
 
 named_numbers! {
-    /// What happened. The numbers are those of `bpf/event.h`.
+    /// What happened. The numbers are those of `tracer/bpf/event.h`.
     Kind: u8 {
         /// A bio enters the block layer.
         #[default]
@@ -199,7 +199,7 @@ impl fmt::Display for Flags {
     }
 }
 
-/// What is special about an event; bits of `enum cbt_mark` in `bpf/event.h`.
+/// What is special about an event; bits of `enum cbt_mark` in `tracer/bpf/event.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Marks(pub u8);
 

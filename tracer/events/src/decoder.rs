@@ -7,16 +7,16 @@ use crate::event::{Flags, IoId, Kind, Marks, Op, Record, SECTOR_BYTES};
 use crate::kernel::KernelFacts;
 use crate::pairing::Pairing;
 
-/// Bytes of `struct cbt_event` in `bpf/event.h`.
+/// Bytes of `struct cbt_event` in `tracer/bpf/event.h`.
 pub const RAW_EVENT_BYTES: usize = 88;
 
-/// Bytes of `struct cbt_prints` in `bpf/event.h`.
+/// Bytes of `struct cbt_prints` in `tracer/bpf/event.h`.
 const RAW_PRINTS_BYTES: usize = 40 + 8 * MAX_PRINTS;
 
-/// `CBT_PRINTS` in `bpf/event.h`.
+/// `CBT_PRINTS` in `tracer/bpf/event.h`.
 const MAX_PRINTS: usize = 16;
 
-/// `CBT_PRINTED` in `bpf/event.h`: only on the way to here.
+/// `CBT_PRINTED` in `tracer/bpf/event.h`: only on the way to here.
 const PRINTED: u8 = 8;
 
 /// In both structures.
@@ -140,7 +140,7 @@ impl Decoder {
     /// Reads one event and passes its records on.
     ///
     /// # Errors
-    /// When its length or kind is not one of `bpf/event.h`; and what `take` refuses.
+    /// When its length or kind is not one of `tracer/bpf/event.h`; and what `take` refuses.
     pub fn decode<E: From<WireError>>(
         &mut self,
         raw: &[u8],

@@ -3,7 +3,7 @@
 //! A fingerprint is the XXH64 (seed 0) of a block or of a part of one. Whoever has a plain one can look for known files and
 //! try all contents of little entropy, and traces are sent around. So it is sealed: SipHash-2-4 of it, with a key that is drawn for
 //! one recording and forgotten. Blocks that are alike have the same sealed fingerprint within that trace, which is all that a replay and
-//! the checks of a trace need. `bpf/prints.h` computes the same.
+//! the checks of a trace need. `tracer/bpf/prints.h` computes the same.
 
 use std::io;
 
@@ -52,7 +52,8 @@ impl PrintKey {
     }
 
     /// The two halves, for the programs in the kernel.
-    pub(crate) fn halves(&self) -> [u64; 2] {
+    #[must_use]
+    pub fn halves(&self) -> [u64; 2] {
         self.0
     }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::event::{BLOCK_BYTES, BlockIndex, DeviceNumber, SECTOR_BYTES, Sector};
-use crate::top::Fill;
 
 const SYS_CLASS_BLOCK: &str = "/sys/class/block";
 const COWBIRD_INFO: &str = "/proc/cowbird-info";
@@ -96,6 +95,19 @@ pub struct Snapshot {
     pub origin: Option<BlockDevice>,
     /// The snapshot device, while there is one.
     pub device: Option<BlockDevice>,
+}
+
+/// How full a snapshot's memory and COW file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fill {
+    /// Preserved blocks in memory.
+    pub memory_blocks: u64,
+    /// As many fit.
+    pub memory_limit_blocks: u64,
+    /// Slots of the COW file in use.
+    pub slots_used: u64,
+    /// All slots.
+    pub slots: u64,
 }
 
 fn read(path: PathBuf) -> Result<String, DeviceError> {

@@ -22,6 +22,11 @@ const KEY_DIGITS: usize = 16;
 pub struct Sha256Digest([u8; 32]);
 
 impl Sha256Digest {
+    /// Hashes bytes.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
     /// Hashes a whole file.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;

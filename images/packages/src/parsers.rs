@@ -1,8 +1,8 @@
 //! The parsers of what archives and packages contain, as functions of its bytes: `cowbird-fuzz` calls them.
 
-use crate::apt;
 use crate::control::{Index, IndexError};
 use crate::modinfo::{ModInfo, builtin_aliases};
+use crate::release;
 use crate::version::DebVersion;
 
 /// A package index: how many packages of a name that begins so there are, and how many dependencies of theirs one of them
@@ -30,8 +30,8 @@ pub fn packages(text: &str, prefix: &str) -> Result<(usize, usize), IndexError> 
 pub fn release(text: &str, suite: &str, age: std::time::Duration) -> (bool, bool) {
     let now = std::time::SystemTime::UNIX_EPOCH + age;
     (
-        apt::is_of_suite(text, suite),
-        apt::expired(text, now).is_some(),
+        release::is_of_suite(text, suite),
+        release::expired(text, now).is_some(),
     )
 }
 

@@ -8,15 +8,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cowbird_packages::digest::Sha256Digest;
+use cowbird_packages::version::DebVersion;
 use glob::Pattern;
 
 use crate::cache::Cache;
 use crate::catalogue::{BroughtPackages, KernelSource, KernelSpec};
-use crate::digest::Sha256Digest;
 use crate::error::{Error, Result};
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::tool::Tool;
-use crate::version::DebVersion;
 
 /// Names the folder of all of them.
 pub const VARIABLE: &str = "COWBIRD_PACKAGES";

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+use cowbird_packages::modinfo::ModInfo;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, InUse, Kind, Staging, create_dir};
-use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Excerpt, Result};
-use crate::modinfo::ModInfo;
 use crate::prepared::PreparedKernel;
 use crate::record;
 use crate::root::{self, BUILD_DIR, Inside};

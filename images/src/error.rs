@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::control::IndexError;
-use crate::digest::Sha256Digest;
+use cowbird_packages::control::IndexError;
+use cowbird_packages::digest::Sha256Digest;
+use cowbird_packages::version::DebVersion;
+
 use crate::host::HostPackage;
 use crate::select::SelectError;
-use crate::version::DebVersion;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

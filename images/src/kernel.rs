@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use cowbird_packages::digest::{KeyHasher, Sha256Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::brought::Format;
 use crate::cache::{Cache, Staging, create_dir, tree_bytes};
 use crate::catalogue::{KernelSource, KernelSpec};
-use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::join::{folder_in, join};
 use crate::lock::{LockedKernel, LockedPackage};

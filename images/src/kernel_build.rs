@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+
 use crate::cache::{Cache, Staging, create_dir};
 use crate::catalogue::KernelSpec;
-use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::kernel;
 use crate::lock::LockedKernel;

@@ -39,18 +39,14 @@ mod brought;
 mod cache;
 mod catalogue;
 mod compile;
-mod control;
-mod digest;
 mod error;
 mod host;
 mod join;
 mod kernel;
 mod kernel_build;
 mod lock;
-mod modinfo;
 mod modules;
 mod package;
-pub mod parsers;
 mod prepared;
 mod progress;
 mod prune;
@@ -63,7 +59,6 @@ mod status;
 mod store;
 mod tool;
 mod userns;
-mod version;
 
 pub use cache::InUse;
 pub use catalogue::{
@@ -71,8 +66,6 @@ pub use catalogue::{
     KernelSpec, PackageNames, Tier,
 };
 pub use compile::{BuiltModule, ModuleSource};
-pub use control::IndexError;
-pub use digest::Sha256Digest;
 pub use error::{Ending, Error, Excerpt, LockedGone, ResolveError, Result};
 pub use host::{HostPackage, missing_host_packages, missing_keyring};
 pub use lock::{LockFile, LockedKernel, LockedPackage};
@@ -82,4 +75,3 @@ pub use prune::Superseded;
 pub use select::SelectError;
 pub use status::KernelStatus;
 pub use store::{BootModule, Store, StoreOptions};
-pub use version::DebVersion;

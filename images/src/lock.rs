@@ -8,13 +8,13 @@
 
 use std::path::Path;
 
+use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+use cowbird_packages::version::DebVersion;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{KernelSource, KernelSpec};
-use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::select::Selection;
-use crate::version::DebVersion;
 
 /// The version of the format.
 const FORMAT: u32 = 1;

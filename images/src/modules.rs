@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cowbird_packages::modinfo::{self, ModInfo, normalise};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ResolveError, Result};
-use crate::modinfo::{self, ModInfo, normalise};
 
 /// Names that an error offers instead of an unknown one.
 const SIMILAR_SHOWN: usize = 6;

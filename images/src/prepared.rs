@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use cowbird_packages::digest::Sha256Digest;
+use cowbird_packages::version::DebVersion;
+
 use crate::cache::InUse;
 use crate::catalogue::KernelSpec;
-use crate::digest::Sha256Digest;
 use crate::lock::LockedPackage;
-use crate::version::DebVersion;
 
 /// A kernel that can be booted and built for. Everything in it is in the cache.
 #[derive(Clone, Debug)]

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use cowbird_packages::control::stanzas;
+use cowbird_packages::digest::{KeyHasher, Sha256Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::apt::{STRICT, source_line};
 use crate::cache::{Staging, create_dir, tree_bytes};
 use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, FreshHost, KernelSpec};
-use crate::control::stanzas;
-use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::record;

@@ -14,9 +14,8 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use cowbird_packages::digest::Sha256Digest;
 
-use crate::digest::Sha256Digest;
 use crate::error::{Error, Result};
 
 /// Name of the file in every entry.
@@ -133,13 +132,6 @@ fn names(entry: &Path) -> Result<Vec<(char, PathBuf)>> {
     }
     names.sort_by(|one, other| one.1.cmp(&other.1));
     Ok(names)
-}
-
-impl Sha256Digest {
-    /// Hashes bytes.
-    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
-        Self::from(<[u8; 32]>::from(Sha256::digest(bytes)))
-    }
 }
 
 #[cfg(test)]

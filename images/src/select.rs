@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use cowbird_packages::control::{Alternative, Dependency, Index, Package};
 use glob::Pattern;
 
 use crate::catalogue::{KernelSource, KernelSpec, PackageNames};
-use crate::control::{Alternative, Dependency, Index, Package};
 
 /// What the name of every package that makes up a kernel begins with. Their other dependencies (libraries,
 /// compilers, initramfs tools) come from the build root or are not needed to boot.

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+
 use crate::cache::create_dir;
-use crate::digest::{KeyHasher, Sha256Digest};
 use crate::error::{Error, Result};
 
 /// Folders that hold results of builds made in place.

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use cowbird_packages::control::Index;
+use cowbird_packages::digest::Sha256Digest;
+
 pub use self::options::StoreOptions;
 pub(crate) use self::whole::{is_whole_kernel, is_whole_root};
 
@@ -20,8 +23,6 @@ use crate::brought;
 use crate::cache::{Cache, Held, InUse, Kind};
 use crate::catalogue::{Catalogue, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
-use crate::control::Index;
-use crate::digest::Sha256Digest;
 use crate::error::{Error, Result};
 use crate::kernel::{self, KernelRecord};
 use crate::kernel_build::KernelBuild;

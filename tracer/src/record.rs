@@ -9,17 +9,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
+use cowbird_events::decoder::{Decoder, WireError};
+use cowbird_events::devices::{self, BlockDevice, Snapshot};
+use cowbird_events::event::{Kind, Record};
+use cowbird_events::format::{Footer, FormatError, Meta, TraceWriter};
+use cowbird_events::prints::{PrintKey, zero_prints};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::decoder::{Decoder, WireError};
-use crate::devices::{self, BlockDevice, Snapshot};
-use crate::event::{Kind, Record};
-use crate::format::{Footer, FormatError, Meta, TraceWriter};
 use crate::output::Draft;
-use crate::prints::{PrintKey, zero_prints};
 use crate::privileges;
 use crate::probes::{self, Counters, ProbeError, ProbeOptions, Probes};
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
+use cowbird_events::devices::Fill;
+use cowbird_events::event::{BLOCK_BYTES, IoId, Kind, Op, READ_SOURCES, Record, SECTOR_BYTES};
 use hdrhistogram::Histogram;
-
-use crate::event::{BLOCK_BYTES, IoId, Kind, Op, READ_SOURCES, Record, SECTOR_BYTES};
 
 /// Bytes of the ranges that the hottest are chosen of.
 const RANGE_BYTES: u64 = 1 << 20;
@@ -51,19 +51,6 @@ struct Copying {
     preserved: u64,
     stored: u64,
     reads: [u64; READ_SOURCES.len()],
-}
-
-/// How full a snapshot's memory and COW file are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fill {
-    /// Preserved blocks in memory.
-    pub memory_blocks: u64,
-    /// As many fit.
-    pub memory_limit_blocks: u64,
-    /// Slots of the COW file in use.
-    pub slots_used: u64,
-    /// All slots.
-    pub slots: u64,
 }
 
 /// Events lost so far.

@@ -7,12 +7,11 @@
 
 use std::collections::HashMap;
 
+use cowbird_events::devices::{BLOCK_SECTORS, BlockDevice};
+use cowbird_events::event::{DeviceNumber, IoId, Kind, Op, Record, Sector};
+use cowbird_events::format::Meta;
+use cowbird_events::prints::zero_prints;
 use cowbird_workload::{Action, Builder, Content, Extent, Flags, SECTOR_BYTES, Workload};
-
-use crate::devices::{BLOCK_SECTORS, BlockDevice};
-use crate::event::{DeviceNumber, IoId, Kind, Op, Record, Sector};
-use crate::format::Meta;
-use crate::prints::zero_prints;
 
 /// Start of the names of the module's threads.
 const MODULE_THREAD: &[u8] = b"cowbird/";
@@ -57,7 +56,7 @@ fn action(record: &Record) -> Option<Action> {
 
 fn flags(record: &Record) -> Flags {
     let set = |name: &str| {
-        let names = crate::event::Flags::NAMES.iter();
+        let names = cowbird_events::event::Flags::NAMES.iter();
         let bit = names.clone().position(|(known, _)| *known == name);
         bit.is_some_and(|bit| record.flags.0 & 1 << bit != 0)
     };
@@ -166,7 +165,7 @@ impl<'a> Collector<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prints::{PrintKey, print_of};
+    use cowbird_events::prints::{PrintKey, print_of};
 
     const DISK: u32 = 8 << 20;
 

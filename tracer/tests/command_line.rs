@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use cowbird_trace::devices::BlockDevice;
-use cowbird_trace::event::{IoId, Kind, Op, Record};
-use cowbird_trace::format::{Footer, Meta, TraceWriter};
+use cowbird_events::devices::BlockDevice;
+use cowbird_events::event::{IoId, Kind, Op, Record};
+use cowbird_events::format::{Footer, Meta, TraceWriter};
 use cowbird_workload::{Action, Builder, Extent, Flags};
 
 /// Clears the screen, turns the text around, and says so in C1 as well. As long as a task's name may be.

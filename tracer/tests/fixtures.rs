@@ -8,9 +8,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cowbird_trace::devices::{BlockDevice, Snapshot};
-use cowbird_trace::event::{Flags, IoId, Kind, Marks, Op, Record};
-use cowbird_trace::format::{Chunk, Footer, FormatError, Meta, TraceReader, TraceWriter};
+use cowbird_events::devices::{BlockDevice, Snapshot};
+use cowbird_events::event::{Flags, IoId, Kind, Marks, Op, Record};
+use cowbird_events::format::{Chunk, Footer, FormatError, Meta, TraceReader, TraceWriter};
 
 const CHUNK_EVENTS: usize = 8;
 const EVENTS: u64 = 28;

@@ -1,14 +1,14 @@
 //! What was recorded: the witness, workloads and what they are made of, traces, and frames of the guest.
 
+use cowbird_events::btf::Btf;
+use cowbird_events::event::Record;
+use cowbird_events::format::{Chunk, Footer, Meta, TraceReader, TraceWriter};
 use cowbird_model::WitnessLog;
 use cowbird_model::witness;
 use cowbird_proto::frame::{self, Decoder};
 use cowbird_proto::message::{
     Event, FromGuest, GuestError, Hello, KernelRecord, Reply, Request, RequestId, ToGuest,
 };
-use cowbird_trace::btf::Btf;
-use cowbird_trace::event::Record;
-use cowbird_trace::format::{Chunk, Footer, Meta, TraceReader, TraceWriter};
 use cowbird_workload::{Action, Builder, Extent, Flags, Sector, Source, Workload, import, remap};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -405,7 +405,7 @@ fn check_trace(input: &[u8]) -> Result<Kind, String> {
         Err(error) => return Ok(Kind::of_text(&error)),
     };
     if let Some((meta, records, footer)) = whole {
-        let write = || -> Result<Vec<u8>, cowbird_trace::format::FormatError> {
+        let write = || -> Result<Vec<u8>, cowbird_events::format::FormatError> {
             let mut writer = TraceWriter::new(Vec::new(), &meta)?;
             for record in &records {
                 writer.push(record.clone())?;

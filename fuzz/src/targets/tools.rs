@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cowbird_checks::change_map;
 use cowbird_ctl::parsers as ctl;
-use cowbird_images::parsers as images;
 use cowbird_model::BlockIndex;
+use cowbird_packages::parsers;
 
 use crate::target::{Kind, LIMIT_BYTES, MAX_BYTES, Target, put_crc, repairs_nothing, same};
 
@@ -315,7 +315,7 @@ fn check_packages(input: &[u8]) -> Result<Kind, String> {
     let mut lines = text.lines();
     let [first, second, third] = [(); 3].map(|()| lines.next().unwrap_or_default());
     check_versions(first, second, third)?;
-    match images::packages(&text, "linux-") {
+    match parsers::packages(&text, "linux-") {
         Ok((packages, satisfied)) => Ok(Kind::accepted(&[packages as u64, satisfied as u64])),
         Err(error) => Ok(Kind::refused(error)),
     }
@@ -323,14 +323,14 @@ fn check_packages(input: &[u8]) -> Result<Kind, String> {
 
 /// Versions are in one order.
 fn check_versions(first: &str, second: &str, third: &str) -> Result<(), String> {
-    let order = images::versions(first, second);
+    let order = parsers::versions(first, second);
     same(
         "the other way",
-        &images::versions(second, first),
+        &parsers::versions(second, first),
         &order.reverse(),
     )?;
-    let next = images::versions(second, third);
-    let across = images::versions(first, third);
+    let next = parsers::versions(second, third);
+    let across = parsers::versions(first, third);
     if (order.is_le() && next.is_le() && across.is_gt())
         || (order.is_ge() && next.is_ge() && across.is_lt())
     {
@@ -360,8 +360,8 @@ SHA256:
 
 fn check_release(input: &[u8]) -> Result<Kind, String> {
     let text = String::from_utf8_lossy(input);
-    let (named, expired) = images::release(&text, "bookworm", LATE);
-    let (_, early) = images::release(&text, "bookworm", Duration::ZERO);
+    let (named, expired) = parsers::release(&text, "bookworm", LATE);
+    let (_, early) = parsers::release(&text, "bookworm", Duration::ZERO);
     if early && !expired {
         return Err("it was over in 1970, and is not in 2286".to_owned());
     }
@@ -406,8 +406,8 @@ fn module_seeds() -> Vec<Vec<u8>> {
 }
 
 fn check_module(input: &[u8]) -> Result<Kind, String> {
-    let named = images::module_section(input) as u64;
-    match images::module(input) {
+    let named = parsers::module_section(input) as u64;
+    match parsers::module(input) {
         Ok(in_elf) => Ok(Kind::accepted(&[named, in_elf as u64])),
         Err(error) => Ok(Kind(Kind::of_text(&error).0 ^ named)),
     }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cowbird_guest_system::clock::uptime_ns;
+use cowbird_guest_system::error::{Context, GuestResult, failure};
+use cowbird_guest_system::port::Port;
+use cowbird_guest_system::{files, mounts, programs};
 use cowbird_proto::message::{Event, FromGuest, Hello, Reply, Request, RequestId, ToGuest};
 use rustix::system::{RebootCommand, reboot, uname};
 
-use crate::clock::uptime_ns;
-use crate::error::{Context, GuestResult, failure};
 use crate::hog::Hog;
 use crate::hold::Holder;
-use crate::port::Port;
-use crate::workload::Workloads;
 use crate::{hibernate, kernel_log, ops, script, stack, symbols};
+use cowbird_guest_workloads::Workloads;
 
 /// Requests served at the same time; more are refused.
 const MAX_REQUESTS: usize = 32;
@@ -62,7 +63,7 @@ pub fn run() {
         }
     });
     loop {
-        match reader.next() {
+        match reader.next_message() {
             Ok(ToGuest::Request { id, request }) => Agent::serve(&agent, id, request),
             Err(error) => return eprintln!("cowbird-guest: {error}"),
         }
@@ -117,7 +118,7 @@ impl Agent {
                     Duration::from_millis(after_ms),
                     Duration::from_millis(timeout_ms),
                 );
-                ops::run_and_kill(&program, &args, after, limit).map(Reply::Exited)
+                programs::run_and_kill(&program, &args, after, limit).map(Reply::Exited)
             }
             Request::Hibernate { device } => {
                 hibernate::hibernate(&device, &self.port).map(Reply::Text)
@@ -128,14 +129,14 @@ impl Agent {
                 self.hog.give();
                 Ok(Reply::Done)
             }
-            Request::Remount { target, read_only } => ops::remount(&target, read_only).map(done),
+            Request::Remount { target, read_only } => mounts::remount(&target, read_only).map(done),
             Request::GrowExt4 { path, blocks } => ops::grow_ext4(&path, blocks).map(done),
-            Request::Mount { spec } => ops::mount(&spec).map(done),
-            Request::Umount { target } => ops::unmount(&target).map(done),
+            Request::Mount { spec } => mounts::mount(&spec).map(done),
+            Request::Umount { target } => mounts::unmount(&target).map(done),
             Request::Freeze { path } => ops::freeze(&path).map(done),
             Request::Thaw { path } => ops::thaw(&path).map(done),
             Request::Stack { devices, kind } => stack::stack(&devices, kind),
-            Request::Detach { target } => ops::detach(&target).map(done),
+            Request::Detach { target } => mounts::detach(&target).map(done),
             Request::ReplaceByCopy { path, kept } => ops::replace_by_copy(&path, &kept).map(done),
             Request::RemoveFile { path } => ops::remove_file(&path).map(done),
             Request::Hold { file, by } => self.holder.hold(file, by).map(done),
@@ -148,11 +149,11 @@ impl Agent {
             } => stack::rule(&device, sectors, &pieces).map(done),
             Request::Unstack { kind } => stack::unstack(kind).map(done),
             Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
-            Request::SizeOf { path } => ops::size_of(&path).map(Reply::Bytes),
-            Request::ReadText { path } => ops::read_text(&path).map(Reply::Text),
-            Request::ReadFile { path } => ops::read_file(&path).map(Reply::Content),
+            Request::SizeOf { path } => files::size_of(&path).map(Reply::Bytes),
+            Request::ReadText { path } => files::read_text(&path).map(Reply::Text),
+            Request::ReadFile { path } => files::read_file(&path).map(Reply::Content),
             Request::ReadPart { path, from_byte } => {
-                ops::read_part(&path, from_byte).map(Reply::Content)
+                files::read_part(&path, from_byte).map(Reply::Content)
             }
             Request::WriteDirect {
                 path,
@@ -164,9 +165,9 @@ impl Agent {
                 offset,
                 bytes,
             } => ops::zero_out(&path, offset, bytes).map(done),
-            Request::WriteText { path, text } => ops::write_text(&path, &text).map(done),
+            Request::WriteText { path, text } => files::write_text(&path, &text).map(done),
             Request::NameAddresses { addresses } => symbols::names(&addresses).map(Reply::Names),
-            Request::ReadInfo => ops::read_text(INFO_PATH).map(Reply::Text),
+            Request::ReadInfo => files::read_text(INFO_PATH).map(Reply::Text),
             Request::CopyDevice {
                 from,
                 bytes,
@@ -215,7 +216,7 @@ impl Agent {
 impl Agent {
     fn run(&self, program: &str, args: &[String], limit: Duration) -> GuestResult<Reply> {
         let started_ns = uptime_ns();
-        let exited = ops::run_program(program, args, limit)?;
+        let exited = programs::run_program(program, args, limit)?;
         self.port.event(Event::Ran {
             command: format!("{program} {}", args.join(" ")),
             started_ns,

@@ -9,14 +9,13 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
+use cowbird_guest_system::files::{open_direct, write_text};
+use cowbird_guest_system::sys::{self, DirectBuffer, Mapping};
 use cowbird_proto::rng::Rng;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::mm::{MapFlags, ProtFlags};
 use sha2::{Digest, Sha256};
-
-use crate::error::{Context, GuestResult, failure};
-use crate::ops::{open_direct, write_text};
-use crate::sys::{self, DirectBuffer, Mapping};
 
 /// The argument by which this binary exercises: then folder, seed, number of operations and report.
 pub const EXERCISE_ARGUMENT: &str = "exercise";

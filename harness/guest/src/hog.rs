@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::{GuestResult, failure};
-use crate::ops;
+use cowbird_guest_system::error::{GuestResult, failure};
+use cowbird_guest_system::files;
 
 /// Memory is taken in such pieces, so that the look at what is left is never far behind.
 const PIECE_BYTES: usize = 1 << 20;
@@ -27,7 +27,7 @@ impl Hog {
     /// Takes memory until less than so much is available.
     pub fn take(&self, leave_mib: u64) -> GuestResult<()> {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        while available_kib(&ops::read_text(MEMINFO)?)? / 1024 > leave_mib {
+        while available_kib(&files::read_text(MEMINFO)?)? / 1024 > leave_mib {
             let mut piece = vec![0; PIECE_BYTES];
             piece
                 .iter_mut()

@@ -6,11 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
+use cowbird_guest_system::mounts::leave_namespace;
 use cowbird_proto::message::HoldBy;
-use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
-
-use crate::error::{Context, GuestResult, failure};
 
 /// Bytes of one write.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -105,15 +103,6 @@ fn open(path: &str) -> GuestResult<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);
     options.open(path).context(format_args!("open {path}"))
-}
-
-/// This thread sees its own copy of all mounts from here on.
-pub fn leave_namespace() -> GuestResult<()> {
-    // SAFETY: only this thread's view of the filesystem changes, and it shares no descriptor table
-    // or other state that the flag would split.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("make a mount namespace")?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).context("make the mounts private")
 }
 
 fn write(path: &str, mut file: &File, bytes: u64) -> GuestResult<()> {

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use cowbird_guest_system::error::{Context, GuestResult};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::error::{Context, GuestResult};
 use crate::{ops, root};
 
 /// Argument that makes this binary the agent.

@@ -4,10 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
+use cowbird_guest_system::error::{Context, GuestResult};
 use cowbird_proto::message::{KernelRecord, Reply};
 use rustix::fs::OFlags;
-
-use crate::error::{Context, GuestResult};
 
 /// Text of one page of records; leaves room for the rest of the record below the frame limit.
 const PAGE_TEXT_BYTES: usize = 256 << 10;

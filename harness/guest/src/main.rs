@@ -7,14 +7,10 @@
 
 #![expect(
     clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "PID 1 writes to the console, and the programs that it starts to pipes that it reads"
+    reason = "PID 1 and the agent write to the console"
 )]
 
 mod agent;
-mod async_io;
-mod clock;
-mod error;
 mod exercise;
 mod hibernate;
 mod hog;
@@ -22,34 +18,33 @@ mod hold;
 mod init;
 mod kernel_log;
 mod ops;
-mod port;
 mod root;
 mod script;
 mod stack;
 mod symbols;
-mod sys;
-mod workload;
+
+use cowbird_guest_workloads as workloads;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let first = arguments.next();
     if first.as_deref() == Some(init::AGENT_ARGUMENT) {
         agent::run();
-    } else if first.as_deref() == Some(workload::DELAYED_WRITER_ARGUMENT) {
+    } else if first.as_deref() == Some(workloads::DELAYED_WRITER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
-        if let Err(error) = workload::write_delayed(&rest) {
+        if let Err(error) = workloads::write_delayed(&rest) {
             eprintln!("cowbird-guest: {error}");
             std::process::exit(1);
         }
-    } else if first.as_deref() == Some(workload::SWAPPER_ARGUMENT) {
+    } else if first.as_deref() == Some(workloads::SWAPPER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
-        if let Err(error) = workload::swap(&rest) {
+        if let Err(error) = workloads::swap(&rest) {
             eprintln!("cowbird-guest: {error}");
             std::process::exit(1);
         }
-    } else if first.as_deref() == Some(workload::GROUPED_WRITER_ARGUMENT) {
+    } else if first.as_deref() == Some(workloads::GROUPED_WRITER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
-        if let Err(error) = workload::write_grouped(&rest) {
+        if let Err(error) = workloads::write_grouped(&rest) {
             eprintln!("cowbird-guest: {error}");
             std::process::exit(1);
         }

@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
 use cowbird_proto::BOOT_LOG;
 use cowbird_proto::message::GuestError;
 use rustix::mount::{MountFlags, mount, mount_move};
-
-use crate::error::{Context, GuestResult, failure};
 
 /// Argument that makes this binary the init of a root volume, for which the initramfs has set everything up.
 pub const SWITCHED_ARGUMENT: &str = "switched";

@@ -10,16 +10,15 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cowbird_guest_system::clock::uptime_ns;
+use cowbird_guest_system::error::{Context, GuestResult, failure};
+use cowbird_guest_system::files::{open_direct, size_of, write_durably};
+use cowbird_guest_system::race::{MAX_DELAY_US, wait_for};
+use cowbird_guest_system::sys::{self, DirectBuffer};
 use cowbird_proto::message::{Observation, PerformSpec, WorkloadId};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SectorIdentity};
 use cowbird_workload::{BLOCK_SECTORS, Deed, Extent, SECTOR_BYTES, Sector, Task, Thread, Way};
-
-use crate::clock::uptime_ns;
-use crate::error::{Context, GuestResult, failure};
-use crate::ops::{open_direct, size_of};
-use crate::sys::{self, DirectBuffer};
-use crate::workload::{MAX_DELAY_US, wait_for, write_durably};
 
 /// Identity in the sectors that scripts write.
 const IDENTITY: u64 = 0x5C217;

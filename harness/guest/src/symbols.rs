@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::error::{Context, GuestResult};
+use cowbird_guest_system::error::{Context, GuestResult};
 
 const TABLE: &str = "/proc/kallsyms";
 

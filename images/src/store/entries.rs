@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use cowbird_packages::digest::Sha256Digest;
+
 use super::Store;
 use super::whole::{is_whole_kernel, is_whole_root};
 use crate::apt;
 use crate::cache::Kind;
 use crate::catalogue::{Emulator, FreshHost, KernelSpec};
-use crate::digest::Sha256Digest;
 use crate::error::{Error, Result};
 use crate::kernel::{self};
 use crate::kernel_build::KernelBuild;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use cowbird_packages::control::Index;
+use cowbird_packages::digest::Sha256Digest;
+
 use super::Store;
 use crate::brought;
 use crate::catalogue::{KernelSource, KernelSpec};
-use crate::control::Index;
-use crate::digest::Sha256Digest;
 use crate::error::{Error, LockedGone, Result};
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::package::deb_path;

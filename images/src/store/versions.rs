@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use cowbird_packages::control::Index;
+
 use super::Store;
 use crate::apt::{self, Suite};
 use crate::brought;
 use crate::catalogue::{Archive, KernelSpec};
-use crate::control::Index;
 use crate::error::{Error, Result};
 use crate::lock::{LockFile, LockedKernel};
 use crate::select::select;

@@ -12,9 +12,9 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use cowbird_events::devices;
+use cowbird_events::event::{Kind, Op, Record};
 use cowbird_outside::say;
-use cowbird_trace::devices;
-use cowbird_trace::event::{Kind, Op, Record};
 use rustix::fs::{Advice, fadvise};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use xxhash_rust::xxh64::xxh64;

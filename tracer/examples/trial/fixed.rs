@@ -11,9 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use cowbird_events::devices;
+use cowbird_events::event::{IoId, Kind, Op, Record};
 use cowbird_outside::say;
-use cowbird_trace::devices;
-use cowbird_trace::event::{IoId, Kind, Op, Record};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::recording::Recording;

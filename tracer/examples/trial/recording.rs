@@ -7,8 +7,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cowbird_trace::event::Record;
-use cowbird_trace::format::{Chunk, Footer, TraceReader};
+use cowbird_events::event::Record;
+use cowbird_events::format::{Chunk, Footer, TraceReader};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A recording that nobody stops ends by itself.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use cowbird_outside::say;
-use cowbird_trace::devices::{self, BlockDevice};
-use cowbird_trace::event::{
+use cowbird_events::devices::{self, BlockDevice};
+use cowbird_events::event::{
     BlockIndex, IoId, Kind, READ_SOURCES, Record, SECTOR_BYTES, Sector, name_of,
 };
+use cowbird_outside::say;
 
 use super::{Outcome, Overview};
 

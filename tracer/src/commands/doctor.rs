@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use cowbird_events::kernel::KernelError;
 use cowbird_outside::say;
-use cowbird_trace::kernel::KernelError;
 use cowbird_trace::probes::{self, ProbeError, ProbeOptions, Probes};
 use cowbird_trace::record::DEFAULT_RING_BYTES;
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use cowbird_events::devices;
+use cowbird_events::event::{DeviceNumber, Kind, Record, Sector};
+use cowbird_events::format::{Footer, Meta};
 use cowbird_outside::say;
-use cowbird_trace::devices;
-use cowbird_trace::event::{DeviceNumber, Kind, Record, Sector};
-use cowbird_trace::format::{Footer, Meta};
 
 use super::{Outcome, Overview};
 

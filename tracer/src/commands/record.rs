@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use cowbird_events::devices;
+use cowbird_events::format::Meta;
 use cowbird_outside::out;
-use cowbird_trace::devices;
-use cowbird_trace::format::Meta;
 use cowbird_trace::record::{self, DEFAULT_POLL, DEFAULT_RING_BYTES, RecordOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 

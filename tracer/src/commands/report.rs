@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use cowbird_trace::devices;
-use cowbird_trace::event::{BLOCK_BYTES, DeviceNumber, SECTOR_BYTES, Sector};
+use cowbird_events::devices;
+use cowbird_events::event::{BLOCK_BYTES, DeviceNumber, SECTOR_BYTES, Sector};
 use cowbird_trace::output;
 use cowbird_trace::report::{Collector, Head, Span, page};
 

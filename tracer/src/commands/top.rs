@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use cowbird_events::devices::{self, BlockDevice};
+use cowbird_events::event::{DeviceNumber, Record, Sector};
 use cowbird_outside::printable;
-use cowbird_trace::devices::{self, BlockDevice};
-use cowbird_trace::event::{DeviceNumber, Record, Sector};
 use cowbird_trace::privileges;
 use cowbird_trace::probes::ProbeOptions;
 use cowbird_trace::record::{DEFAULT_POLL, DEFAULT_RING_BYTES, Live, RecordError};

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use cowbird_events::devices::{BlockDevice, Snapshot};
+use cowbird_events::event::Record;
+use cowbird_events::format::{Chunk, Footer, FormatError, Meta, TraceReader};
 use cowbird_outside::foreign::Input;
-use cowbird_trace::devices::{BlockDevice, Snapshot};
-use cowbird_trace::event::Record;
-use cowbird_trace::format::{Chunk, Footer, FormatError, Meta, TraceReader};
 use cowbird_trace::record::RecordError;
 use cowbird_workload::recognise;
 

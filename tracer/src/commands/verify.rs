@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use cowbird_events::event::BlockIndex;
 use cowbird_outside::{out, say};
-use cowbird_trace::event::BlockIndex;
 use cowbird_trace::verify::{Verdict, Verifier, blocks_by_fault};
 
 use crate::complain::complain;

@@ -1,7 +1,8 @@
 //! Which of the programs of a tracepoint are attached on which kernel.
 
+use cowbird_events::kernel::KernelFacts;
+
 use super::options::ProbeOptions;
-use crate::kernel::KernelFacts;
 
 /// Each block event has programs 0 to this one; `LAST_CHANCE` in `bpf/cowbird_trace.bpf.c`.
 pub(super) const LAST_CHANCE: u32 = 3;

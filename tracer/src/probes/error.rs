@@ -5,9 +5,8 @@ use std::io;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 use aya::{BtfError, EbpfError};
+use cowbird_events::kernel::KernelError;
 use thiserror::Error;
-
-use crate::kernel::KernelError;
 
 /// Where the kernel shows its types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";

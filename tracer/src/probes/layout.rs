@@ -7,13 +7,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
+use cowbird_events::kernel::KernelFacts;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::pipe::{IoSliceRaw, SpliceFlags, pipe, vmsplice};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::error::{ProbeError, map_error};
 use super::programs::program;
-use crate::kernel::KernelFacts;
 
 const PROGRAM: &str = "find_layout";
 const PAGE_BYTES: usize = 4096;

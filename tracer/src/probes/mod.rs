@@ -17,6 +17,7 @@ use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint};
 use aya::{Btf, Ebpf};
+use cowbird_events::kernel::KernelFacts;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 pub use self::capabilities::missing_capabilities;
@@ -29,7 +30,6 @@ use self::counters::recursion_misses;
 use self::error::{map_error, os_error};
 use self::object::load_object;
 use self::programs::program;
-use crate::kernel::KernelFacts;
 
 /// Programs of the module's events; each bears the name of its tracepoint.
 pub const MODULE_TRACEPOINTS: [&str; 11] = [

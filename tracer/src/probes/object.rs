@@ -1,14 +1,14 @@
 //! The BPF object: what it is to record, and how it is loaded for that.
 
 use aya::{Btf, Ebpf, EbpfLoader};
+use cowbird_events::decoder::RAW_EVENT_BYTES;
+use cowbird_events::devices::BlockDevice;
+use cowbird_events::kernel::KernelFacts;
+use cowbird_events::prints::PrintKey;
 
 use super::chances::{Chances, LAST_CHANCE};
 use super::error::ProbeError;
 use super::options::ProbeOptions;
-use crate::decoder::RAW_EVENT_BYTES;
-use crate::devices::BlockDevice;
-use crate::kernel::KernelFacts;
-use crate::prints::PrintKey;
 
 /// The programs, compiled by the build script.
 static OBJECT: &[u8] =

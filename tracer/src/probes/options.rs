@@ -1,7 +1,7 @@
 //! What is attached.
 
-use crate::devices::{BLOCK_SECTORS, BlockDevice};
-use crate::prints::PrintKey;
+use cowbird_events::devices::{BLOCK_SECTORS, BlockDevice};
+use cowbird_events::prints::PrintKey;
 
 /// What to attach.
 #[derive(Debug, Clone)]

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use cowbird_events::event::{IoId, Kind, Op, Record};
 use hdrhistogram::Histogram;
-
-use crate::event::{IoId, Kind, Op, Record};
 
 mod page;
 mod plot;

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use cowbird_events::event::{
+    BLOCK_BYTES, EPOCH_STEPS, PHASES, READ_SOURCES, SECTOR_BYTES, name_of,
+};
 use hdrhistogram::Histogram;
 
 use super::plot::{Picture, WIDTH, short};
 use super::{COLUMNS, Collector, Direction, DiskStats, SnapshotStats};
-use crate::event::{BLOCK_BYTES, EPOCH_STEPS, PHASES, READ_SOURCES, SECTOR_BYTES, name_of};
 
 const STYLE: &str = include_str!("style.css");
 

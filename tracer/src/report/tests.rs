@@ -1,7 +1,8 @@
 //! Goal: the report counts right and its page stands alone. Method: a short trace by hand.
 
+use cowbird_events::event::{IoId, SECTOR_BYTES};
+
 use super::*;
-use crate::event::{IoId, SECTOR_BYTES};
 
 const DISK: u32 = 8 << 20;
 

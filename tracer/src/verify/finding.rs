@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use cowbird_events::devices::BLOCK_SECTORS;
+use cowbird_events::event::{BLOCK_BYTES, BlockIndex, SECTOR_BYTES};
 use serde::Serialize;
-
-use crate::devices::BLOCK_SECTORS;
-use crate::event::{BLOCK_BYTES, BlockIndex, SECTOR_BYTES};
 
 pub(super) const PHASE_TRACKING: u32 = 3;
 pub(super) const PHASE_ACTIVE: u32 = 2;

@@ -19,8 +19,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::devices::Snapshot;
-use crate::event::{BlockIndex, IoId, Kind, Op, Record};
+use cowbird_events::devices::Snapshot;
+use cowbird_events::event::{BlockIndex, IoId, Kind, Op, Record};
 
 mod finding;
 mod origin;

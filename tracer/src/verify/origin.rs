@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use cowbird_events::devices::Snapshot;
+use cowbird_events::event::{BlockIndex, Record, SECTOR_BYTES, Sector};
+
 use super::finding::{Fault, Finding, PHASE_ACTIVE, PHASE_TRACKING, Verdict, touched, whole_block};
-use crate::devices::Snapshot;
-use crate::event::{BlockIndex, Record, SECTOR_BYTES, Sector};
 
 /// What was written to a block since the instant, and when first.
 #[derive(Debug, Default)]
@@ -238,7 +239,8 @@ impl Origin {
     pub fn drained(&mut self, minor: u32, record: &Record, verdict: &mut Verdict) {
         self.cutting = Some(record.tid);
         for sector in self.in_flight.keys() {
-            let block = sector.saturating_sub(self.first.0) / crate::devices::BLOCK_SECTORS;
+            let block =
+                sector.saturating_sub(self.first.0) / cowbird_events::devices::BLOCK_SECTORS;
             verdict.add(Self::finding(record, minor, block, Fault::InFlightAtCut));
         }
     }

@@ -1,10 +1,11 @@
 //! Goal: each broken invariant is found and a sound run is not blamed. Method: short traces written
 //! by hand, of an origin that begins at sector 2048 of its disk.
 
+use cowbird_events::devices::{BLOCK_SECTORS, BlockDevice};
+use cowbird_events::event::DeviceNumber;
+
 use super::finding::{PHASE_ACTIVE, PHASE_TRACKING};
 use super::*;
-use crate::devices::{BLOCK_SECTORS, BlockDevice};
-use crate::event::DeviceNumber;
 
 const DISK: u32 = 254 << 20;
 const SNAPSHOT_DISK: u32 = 251 << 20;

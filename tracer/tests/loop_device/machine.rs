@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use cowbird_trace::event::Record;
-use cowbird_trace::format::{Chunk, Footer, TraceReader};
+use cowbird_events::event::Record;
+use cowbird_events::format::{Chunk, Footer, TraceReader};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{NamedTempFile, TempDir};
 

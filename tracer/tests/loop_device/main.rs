@@ -17,9 +17,9 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use cowbird_trace::event::{IoId, Kind, Op, Record};
-use cowbird_trace::format::Footer;
-use cowbird_trace::prints::print_of;
+use cowbird_events::event::{IoId, Kind, Op, Record};
+use cowbird_events::format::Footer;
+use cowbird_events::prints::print_of;
 use cowbird_trace::probes::{self, ProbeOptions, Probes};
 use cowbird_trace::record::DEFAULT_RING_BYTES;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 
-use crate::error::{Context, GuestResult};
+use cowbird_guest_system::error::{Context, GuestResult};
 
 /// The loop device.
 pub(super) const LOOP_DEVICE: &str = "/dev/loop0";

@@ -3,11 +3,12 @@
 use std::fs::metadata;
 use std::os::unix::fs::MetadataExt;
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
+use cowbird_guest_system::files;
 use cowbird_proto::message::CRYPT_KEY;
 use rustix::ioctl::{Updater, ioctl, opcode};
 
 use super::device::open;
-use crate::error::{Context, GuestResult, failure};
 use crate::ops;
 
 const CONTROL: &str = "/dev/mapper/control";
@@ -88,7 +89,7 @@ fn written(number: u64) -> String {
 }
 
 pub fn sectors_of(device: &str) -> GuestResult<u64> {
-    Ok(ops::size_of(device)? / 512)
+    Ok(files::size_of(device)? / 512)
 }
 
 /// The whole of a device, in so many pieces that follow each other on it.

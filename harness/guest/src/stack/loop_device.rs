@@ -2,10 +2,10 @@
 
 use std::os::fd::AsRawFd;
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
 use rustix::ioctl::{NoArg, Setter, ioctl};
 
 use super::device::{LOOP_DEVICE, open};
-use crate::error::{Context, GuestResult, failure};
 
 const LOOP_CLR_FD: u32 = 0x4C01;
 const LOOP_CONFIGURE: u32 = 0x4C0A;

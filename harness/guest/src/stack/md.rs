@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
+use cowbird_guest_system::error::{Context, GuestResult};
+use cowbird_guest_system::files;
 use rustix::ioctl::{NoArg, Setter, ioctl, opcode};
 
 use super::device::open;
-use crate::error::{Context, GuestResult};
-use crate::ops;
 
 const ARRAY: &str = "/dev/md0";
 
@@ -90,7 +90,7 @@ fn start(devices: &[String], level: Array) -> GuestResult<String> {
     let count = devices.len() as i32;
     let mut bytes = u64::MAX;
     for device in devices {
-        bytes = bytes.min(ops::size_of(device)?);
+        bytes = bytes.min(files::size_of(device)?);
     }
     let file = open(ARRAY)?;
     let array = Array {

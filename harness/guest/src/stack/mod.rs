@@ -8,11 +8,11 @@ mod ruled;
 mod scanned;
 mod spread;
 
+use cowbird_guest_system::error::{GuestResult, failure};
 use cowbird_proto::message::{Reply, StackKind};
 
 pub use self::ruled::rule;
 
-use crate::error::{GuestResult, failure};
 use loop_device::{LO_DIRECT_IO, stack_loop, unstack_loop};
 
 /// Stacks a device on others; answers the path of the new one.

@@ -1,10 +1,10 @@
 //! A device with pieces that fail, or take their time. The targets that device-mapper has everywhere do
 //! it: `delay` reads and writes on two devices, of which one can be a device on which everything fails. `flakey` drops writes.
 
+use cowbird_guest_system::error::{GuestResult, failure};
 use cowbird_proto::message::{Rule, RuledPiece};
 
 use super::dm::{self, Target};
-use crate::error::{GuestResult, failure};
 
 /// The device.
 const RULED: &str = "ruled";

@@ -6,9 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
 use rustix::thread::gettid;
-
-use crate::error::{Context, GuestResult, failure};
 
 /// The kernel's function that reads partitions; it has the lock that opening takes.
 const SCAN: &str = "bdev_disk_changed";

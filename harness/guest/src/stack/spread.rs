@@ -3,10 +3,10 @@
 
 use std::fs;
 
+use cowbird_guest_system::error::{Context, GuestResult, failure};
 use cowbird_proto::message::SPREAD_PIECES;
 
 use super::dm::{self, Target};
-use crate::error::{Context, GuestResult, failure};
 
 /// Pieces begin at multiples of a block on both, sectors.
 const BLOCK_SECTORS: u64 = 8;

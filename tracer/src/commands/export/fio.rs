@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use cowbird_events::devices::{self, BlockDevice};
+use cowbird_events::event::{DeviceNumber, Kind, Op, Record, SECTOR_BYTES, Sector};
 use cowbird_outside::printable;
-use cowbird_trace::devices::{self, BlockDevice};
-use cowbird_trace::event::{DeviceNumber, Kind, Op, Record, SECTOR_BYTES, Sector};
 
 use crate::commands::Overview;
 

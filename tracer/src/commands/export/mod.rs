@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use cowbird_events::devices::{self, BlockDevice};
+use cowbird_events::event::{Record, Sector};
 use cowbird_outside::printable_json;
-use cowbird_trace::devices::{self, BlockDevice};
-use cowbird_trace::event::{Record, Sector};
 
 use super::Outcome;
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use cowbird_events::devices;
+use cowbird_events::event::{DeviceNumber, IoId, Kind, Record, Sector};
 use cowbird_outside::printable_json;
-use cowbird_trace::devices;
-use cowbird_trace::event::{DeviceNumber, IoId, Kind, Record, Sector};
 use serde_json::{Value, json};
 
 use super::text;

@@ -1,7 +1,7 @@
 //! Every event as a line of text.
 
+use cowbird_events::event::{EPOCH_STEPS, Kind, Marks, PHASES, READ_SOURCES, Record, name_of};
 use cowbird_outside::printable;
-use cowbird_trace::event::{EPOCH_STEPS, Kind, Marks, PHASES, READ_SOURCES, Record, name_of};
 use serde_json::{Map, Value, json};
 
 pub const CSV_HEADER: &str = "sequence,time_ns,event,cpu,disk_or_minor,bdev_or_from,op,flags,opf,\
@@ -28,7 +28,7 @@ fn fields(record: &Record, sealed: bool) -> Value {
         Kind::BioQueue | Kind::RqIssue | Kind::RqComplete | Kind::BioComplete => json!({
             "disk": record.disk(),
             "bdev": (record.bdev != 0)
-                .then_some(cowbird_trace::event::DeviceNumber(record.bdev)),
+                .then_some(cowbird_events::event::DeviceNumber(record.bdev)),
             "op": record.op,
             "flags": record.flags.to_string(),
             "opf": record.opf,

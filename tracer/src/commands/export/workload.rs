@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use cowbird_trace::devices::{self, BlockDevice};
-use cowbird_trace::event::{DeviceNumber, Kind, Op, Record, Sector};
+use cowbird_events::devices::{self, BlockDevice};
+use cowbird_events::event::{DeviceNumber, Kind, Op, Record, Sector};
 use cowbird_trace::workload::Collector;
 
 use crate::commands::{Outcome, Overview, open, read};

@@ -4,6 +4,7 @@ mod apt_get;
 mod bench;
 mod cli;
 mod durations;
+mod failure;
 mod fresh;
 mod fuzz;
 mod gen_abi;
@@ -14,6 +15,7 @@ mod kill_table;
 mod lists;
 mod matrix;
 mod merge;
+mod mutant_trial;
 mod mutants;
 mod new;
 mod output;
@@ -25,7 +27,9 @@ mod replay;
 mod repo;
 mod report;
 mod resume;
+mod run;
 mod runner;
+mod runtime;
 mod scale;
 mod select;
 mod setup;
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) if args.prune => prune::command(*args, &ui),
         Command::Kernels(args) => lists::kernels(args.json, &ui),
         Command::Cases(args) => lists::cases(*args),
-        Command::Mutants(args) => mutants::command(args, &ui),
+        Command::Mutants(args) => mutant_trial::command(args, &ui),
         Command::Bench(args) => bench::command(args, &ui),
         Command::Merge(args) => merge::command(args),
         Command::Durations(args) => merge::record_durations(args, &ui),
@@ -76,38 +80,8 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            ui.line(&format!("error: {}", describe(&error)));
+            ui.line(&format!("error: {}", failure::describe(&error)));
             ExitCode::from(COULD_NOT_RUN)
         }
-    }
-}
-
-/// The error and its causes on one line. Some errors already end with their cause, which is not
-/// said twice.
-fn describe(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text += &format!(": {cause}");
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let error = anyhow::anyhow!("os error 2")
-            .context("cannot read plan.json: os error 2")
-            .context("not a bundle");
-        assert_eq!(
-            describe(&error),
-            "not a bundle: cannot read plan.json: os error 2"
-        );
     }
 }

@@ -18,9 +18,10 @@ use cowbird_session::plan::CellPlan;
 use cowbird_vm::accel::Accel;
 
 use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
-use crate::matrix::{self, Run};
+use crate::matrix;
 use crate::plan::{CellId, PlannedCell};
 use crate::regression::{self, Regression};
+use crate::run::Run;
 use crate::tape;
 use crate::tryout::{Subject, Tryout};
 use crate::ui::{Ui, print};

@@ -1,6 +1,7 @@
 //! Choosing kernels, cases and mutants: by glob where one is given, else by tier.
 
 use anyhow::{Context, Result, bail};
+use cowbird_images::Catalogue;
 use glob::Pattern;
 
 use crate::cli::Tier;
@@ -37,6 +38,18 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
     }
     let wanted = |item: &&T| patterns.iter().any(|pattern| pattern.matches(item.name()));
     Ok(all.iter().filter(wanted).collect())
+}
+
+/// The ends of the quick tier, where kernels differ most.
+pub fn oldest_and_newest(catalogue: &Catalogue) -> Result<Vec<String>> {
+    let quick = select(&catalogue.kernels, &[], Tier::Quick)?;
+    let mut ends: Vec<String> = [quick.first(), quick.last()]
+        .into_iter()
+        .flatten()
+        .map(|kernel| kernel.name.clone())
+        .collect();
+    ends.dedup();
+    Ok(ends)
 }
 
 /// Of the cases that come after the quick tier, a kernel that comes after it runs one in so many. Prime to the three

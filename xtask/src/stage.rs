@@ -19,12 +19,12 @@ use cowbird_vm::probe::{AccelRequest, ProbeKernel, probe_accel};
 
 use crate::cli::AccelChoice;
 use crate::guest::GuestPrograms;
-use crate::matrix::Run;
 use crate::mutants::Mutant;
 use crate::output::{self, OutDir};
 use crate::plan::PlannedCell;
 use crate::prepare::{self, Ready, Wanted};
 use crate::resume::{Earlier, Known, Programs};
+use crate::run::Run;
 use crate::runner;
 use crate::ui::Ui;
 

@@ -20,7 +20,7 @@ use crate::cli::ReplayArgs;
 use crate::guest::{self, GuestPrograms};
 use crate::output::OutDir;
 use crate::ui::{Ui, print};
-use crate::{matrix, prepare, repo};
+use crate::{prepare, repo, runtime};
 
 /// The debugger.
 const GDB: &str = "gdb";
@@ -70,7 +70,7 @@ pub fn replay(args: &ReplayArgs, plan: &CellPlan, kept: &Kept, ui: &Arc<Ui>) -> 
         out: &out,
     };
     let plan = played(plan, &args.what, own);
-    let runtime = matrix::runtime()?;
+    let runtime = runtime::start()?;
     if args.gdb {
         return runtime.block_on(stop_at_culprit(&args.what, &plan, ui));
     }

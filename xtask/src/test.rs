@@ -17,7 +17,7 @@ use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadAr
 use crate::output::OutDir;
 use crate::select::select;
 use crate::ui::{Ui, print};
-use crate::{gen_abi, host, judge, matrix, mutants, prepare, repo, table, tape};
+use crate::{failure, gen_abi, host, judge, matrix, mutants, prepare, repo, table, tape};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -172,7 +172,7 @@ impl Steps {
                 }
                 Err(error) => steps
                     .ui
-                    .line(&format!("tapes: SKIPPED, {}", crate::describe(&error))),
+                    .line(&format!("tapes: SKIPPED, {}", failure::describe(&error))),
             }
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
@@ -247,7 +247,7 @@ impl Steps {
     /// A step that may be unable to run, which then is its failure.
     fn stepped(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Outcome>) {
         if let Err(error) = self.step(name, work) {
-            let failures = crate::describe(&error);
+            let failures = failure::describe(&error);
             self.ui.line(&format!("error: {failures}"));
             self.done.push(Done {
                 name,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
+use cowbird_matrix::{output, table};
 use cowbird_outside::out;
 use cowbird_vm::command::DEFAULT_CPUS;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::matrix;
 use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
-use crate::{guest, host, output, runtime, table};
+use crate::{guest, host, runtime};
 
 /// The case that says which modules of the kernel are needed: an ext4.
 const CASE: &str = "ext4-churn";

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cowbird_matrix::plan::Shard;
 use cowbird_vm::command::DEFAULT_CPUS;
 use cowbird_workload::Timing;
-
-use crate::plan::Shard;
 
 /// Most virtual CPUs of a guest: more than any host of the matrix has.
 const MAX_CPUS: i64 = 16;
@@ -73,6 +72,16 @@ pub enum Tier {
     Daily,
     /// Before a release.
     Full,
+}
+
+impl From<Tier> for cowbird_images::Tier {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Quick => Self::Quick,
+            Tier::Daily => Self::Daily,
+            Tier::Full => Self::Full,
+        }
+    }
 }
 
 /// How QEMU runs the guest.

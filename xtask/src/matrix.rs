@@ -9,24 +9,26 @@ use cowbird_cases::REGRESSIONS;
 use cowbird_harness::catalogue::{cases, find, recorded_case};
 use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, KernelSpec};
+use cowbird_matrix::durations::Durations;
+use cowbird_matrix::judge::{self, Judgement};
+use cowbird_matrix::mutants::{self, Mutant};
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::plan::{self, PlannedCell};
+use cowbird_matrix::programs::GuestPrograms;
+use cowbird_matrix::resume::{Earlier, Known};
+use cowbird_matrix::select::{RoundRobin, select};
+use cowbird_matrix::{regression, runner, table};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;
 use cowbird_session::plan::CellPlan;
 
 use crate::cli::MatrixArgs;
-use crate::durations::Durations;
-use crate::guest::{self, GuestPrograms};
-use crate::judge::{self, Judgement};
-use crate::mutants::{self, Mutant};
-use crate::output::OutDir;
-use crate::plan::{self, PlannedCell};
-use crate::resume::{Earlier, Known};
+use crate::guest;
 use crate::run::Run;
-use crate::select::{RoundRobin, select};
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
 use crate::workload::Wanted;
-use crate::{host, prepare, regression, repo, runner, runtime, table};
+use crate::{host, prepare, repo, runtime};
 
 /// The ended run.
 #[derive(Clone, Debug)]
@@ -51,14 +53,16 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     let root = repo::root();
     let catalogue = Catalogue::load(root.join(Catalogue::PATH_IN_REPO))?;
     let kernels = names(
-        &select(&catalogue.kernels, &args.kernel, args.tier)?,
+        &select(&catalogue.kernels, &args.kernel, args.tier.into())?,
         |kernel| &kernel.name,
     );
     let workload = Wanted::check(&args.workload)?;
     let named = !args.case.is_empty() || workload.is_some();
     let mut chosen_cases = match &workload {
         Some(_) => vec![recorded_case().name.to_owned()],
-        None => names(&select(cases(), &args.case, args.tier)?, |case| case.name),
+        None => names(&select(cases(), &args.case, args.tier.into())?, |case| {
+            case.name
+        }),
     };
     let known = mutants::load(&root)?;
     let mutants: Vec<Mutant> = mutants::select(&known, &args.mutant)?

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use cowbird_images::Catalogue;
+use cowbird_matrix::kill_table;
+use cowbird_matrix::mutants::ALL;
+use cowbird_matrix::select::oldest_and_newest;
 
 use crate::cli::MutantsArgs;
-use crate::mutants::ALL;
-use crate::select::oldest_and_newest;
 use crate::ui::Ui;
-use crate::{kill_table, lists, matrix, repo};
+use crate::{lists, matrix, repo};
 
 /// Runs the command: the mutants on trial, and who caught them; the value is the exit code.
 pub fn command(args: &MutantsArgs, ui: &Arc<Ui>) -> anyhow::Result<u8> {

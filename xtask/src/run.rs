@@ -2,12 +2,12 @@
 
 use cowbird_checks::trials::TrialPlan;
 use cowbird_images::Catalogue;
+use cowbird_matrix::mutants::Mutant;
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::plan::{PlannedCell, Shard};
+use cowbird_matrix::resume::Earlier;
 
 use crate::cli::AccelChoice;
-use crate::mutants::Mutant;
-use crate::output::OutDir;
-use crate::plan::{PlannedCell, Shard};
-use crate::resume::Earlier;
 use crate::workload::Wanted;
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.

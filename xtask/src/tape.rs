@@ -11,14 +11,15 @@ use cowbird_harness::tape::{self, Kept, Print, Replayed};
 use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, Store};
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::programs::GuestPrograms;
 use cowbird_model::Verdict;
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::emulator::Emulator;
 
 use crate::cli::ReplayArgs;
-use crate::guest::{self, GuestPrograms};
-use crate::output::OutDir;
+use crate::guest;
 use crate::ui::{Ui, print};
 use crate::{prepare, repo, runtime};
 

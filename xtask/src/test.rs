@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cowbird_cases::CaseTier;
 use cowbird_images::Catalogue;
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::select::select;
+use cowbird_matrix::{judge, mutants, table};
 use cowbird_vm::command::DEFAULT_CPUS;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
-use crate::output::OutDir;
-use crate::select::select;
 use crate::ui::{Ui, print};
-use crate::{failure, gen_abi, host, judge, matrix, mutants, prepare, repo, table, tape};
+use crate::{failure, gen_abi, host, matrix, prepare, repo, tape};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -101,7 +102,7 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     };
     steps.sources()?;
     if !args.no_matrix {
-        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick)?
+        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick.into())?
             .into_iter()
             .map(|kernel| kernel.name.as_str())
             .collect();

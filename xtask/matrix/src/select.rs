@@ -1,10 +1,8 @@
 //! Choosing kernels, cases and mutants: by glob where one is given, else by tier.
 
 use anyhow::{Context, Result, bail};
-use cowbird_images::Catalogue;
+use cowbird_images::{Catalogue, Tier};
 use glob::Pattern;
-
-use crate::cli::Tier;
 
 /// Something that has a name and takes part from some tier on.
 pub trait Selectable {
@@ -96,11 +94,7 @@ impl Selectable for cowbird_images::KernelSpec {
     }
 
     fn is_in(&self, tier: Tier) -> bool {
-        self.tiers.contains(&match tier {
-            Tier::Quick => cowbird_images::Tier::Quick,
-            Tier::Daily => cowbird_images::Tier::Daily,
-            Tier::Full => cowbird_images::Tier::Full,
-        })
+        self.tiers.contains(&tier)
     }
 }
 

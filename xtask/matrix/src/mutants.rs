@@ -189,7 +189,6 @@ pub fn select<'m>(
 mod tests {
     use super::*;
     use crate::judge::tests::result;
-    use crate::repo;
 
     const TEXT: &str = r#"
         [[mutant]]
@@ -206,7 +205,7 @@ mod tests {
     /// Goal: the list of this repository is readable. Method: read it.
     #[test]
     fn the_list_of_the_module_is_sound() {
-        let root = repo::root();
+        let root = crate::repository();
         let mutants = load(&root).expect("the list is in the repository");
         assert!(mutants.iter().any(|mutant| {
             mutant.name == "no-revalidate" && mutant.require.contains(&Class::Future)

@@ -22,6 +22,7 @@ mod run;
 mod runtime;
 mod scale;
 mod setup;
+mod shell;
 mod shrink;
 mod stage;
 mod tape;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Durations(args) => merge::record_durations(args, &ui),
         Command::Replay(args) => replay::command(args, &ui),
         Command::Scale(args) => scale::command(args, &ui),
+        Command::Shell(args) => shell::command(args, &ui),
         Command::Shrink(args) => shrink::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
         Command::New(args) => new::command(args),

@@ -333,18 +333,26 @@ async fn prepare(
             programs.extend(program.files()?);
         }
         programs.extend((case.files)()?);
-        // Programs share libraries.
-        programs.sort();
-        programs.dedup();
-        let contents = Contents {
-            guest_init: &plan.guest_init,
-            boot_modules: &plan.boot_modules,
-            files: &programs,
-        };
-        let path = plan.work_dir.join(INITRAMFS_FILE);
-        fs::write(&path, initramfs::build(&contents)?).on("write", &path)
+        write_initramfs(&plan, programs)
     })
     .await
+}
+
+/// Makes the initramfs of a plan with these files besides its init and modules, as (path in the guest, path on the host).
+pub(crate) fn write_initramfs(
+    plan: &CellPlan,
+    mut files: Vec<(String, PathBuf)>,
+) -> HarnessResult<()> {
+    // Programs share libraries.
+    files.sort();
+    files.dedup();
+    let contents = Contents {
+        guest_init: &plan.guest_init,
+        boot_modules: &plan.boot_modules,
+        files: &files,
+    };
+    let path = plan.work_dir.join(INITRAMFS_FILE);
+    fs::write(&path, initramfs::build(&contents)?).on("write", &path)
 }
 
 /// The verdict of a cell that came to its end.

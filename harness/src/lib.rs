@@ -14,6 +14,7 @@ pub mod outcome;
 mod page;
 pub mod planned;
 pub mod retold;
+pub mod shell;
 pub mod tape;
 
 pub use cell::run_cell;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
+use cowbird_matrix::{output, table};
 use cowbird_outside::out;
 use cowbird_vm::command::DEFAULT_CPUS;
 use serde::Serialize;
 
 use crate::cli::{BenchArgs, BenchPart, MatrixArgs, Tier, WorkloadArgs};
-use crate::matrix::{self, Run};
+use crate::matrix;
+use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
-use crate::{guest, host, output, table};
+use crate::{guest, host, runtime};
 
 /// The case that says which modules of the kernel are needed: an ext4.
 const CASE: &str = "ext4-churn";
@@ -65,7 +67,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
     })?;
     host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     matrix::ensure_rooms(&run, ui)?;
-    let kernels = matrix::runtime()?.block_on(measure(&run, args, ui))?;
+    let kernels = runtime::start()?.block_on(measure(&run, args, ui))?;
     let json = output::to_json(&kernels)?;
     let path = args.out.join("bench.json");
     std::fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cowbird_matrix::plan::Shard;
 use cowbird_vm::command::DEFAULT_CPUS;
 use cowbird_workload::Timing;
-
-use crate::plan::Shard;
 
 /// Most virtual CPUs of a guest: more than any host of the matrix has.
 const MAX_CPUS: i64 = 16;
@@ -50,6 +49,8 @@ pub enum Command {
     Durations(DurationsArgs),
     /// Run one cell again from the bundle that it left, with the same seed; or a regression from its file
     Replay(ReplayArgs),
+    /// Work in a guest: boot a kernel with the module, the tools and the disks of a case, and get a shell there
+    Shell(ShellArgs),
     /// Make a failed cell as small as it can be and still fail, and keep that as a regression
     Shrink(ShrinkArgs),
     /// Make this machine ready: host packages, kernels, build roots, guest programs
@@ -73,6 +74,16 @@ pub enum Tier {
     Daily,
     /// Before a release.
     Full,
+}
+
+impl From<Tier> for cowbird_images::Tier {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Quick => Self::Quick,
+            Tier::Daily => Self::Daily,
+            Tier::Full => Self::Full,
+        }
+    }
 }
 
 /// How QEMU runs the guest.
@@ -343,6 +354,35 @@ pub struct ShrinkArgs {
     pub offline: bool,
     /// Where the evidence of the tries goes
     #[arg(long, value_name = "DIR", default_value = "out/shrink")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `shell`.
+#[derive(Clone, Debug, Args)]
+pub struct ShellArgs {
+    /// The kernel: its name, or a pattern that matches one only
+    #[arg(long, value_name = "GLOB")]
+    pub kernel: String,
+    /// The case whose disks, modules and programs the guest has; /dev/vda has its origin
+    #[arg(long, value_name = "GLOB", default_value = "ext4-churn")]
+    pub case: String,
+    /// With this mutant in place of the module as it is
+    #[arg(long, value_name = "NAME")]
+    pub mutant: Option<String>,
+    /// The seed of what is on the disks
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How QEMU runs the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Keep the disks, the console and the messages of QEMU, in the folder kept of --out
+    #[arg(long)]
+    pub keep: bool,
+    /// Where the files of the running guest are; removed in the end
+    #[arg(long, value_name = "DIR", default_value = "out/shell")]
     pub out: PathBuf,
 }
 

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cowbird_images::{Catalogue, FreshHost};
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::table;
 
 use crate::cli::{FreshArgs, FreshStep};
-use crate::output::OutDir;
 use crate::ui::{Ui, print};
-use crate::{prepare, repo, table};
+use crate::{prepare, repo};
 
 /// Lines of a failed step's log that are shown.
 const SHOWN_LINES: usize = 40;

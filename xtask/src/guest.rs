@@ -1,10 +1,11 @@
 //! The static programs that run inside the guest.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+use cowbird_matrix::programs::GuestPrograms;
 
 use crate::repo;
 use crate::ui::Ui;
@@ -18,39 +19,6 @@ const PROFILE: &str = "guest";
 const PACKAGES: [&str; 3] = ["cowbird-guest", "cowbirdctl", "cowbird-trace"];
 /// An example of the tracer's, because it is no part of what the tracer's users get.
 const TRIAL: &str = "trial";
-
-/// The built programs.
-#[derive(Clone, Debug)]
-pub struct GuestPrograms {
-    /// PID 1 of the guest.
-    pub init: PathBuf,
-    /// The control tool.
-    pub cowbirdctl: PathBuf,
-    /// The tracer.
-    pub tracer: PathBuf,
-    /// What puts the tracer on trial.
-    pub tracer_trial: PathBuf,
-}
-
-impl GuestPrograms {
-    /// Copies the programs to a folder of the run. Cargo replaces those that it built when somebody builds again, and a
-    /// guest that came from other sources than its host does not speak its protocol.
-    pub fn copy_to(&self, folder: &Path) -> Result<Self> {
-        let copy = |program: &Path| {
-            let to = folder.join(program.file_name().unwrap_or_default());
-            std::fs::copy(program, &to).with_context(|| {
-                format!("cannot copy {} to {}", program.display(), to.display())
-            })?;
-            Ok::<_, anyhow::Error>(to)
-        };
-        Ok(Self {
-            init: copy(&self.init)?,
-            cowbirdctl: copy(&self.cowbirdctl)?,
-            tracer: copy(&self.tracer)?,
-            tracer_trial: copy(&self.tracer_trial)?,
-        })
-    }
-}
 
 /// Runs cargo and gives what it says line by line, as it says it: on a fresh machine it is at work for minutes.
 fn run_by_line(mut cargo: Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {

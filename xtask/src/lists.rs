@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use cowbird_cases::{CaseInfo, CaseTier};
 use cowbird_harness::catalogue::recorded_case;
 use cowbird_images::{Arch, Catalogue, KernelSpec, KernelStatus, Tier};
+use cowbird_matrix::{mutants, table};
 use serde::Serialize;
 
 use crate::cli::ListArgs;
 use crate::ui::{Ui, print, print_json};
-use crate::{mutants, prepare, repo, table};
+use crate::{prepare, repo};
 
 /// One MiB, for sizes that people read.
 const MIB: u64 = 1 << 20;

@@ -3,35 +3,28 @@
 mod apt_get;
 mod bench;
 mod cli;
-mod durations;
+mod failure;
 mod fresh;
 mod fuzz;
 mod gen_abi;
 mod guest;
 mod host;
-mod judge;
-mod kill_table;
 mod lists;
 mod matrix;
 mod merge;
-mod mutants;
+mod mutant_trial;
 mod new;
-mod output;
-mod plan;
 mod prepare;
 mod prune;
-mod regression;
 mod replay;
 mod repo;
-mod report;
-mod resume;
-mod runner;
+mod run;
+mod runtime;
 mod scale;
-mod select;
 mod setup;
+mod shell;
 mod shrink;
 mod stage;
-mod table;
 mod tape;
 mod test;
 mod tryout;
@@ -60,12 +53,13 @@ fn main() -> ExitCode {
         Command::Kernels(args) if args.prune => prune::command(*args, &ui),
         Command::Kernels(args) => lists::kernels(args.json, &ui),
         Command::Cases(args) => lists::cases(*args),
-        Command::Mutants(args) => mutants::command(args, &ui),
+        Command::Mutants(args) => mutant_trial::command(args, &ui),
         Command::Bench(args) => bench::command(args, &ui),
         Command::Merge(args) => merge::command(args),
         Command::Durations(args) => merge::record_durations(args, &ui),
         Command::Replay(args) => replay::command(args, &ui),
         Command::Scale(args) => scale::command(args, &ui),
+        Command::Shell(args) => shell::command(args, &ui),
         Command::Shrink(args) => shrink::command(args, &ui),
         Command::Setup(args) => setup::command(args, &ui),
         Command::New(args) => new::command(args),
@@ -76,38 +70,8 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            ui.line(&format!("error: {}", describe(&error)));
+            ui.line(&format!("error: {}", failure::describe(&error)));
             ExitCode::from(COULD_NOT_RUN)
         }
-    }
-}
-
-/// The error and its causes on one line. Some errors already end with their cause, which is not
-/// said twice.
-fn describe(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text += &format!(": {cause}");
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let error = anyhow::anyhow!("os error 2")
-            .context("cannot read plan.json: os error 2")
-            .context("not a bundle");
-        assert_eq!(
-            describe(&error),
-            "not a bundle: cannot read plan.json: os error 2"
-        );
     }
 }

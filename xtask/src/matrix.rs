@@ -6,66 +6,29 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_cases::REGRESSIONS;
-use cowbird_checks::trials::TrialPlan;
 use cowbird_harness::catalogue::{cases, find, recorded_case};
 use cowbird_host::program::HostProgram;
 use cowbird_images::{Catalogue, KernelSpec};
+use cowbird_matrix::durations::Durations;
+use cowbird_matrix::judge::{self, Judgement};
+use cowbird_matrix::mutants::{self, Mutant};
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::plan::{self, PlannedCell};
+use cowbird_matrix::programs::GuestPrograms;
+use cowbird_matrix::resume::{Earlier, Known};
+use cowbird_matrix::select::{RoundRobin, select};
+use cowbird_matrix::{regression, runner, table};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;
 use cowbird_session::plan::CellPlan;
 
-use crate::cli::{AccelChoice, MatrixArgs};
-use crate::durations::Durations;
-use crate::guest::{self, GuestPrograms};
-use crate::judge::{self, Judgement};
-use crate::mutants::{self, Mutant};
-use crate::output::OutDir;
-use crate::plan::{self, PlannedCell, Shard};
-use crate::resume::{Earlier, Known};
-use crate::select::{RoundRobin, select};
+use crate::cli::MatrixArgs;
+use crate::guest;
+use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
 use crate::workload::Wanted;
-use crate::{host, prepare, regression, repo, runner, table};
-
-/// What a run is to do, with everything that can be wrong with the command line behind it.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// All kernels that there are, for what the host needs.
-    pub catalogue: Catalogue,
-    /// The cells.
-    pub cells: Vec<PlannedCell>,
-    /// What the cells replay, if they do.
-    pub workload: Option<Wanted>,
-    /// How long the case soak goes on, minutes.
-    pub soak_minutes: Option<u32>,
-    /// How many snapshot instants the cases with writers above the origin have.
-    pub cuts: Option<u32>,
-    /// The regressions, if they are among the cells.
-    pub trials: Vec<TrialPlan>,
-    /// The mutants among them.
-    pub mutants: Vec<Mutant>,
-    /// Whether the tracer records in every cell.
-    pub traced: bool,
-    /// Whether every cell is recorded.
-    pub record: bool,
-    /// Virtual CPUs of each guest.
-    pub cpus: u32,
-    /// The seed of the run.
-    pub seed: u64,
-    /// Which part of the matrix it is.
-    pub shard: Option<Shard>,
-    /// Cells at the same time.
-    pub jobs: usize,
-    /// Acceleration asked for.
-    pub accel: AccelChoice,
-    /// Fetch and install nothing.
-    pub offline: bool,
-    /// Where the results go.
-    pub out: OutDir,
-    /// What an earlier run knew, if this one goes on with it.
-    pub earlier: Option<Earlier>,
-}
+use crate::{host, prepare, repo, runtime};
 
 /// The ended run.
 #[derive(Clone, Debug)]
@@ -90,14 +53,16 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     let root = repo::root();
     let catalogue = Catalogue::load(root.join(Catalogue::PATH_IN_REPO))?;
     let kernels = names(
-        &select(&catalogue.kernels, &args.kernel, args.tier)?,
+        &select(&catalogue.kernels, &args.kernel, args.tier.into())?,
         |kernel| &kernel.name,
     );
     let workload = Wanted::check(&args.workload)?;
     let named = !args.case.is_empty() || workload.is_some();
     let mut chosen_cases = match &workload {
         Some(_) => vec![recorded_case().name.to_owned()],
-        None => names(&select(cases(), &args.case, args.tier)?, |case| case.name),
+        None => names(&select(cases(), &args.case, args.tier.into())?, |case| {
+            case.name
+        }),
     };
     let known = mutants::load(&root)?;
     let mutants: Vec<Mutant> = mutants::select(&known, &args.mutant)?
@@ -213,7 +178,7 @@ pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     ensure_rooms(run, ui)?;
     ui.line(&format!("seed {}", run.seed));
     let guest = guest::build(run.offline, ui)?;
-    let results = runtime()?.block_on(run_all(run, &guest, ui))?;
+    let results = runtime::start()?.block_on(run_all(run, &guest, ui))?;
     let judgement = judge::judge(results.cells_expected, &results.cells);
     run.out.write_reports(&results, &judgement)?;
     Ok(Ended { results, judgement })
@@ -245,18 +210,11 @@ pub fn plan_first(run: &Run, scratch: &Path, ui: &Arc<Ui>) -> Result<CellPlan> {
     ensure_host(run, ui)?;
     let guest = guest::build(run.offline, ui)?;
     let cell = run.cells.first().context("there is no cell")?;
-    let stage = runtime()?.block_on(Stage::set(run, &guest, scratch, ui))?;
+    let stage = runtime::start()?.block_on(Stage::set(run, &guest, scratch, ui))?;
     stage
         .cell_plan(cell)
         .map(|(_, plan)| plan)
         .map_err(anyhow::Error::msg)
-}
-
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the harness")
 }
 
 async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunResults> {

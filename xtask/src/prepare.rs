@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::ui::{StoreProgress, Ui};
-use crate::{host, repo};
+use crate::{failure, host, repo};
 
 /// Kernels that are prepared at the same time: one may wait for the network while another unpacks.
 const KERNELS_AT_ONCE: usize = 2;
@@ -96,7 +96,9 @@ pub async fn prepare(
             let name = wanted.spec.name.clone();
             let work = tokio::task::spawn_blocking(move || prepare_one(&store, &wanted)).await;
             let ready = match work {
-                Ok(ready) => ready.map(Arc::new).map_err(|error| crate::describe(&error)),
+                Ok(ready) => ready
+                    .map(Arc::new)
+                    .map_err(|error| failure::describe(&error)),
                 Err(panic) => Err(format!("preparing it failed: {panic}")),
             };
             (name, ready)

@@ -5,7 +5,7 @@
 //! fix can be tried on the cell that failed. Repeated, either says how often it fails. A cell that was recorded is played
 //! from its tape.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,14 +13,15 @@ use anyhow::{Context, Result, bail};
 use cowbird_checks::recorded::{WORKLOAD_FILE, WorkloadPlan};
 use cowbird_harness::bundle::read_plan;
 use cowbird_harness::tape::Kept;
-use cowbird_model::{CellResult, Verdict};
+use cowbird_matrix::plan::{CellId, PlannedCell};
+use cowbird_matrix::regression::{self, Regression};
+use cowbird_matrix::table;
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::accel::Accel;
 
 use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
-use crate::matrix::{self, Run};
-use crate::plan::{CellId, PlannedCell};
-use crate::regression::{self, Regression};
+use crate::matrix;
+use crate::run::Run;
 use crate::tape;
 use crate::tryout::{Subject, Tryout};
 use crate::ui::{Ui, print};
@@ -102,27 +103,9 @@ fn replay_bundle(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
     }
     matrix::show(&ended, args.json)?;
     if args.times > 1 {
-        ui.line(&rate(&ended.results.cells));
+        ui.line(&table::rate(&ended.results.cells));
     }
     Ok(ended.judgement.exit)
-}
-
-/// How often a cell failed, and how.
-fn rate(results: &[CellResult]) -> String {
-    let mut verdicts = BTreeMap::<Verdict, usize>::new();
-    for result in results {
-        *verdicts.entry(result.verdict).or_default() += 1;
-    }
-    let failed = results.len() - verdicts.get(&Verdict::Pass).unwrap_or(&0);
-    let each: Vec<String> = verdicts
-        .iter()
-        .map(|(verdict, count)| format!("{count} {verdict}"))
-        .collect();
-    format!(
-        "failed {failed} of {} times: {}",
-        results.len(),
-        each.join(", ")
-    )
 }
 
 /// The run of the one cell. Its names are checked as those of a command line are.
@@ -180,27 +163,5 @@ fn workload_of(bundle: &Path, plan: &WorkloadPlan) -> WorkloadArgs {
         workload: Some(bundle.join(WORKLOAD_FILE)),
         timing: plan.timing,
         snapshot_at: plan.snapshot_at_percent,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::judge::tests::result;
-
-    #[test]
-    fn the_rate_names_every_verdict() {
-        let one = |verdict| result("k", "a", None, verdict);
-        let results = [
-            Verdict::Mismatch,
-            Verdict::Pass,
-            Verdict::Hang,
-            Verdict::Mismatch,
-        ]
-        .map(one);
-        assert_eq!(
-            rate(&results),
-            "failed 3 of 4 times: 1 pass, 2 mismatch, 1 hang"
-        );
     }
 }

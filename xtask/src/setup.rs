@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use cowbird_images::Catalogue;
+use cowbird_images::{Catalogue, Tier};
+use cowbird_matrix::select::select;
 
-use crate::cli::{SetupArgs, Tier};
+use crate::cli::SetupArgs;
 use crate::prepare::{self, Wanted};
-use crate::select::select;
 use crate::ui::{Ui, print};
 use crate::{guest, host, repo};
 

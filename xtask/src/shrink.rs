@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_harness::{bundle, planned, retold};
+use cowbird_matrix::regression::{self, Regression, VERSION};
 use cowbird_model::{BadBlock, Class, Shrinker};
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::accel::Accel;
@@ -22,7 +23,6 @@ use cowbird_workload::script::MAX_STEPS;
 use cowbird_workload::{Script, Step, Task, Thread};
 
 use crate::cli::{AccelChoice, ShrinkArgs};
-use crate::regression::{self, Regression, VERSION};
 use crate::repo;
 use crate::tryout::{Subject, Tally, Tryout};
 use crate::ui::{Ui, print};

@@ -11,6 +11,12 @@ use cowbird_checks::trials::TrialPlan;
 use cowbird_harness::{CellOutcome, catalogue, tape};
 use cowbird_host::limits::Limits;
 use cowbird_images::{KernelSpec, Store};
+use cowbird_matrix::mutants::Mutant;
+use cowbird_matrix::output::{self, OutDir};
+use cowbird_matrix::plan::PlannedCell;
+use cowbird_matrix::programs::GuestPrograms;
+use cowbird_matrix::resume::{Earlier, Known, Programs};
+use cowbird_matrix::runner;
 use cowbird_model::{CellResult, Phase, Verdict};
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
@@ -18,14 +24,8 @@ use cowbird_vm::command::DEFAULT_MEMORY_MIB;
 use cowbird_vm::probe::{AccelRequest, ProbeKernel, probe_accel};
 
 use crate::cli::AccelChoice;
-use crate::guest::GuestPrograms;
-use crate::matrix::Run;
-use crate::mutants::Mutant;
-use crate::output::{self, OutDir};
-use crate::plan::PlannedCell;
 use crate::prepare::{self, Ready, Wanted};
-use crate::resume::{Earlier, Known, Programs};
-use crate::runner;
+use crate::run::Run;
 use crate::ui::Ui;
 
 /// Characters of a reason in the log of a run; all of it is in the results.

@@ -11,16 +11,17 @@ use cowbird_harness::tape::{self, Kept, Print, Replayed};
 use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, Store};
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::programs::GuestPrograms;
 use cowbird_model::Verdict;
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::emulator::Emulator;
 
 use crate::cli::ReplayArgs;
-use crate::guest::{self, GuestPrograms};
-use crate::output::OutDir;
+use crate::guest;
 use crate::ui::{Ui, print};
-use crate::{matrix, prepare, repo};
+use crate::{prepare, repo, runtime};
 
 /// The debugger.
 const GDB: &str = "gdb";
@@ -70,7 +71,7 @@ pub fn replay(args: &ReplayArgs, plan: &CellPlan, kept: &Kept, ui: &Arc<Ui>) -> 
         out: &out,
     };
     let plan = played(plan, &args.what, own);
-    let runtime = matrix::runtime()?;
+    let runtime = runtime::start()?;
     if args.gdb {
         return runtime.block_on(stop_at_culprit(&args.what, &plan, ui));
     }

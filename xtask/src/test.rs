@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cowbird_cases::CaseTier;
 use cowbird_images::Catalogue;
+use cowbird_matrix::output::OutDir;
+use cowbird_matrix::select::select;
+use cowbird_matrix::{judge, mutants, table};
 use cowbird_vm::command::DEFAULT_CPUS;
 
 use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
-use crate::output::OutDir;
-use crate::select::select;
 use crate::ui::{Ui, print};
-use crate::{gen_abi, host, judge, matrix, mutants, prepare, repo, table, tape};
+use crate::{failure, gen_abi, host, matrix, prepare, repo, tape};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -101,7 +102,7 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     };
     steps.sources()?;
     if !args.no_matrix {
-        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick)?
+        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick.into())?
             .into_iter()
             .map(|kernel| kernel.name.as_str())
             .collect();
@@ -172,7 +173,7 @@ impl Steps {
                 }
                 Err(error) => steps
                     .ui
-                    .line(&format!("tapes: SKIPPED, {}", crate::describe(&error))),
+                    .line(&format!("tapes: SKIPPED, {}", failure::describe(&error))),
             }
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
@@ -247,7 +248,7 @@ impl Steps {
     /// A step that may be unable to run, which then is its failure.
     fn stepped(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Outcome>) {
         if let Err(error) = self.step(name, work) {
-            let failures = crate::describe(&error);
+            let failures = failure::describe(&error);
             self.ui.line(&format!("error: {failures}"));
             self.done.push(Done {
                 name,

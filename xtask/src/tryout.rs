@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use crate::cli::{AccelChoice, MatrixArgs, Tier, WorkloadArgs};
 use crate::stage::Stage;
 use crate::ui::Ui;
-use crate::{guest, host, matrix};
+use crate::{guest, host, matrix, runtime};
 
 /// Trials of one boot: more would make a batch wait long for its first answer.
 const TRIALS_AT_ONCE: u32 = 48;
@@ -111,7 +111,7 @@ impl Tryout {
         let guest = guest::build(run.offline, ui)?;
         let scratch = run.out.scratch()?;
         let guest = guest.copy_to(scratch.path())?;
-        let runtime = matrix::runtime()?;
+        let runtime = runtime::start()?;
         let stage = runtime.block_on(Stage::set(&run, &guest, scratch.path(), ui))?;
         let cell = run.cells.first().context("there is no cell")?;
         let (_, plan) = stage.cell_plan(cell).map_err(anyhow::Error::msg)?;

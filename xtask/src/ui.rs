@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cowbird_images::{Outcome, Progress, TaskId};
+use cowbird_matrix::output;
 use cowbird_outside::{out, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
-
-use crate::output;
 
 /// How often a bar's time is redrawn.
 const TICK: Duration = Duration::from_millis(200);

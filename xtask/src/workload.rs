@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cowbird_checks::recorded::WorkloadPlan;
+use cowbird_matrix::programs::GuestPrograms;
 use cowbird_outside::foreign::{self, Input};
 use cowbird_workload::{
     ImportError, Instant, MAX_FILE_BYTES, Source, Timing, Workload, import, recognise,
 };
 
 use crate::cli::WorkloadArgs;
-use crate::guest::GuestPrograms;
 use crate::ui::Ui;
 
 /// Name of the workload in the scratch folder of a run.

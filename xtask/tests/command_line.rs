@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn xtask(cache: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -144,5 +144,47 @@ fn what_never_ends_is_refused() {
             .expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{line}: {}", said(&output));
         assert!(said(&output).contains(reason), "{line}: {}", said(&output));
+    }
+}
+
+/// Goal: a shell that cannot be had says why, and boots nothing. Method: names that do not exist, a pattern that matches
+/// several kernels, and standard input with neither a terminal nor commands.
+#[test]
+fn a_shell_says_what_it_lacks() {
+    let cache = folder();
+    let out = folder();
+    let kernel = "bookworm-6.1-cloud";
+    let cases: [(&[&str], &str); 6] = [
+        (&[], "--kernel <GLOB>"),
+        (&["--kernel", "nonsense"], "no kernel matches `nonsense`"),
+        (
+            &["--kernel", kernel, "--case", "nonsense"],
+            "no case matches `nonsense`",
+        ),
+        (
+            &["--kernel", kernel, "--mutant", "nonsense"],
+            "no mutant is called `nonsense`",
+        ),
+        (
+            &["--kernel", "bookworm-6.1-*"],
+            "these match: bookworm-6.1-cloud ext4-churn, bookworm-6.1-generic ext4-churn",
+        ),
+        (
+            &["--kernel", kernel],
+            "standard input is no terminal and has no commands",
+        ),
+    ];
+    for (arguments, reason) in cases {
+        let output = xtask(&cache)
+            .args(["shell", "--offline", "--out"])
+            .arg(out.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs");
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(reason), "{arguments:?}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }

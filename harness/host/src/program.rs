@@ -15,7 +15,7 @@ pub const FIO: HostProgram = HostProgram {
     package: "fio",
 };
 
-/// A dynamically linked program of the host.
+/// A program of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostProgram {
     /// Its name.
@@ -57,7 +57,12 @@ impl HostProgram {
     /// When it is not there, or `ldd` cannot say what it needs.
     pub fn files(self) -> HarnessResult<Vec<(String, PathBuf)>> {
         let path = self.path()?;
-        let said = disk::run("ldd", "package libc-bin", Command::new("ldd").arg(&path))?;
+        let content = std::fs::read(&path).on("read", Path::new(&path))?;
+        let said = if is_static(&content) {
+            String::new()
+        } else {
+            disk::run("ldd", "package libc-bin", Command::new("ldd").arg(&path))?
+        };
         let mut files = vec![(path.clone(), PathBuf::from(path))];
         for library in said.lines().filter_map(library_of) {
             let host = Path::new(library)
@@ -67,6 +72,33 @@ impl HostProgram {
         }
         Ok(files)
     }
+}
+
+/// Whether this is a 64-bit ELF program that names no loader. `ldd` fails with such a program as it does with a text.
+fn is_static(content: &[u8]) -> bool {
+    /// Where the header has the place of the table of segments, and their number.
+    const TABLE: usize = 32;
+    const COUNT: usize = 56;
+    const ENTRY_BYTES: usize = 56;
+    const INTERPRETER: [u8; 4] = [3, 0, 0, 0];
+    let number = |at: usize, bytes: usize| -> Option<usize> {
+        let field = content.get(at..at + bytes)?;
+        let value = field
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        usize::try_from(value).ok()
+    };
+    let (Some(table), Some(count)) = (number(TABLE, 8), number(COUNT, 2)) else {
+        return false;
+    };
+    let names_loader = |segment: usize| {
+        let kind = table.checked_add(segment * ENTRY_BYTES);
+        let kind = kind.and_then(|at| content.get(at..)?.get(..INTERPRETER.len()));
+        // A table that is cut off is no program of this kind.
+        kind.is_none_or(|kind| kind == INTERPRETER)
+    };
+    content.starts_with(b"\x7fELF\x02\x01") && count > 0 && !(0..count).any(names_loader)
 }
 
 /// The folders of programs of all versions below a folder, the newest first.
@@ -109,6 +141,19 @@ mod tests {
             Some("/lib64/ld-linux-x86-64.so.2")
         );
         assert_eq!(library_of("\tlibgone.so => not found"), None);
+    }
+
+    #[test]
+    fn static_programs_name_no_loader() {
+        let own = std::fs::read("/proc/self/exe").expect("it runs");
+        assert!(!is_static(&own));
+        assert!(!is_static(b"#!/bin/sh\n") && !is_static(&own[..60]) && !is_static(b""));
+        let mut without = vec![0; 64 + 56];
+        without[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (without[32], without[56], without[64]) = (64, 1, 1);
+        assert!(is_static(&without));
+        without[64] = 3;
+        assert!(!is_static(&without));
     }
 
     #[test]

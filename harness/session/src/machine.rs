@@ -19,6 +19,7 @@ pub struct Machine {
     layout: Layout,
     files: CellFiles,
     witnessed: bool,
+    terminal: bool,
     /// Length of the initramfs without what [`Self::extend_initramfs`] laid behind it, once that is known.
     initramfs_bytes: Option<usize>,
 }
@@ -31,6 +32,7 @@ impl Machine {
             layout: *layout,
             files,
             witnessed: true,
+            terminal: false,
             initramfs_bytes: None,
         }
     }
@@ -41,6 +43,15 @@ impl Machine {
         Self {
             witnessed: false,
             ..Self::new(plan, &Layout::bare(0), files)
+        }
+    }
+
+    /// A machine to work in: with a terminal, and without a witness, which would grow as long as somebody works.
+    pub fn with_terminal(plan: &CellPlan, layout: &Layout, files: CellFiles) -> Self {
+        Self {
+            witnessed: false,
+            terminal: true,
+            ..Self::new(plan, layout, files)
         }
     }
 
@@ -117,6 +128,7 @@ impl Machine {
             work_dir: plan.work_dir.clone(),
             emulator: tape.map(|tape| tape.emulator.clone()).unwrap_or_default(),
             tape: tape.map(TapePlan::mode),
+            terminal: self.terminal,
         }
     }
 }

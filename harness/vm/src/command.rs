@@ -55,6 +55,8 @@ pub struct VmConfig {
     pub emulator: Emulator,
     /// What is done with a tape of it, if there is one.
     pub tape: Option<TapeMode>,
+    /// Whether it has a terminal, [`TERMINAL`], beside its serial console. A taped guest has none.
+    pub terminal: bool,
 }
 
 /// What is done with the tape of a guest: QEMU's log of all that reaches it from outside, and when.
@@ -79,7 +81,7 @@ impl VmConfig {
     /// The serial console is written here.
     #[must_use]
     pub fn console_path(&self) -> PathBuf {
-        self.work_dir.join("console.txt")
+        self.work_dir.join(CONSOLE_FILE)
     }
 
     /// QEMU's own messages are written here.
@@ -156,6 +158,12 @@ impl VmConfig {
         args.flags(&["-serial", &format!("chardev:{CONSOLE}")]);
         args.path("-chardev", &socket("agent"), &socket_dir.join(AGENT_SOCKET));
         args.flags(&["-device", "virtio-serial-pci"]);
+        if self.terminal {
+            let path = socket_dir.join(TERMINAL_SOCKET);
+            args.path("-chardev", &socket(TERMINAL_SOCKET), &path);
+            let device = format!("virtconsole,chardev={TERMINAL_SOCKET}");
+            args.flags(&["-device", &device]);
+        }
         args.port("agent", PORT_NAME);
     }
 
@@ -221,6 +229,9 @@ impl VmConfig {
     }
 }
 
+/// The serial console in the work folder.
+pub const CONSOLE_FILE: &str = "console.txt";
+
 /// QEMU's own messages in the work folder.
 pub const QEMU_LOG_FILE: &str = "qemu.txt";
 
@@ -245,6 +256,12 @@ pub const CONSOLE: &str = "console";
 /// Socket of the agent's port in the socket folder.
 pub const AGENT_SOCKET: &str = "agent";
 
+/// Socket of the terminal in the socket folder.
+pub const TERMINAL_SOCKET: &str = "terminal";
+
+/// The terminal in the guest.
+pub const TERMINAL: &str = "/dev/hvc0";
+
 fn socket(id: &str) -> String {
     format!("socket,server=on,wait=off,id={id},path=")
 }
@@ -255,6 +272,10 @@ mod tests {
     use crate::disks::Bus;
 
     fn arguments(tape: Option<TapeMode>) -> Vec<String> {
+        arguments_with(tape, false)
+    }
+
+    fn arguments_with(tape: Option<TapeMode>, terminal: bool) -> Vec<String> {
         let disk = Disk {
             image: "/w/origin.raw".into(),
             witness: Some("/w/witness.log".into()),
@@ -272,6 +293,7 @@ mod tests {
             work_dir: "/w,x".into(),
             emulator: Emulator::Host,
             tape,
+            terminal,
         };
         let arguments = config.arguments(Path::new("/s"));
         let text = arguments.iter().map(|a| a.to_string_lossy().into_owned());
@@ -294,6 +316,24 @@ mod tests {
                 "{argument}"
             );
         }
+    }
+
+    /// Goal: a guest has a terminal only where somebody works in it: `hvc0`, which is the first console of the bus.
+    #[test]
+    fn a_terminal_is_there_when_asked_for() {
+        let consoles = |terminal| {
+            let devices = values(&arguments_with(None, terminal), "-device");
+            let of_bus = devices
+                .into_iter()
+                .filter(|device| device.starts_with("virt"));
+            of_bus.take(2).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            consoles(true),
+            ["virtio-serial-pci", "virtconsole,chardev=terminal"]
+        );
+        let without = consoles(false);
+        assert!(without[1].starts_with("virtserialport"), "{without:?}");
     }
 
     /// Goal: everything that reaches a taped guest from outside is on the tape, and at the replay comes from there

@@ -222,6 +222,7 @@ async fn probe(kernel: &ProbeKernel) -> HarnessResult<AccelChoice> {
         work_dir: folder.path().to_owned(),
         emulator: Emulator::Host,
         tape: None,
+        terminal: false,
     };
     let limits = Limits {
         boot: PROBE_LIMIT,

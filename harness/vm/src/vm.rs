@@ -15,16 +15,21 @@ use cowbird_host::limits::{
 use cowbird_host::scratch::Scratch;
 use cowbird_proto::message::{GuestError, Hello, Reply, Request};
 use thiserror::Error;
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::End;
 
 use crate::agent::{Agent, GuestRecord};
-use crate::command::{AGENT_SOCKET, QMP_SOCKET, TapeMode, VmConfig};
+use crate::command::{AGENT_SOCKET, QMP_SOCKET, TERMINAL_SOCKET, TapeMode, VmConfig};
 use crate::console::Console;
 use crate::process::{Process, ProcessEnd, qemu_refused};
 use crate::qmp::Qmp;
+use crate::socket::connect;
+
+/// Reason of QEMU's event when the guest switches its power off.
+const GUEST_SHUTDOWN: &str = "guest-shutdown";
 
 /// Why a request has no good answer.
 #[derive(Debug, Error)]
@@ -274,6 +279,22 @@ impl Vm {
     /// Whether this guest does not hear what it is asked, because it is that of a tape.
     pub(crate) fn is_replayed(&self) -> bool {
         self.config.tape == Some(TapeMode::Replay)
+    }
+
+    /// Connects to the guest's terminal, if it was given one. What the guest writes before that is lost.
+    ///
+    /// # Errors
+    /// When QEMU has no such socket.
+    pub async fn terminal(&self) -> HarnessResult<UnixStream> {
+        connect(&self.socket_dir.path().join(TERMINAL_SOCKET)).await
+    }
+
+    /// Whether the guest switched its power off by itself, and QEMU ended well.
+    #[must_use]
+    pub fn is_powered_off(&self) -> bool {
+        let well = self.process.end().is_some_and(|end| end.code == Some(0));
+        let shutdown = self.qmp.events().shutdown;
+        well && shutdown.is_some_and(|event| event.reason == GUEST_SHUTDOWN)
     }
 
     /// Process id of QEMU.

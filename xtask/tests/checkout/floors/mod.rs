@@ -3,7 +3,7 @@
 
 mod sources;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,6 @@ use sources::{Crate, Edges};
 
 /// Lines of Rust that a crate may have in `src`.
 const MAX_LINES: usize = 8000;
-
-/// Larger crates, and how many lines each may have: what it had when the bound was set, rounded up to the next hundred. What
-/// needs more is to be split; what has become much smaller gets a smaller bound, or goes from here.
-const LARGER: [(&str, usize); 1] = [("xtask", 9400)];
-
-/// How far a bound of [`LARGER`] may be above what there is.
-const SLACK_LINES: usize = 400;
-
-/// Files that are in circles, by the root of their crate. A number may only become smaller.
-const IN_CIRCLES: [(&str, usize); 1] = [("xtask/src/main.rs", 17)];
 
 /// Circles that a message names, the shortest first.
 const SHOWN: usize = 10;
@@ -109,38 +99,25 @@ fn told(edges: &Edges, circle: &[PathBuf]) -> String {
 /// their own.
 #[test]
 fn no_file_uses_one_that_uses_it() {
-    let mut known: BTreeMap<&str, usize> = IN_CIRCLES.into_iter().collect();
     let mut faults = Vec::new();
     for member in members() {
         for file in roots(&member) {
             let edges = Crate::read(&file).edges();
             let circles = circles(&edges);
+            if circles.is_empty() {
+                continue;
+            }
             let name = file.strip_prefix(root()).expect("it lies below");
-            let name = name.to_str().expect("names are UTF-8");
-            let most = known.remove(name).unwrap_or(0);
-            if circles.len() > most {
-                let mut named: Vec<String> =
-                    circles.values().map(|way| told(&edges, way)).collect();
-                named.sort_by_key(String::len);
-                named.truncate(SHOWN);
-                faults.push(format!(
-                    "{name}: {} files are in circles, of {most} at most:\n  {}",
-                    circles.len(),
-                    named.join("\n  ")
-                ));
-            }
-            if circles.len() < most {
-                faults.push(format!(
-                    "{name}: {} files are in circles, and IN_CIRCLES says {most}: make it less",
-                    circles.len()
-                ));
-            }
+            let mut named: Vec<String> = circles.values().map(|way| told(&edges, way)).collect();
+            named.sort_by_key(String::len);
+            named.truncate(SHOWN);
+            faults.push(format!(
+                "{}: {} files are in circles:\n  {}",
+                name.display(),
+                circles.len(),
+                named.join("\n  ")
+            ));
         }
-    }
-    for name in known.keys() {
-        faults.push(format!(
-            "{name} is in IN_CIRCLES, and there is no such crate"
-        ));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -233,26 +210,14 @@ fn lines_below(folder: &Path) -> usize {
 /// Goal: a crate can be read in a day. Method: the lines of its `src` are counted.
 #[test]
 fn crates_are_small() {
-    let mut larger: BTreeMap<&str, usize> = LARGER.into_iter().collect();
-    let mut faults = BTreeSet::new();
+    let mut faults = Vec::new();
     for member in members() {
         let lines = lines_below(&root().join(&member).join("src"));
-        let bound = larger.remove(member.as_str());
-        let most = bound.unwrap_or(MAX_LINES);
-        if lines > most {
-            faults.insert(format!(
-                "{member} has {lines} lines in src, of {most} at most: make a crate of a part of it"
-            ));
-        }
-        if bound.is_some_and(|bound| lines <= MAX_LINES || lines + SLACK_LINES < bound) {
-            faults.insert(format!(
-                "{member} has {lines} lines in src, and LARGER gives it {most}: give it less"
+        if lines > MAX_LINES {
+            faults.push(format!(
+                "{member} has {lines} lines in src, of {MAX_LINES} at most: make a crate of a part of it"
             ));
         }
     }
-    for member in larger.keys() {
-        faults.insert(format!("{member} is in LARGER, and is no member"));
-    }
-    let faults: Vec<String> = faults.into_iter().collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

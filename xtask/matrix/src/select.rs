@@ -1,9 +1,8 @@
 //! Choosing kernels, cases and mutants: by glob where one is given, else by tier.
 
 use anyhow::{Context, Result, bail};
+use cowbird_images::{Catalogue, Tier};
 use glob::Pattern;
-
-use crate::cli::Tier;
 
 /// Something that has a name and takes part from some tier on.
 pub trait Selectable {
@@ -37,6 +36,18 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
     }
     let wanted = |item: &&T| patterns.iter().any(|pattern| pattern.matches(item.name()));
     Ok(all.iter().filter(wanted).collect())
+}
+
+/// The ends of the quick tier, where kernels differ most.
+pub fn oldest_and_newest(catalogue: &Catalogue) -> Result<Vec<String>> {
+    let quick = select(&catalogue.kernels, &[], Tier::Quick)?;
+    let mut ends: Vec<String> = [quick.first(), quick.last()]
+        .into_iter()
+        .flatten()
+        .map(|kernel| kernel.name.clone())
+        .collect();
+    ends.dedup();
+    Ok(ends)
 }
 
 /// Of the cases that come after the quick tier, a kernel that comes after it runs one in so many. Prime to the three
@@ -83,11 +94,7 @@ impl Selectable for cowbird_images::KernelSpec {
     }
 
     fn is_in(&self, tier: Tier) -> bool {
-        self.tiers.contains(&match tier {
-            Tier::Quick => cowbird_images::Tier::Quick,
-            Tier::Daily => cowbird_images::Tier::Daily,
-            Tier::Full => cowbird_images::Tier::Full,
-        })
+        self.tiers.contains(&tier)
     }
 }
 

@@ -14,10 +14,10 @@ use cowbird_outside::foreign::read_text;
 use cowbird_session::plan::CellPlan;
 use sha2::{Digest, Sha256};
 
-use crate::guest::GuestPrograms;
 use crate::judge::{Standing, standing};
 use crate::output::{OutDir, RESULTS};
 use crate::plan::{CellId, PlannedCell};
+use crate::programs::GuestPrograms;
 
 /// The programs that cells of a run are made of, beside what is in their plans.
 #[derive(Clone, Debug)]

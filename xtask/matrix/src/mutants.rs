@@ -2,23 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use cowbird_cases::REGRESSIONS;
-use cowbird_images::Catalogue;
 use cowbird_model::{CellResult, Class, Verdict};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-use crate::cli::{MutantsArgs, Tier};
-use crate::ui::Ui;
-use crate::{kill_table, lists, matrix, repo, select};
 
 /// Where the list lies below the root of the repository.
 pub const PATH_IN_REPO: &str = "kmod/mutants.toml";
 
 /// Chooses every mutant on the command line, so no mutant may have this name.
-const ALL: &str = "all";
+pub const ALL: &str = "all";
 
 /// One known fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,39 +185,6 @@ pub fn select<'m>(
     Ok(mutants.iter().filter(wanted).collect())
 }
 
-/// Runs the command: the mutants on trial, and who caught them; the value is the exit code.
-pub fn command(args: &MutantsArgs, ui: &Arc<Ui>) -> anyhow::Result<u8> {
-    if args.list {
-        return lists::mutants(args.run.json);
-    }
-    let mut wanted = args.run.clone();
-    if wanted.mutant.is_empty() {
-        wanted.mutant = vec![ALL.to_owned()];
-    }
-    let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
-    if wanted.kernel.is_empty() {
-        wanted.kernel = oldest_and_newest(&catalogue)?;
-    }
-    let run = matrix::check(&wanted)?;
-    let ended = matrix::execute(&run, ui)?;
-    let kills = kill_table::kills(&run.mutants, &ended.results.cells);
-    let text = kill_table::render(&kills) + &kill_table::rates(&run.mutants, &ended.results.cells);
-    matrix::show_with(&ended, &text, wanted.json)?;
-    Ok(ended.judgement.exit)
-}
-
-/// The ends of the quick tier, where kernels differ most.
-pub fn oldest_and_newest(catalogue: &Catalogue) -> anyhow::Result<Vec<String>> {
-    let quick = select::select(&catalogue.kernels, &[], Tier::Quick)?;
-    let mut ends: Vec<String> = [quick.first(), quick.last()]
-        .into_iter()
-        .flatten()
-        .map(|kernel| kernel.name.clone())
-        .collect();
-    ends.dedup();
-    Ok(ends)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +205,7 @@ mod tests {
     /// Goal: the list of this repository is readable. Method: read it.
     #[test]
     fn the_list_of_the_module_is_sound() {
-        let root = repo::root();
+        let root = crate::repository();
         let mutants = load(&root).expect("the list is in the repository");
         assert!(mutants.iter().any(|mutant| {
             mutant.name == "no-revalidate" && mutant.require.contains(&Class::Future)

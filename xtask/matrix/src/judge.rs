@@ -185,7 +185,7 @@ pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use cowbird_model::{Class, Phase};
 

@@ -181,7 +181,7 @@ mod tests {
     /// Goal: every file of the repository can be run, is short, and is of a mutant that there is.
     #[test]
     fn the_regressions_of_the_repository_are_sound() {
-        let root = crate::repo::root();
+        let root = crate::repository();
         let mutants = mutants::load(&root).expect("the list is in the repository");
         let all = load_all(&root).expect("the files are in the repository");
         assert!(!all.is_empty());

@@ -201,6 +201,24 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
     text
 }
 
+/// How often a cell failed, and how.
+pub fn rate(results: &[CellResult]) -> String {
+    let mut verdicts = BTreeMap::<Verdict, usize>::new();
+    for result in results {
+        *verdicts.entry(result.verdict).or_default() += 1;
+    }
+    let failed = results.len() - verdicts.get(&Verdict::Pass).unwrap_or(&0);
+    let each: Vec<String> = verdicts
+        .iter()
+        .map(|(verdict, count)| format!("{count} {verdict}"))
+        .collect();
+    format!(
+        "failed {failed} of {} times: {}",
+        results.len(),
+        each.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,5 +292,21 @@ mod tests {
         assert_eq!(median(&[3.0]), 3.0);
         assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
         assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+    }
+
+    #[test]
+    fn the_rate_names_every_verdict() {
+        let one = |verdict| result("k", "a", None, verdict);
+        let results = [
+            Verdict::Mismatch,
+            Verdict::Pass,
+            Verdict::Hang,
+            Verdict::Mismatch,
+        ]
+        .map(one);
+        assert_eq!(
+            rate(&results),
+            "failed 3 of 4 times: 1 pass, 2 mismatch, 1 hang"
+        );
     }
 }

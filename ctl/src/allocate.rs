@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::image;
+use crate::progress;
 
 const MIB: u64 = 1 << 20;
 
@@ -88,7 +88,7 @@ fn write_zeros(file: &File, path: &Path, bytes: u64, limit: Duration, option: &s
         return Err(refuse(io::Error::from_raw_os_error(libc::ENOSPC)));
     }
     let begin = Instant::now();
-    let progress = image::progress_bar(bytes);
+    let progress = progress::bar(bytes);
     let zeros = vec![0; CHUNK_BYTES as usize];
     let mut at = 0;
     while at < bytes {

@@ -10,13 +10,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::{BLOCK_BYTES, ChangeMap};
 use crate::durable::{self, Links};
 use crate::info::{self, Device, hex};
 use crate::out;
+use crate::progress;
 use crate::reload;
 use crate::target::{self, Loss};
 use crate::topology::{self, BlockDevice};
@@ -281,7 +282,7 @@ pub fn copy(snapshot: &Path, image: &Path, force: bool) -> Result<()> {
     let snapshot = Snapshot::open(snapshot)?;
     let mut image = Image::create(image, snapshot.bytes, force)?;
     image.remove_label()?;
-    let progress = progress_bar(snapshot.bytes);
+    let progress = progress::bar(snapshot.bytes);
     image.copy(&snapshot, 0, snapshot.bytes, &progress)?;
     image.sync()?;
     image.write_label(&snapshot.label())?;
@@ -302,7 +303,7 @@ pub fn update(snapshot: &Path, map: &Path, image: &Path) -> Result<()> {
         complete: false,
         ..label
     })?;
-    let progress = progress_bar(map.changed() * BLOCK_BYTES);
+    let progress = progress::bar(map.changed() * BLOCK_BYTES);
     for range in map.ranges() {
         let end = (range.end * BLOCK_BYTES).min(snapshot.bytes);
         image.copy(&snapshot, range.start * BLOCK_BYTES, end, &progress)?;
@@ -325,7 +326,7 @@ pub fn update_by_comparing(snapshot: &Path, image: &Path) -> Result<()> {
         complete: false,
         ..snapshot.label()
     })?;
-    let progress = progress_bar(snapshot.bytes);
+    let progress = progress::bar(snapshot.bytes);
     let compared = compare(
         (&snapshot.file, &name),
         (&image.file, &image.path),
@@ -385,15 +386,6 @@ fn check_update(snapshot: &Label, map: &ChangeMap, image: &Label) -> Result<()> 
         bail!("snapshot, change map and image differ in size; take a full copy with copy-image");
     }
     Ok(())
-}
-
-/// How far something of so many bytes is, for whoever looks at a terminal.
-pub fn progress_bar(bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 #[cfg(test)]

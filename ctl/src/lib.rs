@@ -23,6 +23,7 @@ mod overlap;
 pub mod parsers;
 mod placement;
 mod probe;
+mod progress;
 mod reload;
 mod series;
 mod setup;

@@ -98,10 +98,7 @@ mod tests {
                 )
             })
             .collect();
-        let text = format!(
-            r#"{{"version": "0", "devices": [{}]}}"#,
-            devices.join(", ")
-        );
+        let text = format!(r#"{{"version": "0", "devices": [{}]}}"#, devices.join(", "));
         Report::parse(text.as_bytes()).unwrap()
     }
 

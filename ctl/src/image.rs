@@ -18,9 +18,9 @@ use crate::durable::{self, Links};
 use crate::info::{self, Device, hex};
 use crate::out;
 use crate::progress;
-use crate::reload;
 use crate::target::{self, Loss};
 use crate::topology::{self, BlockDevice};
+use crate::verify;
 
 /// Bytes moved at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -93,7 +93,7 @@ impl Snapshot {
         if device.error != 0 {
             bail!("{} has failed: {}", path.display(), device.error_text);
         }
-        reload::verify_before_use(&device)?;
+        verify::before_use(&device)?;
         Ok(Self {
             file,
             bytes,

@@ -1,7 +1,7 @@
 //! The module's report, `/proc/cowbird-info`.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
@@ -152,6 +152,11 @@ pub fn read_bytes() -> Result<Vec<u8>> {
         }
         _ => anyhow!(error).context(format!("cannot read {path}")),
     })
+}
+
+/// Whether there is a report, and with it the module.
+pub fn is_there() -> bool {
+    Path::new("/proc").join(cowbird_abi::PROC_NAME).exists()
 }
 
 /// The report.

@@ -9,27 +9,24 @@ mod change_map;
 mod commands;
 mod control;
 mod cow_file;
-mod discards;
 mod durable;
 mod fiemap;
-mod identity;
 mod image;
 mod info;
 mod mount;
-mod mounts;
 mod names;
 mod out;
 mod overlap;
 pub mod parsers;
 mod placement;
-mod probe;
 mod progress;
 mod reload;
+mod remember;
 mod series;
 mod setup;
-mod signature;
 mod target;
-mod topology;
+mod untracked;
+mod verify;
 mod watch;
 mod way;
 
@@ -38,6 +35,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use cowbird_devices::{boot, discards, identity, mounts, probe, signature, topology};
 
 use arguments::{ReloadOne, SetupOptions, TransitionToSnapshot, minor_of};
 use auto_expand::AutoExpand;

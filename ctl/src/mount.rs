@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::signature::{self, Content};
-use crate::{info, out, topology};
+use crate::{info, out, topology, verify};
 
 /// One way to mount a filesystem that cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub fn command(minor: u32, folder: &Path) -> Result<()> {
     if device.error != 0 {
         bail!("{snapshot} has failed: {}", device.error_text);
     }
+    verify::before_use(&device)?;
     let bytes = topology::open_block_device(path)?.bytes;
     let file = File::open(path).with_context(|| format!("cannot open {snapshot}"))?;
     let content =

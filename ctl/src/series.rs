@@ -14,6 +14,7 @@ use crate::info::Device;
 use crate::names;
 use crate::out;
 use crate::topology::{self, DeviceNumber};
+use crate::untracked::Untracked;
 
 /// Where the files are, unless the user says otherwise.
 pub const DEFAULT_FOLDER: &str = "/etc/cowbird";
@@ -54,10 +55,9 @@ pub struct Series {
     /// Likewise the device with the COW file's filesystem.
     #[serde(default, skip_serializing_if = "Identity::is_empty")]
     pub cow_identity: Identity,
-    /// The boot in which, for a time at least, the origin was there and nothing tracked its changes. As long as
-    /// that boot lasts the module can tell whether there were any.
+    /// Since when nothing tracks its changes, or did not for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub untracked_in_boot: Option<String>,
+    pub untracked: Option<Untracked>,
 }
 
 impl Series {
@@ -75,7 +75,7 @@ impl Series {
             cache_mb,
             origin_identity: Identity::of(origin),
             cow_identity: Identity::of(cow),
-            untracked_in_boot: None,
+            untracked: None,
         })
     }
 
@@ -94,13 +94,29 @@ impl Series {
         }
     }
 
-    /// Writes its file with the boot in which it was not tracked, or without one.
+    /// Changes what its file says of a time without tracking, as `change` makes it of what the file says now. A file that
+    /// is not there any more is not made again. Whether it was changed.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write_untracked(mut self, boot: Option<String>, folder: &Path) -> Result<()> {
-        self.untracked_in_boot = boot;
-        self.write(folder)
+    /// When the file cannot be read or written.
+    pub fn change_untracked(
+        &self,
+        folder: &Path,
+        change: impl FnOnce(Option<Untracked>) -> Result<Option<Untracked>>,
+    ) -> Result<bool> {
+        let path = self.path(folder);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let mut series =
+            Self::read(&path).with_context(|| format!("cannot use {}", path.display()))?;
+        let changed = change(series.untracked.clone())?;
+        if changed == series.untracked {
+            return Ok(false);
+        }
+        series.untracked = changed;
+        series.write(folder)?;
+        Ok(true)
     }
 
     fn path(&self, folder: &Path) -> PathBuf {
@@ -271,7 +287,7 @@ mod tests {
             cache_mb: 64,
             origin_identity: Identity::default(),
             cow_identity: Identity::default(),
-            untracked_in_boot: None,
+            untracked: None,
         }
     }
 

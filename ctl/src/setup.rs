@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::{SetupOptions, TransitionToSnapshot};
+use crate::boot;
 use crate::control::{Control, Setup};
 use crate::cow_file::{self, CowFile};
 use crate::discards;
@@ -19,7 +20,6 @@ use crate::mounts::{self, Mount};
 use crate::names;
 use crate::out;
 use crate::probe;
-use crate::reload;
 use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
 use crate::way;
@@ -164,7 +164,7 @@ fn new_series(volume: &Volume, options: &SetupOptions, mounts: &[Mount]) -> Resu
         uuid: random_uuid()?,
         epoch: FIRST_EPOCH,
         timeout_ms: options.timeout_ms,
-        boot_id: reload::boot_id()?,
+        boot_id: boot::id()?,
         continues: false,
     };
     Ok(Member {
@@ -257,7 +257,7 @@ fn next_of_series(
         uuid: [0; 16],
         epoch: 0,
         timeout_ms: arguments.timeout_ms,
-        boot_id: reload::boot_id()?,
+        boot_id: boot::id()?,
         continues: true,
     };
     Ok(Member {

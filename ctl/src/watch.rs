@@ -9,26 +9,45 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::info::{self, Device, Report};
-use crate::series::Records;
-use crate::{names, out, reload};
+use crate::remember;
+use crate::series::{Records, Series};
+use crate::{names, out};
 
 /// Between two looks at the module's report. A write that waits for a COW file which does not answer waits far longer.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// `cowbirdctl watch`; returns only when it cannot go on.
+/// `cowbirdctl watch`; never returns by itself.
 pub fn command(folder: &Path) -> Result<()> {
-    let mut told = BTreeSet::new();
-    let mut complained = BTreeSet::new();
+    let mut said = Said::default();
     out::line(format_args!("watching the series in {}", folder.display()));
     loop {
-        // Without the module there is nothing that could be lost; it may be loaded yet.
-        if let Ok(report) = info::read() {
-            look(&report, folder, Records::read, &mut told, &mut complained)?;
+        match info::read() {
+            Ok(report) => {
+                let tell = |series: &Series| remember::untracked(series, folder);
+                look(&report, || Records::read(folder), tell, &mut said);
+            }
+            // Without the module there is nothing that could be lost; it may be loaded yet.
+            Err(_) if !info::is_there() => {}
+            Err(error) => said.once("the report", &error),
         }
         thread::sleep(LOOK);
+    }
+}
+
+/// What was complained of, so that it is not said four times a second.
+#[derive(Default)]
+struct Said(BTreeSet<String>);
+
+impl Said {
+    fn once(&mut self, what: &str, error: &Error) {
+        let text = format!("{what}: {error:#}");
+        if !self.0.contains(&text) {
+            out::complain(format_args!("{text}"));
+            self.0.insert(text);
+        }
     }
 }
 
@@ -37,53 +56,57 @@ fn is_lost(device: &Device) -> bool {
     device.error != 0 && !device.tracks
 }
 
-/// Tells the records of series that are lost and were not told yet. One that cannot be written is tried again each time, and
-/// complained of once.
+/// Has the records of series that are lost say so. One that cannot be written is tried again each time.
 fn look(
     report: &Report,
-    folder: &Path,
-    read: impl FnOnce(&Path) -> Result<Records>,
-    told: &mut BTreeSet<String>,
-    complained: &mut BTreeSet<String>,
-) -> Result<()> {
-    let lost: Vec<&Device> = report
-        .devices()
-        .filter(|device| is_lost(device) && !told.contains(&device.uuid))
-        .collect();
-    if lost.is_empty() {
-        return Ok(());
+    read: impl FnOnce() -> Result<Records>,
+    tell: impl Fn(&Series) -> Result<bool>,
+    said: &mut Said,
+) {
+    for complaint in report.complaints() {
+        said.once("the report", &Error::msg(complaint));
     }
-    let records = read(folder)?;
+    let lost: Vec<&Device> = report.devices().filter(|device| is_lost(device)).collect();
+    if lost.is_empty() {
+        return;
+    }
+    let records = match read() {
+        Ok(records) => records,
+        Err(error) => return said.once("the records", &error),
+    };
+    for bad in &records.bad {
+        said.once(&names::shown(&bad.path).to_string(), &bad.error);
+    }
     for device in lost {
-        let series = records.series.iter().find(|it| it.series == device.uuid);
-        let Some(series) = series else {
-            // Without a record no boot takes it up.
-            told.insert(device.uuid.clone());
+        // Without a record no boot takes it up.
+        let Some(series) = records.series.iter().find(|it| it.series == device.uuid) else {
             continue;
         };
-        match reload::remember_untracked(series, folder) {
-            Ok(()) => {
-                told.insert(device.uuid.clone());
-                out::line(format_args!(
-                    "minor {}: the record says that tracking is lost",
-                    device.minor
-                ));
-            }
-            Err(error) if complained.insert(device.uuid.clone()) => out::complain(format_args!(
-                "minor {}: tracking of {} is lost, and its record cannot say so yet: {error:#}",
-                device.minor,
-                names::shown(&device.block_device)
+        match tell(series) {
+            Ok(true) => out::line(format_args!(
+                "minor {}: the record says that tracking is lost",
+                device.minor
             )),
-            Err(_) => {}
+            Ok(false) => {}
+            Err(error) => said.once(
+                &format!(
+                    "minor {}: tracking of {} is lost, and its record cannot say so yet",
+                    device.minor,
+                    names::shown(&device.block_device)
+                ),
+                &error,
+            ),
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use anyhow::bail;
+
     use super::*;
-    use crate::series::Series;
 
     fn report(devices: &[(u32, &str, i32, bool)]) -> Report {
         let devices: Vec<String> = devices
@@ -102,24 +125,24 @@ mod tests {
         Report::parse(text.as_bytes()).unwrap()
     }
 
-    fn write_record(folder: &Path, uuid: &str, minor: u32) {
-        let text = format!(
-            r#"{{"series": "{uuid}", "minor": {minor}, "origin": "/dev/a", "cow_device": "/dev/b", "cow_sector": 8,
-                "cow_file": "/c", "cache_mb": 1}}"#
-        );
-        let series = Series::parse(text.as_bytes()).unwrap();
-        series.write(folder).unwrap();
+    fn records(of: &[&str]) -> Records {
+        let series = of.iter().map(|uuid| {
+            let text = format!(
+                r#"{{"series": "{uuid}", "minor": 1, "origin": "/dev/a", "cow_device": "/dev/b", "cow_sector": 8,
+                    "cow_file": "/c", "cache_mb": 1}}"#
+            );
+            Series::parse(text.as_bytes()).unwrap()
+        });
+        Records {
+            series: series.collect(),
+            bad: Vec::new(),
+        }
     }
 
-    /// Goal: the record of a series that is lost says so, once, and no other record does.
+    /// Goal: the record of a series that is lost says so, and no other record does; what cannot be written is tried
+    /// again, and complained of once.
     #[test]
     fn only_what_is_lost_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path();
-        ["aa", "bb", "cc"]
-            .iter()
-            .zip(0..)
-            .for_each(|(uuid, minor)| write_record(folder, uuid, minor));
         // One goes on, one has lost only its snapshot, one its tracking, and one has no record.
         let report = report(&[
             (0, "aa", 0, true),
@@ -127,36 +150,24 @@ mod tests {
             (2, "cc", -5, false),
             (3, "dd", -5, false),
         ]);
-        let (mut told, mut complained) = (BTreeSet::new(), BTreeSet::new());
-        look(&report, folder, Records::read, &mut told, &mut complained).unwrap();
-        let boot = info::hex(&reload::boot_id().unwrap());
-        let untracked: Vec<Option<String>> = Records::read(folder)
-            .unwrap()
-            .series
-            .into_iter()
-            .map(|series| series.untracked_in_boot)
-            .collect();
-        assert_eq!(untracked, [None, None, Some(boot)]);
-        assert_eq!(told, BTreeSet::from(["cc", "dd"].map(str::to_owned)));
-        assert!(complained.is_empty());
-    }
-
-    /// Goal: what cannot be written is tried again, and complained of once.
-    #[test]
-    fn a_record_that_cannot_be_written_is_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        write_record(dir.path(), "aa", 1);
-        let lost = report(&[(1, "aa", -5, false)]);
-        let (mut told, mut complained) = (BTreeSet::new(), BTreeSet::new());
-        let read = |_: &Path| Records::read(dir.path());
-        for _ in 0..2 {
-            // Nobody makes a folder there.
-            let nowhere = Path::new("/proc/cowbird-none");
-            look(&lost, nowhere, read, &mut told, &mut complained).unwrap();
-        }
-        assert!(told.is_empty());
-        assert_eq!(complained.len(), 1);
-        look(&lost, dir.path(), read, &mut told, &mut complained).unwrap();
-        assert_eq!(told.len(), 1);
+        let told = RefCell::new(Vec::new());
+        let mut said = Said::default();
+        let mut look = |fails: bool| {
+            let tell = |series: &Series| {
+                told.borrow_mut().push(series.series.clone());
+                if fails { bail!("read-only") } else { Ok(true) }
+            };
+            look(
+                &report,
+                || Ok(records(&["aa", "bb", "cc"])),
+                tell,
+                &mut said,
+            );
+            said.0.len()
+        };
+        assert_eq!(look(true), 1);
+        assert_eq!(look(true), 1);
+        assert_eq!(look(false), 1);
+        assert_eq!(*told.borrow(), ["cc", "cc", "cc"]);
     }
 }

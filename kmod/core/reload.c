@@ -187,6 +187,23 @@ static int cb_reload_latest(struct cb_reload *reload, u64 *epoch)
 	return 0;
 }
 
+/*
+ * Whether this boot alone can tell why tracking must not go on. Another head of the origin
+ * shows in the next boot, too, and may be that of a disk that is there by mistake.
+ */
+static bool cb_reload_is_overtaken(const struct cb_reload *reload, u64 state_epoch,
+				   const struct cb_now *now)
+{
+	struct cb_now same_head = *now;
+	const char *reason;
+	bool clean;
+
+	same_head.head_crc = reload->state.head_crc;
+	return cb_state_is_live(&reload->state) &&
+	       cb_state_judge(&reload->state, state_epoch, reload->header.epoch, &same_head,
+			      &clean, &reason);
+}
+
 static int cb_reload_judge(struct cb_reload *reload, const struct cb_now *now)
 {
 	u64 state_epoch = 0;
@@ -196,7 +213,7 @@ static int cb_reload_judge(struct cb_reload *reload, const struct cb_now *now)
 		return ret;
 	ret = cb_state_judge(&reload->state, state_epoch, reload->header.epoch, now,
 			     &reload->clean, &reload->reason);
-	reload->overtaken = ret && cb_state_is_live(&reload->state);
+	reload->overtaken = ret && cb_reload_is_overtaken(reload, state_epoch, now);
 	reload->mode = CB_MODE_SNAPSHOT;
 	if (state_epoch == reload->header.epoch && reload->state.mode == CB_MODE_INCREMENTAL)
 		reload->mode = CB_MODE_INCREMENTAL;

@@ -66,7 +66,7 @@ struct cb_reload {
 	struct cb_state state;
 	u64 state_sequence; /* of the latest state, whatever it says */
 	bool clean;
-	bool overtaken; /* the state would go on, and what happened since forbids it */
+	bool overtaken; /* the state would go on, and what happened in this boot forbids it */
 	enum cb_mode mode;
 	bool snapshot; /* the snapshot itself can go on, as far as is known */
 	u64 unusable; /* slots of the fine maps that regions stand in for */

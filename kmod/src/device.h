@@ -245,6 +245,7 @@ struct cb_device {
 	bool lost_in_cow; /* it is on stable storage there */
 	bool lost_unknown; /* the log says that nobody knows it yet */
 	bool owns_state; /* false until the series is taken over; after state_sequence */
+	bool tells_refusal; /* a reload was refused, and the COW file is being told */
 	bool taken_over; /* owns_state is not going to become true any more */
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */

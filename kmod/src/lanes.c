@@ -35,8 +35,10 @@ static struct bio *cb_lane_pop(struct cb_lane *lane)
 /* Whether the blocks in the COW file are somebody else's, or are about to be. */
 static bool cb_lane_must_drop(struct cb_device *dev, const struct bio *bio)
 {
-	if (cb_phase_of(dev) == CB_PHASE_CLOSING || READ_ONCE(dev->cow_left))
+	if (READ_ONCE(dev->cow_left))
 		return true;
+	if (cb_phase_of(dev) == CB_PHASE_CLOSING)
+		return !READ_ONCE(dev->tells_refusal);
 	/* Only that tracking is lost may still be written. */
 	return smp_load_acquire(&dev->cow_gone) && bio->bi_private != &dev->state_write;
 }

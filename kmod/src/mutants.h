@@ -9,96 +9,98 @@
 #ifndef COWBIRD_MUTANTS_H
 #define COWBIRD_MUTANTS_H
 
-#define CB_MUTANT_no_revalidate 1
-#define CB_MUTANT_skip_cow_every_nth 2
-#define CB_MUTANT_shift_preserved_copy 3
-#define CB_MUTANT_pass_write_zeroes 4
-#define CB_MUTANT_pass_discards 5
-#define CB_MUTANT_pass_fua 6
-#define CB_MUTANT_remainder_only 7
-#define CB_MUTANT_sub_block_offset 8
-#define CB_MUTANT_short_last_block 9
-#define CB_MUTANT_partition_offset_twice 10
-#define CB_MUTANT_whole_disk_only 11
-#define CB_MUTANT_ignore_delayed 12
-#define CB_MUTANT_lose_tracked_write 13
-#define CB_MUTANT_switch_too_early 14
-#define CB_MUTANT_freeze_nothing 15
-#define CB_MUTANT_release_before_mark 16
-#define CB_MUTANT_forget_at_unmount 17
-#define CB_MUTANT_reload_trusts_all 18
-#define CB_MUTANT_verify_trusts_all 19
-#define CB_MUTANT_full_stops_tracking 20
-#define CB_MUTANT_read_after_write 21
-#define CB_MUTANT_map_before_data 22
-#define CB_MUTANT_preserved_before_read 23
-#define CB_MUTANT_full_skips_cow 24
-#define CB_MUTANT_shift_stored_copy 25
-#define CB_MUTANT_gaps_ignored 26
-#define CB_MUTANT_lose_last_sector 27
-#define CB_MUTANT_advanced_iterator 28
-#define CB_MUTANT_own_blocks_live 29
-#define CB_MUTANT_no_gate 30
-#define CB_MUTANT_forget_gated 31
-#define CB_MUTANT_end_off_by_one 32
-#define CB_MUTANT_mark_in_cache 33
-#define CB_MUTANT_note_first_block 34
-#define CB_MUTANT_note_whole_blocks 35
-#define CB_MUTANT_forget_at_transition 36
-#define CB_MUTANT_map_of_this_epoch 37
-#define CB_MUTANT_save_empty_map 38
-#define CB_MUTANT_pass_metadata 39
-#define CB_MUTANT_cow_base_forgotten 40
-#define CB_MUTANT_failed_reads_live 41
-#define CB_MUTANT_allow_dax 42
-#define CB_MUTANT_lose_held 43
-#define CB_MUTANT_pass_nowait 44
-#define CB_MUTANT_trust_frozen 45
-#define CB_MUTANT_audit_off 46
-#define CB_MUTANT_switch_one_by_one 47
-#define CB_MUTANT_keep_memory 48
-#define CB_MUTANT_expand_on_origin 49
-#define CB_MUTANT_ignore_load_errors 50
-#define CB_MUTANT_ignore_store_errors 51
-#define CB_MUTANT_hide_read_errors 52
-#define CB_MUTANT_unload_any_time 53
-#define CB_MUTANT_fail_held 54
-#define CB_MUTANT_drop_held 55
-#define CB_MUTANT_allow_second 56
-#define CB_MUTANT_ignore_size 57
-#define CB_MUTANT_memory_at_any_cost 58
-#define CB_MUTANT_no_drain 59
-#define CB_MUTANT_own_writes_foreign 60
-#define CB_MUTANT_hibernate_blindly 61
-#define CB_MUTANT_forget_nested 62
-#define CB_MUTANT_unload_under_sleepers 63
-#define CB_MUTANT_age_from_admission 64
-#define CB_MUTANT_hold_whole 65
-#define CB_MUTANT_delayed_ignores_gate 66
-#define CB_MUTANT_keep_open 70
-#define CB_MUTANT_ignore_removal 71
-#define CB_MUTANT_freeze_visible 72
-#define CB_MUTANT_save_skips_changed 75
-#define CB_MUTANT_reload_skips_group 76
-#define CB_MUTANT_maps_at_any_cost 77
-#define CB_MUTANT_neighbour_saves_all 78
-#define CB_MUTANT_split_slots 80
-#define CB_MUTANT_bridge_errors 81
-#define CB_MUTANT_patch_too_early 82
-#define CB_MUTANT_tell_loss_once 83
-#define CB_MUTANT_origin_unflushed 84
-#define CB_MUTANT_loss_holds_nothing 85
-#define CB_MUTANT_ahead_shifted 86
-#define CB_MUTANT_ahead_unawaited 87
-#define CB_MUTANT_never_pause 88
-#define CB_MUTANT_drop_some_held 90
-#define CB_MUTANT_reload_any_series 91
-#define CB_MUTANT_refusal_is_not_told 92
+enum cb_mutants {
+	CB_MUTANT_none,
+	CB_MUTANT_no_revalidate,
+	CB_MUTANT_skip_cow_every_nth,
+	CB_MUTANT_shift_preserved_copy,
+	CB_MUTANT_pass_write_zeroes,
+	CB_MUTANT_pass_discards,
+	CB_MUTANT_pass_fua,
+	CB_MUTANT_remainder_only,
+	CB_MUTANT_sub_block_offset,
+	CB_MUTANT_short_last_block,
+	CB_MUTANT_partition_offset_twice,
+	CB_MUTANT_whole_disk_only,
+	CB_MUTANT_ignore_delayed,
+	CB_MUTANT_lose_tracked_write,
+	CB_MUTANT_switch_too_early,
+	CB_MUTANT_freeze_nothing,
+	CB_MUTANT_release_before_mark,
+	CB_MUTANT_forget_at_unmount,
+	CB_MUTANT_reload_trusts_all,
+	CB_MUTANT_verify_trusts_all,
+	CB_MUTANT_full_stops_tracking,
+	CB_MUTANT_read_after_write,
+	CB_MUTANT_map_before_data,
+	CB_MUTANT_preserved_before_read,
+	CB_MUTANT_full_skips_cow,
+	CB_MUTANT_shift_stored_copy,
+	CB_MUTANT_gaps_ignored,
+	CB_MUTANT_lose_last_sector,
+	CB_MUTANT_advanced_iterator,
+	CB_MUTANT_own_blocks_live,
+	CB_MUTANT_no_gate,
+	CB_MUTANT_forget_gated,
+	CB_MUTANT_end_off_by_one,
+	CB_MUTANT_mark_in_cache,
+	CB_MUTANT_note_first_block,
+	CB_MUTANT_note_whole_blocks,
+	CB_MUTANT_forget_at_transition,
+	CB_MUTANT_map_of_this_epoch,
+	CB_MUTANT_save_empty_map,
+	CB_MUTANT_pass_metadata,
+	CB_MUTANT_cow_base_forgotten,
+	CB_MUTANT_failed_reads_live,
+	CB_MUTANT_allow_dax,
+	CB_MUTANT_lose_held,
+	CB_MUTANT_pass_nowait,
+	CB_MUTANT_trust_frozen,
+	CB_MUTANT_audit_off,
+	CB_MUTANT_switch_one_by_one,
+	CB_MUTANT_keep_memory,
+	CB_MUTANT_expand_on_origin,
+	CB_MUTANT_ignore_load_errors,
+	CB_MUTANT_ignore_store_errors,
+	CB_MUTANT_hide_read_errors,
+	CB_MUTANT_unload_any_time,
+	CB_MUTANT_fail_held,
+	CB_MUTANT_drop_held,
+	CB_MUTANT_allow_second,
+	CB_MUTANT_ignore_size,
+	CB_MUTANT_memory_at_any_cost,
+	CB_MUTANT_no_drain,
+	CB_MUTANT_own_writes_foreign,
+	CB_MUTANT_hibernate_blindly,
+	CB_MUTANT_forget_nested,
+	CB_MUTANT_unload_under_sleepers,
+	CB_MUTANT_age_from_admission,
+	CB_MUTANT_hold_whole,
+	CB_MUTANT_delayed_ignores_gate,
+	CB_MUTANT_keep_open,
+	CB_MUTANT_ignore_removal,
+	CB_MUTANT_freeze_visible,
+	CB_MUTANT_save_skips_changed,
+	CB_MUTANT_reload_skips_group,
+	CB_MUTANT_maps_at_any_cost,
+	CB_MUTANT_neighbour_saves_all,
+	CB_MUTANT_split_slots,
+	CB_MUTANT_bridge_errors,
+	CB_MUTANT_patch_too_early,
+	CB_MUTANT_tell_loss_once,
+	CB_MUTANT_origin_unflushed,
+	CB_MUTANT_loss_holds_nothing,
+	CB_MUTANT_ahead_shifted,
+	CB_MUTANT_ahead_unawaited,
+	CB_MUTANT_never_pause,
+	CB_MUTANT_drop_some_held,
+	CB_MUTANT_reload_any_series,
+	CB_MUTANT_refusal_is_not_told,
+};
 
 #ifdef COWBIRD_MUTANT
-#if COWBIRD_MUTANT == 0
-#error "cowbird: MUTANT names no fault of mutants.h"
-#endif
+/* Does not compile where MUTANT names none of these. */
+static_assert(COWBIRD_MUTANT != CB_MUTANT_none, "MUTANT names no fault");
 #define cb_mutant(name) (COWBIRD_MUTANT == CB_MUTANT_##name)
 #else
 #define cb_mutant(name) false

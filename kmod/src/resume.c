@@ -175,7 +175,9 @@ static void cb_resume_tell(struct cb_resume *resume)
 	lost.mode = reload->mode;
 	dev->state_sequence = reload->state_sequence;
 	cb_meta_io_limit(resume->io, jiffies + CB_RESUME_TELL);
+	WRITE_ONCE(dev->tells_refusal, true);
 	ret = cb_meta_write_state(resume->io, &lost, NULL);
+	WRITE_ONCE(dev->tells_refusal, false);
 	if (ret)
 		pr_err("%s was written to while nothing was tracked, and its COW file cannot be told (error %d): remove the record of its series, or the next boot takes it up\n",
 		       dev->origin_path, ret);

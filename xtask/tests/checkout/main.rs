@@ -7,6 +7,7 @@ mod dependencies;
 mod documents;
 mod floors;
 mod licences;
+mod mutants;
 mod parts;
 mod repo;
 mod versions;

@@ -15,8 +15,8 @@ use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Request, TimedSpec, WorkloadSpec,
 };
 use cowbird_session::driver::{
-    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SeriesRecord, SnapshotSpec, Workload, control, longest,
-    vacuous,
+    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SeriesRecord, SnapshotSpec, Workload,
+    control, longest, vacuous,
 };
 use cowbird_vm::End;
 use cowbird_vm::layout::Layout;
@@ -144,8 +144,8 @@ pub async fn act(
         guest.set_pace(DISK, Pace::Full).await?;
     }
     if matches!(moment, Moment::PowerOff | Moment::Watched) {
-        let record = match &watch {
-            Some(watch) => Some(watched_record(guest, watch).await?),
+        let records = match watch {
+            Some(watch) => Some((watched_record(guest, &watch).await?, watch.1)),
             None => None,
         };
         let reads = longest(&guest.workload(&info).await?);
@@ -160,8 +160,8 @@ pub async fn act(
         guest.phase("setup");
         guest.mount(COW_HOME, COW_MOUNT, "").await?;
         guest.insert_module().await?;
-        if let Some(record) = record {
-            expect_remembered(guest, &record).await?;
+        if let Some((record, before)) = records {
+            expect_remembered(guest, &record, &before).await?;
         }
         // The journal tells the order of writes by a clock that begins anew with each boot.
         return take_judged_image(guest, setting, EXPECTED, false).await;
@@ -313,21 +313,32 @@ async fn watched_record(
     guest.record_again(before).await
 }
 
-/// The COW file goes on saying that its marks are complete, and the record knows better.
-async fn expect_remembered(guest: &mut Driver<'_, '_>, record: &SeriesRecord) -> CaseResult<()> {
+/// The record knows that changes were missed, and nothing else does: with the one from before the series would go on.
+async fn expect_remembered(
+    guest: &mut Driver<'_, '_>,
+    record: &SeriesRecord,
+    before: &SeriesRecord,
+) -> CaseResult<()> {
     guest.put_record(record).await?;
     match guest.reload_all().await? {
         Err(said) if said.contains("its changes were not tracked") => {
             guest.note(format!("refused as it must be: {said}"));
-            Ok(())
         }
-        Err(said) => Err(CaseError::Failed(format!(
-            "the series is refused, but not for what its record says: {said}"
-        ))),
-        Ok(()) => Err(CaseError::Failed(
-            "the series goes on, although changes were missed".to_owned(),
-        )),
+        Err(said) => {
+            return Err(CaseError::Failed(format!(
+                "the series is refused, but not for what its record says: {said}"
+            )));
+        }
+        Ok(()) => {
+            let reason = "the series goes on, although changes were missed".to_owned();
+            return Err(CaseError::Failed(reason));
+        }
     }
+    guest.put_record(before).await?;
+    if let Err(said) = guest.reload_all().await? {
+        return Err(vacuous(&format!("the COW file knows it, too: {said}")));
+    }
+    guest.destroy_snapshot(MINOR).await
 }
 
 /// No write waits for longer than it may, and they go on.

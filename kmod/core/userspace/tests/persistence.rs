@@ -187,6 +187,13 @@ fn only_the_series_that_is_recorded_is_taken_up() {
         ..recorded(uuid)
     };
     assert!(disk.reload(&written).unwrap_err().overtaken);
+    // The next boot sees it as well.
+    assert!(
+        !disk
+            .reload(&Now::next_boot(HEAD_CRC ^ 1))
+            .unwrap_err()
+            .overtaken
+    );
     for status in [Status::Lost, Status::Ended] {
         let mut disk = disk.clone();
         disk.state(3, 1, status, Mode::Incremental);

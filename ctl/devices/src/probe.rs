@@ -28,7 +28,9 @@ const FILES: libc::c_int = 1024;
 /// A filesystem that may span devices, and has no device number of its own that leads to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spanning {
+    /// btrfs.
     Btrfs,
+    /// ZFS.
     Zfs,
 }
 

@@ -10,9 +10,9 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use cowbird_outside::printable;
 use serde::{Deserialize, Serialize};
 
-use crate::names;
 use crate::topology::{self, DeviceNumber};
 
 /// Longest value that is kept, bytes; a record has a bound.
@@ -99,9 +99,9 @@ impl fmt::Display for Difference {
         write!(
             f,
             "its {} is {}, and was {}",
-            names::printable(&self.name),
-            names::printable(&self.is),
-            names::printable(&self.was)
+            printable(&self.name),
+            printable(&self.is),
+            printable(&self.was)
         )
     }
 }

@@ -75,6 +75,8 @@ enum cb_lane_kind {
 struct cb_lane {
 	spinlock_t lock;
 	struct bio_list bios; /* lock */
+	bool busy; /* lock: it has bios, or its work submits the last one */
+	const void *group; /* lock: whose bios these are, while it is busy */
 	struct work_struct work;
 	struct cb_device *dev;
 };

@@ -10,8 +10,8 @@
  *   CB_LANE_ORIGIN   loads and reads from the origin
  *   CB_LANE_COW      stores, marks and metadata to and from the COW file
  *   CB_LANE_RELEASE  held writes of the root cgroup, which go on to the origin
- *   and behind it    those of other cgroups, by group, so that the limits of one
- *                    delay few others
+ *   and behind it    those of other cgroups, each group with a lane to itself as long as
+ *                    there are enough, so that the limits of one do not delay others
  *
  * A bio that is still on its lane can be taken back (cb_lane_cancel). When the
  * snapshot is being taken apart, what is left for the COW file is not submitted
@@ -28,6 +28,8 @@ static struct bio *cb_lane_pop(struct cb_lane *lane)
 
 	spin_lock_irqsave(&lane->lock, flags);
 	bio = bio_list_pop(&lane->bios);
+	if (!bio)
+		lane->busy = false;
 	spin_unlock_irqrestore(&lane->lock, flags);
 	return bio;
 }
@@ -72,35 +74,76 @@ static void cb_lane_work(struct work_struct *work)
 	blk_finish_plug(&plug);
 }
 
+static void cb_lane_queue(struct cb_device *dev, u32 which)
+{
+	/* Does nothing where it is queued already; running work is queued once more. */
+	queue_work(dev->lane_queues[min_t(u32, which, CB_LANE_RELEASE + 1)],
+		   &dev->lanes[which].work);
+}
+
 void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
 {
 	struct cb_lane *lane = &dev->lanes[kind];
 	unsigned long flags;
 
 	spin_lock_irqsave(&lane->lock, flags);
+	lane->busy = true;
 	bio_list_add(&lane->bios, bio);
 	spin_unlock_irqrestore(&lane->lock, flags);
-	/* Does nothing where it is queued already; running work is queued once more. */
-	queue_work(dev->lane_queues[min_t(u32, kind, CB_LANE_RELEASE + 1)], &lane->work);
+	cb_lane_queue(dev, kind);
+}
+
+/* Adds a bio of a group, if the lane is that group's, or is idle and an idle one will do. */
+static bool cb_lane_try(struct cb_lane *lane, struct bio *bio, const void *group, bool idle)
+{
+	unsigned long flags;
+	bool fits;
+
+	spin_lock_irqsave(&lane->lock, flags);
+	fits = lane->busy ? lane->group == group : idle;
+	if (fits) {
+		lane->busy = true;
+		lane->group = group;
+		bio_list_add(&lane->bios, bio);
+	}
+	spin_unlock_irqrestore(&lane->lock, flags);
+	return fits;
+}
+
+/* The group of a bio; NULL for the root group. */
+static const void *cb_lane_group(struct bio *bio)
+{
+#ifdef CONFIG_BLK_CGROUP
+	if (bio->bi_blkg && bio->bi_blkg != cb_bio_disk(bio)->queue->root_blkg)
+		return bio->bi_blkg;
+#endif
+	return NULL;
 }
 
 /*
  * The root group has the first lane to itself, and that lane a queue: what other
  * groups' limits make wait does not keep its writes, not even where memory is so
- * short that a queue has one thread.
+ * short that a queue has one thread. Another group has the lane that has its bios, else
+ * one that is idle. Where more groups wait than there are lanes, some share one.
  */
-static u32 cb_lane_of_group(struct bio *bio)
-{
-#ifdef CONFIG_BLK_CGROUP
-	if (bio->bi_blkg && bio->bi_blkg != cb_bio_disk(bio)->queue->root_blkg)
-		return 1 + hash_ptr(bio->bi_blkg, 32) % (CB_LANES_RELEASE - 1);
-#endif
-	return 0;
-}
-
 void cb_lane_release(struct cb_device *dev, struct bio *bio)
 {
-	cb_lane_add(dev, CB_LANE_RELEASE + cb_lane_of_group(bio), bio);
+	const void *group = cb_lane_group(bio);
+	u32 i, way;
+
+	if (!group) {
+		cb_lane_add(dev, CB_LANE_RELEASE, bio);
+		return;
+	}
+	for (way = 0; way < 2; way++) {
+		for (i = CB_LANE_RELEASE + 1; i < CB_LANES; i++) {
+			if (cb_lane_try(&dev->lanes[i], bio, group, way)) {
+				cb_lane_queue(dev, i);
+				return;
+			}
+		}
+	}
+	cb_lane_add(dev, CB_LANE_RELEASE + 1 + hash_ptr(group, 32) % (CB_LANES_RELEASE - 1), bio);
 }
 
 bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio,

@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail};
 use crate::control::{self, Control};
 use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device, Report};
-use crate::series::Series;
+use crate::series::{Records, Series};
 use crate::topology::DeviceNumber;
-use crate::{durable, names, out, probe};
+use crate::{durable, names, out, probe, record_lock};
 
 /// How long a busy snapshot is tried again, and how often.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -33,9 +33,15 @@ pub fn reconfigure(minor: u32, cache_mb: u64, config: &Path) -> Result<()> {
     Control::open()?
         .reconfigure(minor, cache_bytes)
         .with_context(|| format!("cannot change the memory of snapshot {minor}"))?;
-    info::find(minor)
-        .and_then(|device| Series::of(&device, cache_mb))
-        .and_then(|series| series.replace(config))
+    record_lock::hold(config)
+        .and_then(|_lock| {
+            let mut series = Series::of(&info::find(minor)?, cache_mb)?;
+            // What the record says of a time without tracking stays.
+            let known = Records::read(config)?.series;
+            let known = known.into_iter().find(|it| it.series == series.series);
+            series.untracked = known.and_then(|known| known.untracked);
+            series.replace(config)
+        })
         .context("the bound was changed, but a reload will use the old one")
 }
 

@@ -20,6 +20,7 @@ mod overlap;
 pub mod parsers;
 mod placement;
 mod progress;
+mod record_lock;
 mod reload;
 mod remember;
 mod series;

@@ -14,7 +14,7 @@ use crate::info;
 use crate::remember::{self, check_identity, number_of};
 use crate::series::{Records, Series};
 use crate::verify::{self, Verified};
-use crate::{boot, names, out, topology};
+use crate::{boot, names, out, record_lock, topology};
 
 /// Bound of the time in which writes are held by a reload, each time that it is tried. The maps are read
 /// before; what is left are a few reads.
@@ -43,6 +43,17 @@ pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
         None => unrecorded(arguments, &cow_file, folder)?,
     };
     let state = reload(&series, snapshot, folder)?;
+    if series.series.is_empty() {
+        // Of a record whose names lead nowhere only the module knows the series.
+        let uuid = info::find(series.minor)?.uuid;
+        if let Some(record) = Records::read(folder)?
+            .series
+            .iter()
+            .find(|it| it.series == uuid)
+        {
+            remember::settle(record, folder)?;
+        }
+    }
     if snapshot && !is_snapshot(state) {
         bail!(
             "the snapshot ended without having been saved and cannot go on; its changes are \
@@ -85,8 +96,8 @@ pub fn all(folder: &Path) -> Result<()> {
     records.complain();
     let (mut done, mut failed) = (0, 0);
     for series in &records.series {
-        if let Some(device) = report.devices().find(|it| it.uuid == series.series) {
-            match remember::settle(series, device, folder) {
+        if report.devices().any(|it| it.uuid == series.series) {
+            match remember::settle(series, folder) {
                 Ok(()) => done += 1,
                 Err(error) => {
                     failed += 1;
@@ -174,11 +185,11 @@ pub fn verify_all(folder: &Path) -> Result<()> {
     let mut said: Vec<String> = report.complaints().collect();
     let mut absent = 0;
     for series in &records.series {
-        let Some(device) = report.devices().find(|it| it.uuid == series.series) else {
+        if !report.devices().any(|it| it.uuid == series.series) {
             absent += usize::from(remember::untracked_if_absent(series, folder));
             continue;
-        };
-        if let Err(error) = remember::settle(series, device, folder) {
+        }
+        if let Err(error) = remember::settle(series, folder) {
             failed += 1;
             out::complain(format_args!("minor {}: {error:#}", series.minor));
         }
@@ -200,20 +211,23 @@ pub fn verify_all(folder: &Path) -> Result<()> {
 /// `cowbirdctl suspend`
 pub fn suspend(minor: u32, folder: &Path) -> Result<()> {
     let control = Control::open()?;
-    let uuid = info::find(minor)?.uuid;
+    let _lock = record_lock::hold(folder)?;
+    let device = info::find(minor)?;
     let records = Records::read(folder)?;
-    let recorded = records.series.iter().find(|it| it.series == uuid);
+    let recorded = records.series.iter().find(|it| it.series == device.uuid);
     // Before it ends: from then on nobody tracks, and whoever crashes here has lost nothing but a full backup.
     let told = match recorded {
-        Some(series) => remember::untracked(series, folder)
+        Some(series) => remember::untracked(series, remember::origin_of_device(&device)?, folder)
             .with_context(|| format!("cannot suspend snapshot {minor}"))?,
         None => false,
     };
     let done = crate::commands::patiently(|| control.suspend(minor))
         .with_context(|| format!("cannot suspend snapshot {minor}"));
+    let goes_on = || info::find(minor).is_ok_and(|now| now.uuid == device.uuid && now.tracks);
     if done.is_err()
         && told
         && let Some(series) = recorded
+        && goes_on()
     {
         remember::tracked(series, folder)?;
     }
@@ -233,8 +247,10 @@ fn reload(series: &Series, snapshot: bool, folder: &Path) -> Result<u32> {
     let (origin, cow) = (number_of(&series.origin)?, number_of(&series.cow_device)?);
     check_identity(&series.origin, &series.origin_identity, origin)?;
     check_identity(&series.cow_device, &series.cow_identity, cow)?;
-    if let Some(untracked) = &series.untracked {
-        untracked.check(&series.origin, origin)?;
+    if let Some(untracked) = &series.untracked
+        && let Some(reason) = untracked.differs(&series.origin, origin)?
+    {
+        bail!(reason);
     }
     let uuid = series.uuid()?;
     let is_recorded = uuid != [0; 16];
@@ -254,12 +270,14 @@ fn reload(series: &Series, snapshot: bool, folder: &Path) -> Result<u32> {
         is_final: is_recorded,
     };
     let control = Control::open()?;
+    let lock = record_lock::hold(folder)?;
     let state = until_in_time(|| control.reload(&reload))
         .with_context(|| format!("cannot take up again what {} had", series.origin.display()))?;
     if is_recorded {
         // Nothing was written meanwhile. Whoever looked for it while it was being taken up may have told the record.
         remember::tracked(series, folder)?;
     }
+    drop(lock);
     let device = info::find(series.minor)?;
     if !device.cow_is_pinned {
         verify::where_mounted(&device, &verify::mounted()?)?;
@@ -283,7 +301,14 @@ fn unrecorded(arguments: &ReloadOne, path: &Path, folder: &Path) -> Result<Serie
     let series = series_of_file(arguments, path)
         .with_context(|| format!("{} has no record of that COW file", folder.display()))?;
     let cow = number_of(&series.cow_device)?;
-    let other = Records::read(folder)?.series.into_iter().find(|other| {
+    let records = Records::read(folder)?;
+    if let Some(bad) = records.bad.first() {
+        bail!(
+            "{} cannot be used, and may be the record of that COW file; put it right or remove it first",
+            names::shown(&bad.path)
+        );
+    }
+    let other = records.series.into_iter().find(|other| {
         other.cow_sector == series.cow_sector
             && number_of(&other.cow_device).is_ok_and(|number| number == cow)
     });

@@ -10,7 +10,7 @@ use crate::info::{self, Device, Report};
 use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
 use crate::untracked::Untracked;
-use crate::{commands, out};
+use crate::{commands, out, record_lock};
 
 /// The device that a name leads to. It must answer within a bound.
 ///
@@ -42,36 +42,47 @@ fn origin_of(series: &Series) -> Option<DeviceNumber> {
     Some(number)
 }
 
-/// The record says from now on that nothing tracks the series, if its origin is there; whether it did not say so before.
-/// What it says already counts, whatever comes later.
+/// The record says from now on that nothing tracks the series, whose origin is this device; whether it did not say so
+/// before. What it says already counts, whatever comes later.
 ///
 /// # Errors
 /// When the record cannot be read or written.
-pub fn untracked(series: &Series, folder: &Path) -> Result<bool> {
-    let Some(origin) = origin_of(series) else {
-        return Ok(false);
-    };
+pub fn untracked(series: &Series, origin: DeviceNumber, folder: &Path) -> Result<bool> {
     let now = Untracked::now(origin)?;
     series.change_untracked(folder, |before| Ok(before.or(Some(now))))
 }
 
-/// The same, if it is certain that the module does not have the series; what cannot be written is complained of. Whether
-/// the origin is there and nothing tracks it.
+/// The origin of a series that the module has, or has had.
+///
+/// # Errors
+/// When the module says something else.
+pub fn origin_of_device(device: &Device) -> Result<DeviceNumber> {
+    DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)
+}
+
+/// The same of a series, if it is certain that the module does not have it; what cannot be written is complained of.
+/// Whether the origin is there and nothing tracks it.
 pub fn untracked_if_absent(series: &Series, folder: &Path) -> bool {
-    let absent = match info::read() {
-        Ok(report) => is_absent(&report, &series.series),
-        Err(_) => !info::is_there(),
-    };
-    if !absent || origin_of(series).is_none() {
+    let Some(origin) = origin_of(series) else {
         return false;
-    }
-    if let Err(error) = untracked(series, folder) {
+    };
+    let told = record_lock::hold(folder).and_then(|_lock| {
+        let absent = match info::read() {
+            Ok(report) => is_absent(&report, &series.series),
+            Err(_) => !info::is_there(),
+        };
+        if absent {
+            untracked(series, origin, folder)?;
+        }
+        Ok(absent)
+    });
+    told.unwrap_or_else(|error| {
         out::complain(format_args!(
             "minor {}: a later boot may take it up, although changes are missed from now on: {error:#}",
             series.minor
         ));
-    }
-    true
+        true
+    })
 }
 
 /// A series that cannot be understood may be this one.
@@ -92,21 +103,33 @@ pub fn tracked(series: &Series, folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When it was ended, or has to be and cannot.
-pub fn settle(series: &Series, device: &Device, folder: &Path) -> Result<()> {
-    let Some(untracked) = &series.untracked else {
+pub fn settle(series: &Series, folder: &Path) -> Result<()> {
+    if series.untracked.is_none() {
+        return Ok(());
+    }
+    let _lock = record_lock::hold(folder)?;
+    // As it is by now.
+    let report = info::read()?;
+    let Some(device) = report.devices().find(|it| it.uuid == series.series) else {
         return Ok(());
     };
-    let origin = DeviceNumber::parse(&device.origin_device).context(info::BAD_REPORT)?;
-    match untracked.check(&series.origin, origin) {
-        Ok(()) if device.tracks => tracked(series, folder),
-        Ok(()) => Ok(()),
-        Err(reason) => {
+    let mut untracked = None;
+    series.change_untracked(folder, |now| {
+        untracked.clone_from(&now);
+        Ok(now)
+    })?;
+    let Some(untracked) = untracked else {
+        return Ok(());
+    };
+    match untracked.differs(&series.origin, origin_of_device(device)?)? {
+        None if device.tracks => tracked(series, folder),
+        None => Ok(()),
+        Some(reason) => {
             let control = Control::open()?;
             commands::patiently(|| control.destroy(device.minor)).with_context(|| {
-                format!("it goes on, and must not: {reason:#}; destroy it, because that failed")
+                format!("it goes on, and must not: {reason}; destroy it, because that failed")
             })?;
-            Err(reason
-                .context("it was taken up with an older copy of its record, and has been ended"))
+            bail!("it was taken up with an older copy of its record, and has been ended: {reason}")
         }
     }
 }
@@ -127,7 +150,7 @@ mod tests {
         .unwrap();
         series.write(dir.path()).unwrap();
         // No device has the name.
-        assert!(!untracked(&series, dir.path()).unwrap());
+        assert!(!untracked_if_absent(&series, dir.path()));
         let read = || Records::read(dir.path()).unwrap().series.remove(0);
         assert_eq!(read(), series);
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::boot;
@@ -39,25 +39,25 @@ impl Untracked {
         })
     }
 
-    /// Refuses what began in another boot, or with another instance of the origin's device.
+    /// Why the module cannot tell whether anything was written since: it began in another boot, or with another instance of
+    /// the origin's device.
     ///
     /// # Errors
-    /// When the module cannot tell whether anything was written.
-    pub fn check(&self, name: &Path, origin: DeviceNumber) -> Result<()> {
+    /// When boot or device say nothing of themselves.
+    pub fn differs(&self, name: &Path, origin: DeviceNumber) -> Result<Option<String>> {
         let now = Self::now(origin)?;
-        if self.boot != now.boot {
-            bail!(
-                "in an earlier boot {} was there and its changes were not tracked, so nobody knows them; take a full backup",
-                name.display()
-            );
-        }
-        if self.instance != now.instance {
-            bail!(
-                "{} was removed and came back while its changes were not tracked, so nobody knows them; take a full backup",
-                name.display()
-            );
-        }
-        Ok(())
+        let name = name.display();
+        Ok(if self.boot != now.boot {
+            Some(format!(
+                "in an earlier boot {name} was there and its changes were not tracked, so nobody knows them; take a full backup"
+            ))
+        } else if self.instance != now.instance {
+            Some(format!(
+                "{name} was removed and came back while its changes were not tracked, so nobody knows them; take a full backup"
+            ))
+        } else {
+            None
+        })
     }
 }
 
@@ -78,14 +78,14 @@ mod tests {
         };
         let name = Path::new("/dev/some");
         let now = Untracked::now(device).unwrap();
-        now.check(name, device).unwrap();
-        let said = now.check(name, other).unwrap_err().to_string();
+        assert_eq!(now.differs(name, device).unwrap(), None);
+        let said = now.differs(name, other).unwrap().unwrap();
         assert!(said.contains("removed and came back"), "{said}");
         let earlier = Untracked {
             boot: info::hex(&[0; 16]),
             ..now
         };
-        let said = earlier.check(name, device).unwrap_err().to_string();
+        let said = earlier.differs(name, device).unwrap().unwrap();
         assert!(said.contains("in an earlier boot"), "{said}");
     }
 }

@@ -26,7 +26,9 @@ pub fn command(folder: &Path) -> Result<()> {
     loop {
         match info::read() {
             Ok(report) => {
-                let tell = |series: &Series| remember::untracked(series, folder);
+                let tell = |series: &Series, device: &Device| {
+                    remember::untracked(series, remember::origin_of_device(device)?, folder)
+                };
                 look(&report, || Records::read(folder), tell, &mut said);
             }
             // Without the module there is nothing that could be lost; it may be loaded yet.
@@ -60,7 +62,7 @@ fn is_lost(device: &Device) -> bool {
 fn look(
     report: &Report,
     read: impl FnOnce() -> Result<Records>,
-    tell: impl Fn(&Series) -> Result<bool>,
+    tell: impl Fn(&Series, &Device) -> Result<bool>,
     said: &mut Said,
 ) {
     for complaint in report.complaints() {
@@ -82,7 +84,10 @@ fn look(
         let Some(series) = records.series.iter().find(|it| it.series == device.uuid) else {
             continue;
         };
-        match tell(series) {
+        if series.untracked.is_some() {
+            continue;
+        }
+        match tell(series, device) {
             Ok(true) => out::line(format_args!(
                 "minor {}: the record says that tracking is lost",
                 device.minor
@@ -153,7 +158,7 @@ mod tests {
         let told = RefCell::new(Vec::new());
         let mut said = Said::default();
         let mut look = |fails: bool| {
-            let tell = |series: &Series| {
+            let tell = |series: &Series, _: &Device| {
                 told.borrow_mut().push(series.series.clone());
                 if fails { bail!("read-only") } else { Ok(true) }
             };

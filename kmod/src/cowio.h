@@ -75,7 +75,7 @@ enum cb_lane_kind {
 struct cb_lane {
 	spinlock_t lock;
 	struct bio_list bios; /* lock */
-	bool busy; /* lock: it has bios, or its work submits the last one */
+	bool busy; /* lock: it has bios, or its work has not sent off the last ones */
 	const void *group; /* lock: whose bios these are, while it is busy */
 	struct work_struct work;
 	struct cb_device *dev;

@@ -28,10 +28,22 @@ static struct bio *cb_lane_pop(struct cb_lane *lane)
 
 	spin_lock_irqsave(&lane->lock, flags);
 	bio = bio_list_pop(&lane->bios);
-	if (!bio)
-		lane->busy = false;
 	spin_unlock_irqrestore(&lane->lock, flags);
 	return bio;
+}
+
+/* Whether nothing has come meanwhile: then the lane is idle. */
+static bool cb_lane_rests(struct cb_lane *lane)
+{
+	unsigned long flags;
+	bool rests;
+
+	spin_lock_irqsave(&lane->lock, flags);
+	rests = bio_list_empty(&lane->bios);
+	if (rests)
+		lane->busy = false;
+	spin_unlock_irqrestore(&lane->lock, flags);
+	return rests;
 }
 
 /* Whether the blocks in the COW file are somebody else's, or are about to be. */
@@ -67,11 +79,14 @@ static void cb_lane_work(struct work_struct *work)
 	struct blk_plug plug;
 	struct bio *bio;
 
-	/* What comes together reaches the driver together; who sleeps sends off what there is. */
-	blk_start_plug(&plug);
-	while ((bio = cb_lane_pop(lane)))
-		cb_lane_submit(lane, bio);
-	blk_finish_plug(&plug);
+	do {
+		/* What comes together reaches the driver together; who sleeps sends off what there is. */
+		blk_start_plug(&plug);
+		while ((bio = cb_lane_pop(lane)))
+			cb_lane_submit(lane, bio);
+		/* Arrays submit here what they have collected, and may sleep. */
+		blk_finish_plug(&plug);
+	} while (!cb_lane_rests(lane));
 }
 
 static void cb_lane_queue(struct cb_device *dev, u32 which)
@@ -81,16 +96,24 @@ static void cb_lane_queue(struct cb_device *dev, u32 which)
 		   &dev->lanes[which].work);
 }
 
-void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
+/* Adds a bio of a group, whoever has the lane. */
+static void cb_lane_share(struct cb_device *dev, u32 which, struct bio *bio, const void *group)
 {
-	struct cb_lane *lane = &dev->lanes[kind];
+	struct cb_lane *lane = &dev->lanes[which];
 	unsigned long flags;
 
 	spin_lock_irqsave(&lane->lock, flags);
+	if (!lane->busy)
+		lane->group = group;
 	lane->busy = true;
 	bio_list_add(&lane->bios, bio);
 	spin_unlock_irqrestore(&lane->lock, flags);
-	cb_lane_queue(dev, kind);
+	cb_lane_queue(dev, which);
+}
+
+void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio)
+{
+	cb_lane_share(dev, kind, bio, NULL);
 }
 
 /* Adds a bio of a group, if the lane is that group's, or is idle and an idle one will do. */
@@ -143,7 +166,8 @@ void cb_lane_release(struct cb_device *dev, struct bio *bio)
 			}
 		}
 	}
-	cb_lane_add(dev, CB_LANE_RELEASE + 1 + hash_ptr(group, 32) % (CB_LANES_RELEASE - 1), bio);
+	cb_lane_share(dev, CB_LANE_RELEASE + 1 + hash_ptr(group, 32) % (CB_LANES_RELEASE - 1),
+		      bio, group);
 }
 
 bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio,

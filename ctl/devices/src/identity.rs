@@ -13,6 +13,7 @@ use std::path::Path;
 use cowbird_outside::printable;
 use serde::{Deserialize, Serialize};
 
+use crate::probe;
 use crate::topology::{self, DeviceNumber};
 
 /// Longest value that is kept, bytes; a record has a bound.
@@ -106,8 +107,11 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The content of a file; nothing where it is empty or cannot be read.
+/// The content of a file; nothing where it is empty or cannot be read, or where nothing answers in time.
 fn value(path: &Path) -> Option<String> {
+    if !path.exists() || !probe::can_be_read(path) {
+        return None;
+    }
     let text = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(&text);
     // Drivers pad what they pass on, some with zeros.

@@ -133,6 +133,22 @@ fn ask_within(path: &Path, begins: &[u64], limit: Duration) -> Result<Option<Spa
     }
 }
 
+/// Whether an attribute in `/sys` can be read: drivers ask the disk for some of them.
+pub fn can_be_read(path: &Path) -> bool {
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let child = begin_child(|| read_some(&name));
+    child.is_ok_and(|child| match end_within(child, LIMIT) {
+        Ok(Some(code)) => code == 0,
+        _ => {
+            // SAFETY: it is our child and has not been waited for. It may end long after us.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            false
+        }
+    })
+}
+
 /// Removes a file, which may have to wait for the disk that its filesystem is on. What is not removed in time is
 /// still being removed by the process that this leaves behind.
 ///
@@ -199,6 +215,19 @@ fn remove(name: &CStr) {
     // SAFETY: the name ends with a zero.
     unsafe {
         if libc::unlink(name.as_ptr()) == -1 {
+            libc::_exit(*libc::__errno_location());
+        }
+    }
+}
+
+/// What a child does that reads an attribute.
+fn read_some(name: &CStr) {
+    close_all();
+    let mut bytes = [0u8; 512];
+    // SAFETY: these are system calls. Of our memory they take `name`, which ends with a zero, and `bytes`, with its length.
+    unsafe {
+        let file = libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file == -1 || libc::read(file, bytes.as_mut_ptr().cast(), bytes.len()) == -1 {
             libc::_exit(*libc::__errno_location());
         }
     }

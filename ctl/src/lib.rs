@@ -131,11 +131,11 @@ enum Command {
         #[arg(required_unless_present = "all")]
         minor: Option<u32>,
     },
-    /// Stay, and write into the record of a series that its tracking is lost, when it is: for a COW file whose disk
-    /// does not answer
+    /// Run as a service, and record the loss of a series' tracking, which a COW file whose disk does not answer
+    /// cannot
     Watch,
     /// Save a snapshot and remove it from memory, so that the module can be unloaded; its origin
-    /// must not be mounted
+    /// must not be mounted. Reload it before the machine reboots, or it needs a full backup
     Suspend {
         /// Number of the snapshot
         minor: u32,

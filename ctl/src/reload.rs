@@ -56,8 +56,8 @@ pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
     }
     if snapshot && !is_snapshot(state) {
         bail!(
-            "the snapshot ended without having been saved and cannot go on; its changes are \
-             tracked as minor {}: take the next one with transition-to-snapshot",
+            "the snapshot was not saved and cannot go on; changes since it are tracked as minor {}: take the next \
+             snapshot with transition-to-snapshot",
             series.minor
         );
     }
@@ -107,10 +107,12 @@ pub fn all(folder: &Path) -> Result<()> {
             continue;
         }
         // In an initramfs most devices come later, and with them their turn.
-        if !series.origin.exists() || !series.cow_device.exists() {
+        let devices = [&series.origin, &series.cow_device];
+        if let Some(missing) = devices.into_iter().find(|device| !device.exists()) {
             out::line(format_args!(
-                "minor {}: its devices are not there yet",
-                series.minor
+                "minor {}: {} is not there yet",
+                series.minor,
+                names::shown(missing)
             ));
             continue;
         }
@@ -133,9 +135,7 @@ pub fn all(folder: &Path) -> Result<()> {
     }
     let mut said = Vec::new();
     if failed > 0 {
-        said.push(format!(
-            "{failed} series cannot go on; their volumes need a full backup"
-        ));
+        said.push(format!("{failed} series failed; see above what each needs"));
     }
     if !records.bad.is_empty() {
         said.push(format!(
@@ -183,6 +183,16 @@ pub fn verify_all(folder: &Path) -> Result<()> {
         }
     }
     let mut said: Vec<String> = report.complaints().collect();
+    for device in report.devices().filter(|device| device.tracks) {
+        if !records.series.iter().any(|it| it.series == device.uuid) {
+            out::complain(format_args!(
+                "minor {}: {} has no record of this series; if an initramfs with an older record took it up, destroy it and \
+                 take a full backup",
+                device.minor,
+                folder.display()
+            ));
+        }
+    }
     let mut absent = 0;
     for series in &records.series {
         if !report.devices().any(|it| it.uuid == series.series) {
@@ -196,13 +206,13 @@ pub fn verify_all(folder: &Path) -> Result<()> {
     }
     if absent > 0 {
         said.push(format!(
-            "{absent} series in {} are not being tracked in this boot; their volumes need a full backup",
+            "{absent} series in {} are not tracked; run reload --all before their origins are written to, or take a full backup",
             folder.display()
         ));
     }
     if failed > 0 {
         said.push(format!(
-            "{failed} series are not what they were; their volumes need a full backup"
+            "{failed} series cannot be trusted; see above what each needs"
         ));
     }
     verdict(done, (!said.is_empty()).then(|| said.join("; ")))
@@ -272,7 +282,7 @@ fn reload(series: &Series, snapshot: bool, folder: &Path) -> Result<u32> {
     let control = Control::open()?;
     let lock = record_lock::hold(folder)?;
     let state = until_in_time(|| control.reload(&reload))
-        .with_context(|| format!("cannot take up again what {} had", series.origin.display()))?;
+        .with_context(|| format!("cannot take up the series of {}", series.origin.display()))?;
     if is_recorded {
         // Nothing was written meanwhile. Whoever looked for it while it was being taken up may have told the record.
         remember::tracked(series, folder)?;

@@ -27,8 +27,8 @@ pub fn number_of(path: &Path) -> Result<DeviceNumber> {
 pub fn check_identity(path: &Path, recorded: &Identity, now: DeviceNumber) -> Result<()> {
     match recorded.difference(&Identity::of(now)) {
         Some(difference) => bail!(
-            "{} is not the device that was there when its series began: {difference}; if the right one has another name \
-             now, give it back its name and reload again, otherwise take a full backup",
+            "{} is not the device in the record: {difference}; if that device has another name now, restore its name and \
+             reload again, otherwise take a full backup",
             path.display()
         ),
         None => Ok(()),
@@ -78,7 +78,7 @@ pub fn untracked_if_absent(series: &Series, folder: &Path) -> bool {
     });
     told.unwrap_or_else(|error| {
         out::complain(format_args!(
-            "minor {}: a later boot may take it up, although changes are missed from now on: {error:#}",
+            "minor {}: nothing tracks this series, and its record cannot say so; run verify --all later: {error:#}",
             series.minor
         ));
         true
@@ -127,9 +127,12 @@ pub fn settle(series: &Series, folder: &Path) -> Result<()> {
         Some(reason) => {
             let control = Control::open()?;
             commands::patiently(|| control.destroy(device.minor)).with_context(|| {
-                format!("it goes on, and must not: {reason}; destroy it, because that failed")
+                format!(
+                    "it must not go on, and cannot be ended: {reason}; destroy minor {}",
+                    device.minor
+                )
             })?;
-            bail!("it was taken up with an older copy of its record, and has been ended: {reason}")
+            bail!("an older copy of its record took it up, so it has been ended: {reason}")
         }
     }
 }

@@ -49,11 +49,11 @@ impl Untracked {
         let name = name.display();
         Ok(if self.boot != now.boot {
             Some(format!(
-                "in an earlier boot {name} was there and its changes were not tracked, so nobody knows them; take a full backup"
+                "changes of {name} were not tracked in an earlier boot and are not known; take a full backup"
             ))
         } else if self.instance != now.instance {
             Some(format!(
-                "{name} was removed and came back while its changes were not tracked, so nobody knows them; take a full backup"
+                "{name} was removed and came back while its changes were not tracked; take a full backup"
             ))
         } else {
             None

@@ -30,8 +30,8 @@ pub fn where_mounted(device: &Device, mounted: &[DeviceNumber]) -> Result<Verifi
         Reach::Later => Ok(Verified::Later),
         Reach::There => self::device(device).map(|()| Verified::Now),
         Reach::Missing => Err(anyhow!(
-            "the filesystem of the COW file is mounted, and {} is not there; was it removed or renamed? Name it as it \
-             was, or destroy minor {} and take a full backup",
+            "the COW file {} is not there, although its filesystem is mounted; rename it back, or destroy minor {} and \
+             take a full backup",
             names::shown(&device.cow_file),
             device.minor
         )),
@@ -84,7 +84,7 @@ pub fn device(device: &Device) -> Result<()> {
     let control = Control::open()?;
     let cow = CowFile::open(&device.cow_file).with_context(|| {
         format!(
-            "mount its filesystem, or destroy minor {} if it is gone",
+            "mount the COW file's filesystem, or destroy minor {} if the file is gone",
             device.minor
         )
     })?;

@@ -33,7 +33,7 @@ pub fn command(folder: &Path) -> Result<()> {
             }
             // Without the module there is nothing that could be lost; it may be loaded yet.
             Err(_) if !info::is_there() => {}
-            Err(error) => said.once("the report", &error),
+            Err(error) => said.once("cannot use the module's report", &error),
         }
         thread::sleep(LOOK);
     }
@@ -66,7 +66,7 @@ fn look(
     said: &mut Said,
 ) {
     for complaint in report.complaints() {
-        said.once("the report", &Error::msg(complaint));
+        said.once("cannot use the module's report", &Error::msg(complaint));
     }
     let lost: Vec<&Device> = report.devices().filter(|device| is_lost(device)).collect();
     if lost.is_empty() {
@@ -74,7 +74,7 @@ fn look(
     }
     let records = match read() {
         Ok(records) => records,
-        Err(error) => return said.once("the records", &error),
+        Err(error) => return said.once("cannot use the records", &error),
     };
     for bad in &records.bad {
         said.once(&names::shown(&bad.path).to_string(), &bad.error);

@@ -134,7 +134,7 @@ int cb_cow_file_verify(struct cb_device *dev, struct cb_setup *setup)
 	if (!cb_cow_file_is_same(dev, setup)) {
 		cb_device_fail(dev, -ESTALE, "the COW file is not the one that was in use");
 		return cb_refuse(setup->reason, -ESTALE,
-				 "this is not the COW file of minor %u, or it was moved; take a full backup",
+				 "this is not the COW file of minor %u, or it was moved; destroy that and take a full backup",
 				 dev->minor);
 	}
 	cb_cow_file_give(dev, setup->cow_file);

@@ -115,8 +115,8 @@ void cb_losing_say_unknown(struct cb_device *dev)
 	if (dev->lost_unknown)
 		return;
 	dev->lost_unknown = true;
-	pr_err("snapshot %u of %s: the COW file still says that its marks are complete, which they are not; destroy it before the next boot\n",
-	       dev->minor, dev->origin_path);
+	pr_err("snapshot %u of %s: the COW file still says that its marks are complete, but they are not; destroy snapshot %u before the next boot\n",
+	       dev->minor, dev->origin_path, dev->minor);
 }
 
 void cb_losing_cow_done(struct cb_device *dev, int error)

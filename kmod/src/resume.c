@@ -67,7 +67,7 @@ static int cb_resume_refuse(struct cb_resume *resume, int error)
 
 	if (error != -ESTALE)
 		return cb_refuse(resume->setup->reason, error,
-				 "%s (error %d); see to its disk and reload again before anything is written to the origin, or take a full backup",
+				 "%s (error %d); mend the COW disk and reload in this boot, before the origin is written to, or take a full backup",
 				 why, error);
 	return cb_refuse(resume->setup->reason, error, "tracking cannot go on: %s; take a full backup",
 			 why);
@@ -179,7 +179,7 @@ static void cb_resume_tell(struct cb_resume *resume)
 	ret = cb_meta_write_state(resume->io, &lost, NULL);
 	WRITE_ONCE(dev->tells_refusal, false);
 	if (ret)
-		pr_err("%s was written to while nothing was tracked, and its COW file cannot be told (error %d): remove the record of its series, or the next boot takes it up\n",
+		pr_err("%s: changes may be missing, and LOST cannot be written to the COW file (error %d): remove the record of the series, also from the initramfs\n",
 		       dev->origin_path, ret);
 }
 

@@ -321,7 +321,7 @@ async fn expect_remembered(
 ) -> CaseResult<()> {
     guest.put_record(record).await?;
     match guest.reload_all().await? {
-        Err(said) if said.contains("its changes were not tracked") => {
+        Err(said) if said.contains("were not tracked in an earlier boot") => {
             guest.note(format!("refused as it must be: {said}"));
         }
         Err(said) => {

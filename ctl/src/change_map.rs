@@ -59,6 +59,17 @@ impl Words {
         }
     }
 
+    /// Sets a bit; `all` is how many words the map has.
+    fn set(&mut self, block: u64, all: usize) {
+        let word = (block / 64) as usize;
+        let number = word / PIECE_WORDS;
+        let piece = self
+            .pieces
+            .entry(number)
+            .or_insert_with(|| vec![0; PIECE_WORDS.min(all - number * PIECE_WORDS)]);
+        piece[word % PIECE_WORDS] |= 1 << (block % 64);
+    }
+
     /// Pieces with a bit in them: the number of the first word, and the words.
     fn pieces(&self) -> impl Iterator<Item = (usize, &[u64])> {
         self.pieces
@@ -83,6 +94,16 @@ impl ChangeMap {
     pub fn words_for(block_count: u64) -> Result<usize> {
         usize::try_from(block_count.div_ceil(64))
             .context("the volume is too large for this machine")
+    }
+
+    /// These blocks count as changed, too. What is behind the last block of the volume is left out.
+    pub fn add(&mut self, blocks: Range<u64>) {
+        let Ok(all) = Self::words_for(self.block_count) else {
+            return;
+        };
+        for block in blocks.start..blocks.end.min(self.block_count) {
+            self.words.set(block, all);
+        }
     }
 
     /// Changed blocks.
@@ -311,6 +332,23 @@ mod tests {
 
     fn parsed(bytes: &[u8]) -> Result<ChangeMap> {
         ChangeMap::parse(bytes, bytes.len() as u64)
+    }
+
+    /// Goal: blocks that are added count as changed, at the ends of the volume and of a piece as well.
+    #[test]
+    fn blocks_can_be_added() {
+        let mut small = map(300, &[5]);
+        small.add(4..7);
+        small.add(299..400);
+        let ranges: Vec<_> = small.ranges().collect();
+        assert_eq!(ranges, [4..7, 299..300]);
+        assert_eq!(parsed(&bytes_of(&small)).unwrap(), small);
+
+        let border = PIECE_WORDS as u64 * 64;
+        let mut large = map(border + 70, &[]);
+        large.add(border - 1..border + 2);
+        assert_eq!(large.ranges().collect::<Vec<_>>(), [border - 1..border + 2]);
+        assert_eq!(parsed(&bytes_of(&large)).unwrap(), large);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::cow_file::{self, CowFile};
 use crate::info::{self, Device, Report};
 use crate::series::{Records, Series};
 use crate::topology::DeviceNumber;
-use crate::{durable, names, out, probe, record_lock};
+use crate::{durable, in_place, names, out, probe, record_lock};
 
 /// How long a busy snapshot is tried again, and how often.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -71,9 +71,11 @@ pub fn expand_cow_file(minor: u32, size_mb: u64) -> Result<()> {
 
 /// `cowbirdctl changes`
 pub fn changes(minor: u32, json: bool, output: Option<&Path>) -> Result<()> {
-    let map = Control::open()?
+    let mut map = Control::open()?
         .changes(minor)
         .with_context(|| format!("cannot tell the changes of snapshot {minor}"))?;
+    in_place::add(&mut map, &info::find(minor)?)
+        .context("cannot look for files that boot loaders write to")?;
     if let Some(path) = output {
         return durable::replace_by(path, |file| map.write(file))
             .with_context(|| format!("cannot write {}", path.display()));

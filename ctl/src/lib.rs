@@ -12,6 +12,7 @@ mod cow_file;
 mod durable;
 mod fiemap;
 mod image;
+mod in_place;
 mod info;
 mod mount;
 mod names;

@@ -1,5 +1,6 @@
 //! Cases in which something fails, stops, runs short or goes away: disks, memory, power, the module, who uses it.
 
+pub mod boot_loader;
 pub mod boots;
 pub mod exerciser;
 pub mod faults;

@@ -77,24 +77,39 @@ async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Vec<
     Ok(golden)
 }
 
+fn churn_of(setting: &Setting, root: String, number: u64) -> WorkloadSpec {
+    WorkloadSpec::FsChurn(FsChurnSpec {
+        root,
+        seed: setting.seed ^ number,
+        threads: 2,
+        files_per_thread: 16,
+        max_file_bytes: 256 << 10,
+        golden_files: 4,
+        budget_after_epoch_bytes: u64::MAX,
+        pause_us: 0,
+    })
+}
+
 /// Writers of files. Each burst has a folder of its own but the first, whose files stay as they are.
 async fn start(guest: &mut Driver<'_, '_>, setting: &Setting, number: u64) -> CaseResult<Workload> {
     let root = match number {
         0 => MOUNT.to_owned(),
         number => format!("{MOUNT}/burst-{number}"),
     };
-    guest
-        .start_workload(WorkloadSpec::FsChurn(FsChurnSpec {
-            root,
-            seed: setting.seed ^ number,
-            threads: 2,
-            files_per_thread: 16,
-            max_file_bytes: 256 << 10,
-            golden_files: 4,
-            budget_after_epoch_bytes: u64::MAX,
-            pause_us: 0,
-        }))
-        .await
+    guest.start_workload(churn_of(setting, root, number)).await
+}
+
+/// Writers of files in a folder, which is made, and their end.
+pub(super) async fn churn_in(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    root: &str,
+) -> CaseResult<()> {
+    let churn = guest
+        .start_workload(churn_of(setting, root.to_owned(), 99))
+        .await?;
+    guest.stop_workload(&churn).await?;
+    Ok(())
 }
 
 /// Some data, and nothing that goes on to write; the files that stay as they are.

@@ -28,6 +28,14 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(persistence::written_meanwhile(driver, setting)),
     ),
     case(
+        "boot-loader-writes",
+        "a boot in which GRUB writes to its environment block",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(boot_loader::act(driver, setting)),
+    ),
+    case(
         "refused-for-good",
         "a reload that came too late, and another one in the next boot",
         CaseTier::Daily,

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(IOC_DESTROY, 0xc0c8cb03);
         assert_eq!(IOC_TRACK, 0xc0c8cb04);
         assert_eq!(IOC_CHANGES, 0xc108cb05);
-        assert_eq!(IOC_RELOAD, 0xc508cb06);
+        assert_eq!(IOC_RELOAD, 0xc518cb06);
         assert_eq!(IOC_VERIFY, 0xc0d0cb07);
         assert_eq!(IOC_SUSPEND, 0xc0c8cb08);
         assert_eq!(IOC_SETUP_SET, 0xc0d8cb09);

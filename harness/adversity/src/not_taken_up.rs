@@ -55,17 +55,11 @@ pub async fn refused_for_good(
     guest.reboot(Stop::PowerOff).await?;
     guest.insert_module().await?;
     guest.put_record(&record).await?;
-    let reloaded = guest.reload_all().await?;
+    // Whether a map would lack a block depends on which regions are marked, so the refusal itself is asked for.
+    expect_refusal(guest, LOST).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
-    let (spec, marker) = match reloaded {
-        Ok(()) => {
-            expect_verified(guest).await?;
-            (SPEC, update(guest).await?)
-        }
-        Err(said) if said.contains(LOST) => (OTHER_SPEC, start_again(guest, OTHER_SPEC).await?),
-        Err(said) => return Err(unexpected_refusal(LOST, &said)),
-    };
-    finish(guest, setting, spec, marker, golden, &[]).await
+    let marker = start_again(guest, OTHER_SPEC).await?;
+    finish(guest, setting, OTHER_SPEC, marker, golden, &[]).await
 }
 
 /// Goal: a record is believed only for its own series and its own devices, and a wrong one harms nothing: with the right

@@ -2,7 +2,7 @@
 //! block. Their blocks are in every change map, so that an update of an image copies them.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -36,7 +36,7 @@ pub fn add(map: &mut ChangeMap, device: &Device) -> Result<()> {
         for mount in mounts.iter().filter(|mount| mount.device == part) {
             for file in FILES {
                 let path = mount.mount_point.join(file);
-                if let Err(error) = add_file(map, &path, begin) {
+                if let Err(error) = add_file(map, &path, part, begin) {
                     out::complain(format_args!(
                         "{}: what a boot loader writes to it may be missing from the change map: {error:#}",
                         names::shown(&path)
@@ -48,10 +48,14 @@ pub fn add(map: &mut ChangeMap, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// `begin` is where the filesystem begins on the origin, bytes.
-fn add_file(map: &mut ChangeMap, path: &Path, begin: u64) -> Result<()> {
-    let is_one = fs::symlink_metadata(path)
-        .is_ok_and(|meta| meta.file_type().is_file() && (1..=LIMIT_BYTES).contains(&meta.len()));
+/// `begin` is where the filesystem, which is on `part`, begins on the origin, bytes. A link, or what is mounted over it, may
+/// lead to a file of another filesystem: that one does not count.
+fn add_file(map: &mut ChangeMap, path: &Path, part: DeviceNumber, begin: u64) -> Result<()> {
+    let is_one = fs::symlink_metadata(path).is_ok_and(|meta| {
+        meta.file_type().is_file()
+            && DeviceNumber::from_raw(meta.dev()) == part
+            && (1..=LIMIT_BYTES).contains(&meta.len())
+    });
     if !is_one {
         return Ok(());
     }

@@ -49,7 +49,7 @@ fn origin_of(series: &Series) -> Option<DeviceNumber> {
 /// When the record cannot be read or written.
 pub fn untracked(series: &Series, origin: DeviceNumber, folder: &Path) -> Result<bool> {
     let now = Untracked::now(origin)?;
-    series.change_untracked(folder, |before| Ok(before.or(Some(now))))
+    series.change_untracked(folder, |before| before.or(Some(now)))
 }
 
 /// The origin of a series that the module has, or has had.
@@ -95,7 +95,7 @@ fn is_absent(report: &Report, uuid: &str) -> bool {
 /// # Errors
 /// When the record cannot be read or written.
 pub fn tracked(series: &Series, folder: &Path) -> Result<()> {
-    series.change_untracked(folder, |_| Ok(None)).map(drop)
+    series.change_untracked(folder, |_| None).map(drop)
 }
 
 /// Of a series that the module has: one that was taken up although its record knows better is ended. An initramfs
@@ -113,12 +113,7 @@ pub fn settle(series: &Series, folder: &Path) -> Result<()> {
     let Some(device) = report.devices().find(|it| it.uuid == series.series) else {
         return Ok(());
     };
-    let mut untracked = None;
-    series.change_untracked(folder, |now| {
-        untracked.clone_from(&now);
-        Ok(now)
-    })?;
-    let Some(untracked) = untracked else {
+    let Some(untracked) = series.read_again(folder)?.and_then(|now| now.untracked) else {
         return Ok(());
     };
     match untracked.differs(&series.origin, origin_of_device(device)?)? {
@@ -166,7 +161,7 @@ mod tests {
         let first = Untracked::now(origin).unwrap();
         let tell = |told: Untracked| {
             series
-                .change_untracked(dir.path(), |before| Ok(before.or(Some(told))))
+                .change_untracked(dir.path(), |before| before.or(Some(told)))
                 .unwrap()
         };
         assert!(tell(first.clone()));

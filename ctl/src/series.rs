@@ -94,6 +94,19 @@ impl Series {
         }
     }
 
+    /// The series as its file has it by now, if there still is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read_again(&self, folder: &Path) -> Result<Option<Self>> {
+        let path = self.path(folder);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let series = Self::read(&path).with_context(|| format!("cannot use {}", path.display()))?;
+        Ok(Some(series))
+    }
+
     /// Changes what its file says of a time without tracking, as `change` makes it of what the file says now. A file that
     /// is not there any more is not made again. Whether it was changed.
     ///
@@ -102,15 +115,12 @@ impl Series {
     pub fn change_untracked(
         &self,
         folder: &Path,
-        change: impl FnOnce(Option<Untracked>) -> Result<Option<Untracked>>,
+        change: impl FnOnce(Option<Untracked>) -> Option<Untracked>,
     ) -> Result<bool> {
-        let path = self.path(folder);
-        if !path.exists() {
+        let Some(mut series) = self.read_again(folder)? else {
             return Ok(false);
-        }
-        let mut series =
-            Self::read(&path).with_context(|| format!("cannot use {}", path.display()))?;
-        let changed = change(series.untracked.clone())?;
+        };
+        let changed = change(series.untracked.clone());
         if changed == series.untracked {
             return Ok(false);
         }

@@ -1,14 +1,14 @@
 //! A boot loader writes to a file in place: the module is not there, the filesystem is not mounted, and no superblock
 //! changes.
 
-use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{IMAGE, MINOR, ORIGIN};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::power::Stop;
 use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::Request;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, vacuous};
+use cowbird_session::driver::{CaseResult, Driver, vacuous};
 
-use super::persistence::{MOUNT, SPEC, burst, churn_in, expect_verified, finish, update};
+use super::persistence::{MOUNT, burst, churn_in, first_epoch, go_on};
 
 /// GRUB's environment block, as on a filesystem that is mounted on `/boot`.
 const FOLDER: &str = "/mnt/origin/grub";
@@ -30,11 +30,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     };
     guest.prepare(request).await?;
     guest.sync_all().await?;
-    guest.phase("copy");
-    guest.setup_snapshot(SPEC).await?;
-    guest.copy_image(SNAPSHOT, IMAGE).await?;
-    guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting, 1).await?;
+    first_epoch(guest, setting).await?;
     let place = match guest.extents(FILE).await?.as_slice() {
         [extent] => extent.physical,
         extents => return Err(vacuous(&format!("grubenv has the extents {extents:?}"))),
@@ -55,13 +51,5 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("reload");
     guest.insert_module().await?;
     guest.put_record(&record).await?;
-    if let Err(said) = guest.reload_all().await? {
-        let reason = format!("the series does not go on after a boot loader has written: {said}");
-        return Err(CaseError::Failed(reason));
-    }
-    guest.mount(ORIGIN, MOUNT, "").await?;
-    expect_verified(guest).await?;
-    burst(guest, setting, 2).await?;
-    let marker = update(guest).await?;
-    finish(guest, setting, SPEC, marker, golden, &[]).await
+    go_on(guest, setting, golden).await
 }

@@ -11,7 +11,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuo
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use super::persistence::{
-    MOUNT, OTHER_SPEC, SPEC, burst, expect_verified, finish, leave, start_again, update, write_file,
+    MOUNT, OTHER_SPEC, SPEC, begin, burst, finish, go_on, leave, start_again, write_file,
 };
 
 /// Where the COW file has a filesystem of its own.
@@ -30,15 +30,7 @@ pub async fn refused_for_good(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
 ) -> CaseResult<Evidence> {
-    guest.phase("setup");
-    guest.mount(ORIGIN, MOUNT, "").await?;
-    guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
-    guest.phase("copy");
-    let after = guest.setup_snapshot(SPEC).await?;
-    guest.copy_image(SNAPSHOT, IMAGE).await?;
-    guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting, 1).await?;
+    let (golden, after) = begin(guest, setting).await?;
     let record = guest.record(MINOR, IMAGE).await?;
 
     guest.phase("first reload");
@@ -68,15 +60,7 @@ pub async fn recorded_otherwise(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
 ) -> CaseResult<Evidence> {
-    guest.phase("setup");
-    guest.mount(ORIGIN, MOUNT, "").await?;
-    guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
-    guest.phase("copy");
-    guest.setup_snapshot(SPEC).await?;
-    guest.copy_image(SNAPSHOT, IMAGE).await?;
-    guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting, 1).await?;
+    let (golden, _) = begin(guest, setting).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     leave(guest).await?;
     guest.insert_module().await?;
@@ -99,15 +83,7 @@ pub async fn recorded_otherwise(
 
     guest.phase("right record");
     guest.put_record(&record).await?;
-    if let Err(said) = guest.reload_all().await? {
-        let reason = format!("the series is not taken up with its own record: {said}");
-        return Err(CaseError::Failed(reason));
-    }
-    guest.mount(ORIGIN, MOUNT, "").await?;
-    expect_verified(guest).await?;
-    burst(guest, setting, 2).await?;
-    let marker = update(guest).await?;
-    finish(guest, setting, SPEC, marker, golden, &[]).await
+    go_on(guest, setting, golden).await
 }
 
 /// A filesystem, and behind it one for the COW file.

@@ -63,18 +63,49 @@ pub fn layout() -> Layout {
     Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
-/// The first epoch, copied whole; from then on only changes are tracked.
-async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Vec<GoldenFile>> {
+/// The first epoch, copied whole; from then on only changes are tracked. The files that stay as they are, and the instant.
+pub(super) async fn begin(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<(Vec<GoldenFile>, MarkerKey)> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
     let golden = burst(guest, setting, 0).await?;
+    Ok((golden, first_epoch(guest, setting).await?))
+}
+
+/// The same of a volume that has its data.
+pub(super) async fn first_epoch(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<MarkerKey> {
     guest.phase("copy");
-    guest.setup_snapshot(SPEC).await?;
+    let marker = guest.setup_snapshot(SPEC).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
     burst(guest, setting, 1).await?;
-    Ok(golden)
+    Ok(marker)
+}
+
+/// The series must be taken up again.
+pub(super) async fn take_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    let refused = |said| CaseError::Failed(format!("the series was not taken up again: {said}"));
+    guest.reload_all().await?.map_err(refused)
+}
+
+/// The series is taken up again before its filesystem is mounted, and the image brought up to date by its changes.
+pub(super) async fn go_on(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+    golden: Vec<GoldenFile>,
+) -> CaseResult<Evidence> {
+    take_up(guest).await?;
+    guest.mount(ORIGIN, MOUNT, "").await?;
+    expect_verified(guest).await?;
+    burst(guest, setting, 2).await?;
+    let marker = update(guest).await?;
+    finish(guest, setting, SPEC, marker, golden, &[]).await
 }
 
 fn churn_of(setting: &Setting, root: String, number: u64) -> WorkloadSpec {
@@ -172,7 +203,7 @@ async fn expect_pinned(guest: &mut Driver<'_, '_>, pinned: bool) -> CaseResult<(
     }
 }
 
-pub(super) async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest
         .verify(MINOR)
         .await?
@@ -180,7 +211,7 @@ pub(super) async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()
 }
 
 /// The next epoch, by changed blocks alone.
-pub(super) async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
+async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
     guest.phase("update");
     let marker = guest.transition_to_snapshot(MINOR).await?;
     guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
@@ -223,7 +254,7 @@ pub(super) async fn finish(
 /// Unmounted while another mount namespace goes on with it, then while an open file does; each end
 /// and each mount writes to the origin, and so does a journal.
 pub async fn lazy_unmount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let golden = begin(guest, setting).await?;
+    let (golden, _) = begin(guest, setting).await?;
     guest.phase("remount");
     hold(guest, HoldBy::Namespace).await?;
     guest.unmount(MOUNT).await?;
@@ -287,10 +318,7 @@ async fn leave_and_return(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     guest.phase("away");
     leave(guest).await?;
     guest.insert_module().await?;
-    guest
-        .reload_all()
-        .await?
-        .map_err(|said| CaseError::Failed(format!("the series was not taken up again: {said}")))
+    take_up(guest).await
 }
 
 pub(super) async fn leave(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
@@ -305,7 +333,7 @@ pub async fn written_meanwhile(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
 ) -> CaseResult<Evidence> {
-    let golden = begin(guest, setting).await?;
+    let (golden, _) = begin(guest, setting).await?;
     guest.phase("away");
     leave(guest).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
@@ -336,7 +364,7 @@ const REPLACED: &str = "the COW file is not the one that was in use";
 /// The COW file is replaced by a copy while it is not held. Its extents are somebody else's then, and
 /// the series must not write to them.
 pub async fn cow_replaced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let golden = begin(guest, setting).await?;
+    let (golden, _) = begin(guest, setting).await?;
     guest.phase("replace");
     guest.unmount(MOUNT).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;

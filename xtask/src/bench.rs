@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
 use cowbird_matrix::{output, table};
 use cowbird_outside::out;
-use cowbird_vm::command::DEFAULT_CPUS;
 use serde::Serialize;
 
-use crate::cli::{BenchArgs, BenchPart, MatrixArgs, Tier, WorkloadArgs};
+use crate::cli::{BenchArgs, BenchPart, MatrixArgs};
 use crate::matrix;
 use crate::run::Run;
 use crate::stage::Stage;
@@ -45,25 +44,15 @@ struct Kernel {
 /// Runs the command; the value is the exit code.
 pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
     let run = matrix::check(&MatrixArgs {
-        tier: Tier::Quick,
         kernel: args.kernel.clone(),
         case: vec![CASE.to_owned()],
-        workload: WorkloadArgs::default(),
-        soak_minutes: None,
-        cuts: None,
-        mutant: Vec::new(),
-        traced: false,
-        record: false,
-        resume: false,
-        cpus: DEFAULT_CPUS,
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.
         jobs: Some(1),
-        shard: None,
         accel: args.accel,
         offline: args.offline,
-        out: args.out.clone(),
         json: args.json,
+        ..MatrixArgs::plain(args.out.clone())
     })?;
     host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     matrix::ensure_rooms(&run, ui)?;

@@ -160,6 +160,32 @@ pub struct MatrixArgs {
     pub json: bool,
 }
 
+impl MatrixArgs {
+    /// What a command line without options gives, with the results elsewhere: for commands that run cells of their own.
+    pub fn plain(out: PathBuf) -> Self {
+        Self {
+            tier: Tier::Quick,
+            kernel: Vec::new(),
+            case: Vec::new(),
+            workload: WorkloadArgs::default(),
+            soak_minutes: None,
+            cuts: None,
+            mutant: Vec::new(),
+            traced: false,
+            record: false,
+            cpus: DEFAULT_CPUS,
+            seed: None,
+            resume: false,
+            jobs: None,
+            shard: None,
+            accel: AccelChoice::Auto,
+            offline: false,
+            out,
+            json: false,
+        }
+    }
+}
+
 /// What is replayed, and how.
 #[derive(Clone, Debug, Default, Args)]
 pub struct WorkloadArgs {

@@ -130,17 +130,14 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         soak_minutes: plan.soak_minutes,
         cuts: plan.cuts,
         traced: plan.traced,
-        record: false,
-        resume: false,
         cpus: plan.cpus,
         mutant: mutant.iter().cloned().collect(),
         seed: Some(plan.seed),
         jobs: Some(1),
-        shard: None,
         accel,
         offline: args.offline,
-        out: args.out.clone(),
         json: args.json,
+        ..MatrixArgs::plain(args.out.clone())
     })?;
     // The plan has the cell's own seed, not that of the run which it was derived from.
     let id = CellId {

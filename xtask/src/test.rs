@@ -14,9 +14,8 @@ use cowbird_images::Catalogue;
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::select::select;
 use cowbird_matrix::{judge, mutants, table};
-use cowbird_vm::command::DEFAULT_CPUS;
 
-use crate::cli::{AccelChoice, GenAbiArgs, MatrixArgs, TestArgs, Tier, WorkloadArgs};
+use crate::cli::{GenAbiArgs, MatrixArgs, TestArgs, Tier};
 use crate::ui::{Ui, print};
 use crate::{failure, gen_abi, host, matrix, prepare, repo, tape};
 
@@ -386,27 +385,12 @@ impl Steps {
 
 fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
     MatrixArgs {
-        tier: Tier::Quick,
         kernel: kernels
             .iter()
             .map(|name| glob::Pattern::escape(name))
             .collect(),
-        case: Vec::new(),
-        workload: WorkloadArgs::default(),
-        soak_minutes: None,
-        cuts: None,
-        mutant: Vec::new(),
-        traced: false,
-        record: false,
-        resume: false,
-        cpus: DEFAULT_CPUS,
-        seed: None,
-        jobs: None,
-        shard: None,
-        accel: AccelChoice::Auto,
         offline,
-        out,
-        json: false,
+        ..MatrixArgs::plain(out)
     }
 }
 

@@ -10,12 +10,11 @@ use cowbird_checks::judgement::TrialOutcome;
 use cowbird_checks::trials::TrialPlan;
 use cowbird_model::Class;
 use cowbird_session::plan::CellPlan;
-use cowbird_vm::command::DEFAULT_CPUS;
 use cowbird_workload::Script;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::cli::{AccelChoice, MatrixArgs, Tier, WorkloadArgs};
+use crate::cli::{AccelChoice, MatrixArgs, Tier};
 use crate::stage::Stage;
 use crate::ui::Ui;
 use crate::{guest, host, matrix, runtime};
@@ -89,21 +88,12 @@ impl Tryout {
             tier: Tier::Full,
             kernel: vec![glob::Pattern::escape(&subject.kernel)],
             case: vec![REGRESSIONS.to_owned()],
-            workload: WorkloadArgs::default(),
             mutant: subject.mutant.iter().cloned().collect(),
             seed: Some(subject.seed),
             jobs: Some(1),
-            shard: None,
-            soak_minutes: None,
-            cuts: None,
-            traced: false,
-            record: false,
-            resume: false,
-            cpus: DEFAULT_CPUS,
             accel,
             offline,
-            out: out.to_owned(),
-            json: false,
+            ..MatrixArgs::plain(out.to_owned())
         })?;
         host::ensure_room(run.out.path())?;
         host::ensure(&run.catalogue, host::Needs::Matrix, &[], run.offline, ui)?;

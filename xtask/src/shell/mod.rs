@@ -15,14 +15,14 @@ use cowbird_host::limits::MAX_CONSOLE_FILE_BYTES;
 use cowbird_outside::{foreign, out};
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::CallError;
-use cowbird_vm::command::{CONSOLE_FILE, DEFAULT_CPUS};
+use cowbird_vm::command::CONSOLE_FILE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::cli::{MatrixArgs, ShellArgs, Tier, WorkloadArgs};
+use crate::cli::{MatrixArgs, ShellArgs, Tier};
 use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::Ui;
@@ -92,21 +92,12 @@ fn check(args: &ShellArgs) -> Result<Run> {
         tier: Tier::Full,
         kernel: vec![args.kernel.clone()],
         case: vec![args.case.clone()],
-        workload: WorkloadArgs::default(),
         mutant: args.mutant.iter().cloned().collect(),
         seed: Some(args.seed),
         jobs: Some(1),
-        shard: None,
-        soak_minutes: None,
-        cuts: None,
-        traced: false,
-        record: false,
-        resume: false,
-        cpus: DEFAULT_CPUS,
         accel: args.accel,
         offline: args.offline,
-        out: args.out.clone(),
-        json: false,
+        ..MatrixArgs::plain(args.out.clone())
     })?;
     let cells = run.cells.iter().map(|cell| cell.id.to_string());
     let cells: Vec<String> = cells.collect();

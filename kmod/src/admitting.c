@@ -135,6 +135,7 @@ static void cb_engine_admit_piece(struct cb_device *dev, struct bio *bio)
 		dev->large_since = jiffies;
 		spin_lock_irqsave(&dev->lock, flags);
 		dev->held_count++;
+		atomic_inc(&dev->unreleased);
 		spin_unlock_irqrestore(&dev->lock, flags);
 	}
 	cb_engine_admit_one(dev, piece, &touched, jiffies, true);

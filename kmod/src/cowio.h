@@ -75,8 +75,9 @@ enum cb_lane_kind {
 struct cb_lane {
 	spinlock_t lock;
 	struct bio_list bios; /* lock */
-	bool busy; /* lock: it has bios, or its work has not sent off the last ones */
-	const void *group; /* lock: whose bios these are, while it is busy */
+	bool busy; /* lock, read anywhere: it has bios, or its work has not sent off the last ones */
+	const void *group; /* lock, read anywhere: whose bios these are, while it is busy */
+	atomic_t waiting; /* held writes on it, and the one being submitted */
 	struct work_struct work;
 	struct cb_device *dev;
 };
@@ -86,8 +87,12 @@ int cb_lanes_init(struct cb_device *dev);
 void cb_lanes_free(struct cb_device *dev);
 /* Submits a bio of our own, later. Never sleeps. */
 void cb_lane_add(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio);
-/* As cb_hook_release and then cb_engine_released, later. */
+/* As cb_hook_release and then cb_engine_released, later. One caller at a time: the engine. */
 void cb_lane_release(struct cb_device *dev, struct bio *bio);
+/* The group of a bio, only to be compared; NULL for the root group. */
+const void *cb_lane_group(const struct bio *bio);
+/* Held writes that the next one of this group will wait for on its lane. Takes no lock. */
+u32 cb_lane_backlog(struct cb_device *dev, const void *group);
 /*
  * Takes a bio back; false where it has been submitted already. It may have ended, and its
  * memory be another bio's: owner is its bi_private, by which it is known.

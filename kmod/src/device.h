@@ -188,7 +188,8 @@ struct cb_device {
 	struct bio_list incoming; /* L */
 	struct cb_arrivals arrivals;
 	u32 held_count; /* L: incoming, being worked on, and on a lane */
-	wait_queue_head_t slow_wait; /* writers that wait for held_count to fall */
+	atomic_t unreleased; /* of held_count: those that are on no lane */
+	wait_queue_head_t slow_wait; /* writers that wait for fewer to be there, or on their lane */
 	atomic_t pausing; /* these, and those that are about to */
 	atomic_t releasing; /* writes on a lane to the origin */
 

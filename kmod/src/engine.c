@@ -55,23 +55,31 @@ static bool cb_engine_finish(struct cb_device *dev)
 
 /* ---- release ----------------------------------------------------------- */
 
-/* One held write less. */
-void cb_engine_uncount(struct cb_device *dev)
+/* One held write less that the engine has. */
+static void cb_engine_hands_over(struct cb_device *dev)
+{
+	if (atomic_dec_return(&dev->unreleased) == CB_HELD_SLOW)
+		wake_up_all(&dev->slow_wait);
+}
+
+static void cb_engine_subtract(struct cb_device *dev)
 {
 	unsigned long flags;
-	bool wake;
 
 	spin_lock_irqsave(&dev->lock, flags);
 	dev->held_count--;
-	wake = dev->held_count == CB_HELD_SLOW || !dev->held_count;
 	spin_unlock_irqrestore(&dev->lock, flags);
-	if (wake)
-		wake_up_all(&dev->slow_wait);
+}
+
+void cb_engine_uncount(struct cb_device *dev)
+{
+	cb_engine_subtract(dev);
+	cb_engine_hands_over(dev);
 }
 
 void cb_engine_released(struct cb_device *dev)
 {
-	cb_engine_uncount(dev);
+	cb_engine_subtract(dev);
 	/* The engine waits for the last one before it rests. */
 	if (atomic_dec_and_test(&dev->releasing))
 		cb_engine_wake(dev);
@@ -104,6 +112,7 @@ void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
 		return;
 	}
 	atomic_inc(&dev->releasing);
+	cb_engine_hands_over(dev);
 	cb_lane_release(dev, bio);
 }
 

@@ -65,10 +65,13 @@ static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
 {
 	struct hlist_head *watches = cb_registry_watches(disk);
 	struct cb_watch *watch;
+	const void *group;
 	bool taken = false;
 
 	if (!watches)
 		return false;
+	/* A bio that was taken over may have ended. */
+	group = cb_lane_group(bio);
 	rcu_read_lock();
 	hlist_for_each_entry_rcu(watch, watches, node) {
 		struct cb_device *dev = watch->dev;
@@ -79,7 +82,7 @@ static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
 		if (!taken && disk == dev->origin_disk)
 			taken = cb_origin_write(dev, bio);
 		if (taken) {
-			cb_origin_ask_pause(dev, passage);
+			cb_origin_ask_pause(dev, passage, group);
 			break;
 		}
 	}

@@ -64,6 +64,7 @@ struct cb_passage {
 	struct task_struct *task;
 	unsigned long began; /* jiffies */
 	struct cb_device *pause; /* on whose account it has to pause, or NULL */
+	const void *group; /* then: of the write that is held; only to be compared */
 	/* Disks to which it carries writes, and whether there are more; its bucket's lock. */
 	struct gendisk *disks[CB_PASSAGE_DISKS];
 	u32 disk_count;

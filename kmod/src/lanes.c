@@ -63,6 +63,8 @@ static void cb_lane_submit(struct cb_lane *lane, struct bio *bio)
 
 	if (lane >= &dev->lanes[CB_LANE_RELEASE]) {
 		cb_hook_release(dev, bio);
+		if (atomic_dec_return(&lane->waiting) == CB_HELD_SLOW)
+			wake_up_all(&dev->slow_wait);
 		cb_engine_released(dev);
 	} else if (lane == &dev->lanes[CB_LANE_COW] && op_is_write(bio_op(bio)) &&
 		   cb_lane_must_drop(dev, bio)) {
@@ -104,8 +106,8 @@ static void cb_lane_share(struct cb_device *dev, u32 which, struct bio *bio, con
 
 	spin_lock_irqsave(&lane->lock, flags);
 	if (!lane->busy)
-		lane->group = group;
-	lane->busy = true;
+		WRITE_ONCE(lane->group, group);
+	WRITE_ONCE(lane->busy, true);
 	bio_list_add(&lane->bios, bio);
 	spin_unlock_irqrestore(&lane->lock, flags);
 	cb_lane_queue(dev, which);
@@ -122,25 +124,34 @@ static bool cb_lane_try(struct cb_lane *lane, struct bio *bio, const void *group
 	unsigned long flags;
 	bool fits;
 
+	/* Only the engine makes a lane busy, and this is the engine: what is busy may become idle, no more. */
+	if (READ_ONCE(lane->busy) ? READ_ONCE(lane->group) != group : !idle)
+		return false;
 	spin_lock_irqsave(&lane->lock, flags);
 	fits = lane->busy ? lane->group == group : idle;
 	if (fits) {
-		lane->busy = true;
-		lane->group = group;
+		WRITE_ONCE(lane->busy, true);
+		WRITE_ONCE(lane->group, group);
 		bio_list_add(&lane->bios, bio);
+		atomic_inc(&lane->waiting);
 	}
 	spin_unlock_irqrestore(&lane->lock, flags);
 	return fits;
 }
 
-/* The group of a bio; NULL for the root group. */
-static const void *cb_lane_group(struct bio *bio)
+const void *cb_lane_group(const struct bio *bio)
 {
 #ifdef CONFIG_BLK_CGROUP
 	if (bio->bi_blkg && bio->bi_blkg != cb_bio_disk(bio)->queue->root_blkg)
 		return bio->bi_blkg;
 #endif
 	return NULL;
+}
+
+/* The lane that a group shares with others, where no idle one is left. */
+static u32 cb_lane_shared(const void *group)
+{
+	return CB_LANE_RELEASE + 1 + hash_ptr((void *)group, 32) % (CB_LANES_RELEASE - 1);
 }
 
 /*
@@ -152,13 +163,10 @@ static const void *cb_lane_group(struct bio *bio)
 void cb_lane_release(struct cb_device *dev, struct bio *bio)
 {
 	const void *group = cb_lane_group(bio);
+	u32 which = group ? cb_lane_shared(group) : CB_LANE_RELEASE;
 	u32 i, way;
 
-	if (!group) {
-		cb_lane_add(dev, CB_LANE_RELEASE, bio);
-		return;
-	}
-	for (way = 0; way < 2; way++) {
+	for (way = 0; group && way < 2; way++) {
 		for (i = CB_LANE_RELEASE + 1; i < CB_LANES; i++) {
 			if (cb_lane_try(&dev->lanes[i], bio, group, way)) {
 				cb_lane_queue(dev, i);
@@ -166,8 +174,26 @@ void cb_lane_release(struct cb_device *dev, struct bio *bio)
 			}
 		}
 	}
-	cb_lane_share(dev, CB_LANE_RELEASE + 1 + hash_ptr(group, 32) % (CB_LANES_RELEASE - 1),
-		      bio, group);
+	atomic_inc(&dev->lanes[which].waiting);
+	cb_lane_share(dev, which, bio, group);
+}
+
+u32 cb_lane_backlog(struct cb_device *dev, const void *group)
+{
+	bool one_is_idle = false;
+	u32 i;
+
+	if (!group)
+		return atomic_read(&dev->lanes[CB_LANE_RELEASE].waiting);
+	for (i = CB_LANE_RELEASE + 1; i < CB_LANES; i++) {
+		struct cb_lane *lane = &dev->lanes[i];
+
+		if (!READ_ONCE(lane->busy))
+			one_is_idle = true;
+		else if (READ_ONCE(lane->group) == group)
+			return atomic_read(&lane->waiting);
+	}
+	return one_is_idle ? 0 : atomic_read(&dev->lanes[cb_lane_shared(group)].waiting);
 }
 
 bool cb_lane_cancel(struct cb_device *dev, enum cb_lane_kind kind, struct bio *bio,

@@ -93,6 +93,7 @@ enum cb_mutants {
 	CB_MUTANT_ahead_shifted,
 	CB_MUTANT_ahead_unawaited,
 	CB_MUTANT_never_pause,
+	CB_MUTANT_pause_for_all,
 	CB_MUTANT_drop_some_held,
 	CB_MUTANT_reload_any_series,
 	CB_MUTANT_refusal_is_not_told,

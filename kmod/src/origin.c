@@ -95,6 +95,7 @@ static void cb_origin_enqueue(struct cb_device *dev, struct bio *bio)
 	cb_bio_keep_ioprio(bio);
 	bio_list_add(&dev->incoming, bio);
 	dev->held_count++;
+	atomic_inc(&dev->unreleased);
 	dev->arrivals.enqueued++;
 }
 
@@ -225,18 +226,30 @@ bool cb_origin_stops(struct cb_device *dev, struct bio *bio)
 	return action == CB_WRITE_HOLD || action == CB_WRITE_ABSORB;
 }
 
-void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage)
+/*
+ * What is with the engine is waited for by all; what is on the lane of a group, by
+ * that group alone: the others have no part in its limits.
+ */
+static bool cb_origin_is_slow(struct cb_device *dev, const void *group, u32 limit)
+{
+	if (cb_mutant(pause_for_all))
+		return READ_ONCE(dev->held_count) > limit;
+	return atomic_read(&dev->unreleased) > limit || cb_lane_backlog(dev, group) > limit;
+}
+
+void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage, const void *group)
 {
 	u32 limit;
 
 	if (!passage || !passage->may_pause || passage->pause || cb_mutant(never_pause))
 		return;
 	limit = passage->nowait ? CB_HELD_SLOW_NOWAIT : CB_HELD_SLOW;
-	if (READ_ONCE(dev->held_count) <= limit)
+	if (READ_ONCE(dev->held_count) <= limit || !cb_origin_is_slow(dev, group, limit))
 		return;
 	/* Under RCU, in which the snapshot was found: it stays until this is taken back. */
 	atomic_inc(&dev->pausing);
 	passage->pause = dev;
+	passage->group = group;
 }
 
 /*
@@ -252,7 +265,8 @@ void cb_origin_pause(struct cb_passage *passage)
 	atomic64_inc(&dev->stats.throttled_writers);
 	trace_cowbird_overflow(dev, READ_ONCE(dev->held_count), CB_HELD_SLOW);
 	wait_event_timeout(dev->slow_wait,
-			   READ_ONCE(dev->held_count) <= CB_HELD_SLOW || cb_device_passes_all(dev),
+			   !cb_origin_is_slow(dev, passage->group, CB_HELD_SLOW) ||
+				   cb_device_passes_all(dev),
 			   CB_SLOW_LIMIT);
 	/* Who ends the snapshot waits for a grace period after the last one. */
 	rcu_read_lock();

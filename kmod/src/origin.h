@@ -34,8 +34,11 @@ void cb_origin_note(struct cb_device *dev, u64 first, u64 last);
 /* Completes a discard that the snapshot cannot let through. */
 void cb_origin_absorb(struct cb_device *dev, struct bio *bio);
 
-/* Asks the task of a passage to pause when it returns, where too many writes are held. */
-void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage);
+/*
+ * Asks the task of a passage to pause when it returns, where too many writes are held: with
+ * the engine, or on the lane of the group of its write.
+ */
+void cb_origin_ask_pause(struct cb_device *dev, struct cb_passage *passage, const void *group);
 /* Does it: waits while too many writes are held, for a limited time. */
 void cb_origin_pause(struct cb_passage *passage);
 

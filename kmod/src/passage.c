@@ -73,6 +73,7 @@ void notrace cb_passage_begin(struct cb_passage *passage, struct gendisk *disk)
 	passage->task = current;
 	passage->began = jiffies;
 	passage->pause = NULL;
+	passage->group = NULL;
 	passage->disk_count = 0;
 	passage->many = false;
 	passage->nowait = false;

@@ -134,4 +134,12 @@ pub(super) static CASES: &[CaseInfo] = &[
         stuck::layout,
         |driver, setting| Box::pin(stuck::slow_group::act(driver, setting)),
     ),
+    case(
+        "throttled-cgroup-crowd",
+        "two control groups that overwrite one origin, of which one may do next to nothing and has 2,100 writes under way",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        stuck::layout,
+        |driver, setting| Box::pin(stuck::slow_group::act_crowd(driver, setting)),
+    ),
 ];

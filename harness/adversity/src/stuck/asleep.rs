@@ -99,7 +99,7 @@ impl Sleep {
         let (mode, group) = match self {
             Self::Requests | Self::FrozenQueue => (TimedMode::Direct, None),
             Self::Writeback => (TimedMode::Synced, None),
-            Self::Cost | Self::Maximum => (TimedMode::Grouped, Some(SLOW.to_owned())),
+            Self::Cost | Self::Maximum => (TimedMode::Grouped(1), Some(SLOW.to_owned())),
         };
         TimedSpec {
             mode,

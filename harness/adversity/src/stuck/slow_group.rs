@@ -1,5 +1,6 @@
 //! Two control groups write to the origin of one snapshot for the first time, and one of them may do next to nothing.
-//! The other one does not wait for it.
+//! The other one does not wait for it: neither where the slow group has a few writes under way, nor where it has more
+//! than a snapshot lets wait.
 
 use std::time::Duration;
 
@@ -32,8 +33,39 @@ const SLOWER: f64 = 3.0;
 /// The kernel must not complain of processes that are meant to wait.
 const MAY_SLEEP: Duration = Duration::from_secs(300);
 
+/// Held writes above which the module slows writers.
+const MANY: u32 = 1000;
+
+/// Processes of the slow group, and writes that each of them has under way, where it has more than so many. One task
+/// that is slowed goes on with one more write every five seconds: it takes many for the group to stay above.
+const CROWD: Load = Load {
+    processes: 30,
+    depth: 70,
+};
+
+/// What a group does.
+#[derive(Clone, Copy)]
+struct Load {
+    processes: u32,
+    depth: u32,
+}
+
+const FEW: Load = Load {
+    processes: PROCESSES,
+    depth: 1,
+};
+
 /// Plays `throttled-cgroup`.
 pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    play(guest, setting, FEW).await
+}
+
+/// Plays `throttled-cgroup-crowd`.
+pub async fn act_crowd(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    play(guest, setting, CROWD).await
+}
+
+async fn play(guest: &mut Driver<'_, '_>, setting: &Setting, load: Load) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;
@@ -51,19 +83,20 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     let marker = guest.setup_snapshot(SPEC).await?;
 
     guest.phase("overwrite");
-    let normal = start(guest, setting, NORMAL, 0).await?;
+    let normal = start(guest, setting, NORMAL, 0, FEW).await?;
     guest.vm().pause(SETTLE).await?;
     let alone = pace(guest, &normal).await?;
     stop(guest, &normal).await?;
-    let slow = start(guest, setting, SLOW, 1).await?;
-    let normal = start(guest, setting, NORMAL, 2).await?;
+    let slow = start(guest, setting, SLOW, 1, load).await?;
+    let normal = start(guest, setting, NORMAL, 2, FEW).await?;
     guest.vm().pause(SETTLE).await?;
     let before = guest.workload(&slow).await?.operations;
     let beside = pace(guest, &normal).await?;
     let state = guest.workload(&slow).await?;
+    let held = guest.active_snapshot(MINOR).await?.held_bios;
     let crawls = (state.operations - before) as f64 / STRETCH.as_secs_f64();
     let figures = format!(
-        "{alone:.1} writes/s alone, {beside:.1}/s beside a slow group with {crawls:.1}/s, of which {} wait",
+        "{alone:.1} writes/s alone, {beside:.1}/s beside a slow group with {crawls:.1}/s, of which {} wait, with {held} writes held",
         state.waiting
     );
     guest.note(figures.clone());
@@ -79,6 +112,11 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     faults.finish()?;
     if state.waiting == 0 {
         return Err(vacuous("the slow group does not wait"));
+    }
+    if load.depth > 1 && held <= MANY {
+        return Err(vacuous(
+            "the slow group has fewer writes under way than slow writers down",
+        ));
     }
 
     guest.phase("copy");
@@ -97,13 +135,14 @@ async fn start(
     setting: &Setting,
     group: &str,
     stretch: u64,
+    load: Load,
 ) -> CaseResult<Workload> {
     let spec = TimedSpec {
         first_block: stretch * BLOCKS,
         blocks: BLOCKS,
-        mode: TimedMode::Grouped,
+        mode: TimedMode::Grouped(load.depth),
         group: Some(group.to_owned()),
-        ..timed(setting, 0, PROCESSES)
+        ..timed(setting, 0, load.processes)
     };
     guest.start_timed(spec).await
 }

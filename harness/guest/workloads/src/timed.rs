@@ -88,9 +88,9 @@ pub fn prepare(spec: TimedSpec) -> GuestResult<Parts> {
     let generation = now_us();
     let spec = Arc::new(spec);
     let mut threads: Vec<Body> = Vec::new();
-    if spec.mode == TimedMode::Grouped {
+    if let TimedMode::Grouped(depth) = spec.mode {
         for number in 0..spec.readers + spec.writers {
-            threads.extend(supervisors(&spec, number)?);
+            threads.extend(supervisors(&spec, number, depth)?);
         }
     } else {
         for number in 0..spec.readers {
@@ -276,7 +276,7 @@ fn write_deep(shared: &Arc<Shared>, spec: &TimedSpec, number: u32, depth: u32) -
 }
 
 /// Starts a process in the control group, the readers first; one thread counts what it does, one ends it.
-fn supervisors(spec: &TimedSpec, number: u32) -> GuestResult<[Body; 2]> {
+fn supervisors(spec: &TimedSpec, number: u32, depth: u32) -> GuestResult<[Body; 2]> {
     let group = spec.group.as_deref();
     let group = group.ok_or_else(|| failure("a grouped writer has a control group"))?;
     let writer = number.checked_sub(spec.readers);
@@ -288,7 +288,7 @@ fn supervisors(spec: &TimedSpec, number: u32) -> GuestResult<[Body; 2]> {
     let mut child = Command::new("/proc/self/exe")
         .arg(GROUPED_WRITER_ARGUMENT)
         .args([what, group, device_of(spec, number)])
-        .args([spec.seed, first, blocks, spec.pause_us].map(|it| it.to_string()))
+        .args([spec.seed, first, blocks, spec.pause_us, depth.into()].map(|it| it.to_string()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -335,19 +335,23 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 /// The process in the control group. Each line that it prints is how long an access took, us.
 pub fn write_grouped(arguments: &[String]) -> GuestResult<()> {
     let [what, group, device, numbers @ ..] = arguments else {
-        return Err(failure("the grouped process has seven arguments"));
+        return Err(failure("the grouped process has eight arguments"));
     };
     let parsed: Result<Vec<u64>, _> = numbers.iter().map(|number| number.parse()).collect();
-    let Ok([seed, first_block, blocks, pause_us]) = parsed.as_deref() else {
-        return Err(failure("seed, first block, blocks and pause are numbers"));
+    let Ok([seed, first_block, blocks, pause_us, depth]) = parsed.as_deref() else {
+        return Err(failure(
+            "seed, first block, blocks, pause and depth are numbers",
+        ));
     };
     let own = std::process::id().to_string();
     fs::write(format!("{group}/cgroup.procs"), own).context(format_args!("join {group}"))?;
     let file = open_direct(device, true)?;
+    let offsets = (*first_block..first_block + blocks).map(|block| block * BLOCK_BYTES as u64);
+    if what == WRITES && *depth > 1 {
+        return write_many(&file, *seed, offsets, *depth as usize);
+    }
     let mut buffer = DirectBuffer::new(BLOCK_BYTES);
-    let mut out = std::io::stdout();
-    for index in 0..*blocks {
-        let offset = (first_block + index) * BLOCK_BYTES as u64;
+    for offset in offsets {
         fill(&mut buffer, *seed, offset, 0, 1);
         let begun = now_us();
         match what.as_str() {
@@ -355,11 +359,51 @@ pub fn write_grouped(arguments: &[String]) -> GuestResult<()> {
             _ => file.read_exact_at(&mut buffer, offset),
         }
         .context(format_args!("{what} at {offset} of {device}"))?;
-        let took_us = now_us().saturating_sub(begun);
-        writeln!(out, "{took_us}").context("tell how long an access took")?;
+        tell(begun)?;
         std::thread::sleep(Duration::from_micros(*pause_us));
     }
     Ok(())
+}
+
+/// Says how long an access took.
+fn tell(begun_us: u64) -> GuestResult<()> {
+    let took_us = now_us().saturating_sub(begun_us);
+    writeln!(std::io::stdout(), "{took_us}").context("tell how long an access took")
+}
+
+/// Writes each block once, with `depth` writes in flight as long as there are so many.
+fn write_many(
+    file: &File,
+    seed: u64,
+    mut offsets: impl Iterator<Item = u64>,
+    depth: usize,
+) -> GuestResult<()> {
+    let mut buffer = DirectBuffer::new(depth * BLOCK_BYTES);
+    let mut queue = Queue::new(depth).context("prepare asynchronous writes")?;
+    let mut free: Vec<usize> = (0..depth).collect();
+    let mut begun = vec![0; depth];
+    loop {
+        while let Some(slot) = free.pop() {
+            let Some(offset) = offsets.next() else {
+                free.push(slot);
+                break;
+            };
+            let place = slot * BLOCK_BYTES..(slot + 1) * BLOCK_BYTES;
+            fill(&mut buffer[place.clone()], seed, offset, 0, 1);
+            begun[slot] = now_us();
+            queue
+                .submit(file, &buffer[place], offset, slot as u64, true)
+                .context(format_args!("submit a write at {offset}"))?;
+        }
+        if free.len() == depth {
+            return Ok(());
+        }
+        for (slot, end) in queue.reap(true).context("wait for writes")? {
+            end.context("write in the group")?;
+            tell(begun[slot as usize])?;
+            free.push(slot as usize);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -94,8 +94,9 @@ pub enum TimedMode {
     /// Each thread has so many direct writes in flight, which it submits without waiting where the kernel can. They
     /// are not in the journal.
     Deep(u32),
-    /// Each is a process in a control group, and has one direct access in flight. They are not in the journal.
-    Grouped,
+    /// Each is a process in a control group. A reader has one direct read in flight, a writer so many direct writes,
+    /// which it submits from one thread. They are not in the journal.
+    Grouped(u32),
 }
 
 /// Parameters of the readers and writers of which it matters how long they wait.

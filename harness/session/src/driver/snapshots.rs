@@ -54,6 +54,9 @@ pub struct DeviceInfo {
     pub cow_slots: u64,
     /// Of these, in use.
     pub cow_slots_used: u64,
+    /// Writes to the origin that wait for their blocks to be preserved, or for their disk; 0 where the module does not say.
+    #[serde(default)]
+    pub held_bios: u32,
     /// For so long the last save held writes, ms; 0 where the module does not say.
     #[serde(default)]
     pub save_hold_ms: u64,

@@ -39,6 +39,74 @@ bool cb_audit_take_escaped(struct cb_device *dev)
 	return xchg(&dev->escaped, false);
 }
 
+static void cb_audit_spoils(struct cb_device *dev, u64 block)
+{
+	cb_device_spoil(dev, -EIO, "a write that had begun before the snapshot overwrote block %llu",
+			(unsigned long long)block);
+}
+
+static void cb_audit_fails(struct cb_device *dev, const struct cb_blocks *touched)
+{
+	cb_device_fail(dev, -EIO,
+		       "a write that had begun before the snapshot changed blocks %llu to %llu unmarked",
+		       (unsigned long long)touched->first, (unsigned long long)touched->last);
+}
+
+/*
+ * With a second tracer of the same function, ftrace calls this with preemption off. On a
+ * real-time kernel no lock of ours may be taken there: what was found is noted, readers of
+ * the snapshot see that at once, and an irq_work, which is a thread there, tells the rest.
+ */
+static void cb_audit_tell(struct irq_work *work)
+{
+	struct cb_device *dev = container_of(work, struct cb_device, found.work);
+	int what = atomic_read_acquire(&dev->found.what);
+
+	if (what & CB_FOUND_SPOILS)
+		cb_audit_spoils(dev, dev->found.unpreserved);
+	if (what & CB_FOUND_FAILS)
+		cb_audit_fails(dev, &dev->found.unmarked);
+}
+
+/* claim: set by who is the first to find such a write, which alone notes it. */
+static bool cb_audit_claim(struct cb_device *dev, int claim)
+{
+	return !(atomic_fetch_or(claim, &dev->found.what) & claim);
+}
+
+static void cb_audit_note(struct cb_device *dev, int what)
+{
+	/* Orders it behind what is noted. */
+	smp_mb__before_atomic();
+	atomic_or(what, &dev->found.what);
+	irq_work_queue(&dev->found.work);
+}
+
+static void cb_audit_unpreserved(struct cb_device *dev, u64 block)
+{
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		cb_audit_spoils(dev, block);
+	} else if (cb_audit_claim(dev, CB_FOUND_UNPRESERVED)) {
+		dev->found.unpreserved = block;
+		cb_audit_note(dev, CB_FOUND_SPOILS);
+	}
+}
+
+static void cb_audit_unmarked(struct cb_device *dev, const struct cb_blocks *touched)
+{
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		cb_audit_fails(dev, touched);
+	} else if (cb_audit_claim(dev, CB_FOUND_UNMARKED)) {
+		dev->found.unmarked = *touched;
+		cb_audit_note(dev, CB_FOUND_FAILS);
+	}
+}
+
+void cb_audit_init(struct cb_device *dev)
+{
+	init_irq_work(&dev->found.work, cb_audit_tell);
+}
+
 static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 {
 	u64 sector = cb_bio_disk_sector(bio), unpreserved;
@@ -62,15 +130,11 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 		return;
 	unpreserved = cb_next_unpreserved(dev, touched.first, touched.last);
 	if (unpreserved <= touched.last) {
-		cb_device_spoil(dev, -EIO,
-				"a write that had begun before the snapshot overwrote block %llu",
-				(unsigned long long)unpreserved);
+		cb_audit_unpreserved(dev, unpreserved);
 		cb_origin_note(dev, touched.first, touched.last);
 	}
 	if (cb_marks_next_unstable(&dev->marks, touched.first, touched.last) <= touched.last)
-		cb_device_fail(dev, -EIO,
-			       "a write that had begun before the snapshot changed blocks %llu to %llu unmarked",
-			       (unsigned long long)touched.first, (unsigned long long)touched.last);
+		cb_audit_unmarked(dev, &touched);
 }
 
 static void cb_audit_all(struct bio *bio)
@@ -136,4 +200,5 @@ void cb_audit_unwatch_ends(struct cb_device *dev)
 	}
 	dev->watches_ends = false;
 	mutex_unlock(&cb_audit_mutex);
+	irq_work_sync(&dev->found.work);
 }

@@ -72,19 +72,55 @@ void cb_cow_file_give(struct cb_device *dev, struct file *file)
 		dev->cow_file = file;
 }
 
+static void cb_cow_inode_put(struct inode *inode, struct file *file)
+{
+	cb_cow_inode_release(inode);
+	iput(inode);
+	if (file)
+		fput(file);
+}
+
 void cb_cow_file_drop(struct cb_device *dev)
 {
 	struct inode *inode = dev->cow_inode;
+	struct file *file = dev->cow_file;
 
 	lockdep_assert_held(&cb_life_mutex);
 	if (!inode)
 		return;
 	dev->cow_inode = NULL;
-	cb_cow_inode_release(inode);
-	iput(inode);
-	if (dev->cow_file)
-		fput(dev->cow_file);
 	dev->cow_file = NULL;
+	cb_cow_inode_put(inode, file);
+}
+
+/*
+ * The last reference to an inode can mean to wait for the filesystem: a time that was
+ * only in memory (lazytime) goes to the journal, and its disk may not answer. It is given
+ * back without the mutex, then, and the filesystem is kept from ending meanwhile. One that
+ * is about to end asks for the inode by itself (unmount.c), and has nothing to wait for.
+ */
+void cb_cow_file_end(struct cb_device *dev)
+{
+	struct inode *inode;
+	struct super_block *sb = NULL;
+	struct file *file;
+
+	mutex_lock(&cb_life_mutex);
+	list_del(&dev->end_list);
+	inode = dev->cow_inode;
+	file = dev->cow_file;
+	if (inode && atomic_inc_not_zero(&inode->i_sb->s_active)) {
+		sb = inode->i_sb;
+		dev->cow_inode = NULL;
+		dev->cow_file = NULL;
+	} else {
+		cb_cow_file_drop(dev);
+	}
+	mutex_unlock(&cb_life_mutex);
+	if (!sb)
+		return;
+	cb_cow_inode_put(inode, file);
+	deactivate_super(sb);
 }
 
 /* As cb_device_init_cow made the list in use. */

@@ -25,6 +25,8 @@ void cb_cow_file_unpin(struct file *file);
 void cb_cow_file_give(struct cb_device *dev, struct file *file);
 /* Lets go of the device's COW file; safe when there is none. Under cb_life_mutex. */
 void cb_cow_file_drop(struct cb_device *dev);
+/* As that, for a device that has ended; also takes it off the list of those. Takes the mutex, and may sleep for long. */
+void cb_cow_file_end(struct cb_device *dev);
 /* Compares a pinned file with the extents in use, and takes it over when it is the same. */
 int cb_cow_file_verify(struct cb_device *dev, struct cb_setup *setup);
 

@@ -170,6 +170,7 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	mutex_init(&dev->use_lock);
 	spin_lock_init(&dev->lock);
 	spin_lock_init(&dev->spare_lock);
+	cb_audit_init(dev);
 	bio_list_init(&dev->incoming);
 	init_waitqueue_head(&dev->slow_wait);
 	init_waitqueue_head(&dev->engine_wait);

@@ -120,6 +120,7 @@ struct cb_device {
 	bool drained;
 	/* A write that nobody could hold has reached the origin since, before the epoch began. */
 	bool escaped; /* a write has ended while writes are held; no lock */
+	struct cb_found found; /* what the look at ends found, on a real-time kernel */
 	bool unseen; /* a delayed write went on whose task is in no passage */
 
 	/* Written under lock, read anywhere. */

@@ -51,10 +51,7 @@ static void cb_ending_work(struct work_struct *work)
 	cb_header_wait(dev, MAX_SCHEDULE_TIMEOUT);
 	cb_lanes_free(dev);
 	cb_snapdisk_destroy(dev);
-	mutex_lock(&cb_life_mutex);
-	list_del(&dev->end_list);
-	cb_cow_file_drop(dev);
-	mutex_unlock(&cb_life_mutex);
+	cb_cow_file_end(dev);
 	cb_device_unclaim_memory(dev);
 	cb_device_free(dev);
 	complete(&ending->done);

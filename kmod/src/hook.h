@@ -8,12 +8,14 @@
 #define COWBIRD_HOOK_H
 
 #include <linux/bio.h>
+#include <linux/irq_work.h>
 #include <linux/list.h>
 #include <linux/sched.h>
 #include <linux/types.h>
 
 #include "compat.h"
 #include "core/extents.h"
+#include "core/geom.h"
 
 struct cb_device;
 
@@ -94,6 +96,23 @@ void cb_passage_wait_all(void);
 
 /* ---- audit.c ----------------------------------------------------------- */
 
+/* Bits of what. */
+enum cb_found_bits {
+	CB_FOUND_UNPRESERVED = 1, /* a write was done whose block was not preserved ... */
+	CB_FOUND_SPOILS = 2, /* ... which is noted */
+	CB_FOUND_UNMARKED = 4, /* and one whose blocks were not marked */
+	CB_FOUND_FAILS = 8,
+};
+
+/* What the look at ends found where it can take no lock; audit.c. */
+struct cb_found {
+	atomic_t what; /* readers see it at once */
+	u64 unpreserved; /* before SPOILS */
+	struct cb_blocks unmarked; /* before FAILS */
+	struct irq_work work;
+};
+
+void cb_audit_init(struct cb_device *dev);
 /* Watches how writes to a snapshot's origin end; until the snapshot is freed. */
 int cb_audit_watch_ends(struct cb_device *dev);
 void cb_audit_unwatch_ends(struct cb_device *dev);

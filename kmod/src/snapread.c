@@ -27,7 +27,10 @@
 
 static enum cb_phase cb_read_phase(struct cb_device *dev)
 {
-	return cb_mutant(failed_reads_live) ? CB_PHASE_ACTIVE : cb_phase_of(dev);
+	if (cb_mutant(failed_reads_live))
+		return CB_PHASE_ACTIVE;
+	/* It is about to be that. */
+	return atomic_read(&dev->found.what) ? CB_PHASE_SPOILT : cb_phase_of(dev);
 }
 
 static void cb_read_trace(struct cb_read *read, u32 i)

@@ -8,7 +8,7 @@ use cowbird_cases::setting::Setting;
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
+use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 const ORIGIN_MIB: u32 = 56;
@@ -21,6 +21,10 @@ const BYTES: u64 = 4 << 20;
 
 /// Time for it.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// A frozen filesystem keeps nobody longer than this from ending a snapshot, or from reading what there is.
+const DESTROY_LIMIT: Duration = Duration::from_secs(40);
+const INFO_LIMIT: Duration = Duration::from_secs(2);
 
 /// The disks of `frozen`, `mounted-twice` and `remount`.
 pub fn layout() -> Layout {
@@ -202,6 +206,63 @@ pub async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     Ok(Evidence::Snapshot(SnapshotEvidence {
         filesystem: true,
         maps: vec![map],
+        ..SnapshotEvidence::new(marker, setting.origin_range())
+    }))
+}
+
+/// The COW file's filesystem is frozen while the snapshot is destroyed. Its inode has a time that is only in memory
+/// (`lazytime`), and nobody but the module has it: the last reference to it must make nobody wait for the thaw.
+pub async fn act_destroyed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+    guest.phase("setup");
+    guest
+        .mount(setting.cow_home(), COW_MOUNT, "lazytime")
+        .await?;
+    guest.mount(setting.origin(), MOUNT, "").await?;
+    guest.insert_module().await?;
+
+    guest.phase("snapshot");
+    let marker = guest.setup_snapshot(spec(setting)).await?;
+    churn_and_stop(guest, setting, "after").await?;
+    guest.phase("copy");
+    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.active_snapshot(MINOR).await?;
+
+    guest.phase("frozen");
+    // Reading sets the time of access, for it is not later than that of the last write. What is read is no text.
+    let path = spec(setting).cow_file.to_owned();
+    let _ = guest.try_request(Request::ReadText { path }).await?;
+    guest
+        .prepare(Request::WriteText {
+            path: "/proc/sys/vm/drop_caches".to_owned(),
+            text: "2".to_owned(),
+        })
+        .await?;
+    let home = || COW_MOUNT.to_owned();
+    guest.prepare(Request::Freeze { path: home() }).await?;
+    let watch = guest.watch_info().await?;
+    let ended = guest
+        .bounded_control(&format!("destroy {MINOR}"), DESTROY_LIMIT)
+        .await?;
+    let reads = longest(&guest.stop_workload(&watch).await?);
+    guest.prepare(Request::Thaw { path: home() }).await?;
+    let timing = ended.map_err(|(fault, _)| CaseError::Failed(fault))?;
+    guest.note(format!(
+        "destroy took {:.1?}: {}; info took {reads:.1?} at most",
+        timing.took,
+        timing.refusal().unwrap_or_else(|| "done".to_owned()),
+    ));
+    if reads > INFO_LIMIT {
+        let fault = format!("info took {reads:.1?}, more than {INFO_LIMIT:?}");
+        return Err(CaseError::Failed(fault));
+    }
+    if !guest.info().await?.devices.is_empty() {
+        let fault = "the snapshot is still there".to_owned();
+        return Err(CaseError::Failed(fault));
+    }
+    guest.phase("teardown");
+    unmount_all(guest).await?;
+    Ok(Evidence::Snapshot(SnapshotEvidence {
+        filesystem: true,
         ..SnapshotEvidence::new(marker, setting.origin_range())
     }))
 }

@@ -43,6 +43,14 @@ pub(super) static CASES: &[CaseInfo] = &[
         other_namespace::layout,
         |driver, setting| Box::pin(other_namespace::act_frozen_home(driver, setting)),
     ),
+    case(
+        "frozen-home-destroyed",
+        "a snapshot that is destroyed while the filesystem of its COW file is frozen",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        freezing::layout,
+        |driver, setting| Box::pin(freezing::act_destroyed(driver, setting)),
+    ),
     CaseInfo {
         programs: stale_cache::PROGRAMS,
         ..case(

@@ -4,6 +4,7 @@
 //! loses what is written: what was on disk at that moment must be there after the shutdown, and nothing else. What is lost is lost above the
 //! module; that it flushes what it is told to is for other cases.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
@@ -77,7 +78,7 @@ const SPEC: SnapshotSpec = SnapshotSpec {
 /// The disks of `exerciser`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         discards: false,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }

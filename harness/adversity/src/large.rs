@@ -3,6 +3,7 @@
 //! a small origin; the module knows the large one. Each access to the COW file takes longer, as on a disk that is
 //! far away: what is done slot by slot cannot be done in time.
 
+use cowbird_host::nature::OriginKind;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
@@ -424,7 +425,7 @@ const DISK_SECTORS: u32 = 2047 * 1024 * MIB_SECTORS;
 /// The disks of `small-neighbour`.
 pub fn layout_neighbour() -> Layout {
     Layout {
-        whole_disk: true,
+        kind: OriginKind::WholeDisk,
         disk_sectors: Some(DISK_SECTORS),
         cow_disk_mib: Some(LARGE_SIZE.cow_mib() + LARGE_SIZE.cow_mib() / 16 + 40),
         memory_mib: Some(LARGE_SIZE.memory_mib),

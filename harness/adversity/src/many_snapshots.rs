@@ -2,6 +2,7 @@
 //! origin, whose image is judged. One more is refused. The filesystem that holds all COW files is unmounted under them,
 //! which saves every series.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN};
@@ -52,7 +53,7 @@ const UNMOUNT_LIMIT: Duration = Duration::from_secs(120);
 /// The disks of `many-snapshots`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         memory_mib: Some(1536),
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }

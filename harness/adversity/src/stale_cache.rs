@@ -7,6 +7,7 @@ use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::verify::Evidence;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
@@ -66,7 +67,7 @@ const LOG: ExpectedLog = &[FAILED];
 /// The disks of `stale-cache`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         images: IMAGES,
         ..Layout::bare(ORIGIN_MIB)
     }

@@ -3,6 +3,7 @@
 //! the map that begins there was not seen by the epoch that it belongs to, so it was not preserved either. The writers
 //! come back to a block only after many writes, so that no later write hides it.
 
+use cowbird_host::nature::{FurtherDisk, OriginKind};
 use std::time::{Duration, Instant};
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
@@ -60,8 +61,8 @@ pub static FILES: [&Topology; 4] = [
 /// Disks with room for all.
 pub fn layout() -> Layout {
     Layout {
-        whole_disk: true,
-        mirrored: true,
+        kind: OriginKind::WholeDisk,
+        further: FurtherDisk::Copy,
         ..Layout::raw(ROOM_MIB * MIB_SECTORS, HOME_MIB).with_zeros(ROOM_MIB)
     }
 }
@@ -71,7 +72,7 @@ pub fn layout_files() -> Layout {
     Layout {
         filesystem: Some(Filesystem::Ext4),
         content: Some(topology::make_large_loop_file),
-        mirrored: false,
+        further: FurtherDisk::None,
         ..layout()
     }
 }

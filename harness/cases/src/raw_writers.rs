@@ -2,6 +2,7 @@
 //! writer, discards and write-zeroes across the snapshot instant and while the snapshot is copied.
 //! Each direct writer is chased by a reader of the snapshot.
 
+use cowbird_host::nature::OriginKind;
 use std::time::Duration;
 
 use cowbird_checks::verify::{Evidence, SnapshotEvidence};
@@ -159,8 +160,8 @@ pub(super) async fn overwrite_and_copy(
     guest.destroy_snapshot(MINOR).await?;
     Ok(SnapshotEvidence {
         differing_reads: end.differing_reads,
-        encrypted: setting.layout.encrypted,
-        mirrored: setting.layout.mirrored,
+        encrypted: setting.layout.kind == OriginKind::Encrypted,
+        mirrored: setting.layout.kind == OriginKind::Mirror,
         ..SnapshotEvidence::new(marker, setting.origin_range())
     })
 }

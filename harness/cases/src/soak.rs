@@ -2,6 +2,7 @@
 //! transitioned, put together into sets and destroyed at random, while writers come and go on all of them.
 //! Every image and every change map on the way is kept and judged at the end.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::{Duration, Instant};
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
@@ -104,7 +105,7 @@ enum State {
 /// The disks of `soak`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(THIRD_MIB)
     }
 }

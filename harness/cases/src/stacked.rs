@@ -3,6 +3,7 @@
 //! only the device on top.
 
 use cowbird_checks::verify::Evidence;
+use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
@@ -35,7 +36,7 @@ const METADATA: &str = "/dev/vda3";
 /// The disks of `dm-crypt`.
 pub fn layout_crypt() -> Layout {
     Layout {
-        encrypted: true,
+        kind: OriginKind::Encrypted,
         discards: false,
         ..raw_writers::layout()
     }
@@ -52,7 +53,7 @@ pub fn layout_thin() -> Layout {
 /// The disks of `md-raid1`.
 pub fn layout_mirror() -> Layout {
     Layout {
-        mirrored: true,
+        kind: OriginKind::Mirror,
         ..Layout::raw(MIRROR_SECTORS, COW_HOME_MIB)
     }
 }

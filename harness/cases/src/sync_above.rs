@@ -2,6 +2,7 @@
 //! then all are written back at once, on a slow disk. The writes come through device-mapper, where the writer
 //! cannot be made to wait. The series must go on: the snapshot must be right, and so must the next map.
 
+use cowbird_host::nature::OriginKind;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -92,7 +93,7 @@ impl Size {
             filesystem: Some(Filesystem::Ext4),
             content: Some(content),
             filled: false,
-            whole_disk: true,
+            kind: OriginKind::WholeDisk,
             memory_mib: self.memory_mib,
             ..Layout::raw(self.filesystem_mib * MIB_SECTORS, self.home_mib)
         }

@@ -3,6 +3,7 @@
 //! first volume has come to rest already, and before its epoch begins, must be held as any other write. The snapshots
 //! must be right, and so must the map of the first volume.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
@@ -80,7 +81,7 @@ const fn spec(origin: &'static str, cow_file: &'static str, minor: u32) -> Snaps
 /// The disks of `throttled-set` and `throttled-set-drain`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
 }

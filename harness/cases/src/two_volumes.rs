@@ -3,6 +3,7 @@
 //! own disk, and at every instant the two must fit together. Sets that cannot be taken are refused
 //! as a whole.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_checks::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
@@ -53,7 +54,7 @@ const MINORS: [u32; 3] = [0, 1, 2];
 /// The disks of `two-volumes`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(8)
     }
 }

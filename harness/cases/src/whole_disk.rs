@@ -2,6 +2,7 @@
 //! through the other by the filesystem that also holds the COW file and has to be frozen.
 
 use cowbird_checks::verify::Evidence;
+use cowbird_host::nature::OriginKind;
 use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
@@ -14,7 +15,7 @@ const DISK: &str = "/dev/vda";
 /// The disks of `whole-disk`.
 pub fn layout() -> Layout {
     Layout {
-        whole_disk: true,
+        kind: OriginKind::WholeDisk,
         ..raw_writers::layout()
     }
 }

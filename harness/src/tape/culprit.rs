@@ -6,6 +6,7 @@
 //! in the witness soon after. So the instruction that submits it is found by replaying with stops ([`Search`]). It
 //! stands in the driver of the disk, and on its stack is who wrote.
 
+use cowbird_host::nature::FurtherDisk;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -151,7 +152,7 @@ pub async fn find(
     progress: &dyn Fn(&str),
 ) -> HarnessResult<Standing> {
     let layout = layout_of(plan).await?;
-    if layout.has_second_volume() {
+    if layout.further() == FurtherDisk::SecondVolume {
         let detail = "which of two volumes a wrong block is of is not known here".to_owned();
         return Err(HarnessError::Plan { detail });
     }

@@ -3,6 +3,7 @@
 //!
 //! The origin is the whole first disk, so that a filesystem on it is concerned that nobody needs.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR};
@@ -104,7 +105,7 @@ pub enum Moment {
 /// The disks of `cow-disk-stops`, `cow-disk-stops-long` and others.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(CONCERNED_MIB)
     }
 }

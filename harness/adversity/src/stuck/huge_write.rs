@@ -2,6 +2,7 @@
 //! preserved, beside a small writer. The small one gets its share, and the snapshot is right: the COW file has room,
 //! and its disk moves.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
@@ -53,7 +54,7 @@ const EXPECTED: ExpectedLog = &[FAILED];
 /// The disks of `huge-write`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw((HUGE_MIB + SMALL_MIB) * 2048, COW_HOME_MIB).with_third(INSTANT_MIB)
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! The disks are many devices above one that does not answer: whoever submits to one of them sleeps below it.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
@@ -60,7 +61,7 @@ fn steps() -> [String; STEPS] {
 /// The disks of `stuck-neighbours`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
 }

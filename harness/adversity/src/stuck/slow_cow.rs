@@ -1,6 +1,7 @@
 //! The disk of the COW file is slow, but moves: every write that is let through makes room for another, and those that
 //! have come last wait for all before them. The limit counts from a write's arrival.
 
+use cowbird_host::nature::FurtherDisk;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
@@ -46,7 +47,7 @@ const EXPECTED: ExpectedLog = &[
 /// The disks of `slow-cow`.
 pub fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(INSTANT_MIB)
     }
 }

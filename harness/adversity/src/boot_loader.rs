@@ -3,8 +3,8 @@
 
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseResult, Driver, vacuous};
 

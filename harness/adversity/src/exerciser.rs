@@ -4,12 +4,13 @@
 //! loses what is written: what was on disk at that moment must be there after the shutdown, and nothing else. What is lost is lost above the
 //! module; that it flushes what it is told to is for other cases.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, Rule, RuledPiece, StackKind, WorkloadSpec,
@@ -136,10 +137,9 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 async fn make(guest: &mut Driver<'_, '_>, place: Place, block_size: u32) -> CaseResult<()> {

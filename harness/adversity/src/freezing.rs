@@ -1,11 +1,12 @@
 //! Filesystems in states in which freezing them is not what it usually is: mounted twice, frozen
 //! already, mounted read-only, mounted and unmounted while the snapshot is there.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
@@ -113,10 +114,9 @@ pub async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("overwrite");
     churn_and_stop(guest, setting, "after").await?;
     finish(guest, setting).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 /// The filesystem is mounted at two places, and written through the one that was mounted last.
@@ -150,11 +150,9 @@ pub async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
         file.path = format!("busy/{}", file.path);
         file
     });
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        golden: golden.collect(),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with_files(golden.collect()),
+    ))
 }
 
 /// The snapshot is taken of a filesystem that is mounted read-only; afterwards it is mounted and
@@ -199,11 +197,11 @@ pub async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        maps: vec![map],
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .with_maps([map])
+            .with(OfImage::SoundExt4),
+    ))
 }
 
 async fn finish(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {

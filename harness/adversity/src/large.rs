@@ -3,13 +3,14 @@
 //! a small origin; the module knows the large one. Each access to the COW file takes longer, as on a disk that is
 //! far away: what is done slot by slot cannot be done in time.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::nature::OriginKind;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{
     RawWritersSpec, Request, Rule, RuledPiece, StackKind, StopwatchSpec, WorkloadSpec,
@@ -382,10 +383,9 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
         guest.unstack(kind).await?;
     }
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        marker_sectors: Some(size.sectors()),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).marked_by(size.sectors()),
+    ))
 }
 
 /// The maps of the origin do not fit into the machine: that is refused, and nobody is killed.
@@ -416,7 +416,7 @@ pub async fn too_large(guest: &mut Driver<'_, '_>, _setting: &Setting) -> CaseRe
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// The largest disk that the partition table and the witness's oracle count, sectors: 2 TiB without 1 GiB.
@@ -493,7 +493,7 @@ pub async fn neighbour(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// No longer than without a neighbour: what emulation takes.

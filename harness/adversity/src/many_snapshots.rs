@@ -2,13 +2,14 @@
 //! origin, whose image is judged. One more is refused. The filesystem that holds all COW files is unmounted under them,
 //! which saves every series.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::nature::FurtherDisk;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{
@@ -174,7 +175,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     control_each(guest, "destroy", |number| format!("destroy {number}")).await?;
     guest.unstack(StackKind::Many(BESIDE)).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

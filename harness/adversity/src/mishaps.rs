@@ -4,7 +4,7 @@
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
@@ -508,7 +508,7 @@ pub async fn act_elsewhere(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
     beside_its_origin(guest).await?;
     guest.phase("teardown");
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// An xfs whose snapshot is mounted beside it.

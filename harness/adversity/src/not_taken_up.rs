@@ -3,8 +3,9 @@
 
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
@@ -141,10 +142,9 @@ pub async fn deleted_while_away(
     guest.unmount(MOUNT).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {

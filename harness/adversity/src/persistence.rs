@@ -3,12 +3,13 @@
 //! whole copy is made, as an operator would. In each case the image must show the last epoch, all
 //! blocks.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
@@ -242,13 +243,12 @@ pub(super) async fn finish(
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        filesystem: true,
-        golden,
-        expected_log,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_files(golden),
+    )
+    .expecting(expected_log))
 }
 
 /// Unmounted while another mount namespace goes on with it, then while an open file does; each end

@@ -3,13 +3,13 @@
 //! Everything that the disk could hold at some hundred other instants of the same run is tried without
 //! a machine: the epochs, the switches between them and the marks of regions are all in one witness.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use std::time::Duration;
 
 use cowbird_cases::names::MINOR;
 use cowbird_cases::setting::Setting;
 use cowbird_checks::power::Stop;
-use cowbird_checks::power_cuts::PowerCuts;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::power_cuts::{EarlierPowerCuts, PowerCuts};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
@@ -95,7 +95,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     // The filesystem's own recovery must be able to live with it, or the states mean nothing.
     mount(guest).await?;
     guest.unmount(MOUNT).await?;
-    Ok(Evidence::PowerCuts {
+    Ok(Evidence::of(Claim::PowerCuts(EarlierPowerCuts {
         cuts: PowerCuts {
             first,
             origin: setting.origin_range(),
@@ -104,8 +104,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
             seed: rng.next_u64(),
         },
         boot: 0,
-        then: Box::new(Evidence::WitnessOnly),
-    })
+    })))
 }
 
 fn churn(seed: u64) -> WorkloadSpec {

@@ -4,7 +4,7 @@ use cowbird_cases::names::{COW_MOUNT, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, RULED};
@@ -90,7 +90,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// A loop device on the origin, whose partitions are being read from where no answer comes: opening it blocks in the

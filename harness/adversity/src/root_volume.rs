@@ -3,12 +3,13 @@
 //! goes on through boots from the first write, because the boot hooks of `dist/` take it up again before
 //! it is mounted; without a hook it must not go on.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_model::MarkerKey;
@@ -244,10 +245,9 @@ async fn finish(
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        filesystem: true,
-        golden,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_files(golden),
+    ))
 }

@@ -5,8 +5,8 @@
 use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
@@ -114,7 +114,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::FailedSnapshot(LOG))
+    Ok(Evidence::failed_snapshot(LOG))
 }
 
 /// Runs a line of shell; the value is what it printed.

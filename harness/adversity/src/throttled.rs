@@ -1,12 +1,13 @@
 //! Writes that a cgroup's limit delays across the snapshot instant. They have passed the hook before
 //! it and reach the disk after it. The snapshot must be right.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, vacuous};
 use cowbird_vm::layout::Layout;
@@ -66,7 +67,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

@@ -4,11 +4,11 @@
 //! the disk is slow and has few requests, so that many writes wait; then it is fast again, and the snapshot is copied
 //! while the writers go on. Every image and every change map is compared with the witness of the disk.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use std::time::Duration;
 
 use cowbird_checks::change_map::ChangeMap;
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_host::error::HarnessError;
@@ -107,7 +107,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     let volumes = vec![volume];
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 /// One instant while the disk is slow and the writers wait for it; but for the first of a series, with the changes that

@@ -2,7 +2,7 @@
 //! rules that the seed decides, CPUs go and come, and threads are interrupted by others. Which accident of
 //! timing a fault needs nobody has to know.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{NoiseSpec, Rule, RuledPiece, StackKind, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, RULED, Workload};
@@ -103,7 +103,7 @@ pub async fn hot_reads(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     amplifier.stop(guest).await?;
     guest.unstack(StackKind::Ruled).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }
 
 /// [`raw_writers::act`], amplified. Writes that are in flight when the cut begins are so for long, where the
@@ -124,5 +124,5 @@ pub async fn raw_writes(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     amplifier.stop(guest).await?;
     guest.unstack(StackKind::Ruled).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }

@@ -3,10 +3,10 @@
 //! image is restored to. A change that a map misses in any epoch stays in every later image until the block changes
 //! again, and one that is wrong for one epoch only is seen in that one.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use std::time::Duration;
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_model::BlockSet;
@@ -110,7 +110,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     };
     let copied = volume("copied whole", setting.layout.image_stride_bytes());
     let volumes = vec![updated, copied];
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 fn spec(setting: &Setting) -> SnapshotSpec {

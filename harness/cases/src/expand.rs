@@ -1,9 +1,10 @@
 //! A COW file that is too small for what is overwritten, and is expanded twice under writers: the
 //! image must show all blocks, of which most were preserved in the added room.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
@@ -86,7 +87,7 @@ pub async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))
@@ -168,7 +169,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     }
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

@@ -7,10 +7,11 @@
 //! that it verifies later. Of the other regions fio cannot know what they held at the instant, since it was in the
 //! middle of writing to them; the oracle alone judges these.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
 use cowbird_checks::restored::Restored;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::FIO;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
@@ -185,14 +186,13 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     raw_writers::tear_down(guest).await?;
     restored::restore(guest, setting).await?;
     let faults = verify(guest, setting, &fio).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        restored: Some(Restored {
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::Restored(Restored {
             untouched: true,
             filesystem: None,
             faults: faults.into_iter().collect(),
-        }),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+        })),
+    ))
 }
 
 /// The profiles that this kernel lets fio use; a note for each that is left out.

@@ -5,10 +5,11 @@
 //! The mix does everything that changes files, and goes one step further: the image is restored, and the
 //! filesystem on it is mounted, read, unmounted and checked.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
 use cowbird_checks::restored::Restored;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
@@ -87,7 +88,7 @@ fn layout_alone(kind: Filesystem) -> Layout {
 pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let load = WorkloadSpec::FsChurn(churn(setting.seed));
     let (evidence, _) = under_load(guest, setting, load).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }
 
 /// Everything that changes files, and the restored volume is used.
@@ -109,10 +110,7 @@ pub async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
             restored.filesystem = Some(kind);
         }
     }
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        restored: Some(restored),
-        ..evidence
-    }))
+    Ok(Evidence::from(evidence.with(OfImage::Restored(restored))))
 }
 
 /// A snapshot of the filesystem under a load of files, copied while that goes on.
@@ -120,7 +118,7 @@ async fn under_load(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     load: WorkloadSpec,
-) -> CaseResult<(SnapshotEvidence, Workload)> {
+) -> CaseResult<(ImageClaim, Workload)> {
     let layout = setting.layout();
     let filesystem = layout.filesystem.unwrap_or(Filesystem::Ext4);
     let spec = SnapshotSpec {
@@ -185,20 +183,13 @@ async fn under_load(
         guest.unmount(COW_MOUNT).await?;
     }
     guest.remove_module().await?;
-    let checkable = filesystem.is_ext();
-    let golden = if checkable {
-        churn.golden.clone()
-    } else {
-        Vec::new()
-    };
-    let evidence = SnapshotEvidence {
-        zeroed,
-        filesystem: checkable,
-        golden,
-        differing_reads: end.differing_reads,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    };
-    Ok((evidence, churn))
+    let mut image = ImageClaim::new(marker, setting.origin_range())
+        .zeroed(zeroed)
+        .differing_reads(end.differing_reads);
+    if filesystem.is_ext() {
+        image = image.with_files(churn.golden.clone());
+    }
+    Ok((image, churn))
 }
 
 fn churn(seed: u64) -> FsChurnSpec {

@@ -1,10 +1,11 @@
 //! Snapshot reads at the very moment in which the same blocks are overwritten for the first time.
 //! This is the case for a snapshot read that is not looked at again after the origin was read.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
@@ -55,7 +56,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     set_up(guest).await?;
     let evidence = attacked(guest, setting, ORIGIN).await?;
     tear_down(guest).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }
 
 /// The same under the eyes of the tracer, which must name the same blocks as the oracle: without
@@ -82,10 +83,7 @@ pub async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         }
     };
     tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        traced: Some(traced),
-        ..evidence
-    }))
+    Ok(Evidence::from(evidence.with(OfImage::TracerNames(traced))))
 }
 
 /// What `cowbird-trace verify --json` prints, as far as it matters here.
@@ -126,7 +124,7 @@ pub(super) async fn attacked(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     origin: &'static str,
-) -> CaseResult<SnapshotEvidence> {
+) -> CaseResult<ImageClaim> {
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec(origin)).await?;
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
@@ -144,10 +142,7 @@ pub(super) async fn attacked(
         return Err(vacuous("no block was overwritten while it was read"));
     }
 
-    Ok(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Ok(ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads))
 }
 
 fn attack(origin: &str, seed: u64) -> WorkloadSpec {

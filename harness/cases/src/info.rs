@@ -1,5 +1,6 @@
 //! What a case is.
 
+use cowbird_checks::claim::Evidence;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -7,7 +8,6 @@ use std::time::Duration;
 
 use cowbird_checks::recorded::Replay;
 use cowbird_checks::trials::TrialPlan;
-use cowbird_checks::verify::Evidence;
 use cowbird_host::error::HarnessResult;
 use cowbird_host::program::HostProgram;
 use cowbird_session::driver::{CaseResult, Driver};

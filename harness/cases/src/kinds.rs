@@ -2,9 +2,10 @@
 //! while only changes are tracked. The image of the first epoch must be right, and the change map
 //! that leads to the second must hold every block that differs.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Chase, KindsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
@@ -138,12 +139,13 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
         guest.unmount(MOUNT).await?;
     }
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: filesystem.is_some(),
-        differing_reads: end.differing_reads,
-        maps: vec![map],
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    let mut image = ImageClaim::new(marker, setting.origin_range())
+        .differing_reads(end.differing_reads)
+        .with_maps([map]);
+    if filesystem.is_some() {
+        image = image.with(OfImage::SoundExt4);
+    }
+    Ok(Evidence::from(image))
 }
 
 fn writers(setting: &Setting) -> WorkloadSpec {

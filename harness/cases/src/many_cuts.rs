@@ -3,11 +3,11 @@
 //! the map that begins there was not seen by the epoch that it belongs to, so it was not preserved either. The writers
 //! come back to a block only after many writes, so that no later write hides it.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_host::nature::{FurtherDisk, OriginKind};
 use std::time::{Duration, Instant};
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_session::driver::{CaseResult, Driver, Throttle};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
@@ -99,7 +99,7 @@ pub async fn act(
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 /// All instants of one topology.

@@ -5,11 +5,11 @@
 //! Nobody writes to the origin before the snapshot, so the image must be what the disk was before the boot. The COW file, in
 //! which the instant is marked, lies on a disk without a witness.
 
+use cowbird_checks::claim::Evidence;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use cowbird_checks::verify::Evidence;
 use cowbird_host::error::PathContext;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
@@ -268,7 +268,7 @@ fn compared(guest: &Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
         .filter_map(|(block, (before, copied))| (before != copied).then_some(block))
         .collect();
     match wrong.first() {
-        None => Ok(Evidence::WitnessOnly),
+        None => Ok(Evidence::witness_only()),
         Some(first) => Err(CaseError::Failed(format!(
             "{} blocks of the image are not those of the origin at the instant, the first is {first}",
             wrong.len()

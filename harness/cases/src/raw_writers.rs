@@ -2,10 +2,10 @@
 //! writer, discards and write-zeroes across the snapshot instant and while the snapshot is copied.
 //! Each direct writer is chased by a reader of the snapshot.
 
-use cowbird_host::nature::OriginKind;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
@@ -108,7 +108,7 @@ pub async fn write_across_the_instant(
         None => BlockSet::new(),
     };
     let evidence = overwrite_and_copy(guest, setting, &writers, marker).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence { zeroed, ..evidence }))
+    Ok(Evidence::from(evidence.zeroed(zeroed)))
 }
 
 /// Starts the writers, and lets them write older versions.
@@ -132,7 +132,7 @@ pub(super) async fn overwrite_and_copy(
     setting: &Setting,
     writers: &Workload,
     marker: MarkerKey,
-) -> CaseResult<SnapshotEvidence> {
+) -> CaseResult<ImageClaim> {
     guest.phase("overwrite");
     let chase = Chase {
         snapshot: SNAPSHOT.into(),
@@ -158,12 +158,7 @@ pub(super) async fn overwrite_and_copy(
 
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    Ok(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        encrypted: setting.layout.kind == OriginKind::Encrypted,
-        mirrored: setting.layout.kind == OriginKind::Mirror,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Ok(ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads))
 }
 
 fn writers(device: &str, setting: &Setting) -> WorkloadSpec {

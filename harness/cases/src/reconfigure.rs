@@ -1,9 +1,10 @@
 //! A snapshot whose memory for preserved blocks is bounded anew while writers fill it: the guest gets
 //! the memory back, no more blocks than the bound are held, and the image stays right.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_proto::message::{RawWritersSpec, Reply, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
@@ -89,10 +90,9 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads),
+    ))
 }
 
 /// The disks of `reconfigure`.

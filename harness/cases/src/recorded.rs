@@ -5,10 +5,11 @@
 //! Verdicts are those of every case: by the witness of this run. The recording is only what is done, so that
 //! one that is not complete judges nothing wrongly; the notes of the cell say that it is not.
 
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
 use std::time::{Duration, Instant};
 
 use cowbird_checks::recorded::Replay;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::WORKLOAD;
 use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
@@ -104,11 +105,10 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        replayed: end.finished,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads),
+    )
+    .and_all(end.finished.then_some(Claim::OriginHoldsReplay)))
 }
 
 fn spec(seed: u64, replay: &Replay) -> WorkloadSpec {

@@ -5,8 +5,8 @@
 //! depend on what ran before: a discard of zeros would show nothing. Each snapshot is copied when its script
 //! leaves it, whole.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::trials::{EpochEvidence, TrialEvidence, TrialPlan};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Partition;
 use cowbird_host::error::HarnessError;
 use cowbird_model::{Sector, SectorRange};
@@ -87,7 +87,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Trials(trials))
+    Ok(Evidence::of(Claim::Trials(trials)))
 }
 
 /// One run of one script.

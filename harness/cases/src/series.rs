@@ -2,9 +2,10 @@
 //! blocks. No write may fall between two epochs: each change map is compared with the truth at both
 //! of its ends, and an image that is brought up to date by the maps alone must show the last epoch.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
@@ -90,9 +91,9 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .differing_reads(end.differing_reads)
+            .with_maps(maps),
+    ))
 }

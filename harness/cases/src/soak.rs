@@ -2,11 +2,11 @@
 //! transitioned, put together into sets and destroyed at random, while writers come and go on all of them.
 //! Every image and every change map on the way is kept and judged at the end.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_host::nature::FurtherDisk;
 use std::time::{Duration, Instant};
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_model::{BlockSet, MarkerKey};
@@ -162,7 +162,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     if soak.counts.images == 0 {
         return Err(vacuous("no image was made"));
     }
-    Ok(Evidence::Soak(Box::new(soak.evidence)))
+    Ok(Evidence::of(Claim::Soak(soak.evidence)))
 }
 
 fn evidence(setting: &Setting) -> SoakEvidence {

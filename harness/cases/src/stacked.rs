@@ -2,7 +2,7 @@
 //! witness sees, so the truth is found at the partition's place; the writers and the snapshot know
 //! only the device on top.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
@@ -118,10 +118,10 @@ async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> Case
     let Some(device) = devices.iter().find(straggled) else {
         if reason.contains(TOO_LATE) {
             guest.note(format!("refused as it must be: {reason}"));
-            return Ok(Evidence::FailedSnapshot(&[FAILED]));
+            return Ok(Evidence::failed_snapshot(&[FAILED]));
         }
         return Err(CaseError::Failed(reason));
     };
     guest.note(format!("failed as it must: {}", device.error_text));
-    Ok(Evidence::FailedSnapshot(&[FAILED]))
+    Ok(Evidence::failed_snapshot(&[FAILED]))
 }

@@ -2,13 +2,14 @@
 //! then all are written back at once, on a slow disk. The writes come through device-mapper, where the writer
 //! cannot be made to wait. The series must go on: the snapshot must be right, and so must the next map.
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::nature::OriginKind;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_proto::message::{Request, StackKind};
@@ -182,9 +183,9 @@ pub async fn act(
     guest.unstack(StackKind::Linear).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_maps(maps),
+    ))
 }

@@ -3,11 +3,11 @@
 //! first volume has come to rest already, and before its epoch begins, must be held as any other write. The snapshots
 //! must be right, and so must the map of the first volume.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_model::BlockSet;
@@ -166,7 +166,7 @@ pub async fn act(
     })
     .await?;
     tear_down(guest).await?;
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 /// Writers on the second volume, who have begun.

@@ -2,7 +2,7 @@
 //! disk and back, each block's fingerprint must be there once and be that of its content. What is
 //! written is the same on every kernel.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
@@ -28,5 +28,5 @@ pub async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     let arguments = ["--tracer", TRACER, "fixed", ORIGIN];
     let events = guest.run(TRACER_TRIAL, &arguments).await?;
     guest.note(format!("fixed workload: {}", events.trim()));
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }

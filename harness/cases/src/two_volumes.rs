@@ -3,10 +3,12 @@
 //! own disk, and at every instant the two must fit together. Sets that cannot be taken are refused
 //! as a whole.
 
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
+use cowbird_checks::turns::CommonInstants;
 use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
@@ -129,15 +131,14 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
 
     let [first_maps, second_maps] = maps;
     let [first, second] = instants[SWITCHES as usize];
-    let evidence = |marker, maps| SnapshotEvidence {
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    };
-    Ok(Evidence::Volumes(Box::new(VolumesEvidence {
-        volumes: [evidence(first, first_maps), evidence(second, second_maps)],
-        instants,
-        turns,
-    })))
+    let evidence = |marker, maps| ImageClaim::new(marker, setting.origin_range()).with_maps(maps);
+    Ok(Evidence::of(Claim::CommonInstants(Box::new(
+        CommonInstants {
+            volumes: [evidence(first, first_maps), evidence(second, second_maps)],
+            instants,
+            turns,
+        },
+    ))))
 }
 
 /// Of the three, those that are judged.

@@ -1,7 +1,7 @@
 //! A whole disk as origin. It is written through its partitions only: through one by raw writers,
 //! through the other by the filesystem that also holds the COW file and has to be frozen.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::OriginKind;
 use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;

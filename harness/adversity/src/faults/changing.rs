@@ -3,7 +3,8 @@
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
@@ -168,10 +169,7 @@ pub async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        expected_log: FAILURES,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(ImageClaim::new(marker, setting.origin_range())).expecting(FAILURES))
 }
 
 /// The disk with origin and COW file is pulled under writers, and comes back.
@@ -209,8 +207,5 @@ pub async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        expected_log: FAILURES,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(ImageClaim::new(marker, setting.origin_range())).expecting(FAILURES))
 }

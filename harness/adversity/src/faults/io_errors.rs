@@ -3,7 +3,8 @@
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
@@ -146,12 +147,12 @@ pub async fn cow_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     guest.unmount(MOUNT).await?;
     guest.unstack(StackKind::Ruled).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        zeroed,
-        expected_log: FAILURES,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with(OfImage::SoundExt4),
+    )
+    .expecting(FAILURES))
 }
 
 /// Writes to the COW file from this byte of it on fail from now on, and nothing else.

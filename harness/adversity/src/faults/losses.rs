@@ -3,9 +3,10 @@
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_proto::message::{Reply, Request, StackKind};
 use cowbird_session::driver::{
     CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, vacuous,
@@ -116,12 +117,12 @@ async fn finish(
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        zeroed,
-        expected_log,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with(OfImage::SoundExt4),
+    )
+    .expecting(expected_log))
 }
 
 /// Goal: a COW file that could not be written for a moment says that tracking is lost as soon as it can be written

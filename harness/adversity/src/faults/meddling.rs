@@ -1,12 +1,12 @@
 //! Somebody meddles while a snapshot is there: tools are killed, a second snapshot of the same device is asked
 //! for, the module is to be unloaded, the clock jumps, memory is taken. The snapshot must not care.
 
+use cowbird_checks::claim::Evidence;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::Request;
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};

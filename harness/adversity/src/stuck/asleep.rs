@@ -2,12 +2,12 @@
 //! or refuse, and they must come back to code that is there. In every third round there is a snapshot of the origin, which
 //! is destroyed first, under the same sleepers.
 
+use cowbird_checks::claim::Evidence;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{Request, TimedMode, TimedSpec};
 use cowbird_session::driver::{
     Begun, CaseError, CaseResult, Driver, Pace, Workload, longest, vacuous,

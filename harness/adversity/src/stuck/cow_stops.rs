@@ -3,6 +3,7 @@
 //!
 //! The origin is the whole first disk, so that a filesystem on it is concerned that nobody needs.
 
+use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::Evidence;
 use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Request, TimedSpec, WorkloadSpec,

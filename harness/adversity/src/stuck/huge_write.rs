@@ -2,13 +2,13 @@
 //! preserved, beside a small writer. The small one gets its share, and the snapshot is right: the COW file has room,
 //! and its disk moves.
 
+use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{Request, TimedSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
 use cowbird_vm::layout::Layout;

@@ -3,12 +3,12 @@
 //!
 //! The disks are many devices above one that does not answer: whoever submits to one of them sleeps below it.
 
+use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{Request, StackKind, TimedSpec};
 use cowbird_session::driver::{Begun, CaseError, CaseResult, Driver, Pace, vacuous};
 use cowbird_vm::layout::Layout;

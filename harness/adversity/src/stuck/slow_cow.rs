@@ -1,13 +1,13 @@
 //! The disk of the COW file is slow, but moves: every write that is let through makes room for another, and those that
 //! have come last wait for all before them. The limit counts from a write's arrival.
 
+use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use std::time::{Duration, Instant};
 
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
 use cowbird_vm::layout::Layout;

@@ -1,11 +1,11 @@
 //! Two control groups write to the origin of one snapshot for the first time, and one of them may do next to nothing.
 //! The other one does not wait for it.
 
+use cowbird_checks::claim::Evidence;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
 

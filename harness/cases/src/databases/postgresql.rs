@@ -3,6 +3,7 @@
 //! The cluster is made on the host, where that takes a second and not twenty, and is in the origin's filesystem when the
 //! guest boots.
 
+use cowbird_checks::claim::Evidence;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::chown;
@@ -11,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::{self, Filesystem};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::program::HostProgram;

@@ -1,7 +1,7 @@
 //! SQLite, in both of the ways in which it keeps its promises: a log that is written ahead, and a journal of old
 //! pages that is deleted at the commit.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::Request;

@@ -17,7 +17,7 @@ use super::{
     BEGINS, ENDS, INCOMPLETE_TRACE, Recording, Recordings, WitnessedDisk, events, mark,
     without_comparison,
 };
-use crate::exhibits::{map, untrusted};
+use crate::mapped::{map, untrusted};
 
 /// `cowbird-trace` ends so when a trace is not complete.
 const INCOMPLETE: i32 = 3;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use cowbird_cases::begin;
 use cowbird_cases::info::CaseInfo;
 use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
@@ -116,7 +117,14 @@ async fn attempt(
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
     let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
+    let setting = begin::setting(
+        case,
+        plan.seed,
+        replay,
+        plan.soak(),
+        &plan.trials,
+        plan.cuts,
+    );
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };

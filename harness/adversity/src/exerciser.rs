@@ -4,19 +4,34 @@
 //! loses what is written: what was on disk at that moment must be there after the shutdown, and nothing else. What is lost is lost above the
 //! module; that it flushes what it is told to is for other cases.
 
+use std::time::Duration;
+
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::nature::FurtherDisk;
-use std::time::Duration;
-
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, Rule, RuledPiece, StackKind, WorkloadSpec,
 };
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: PROGRAMS,
+    ..case(
+        "exerciser",
+        "a filesystem exerciser on a tracked disk and on an untracked one, with blocks of each size, and shutdowns",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay", "dm_flakey"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 /// What makes and checks the filesystems.
 pub const PROGRAMS: &[HostProgram] = &[MAKE, CHECK];
@@ -77,7 +92,7 @@ const SPEC: SnapshotSpec = SnapshotSpec {
 };
 
 /// The disks of `exerciser`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         further: FurtherDisk::SecondVolume,
         discards: false,
@@ -86,7 +101,7 @@ pub fn layout() -> Layout {
 }
 
 /// Plays `exerciser`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;

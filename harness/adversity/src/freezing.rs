@@ -1,16 +1,46 @@
 //! Filesystems in states in which freezing them is not what it usually is: mounted twice, frozen
 //! already, mounted read-only, mounted and unmounted while the snapshot is there.
 
-use cowbird_checks::claim::Evidence;
-use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "frozen",
+        "a filesystem that others have frozen when its snapshot is asked for",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_frozen(driver, setting)),
+    ),
+    case(
+        "mounted-twice",
+        "a filesystem that is mounted at two places",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_twice(driver, setting)),
+    ),
+    case(
+        "remount",
+        "a read-only filesystem that is unmounted and mounted, old and new way, under its snapshot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_remount(driver, setting)),
+    ),
+];
 
 const ORIGIN_MIB: u32 = 56;
 const COW_HOME_MIB: u32 = 64;
@@ -85,7 +115,7 @@ async fn churn_and_stop(
 
 /// The filesystem is frozen when the snapshot is asked for. It may be refused; in any case the
 /// filesystem is as frozen afterwards as before, and thawed there is a snapshot.
-pub async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(setting.origin(), MOUNT, "").await?;
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
@@ -120,7 +150,7 @@ pub async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
 }
 
 /// The filesystem is mounted at two places, and written through the one that was mounted last.
-pub async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     let first = MountSpec {
         target: "/mnt/first".into(),
@@ -157,7 +187,7 @@ pub async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
 
 /// The snapshot is taken of a filesystem that is mounted read-only; afterwards it is mounted and
 /// unmounted in the old and the new way, under copy-on-write and while changes are tracked.
-pub async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     guest.mount(setting.origin(), MOUNT, "").await?;

@@ -3,9 +3,9 @@
 //! image is restored to. A change that a map misses in any epoch stays in every later image until the block changes
 //! again, and one that is wrong for one epoch only is seen in that one.
 
-use cowbird_checks::claim::{Claim, Evidence};
 use std::time::Duration;
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
@@ -14,9 +14,21 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::setting::Setting;
 use crate::{raw_writers, restored};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "incremental-chain",
+    "24 epochs; in each the snapshot and the image that is kept up to date, in the end the restored disk",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// 2 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 2 * MIB_SECTORS + 5;
@@ -37,7 +49,7 @@ const BYTES_BETWEEN: u64 = 64 << 10;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The disks of `incremental-chain`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         images: 2,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
@@ -45,7 +57,7 @@ pub fn layout() -> Layout {
 }
 
 /// Plays `incremental-chain`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let writers = WorkloadSpec::RawWriters(RawWritersSpec {
         device: setting.origin().into(),

@@ -1,19 +1,41 @@
 //! Snapshot reads at the very moment in which the same blocks are overwritten for the first time.
 //! This is the case for a snapshot read that is not looked at again after the origin was read.
 
-use cowbird_checks::claim::Evidence;
-use cowbird_checks::image::{ImageClaim, OfImage};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 use serde::Deserialize;
 
+use crate::info::{CaseInfo, CaseTier, case, traced};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+
+/// Its first case.
+pub const CASES: &[CaseInfo] = &[case(
+    "hot-read",
+    "many readers of snapshot blocks that are overwritten at the same moment",
+    CaseTier::Quick,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
+
+/// The case that the tracer records even when nobody asks for it.
+pub const TRACED: &[CaseInfo] = &[traced(case(
+    "hot-read-traced",
+    "as hot-read, and the tracer must name the same wrong blocks without the witness",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act_traced(driver, setting)),
+))];
 
 /// 64 MiB and three sectors: every block is one attempt.
 const ORIGIN_SECTORS: u32 = 64 * 2048 + 3;
@@ -61,7 +83,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
 
 /// The same under the eyes of the tracer, which must name the same blocks as the oracle: without
 /// any witness, by its trace alone.
-pub async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     set_up(guest).await?;
     guest.expect_tracer().await?;
     let record = ["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];

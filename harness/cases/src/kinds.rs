@@ -2,18 +2,48 @@
 //! while only changes are tracked. The image of the first epoch must be right, and the change map
 //! that leads to the second must hold every block that differs.
 
-use cowbird_checks::claim::Evidence;
-use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Chase, KindsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "raw-kinds",
+        "every kind of write to a raw partition, across two epochs",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_raw,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "nvme-kinds",
+        "the same on an NVMe disk, which has FUA",
+        CaseTier::Daily,
+        &modules(["nvme"]),
+        layout_nvme,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "ext4-kinds",
+        "every kind of write to files of an ext4, one of them from another mount namespace",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_ext4,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+];
 
 /// The zones of all writers, and five sectors.
 const RAW_SECTORS: u32 = 36 * MIB_SECTORS + 5;
@@ -45,12 +75,12 @@ const TRACKED_BYTES: u64 = 6 << 20;
 const TRACKED_LIMIT: Duration = Duration::from_secs(90);
 
 /// The disks of `raw-kinds`.
-pub fn layout_raw() -> Layout {
+fn layout_raw() -> Layout {
     Layout::raw(RAW_SECTORS, COW_HOME_MIB)
 }
 
 /// The disks of `nvme-kinds`.
-pub fn layout_nvme() -> Layout {
+fn layout_nvme() -> Layout {
     Layout {
         bus: Bus::Nvme,
         ..layout_raw()
@@ -58,7 +88,7 @@ pub fn layout_nvme() -> Layout {
 }
 
 /// The disks of `ext4-kinds`.
-pub fn layout_ext4() -> Layout {
+fn layout_ext4() -> Layout {
     Layout {
         filesystem: Some(Filesystem::Ext4),
         ..Layout::raw(EXT4_SECTORS, COW_HOME_MIB)
@@ -66,7 +96,7 @@ pub fn layout_ext4() -> Layout {
 }
 
 /// Plays `raw-kinds`, `nvme-kinds` and `ext4-kinds`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let filesystem = setting.layout().filesystem;
     guest.phase("setup");
     if let Some(kind) = filesystem {

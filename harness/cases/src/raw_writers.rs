@@ -2,18 +2,58 @@
 //! writer, discards and write-zeroes across the snapshot instant and while the snapshot is copied.
 //! Each direct writer is chased by a reader of the snapshot.
 
-use cowbird_checks::claim::Evidence;
-use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
+
+/// Its first case.
+pub const CASES: &[CaseInfo] = &[case(
+    "raw-writers",
+    "raw partition of odd size with pairs of writers on the same blocks, and discards",
+    CaseTier::Quick,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
+
+/// The same case on other kinds of disks.
+pub const OTHER_DISKS: &[CaseInfo] = &[
+    case(
+        "scsi",
+        "a partition of a SCSI disk",
+        CaseTier::Daily,
+        &modules(["virtio_scsi", "sd_mod"]),
+        || layout_on(Bus::Scsi),
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "nvme",
+        "a partition of an NVMe disk",
+        CaseTier::Daily,
+        &modules(["nvme"]),
+        || layout_on(Bus::Nvme),
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "large-sectors",
+        "a partition of a disk with logical blocks of 4096 bytes",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_large_sectors,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+];
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;
@@ -57,12 +97,12 @@ pub fn layout() -> Layout {
 }
 
 /// The same disks on another bus.
-pub fn layout_on(bus: Bus) -> Layout {
+fn layout_on(bus: Bus) -> Layout {
     Layout { bus, ..layout() }
 }
 
 /// The disks of `large-sectors`.
-pub fn layout_large_sectors() -> Layout {
+fn layout_large_sectors() -> Layout {
     Layout {
         logical_block_bytes: 4096,
         ..Layout::raw(LARGE_ORIGIN_SECTORS, COW_HOME_MIB)

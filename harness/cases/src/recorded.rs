@@ -5,10 +5,10 @@
 //! Verdicts are those of every case: by the witness of this run. The recording is only what is done, so that
 //! one that is not complete judges nothing wrongly; the notes of the cell say that it is not.
 
-use cowbird_checks::claim::{Claim, Evidence};
-use cowbird_checks::image::ImageClaim;
 use std::time::{Duration, Instant};
 
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::recorded::Replay;
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::WORKLOAD;
@@ -16,8 +16,20 @@ use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+
+/// The case of this file. Without a workload there is nothing to do, so it belongs to no tier.
+pub const CASE: CaseInfo = case(
+    "recorded",
+    "a recorded workload, replayed across the snapshot instant and while the snapshot is copied",
+    CaseTier::Full,
+    &GUEST_MODULES,
+    || Layout::bare(0),
+    |driver, setting| Box::pin(act(driver, setting)),
+);
 
 /// Sectors of one MiB.
 const MIB_SECTORS: u32 = 2048;

@@ -2,23 +2,45 @@
 //! then all are written back at once, on a slow disk. The writes come through device-mapper, where the writer
 //! cannot be made to wait. The series must go on: the snapshot must be right, and so must the next map.
 
-use cowbird_checks::claim::Evidence;
-use cowbird_checks::image::ImageClaim;
-use cowbird_host::nature::OriginKind;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::modules;
 use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
 use crate::topology::{BESIDE, Origin};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "sync-above",
+        "a filesystem on a logical volume of the origin with very many dirty pages, all of them written back at once",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, MANY)),
+    ),
+    case(
+        "sync-above-large",
+        "the same with 2 GiB of dirty pages",
+        CaseTier::Full,
+        &modules(["dm_mod"]),
+        layout_large,
+        |driver, setting| Box::pin(act(driver, setting, VERY_MANY)),
+    ),
+];
 
 /// The first disk.
 const DISK_INDEX: usize = 0;
@@ -112,21 +134,17 @@ impl Size {
 }
 
 /// The disks of `sync-above`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     MANY.layout(|folder| MANY.make_file(folder))
 }
 
 /// The disks of `sync-above-large`.
-pub fn layout_large() -> Layout {
+fn layout_large() -> Layout {
     VERY_MANY.layout(|folder| VERY_MANY.make_file(folder))
 }
 
 /// Plays either, with as much as `size` says.
-pub async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-    size: Size,
-) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseResult<Evidence> {
     let slow = Throttle {
         operations_per_second: size.operations_per_second,
         bytes_per_second: 0,

@@ -3,21 +3,43 @@
 //! first volume has come to rest already, and before its epoch begins, must be held as any other write. The snapshots
 //! must be right, and so must the map of the first volume.
 
-use cowbird_checks::claim::{Claim, Evidence};
-use cowbird_host::nature::FurtherDisk;
 use std::time::Duration;
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "throttled-set",
+        "delayed writes to one of two volumes, while the other one is slow to write its epoch header",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Slow::Mark)),
+    ),
+    case(
+        "throttled-set-drain",
+        "delayed writes to one of two volumes, while the other one is slow to come to rest",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Slow::Drain)),
+    ),
+];
 
 /// What keeps the second volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +101,7 @@ const fn spec(origin: &'static str, cow_file: &'static str, minor: u32) -> Snaps
 }
 
 /// The disks of `throttled-set` and `throttled-set-drain`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
@@ -87,11 +109,7 @@ pub fn layout() -> Layout {
 }
 
 /// Plays `throttled-set` and `throttled-set-drain`.
-pub async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-    slow: Slow,
-) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, slow: Slow) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.mount(SECOND_COW_HOME, SECOND_COW_MOUNT, "").await?;
     guest.setup_snapshots(&[FIRST_SPEC, SECOND_SPEC]).await?;

@@ -5,11 +5,11 @@
 //! are the device that is written to, the filesystem of the COW file, and a third partition for what needs one more
 //! device; with an array a second disk is as the first.
 
-use cowbird_host::nature::{FurtherDisk, OriginKind};
 use std::path::Path;
 
 use cowbird_host::disk::{Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::nature::{FurtherDisk, OriginKind};
 use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{Queue, Throttle};

@@ -1,13 +1,13 @@
 //! Cases that put the harness on trial: guests that end in every way in which a guest can end, and
 //! a witness without any snapshot.
 
-use cowbird_checks::claim::Evidence;
 use std::time::Duration;
 
 use cowbird_cases::info::{ActFuture, CaseInfo, CaseTier};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::ORIGIN;
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
 use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;

@@ -6,7 +6,6 @@
 //! in the witness soon after. So the instruction that submits it is found by replaying with stops ([`Search`]). It
 //! stands in the driver of the disk, and on its stack is who wrote.
 
-use cowbird_host::nature::FurtherDisk;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
 use cowbird_host::initramfs::COWBIRD_KO;
 use cowbird_host::limits::TAPED_QMP_LIMIT;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_host::scratch::Scratch;
 use cowbird_model::{BadBlock, EntryKind, SECTOR_BYTES, WitnessLog};
 use cowbird_proto::message::{Reply, Request};
@@ -30,10 +30,11 @@ use cowbird_vm::qmp::Qmp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::search::Search;
-use super::{Kept, unpack};
 use crate::bundle::read_bad_blocks;
 use crate::planned::layout_of;
+
+use super::search::Search;
+use super::{Kept, unpack};
 
 /// Pause at a stop, until what was submitted is in its file; and the pause of the last look, which nothing follows.
 const LOOK: Duration = Duration::from_millis(3);

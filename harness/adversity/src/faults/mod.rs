@@ -7,12 +7,12 @@ pub mod io_errors;
 pub mod losses;
 pub mod meddling;
 
-use cowbird_checks::claim::{Claim, Evidence};
-use cowbird_checks::image::{ImageClaim, OfImage};
 use std::time::Duration;
 
 use cowbird_cases::names::{IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};

@@ -9,12 +9,12 @@ pub mod neighbours;
 pub mod slow_cow;
 pub mod slow_group;
 
-use cowbird_checks::claim::{Claim, Evidence};
-use cowbird_checks::image::ImageClaim;
 use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{TimedMode, TimedSpec};

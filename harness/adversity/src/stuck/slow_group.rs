@@ -1,16 +1,28 @@
 //! Two control groups write to the origin of one snapshot for the first time, and one of them may do next to nothing.
 //! The other one does not wait for it.
 
-use cowbird_checks::claim::Evidence;
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
 
 use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "throttled-cgroup",
+    "two control groups that overwrite one origin, of which one may do next to nothing",
+    CaseTier::Full,
+    &GUEST_MODULES,
+    super::layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
 const OPERATIONS: u64 = 100;
@@ -33,7 +45,7 @@ const SLOWER: f64 = 3.0;
 const MAY_SLEEP: Duration = Duration::from_secs(300);
 
 /// Plays `throttled-cgroup`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;

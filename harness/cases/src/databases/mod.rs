@@ -9,11 +9,11 @@ mod ledger;
 pub mod postgresql;
 pub mod sqlite;
 
-use cowbird_checks::claim::Evidence;
-use cowbird_checks::image::{ImageClaim, OfImage};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};

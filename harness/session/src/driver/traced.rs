@@ -1,9 +1,9 @@
 //! What is recorded of a traced cell.
 
-use cowbird_host::nature::FurtherDisk;
 use std::collections::BTreeMap;
 
 use cowbird_checks::tracing::{Recordings, Role, WitnessedDisk};
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::WorkloadId;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;

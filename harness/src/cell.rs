@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::PathBuf;
 
+use cowbird_cases::begin;
 use cowbird_cases::info::CaseInfo;
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::exhibits::Testimony;
 use cowbird_checks::judgement::Judgement;
 use cowbird_checks::recorded::Recorded;
 use cowbird_checks::tracing::{self, TracedCell};
 use cowbird_checks::trials::TrialPlan;
-use cowbird_checks::verify::{self, Evidence};
+use cowbird_checks::verify;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
@@ -17,7 +20,6 @@ use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TR
 use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
 use cowbird_host::limits::EVIDENCE_LIMIT;
 use cowbird_model::{TraceResult, TraceStanding, Verdict};
-use cowbird_proto::message::Event;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing, shut_down_error};
 use cowbird_session::machine::Machine;
 use cowbird_session::phases::{CellProgress, PhaseClock};
@@ -115,7 +117,14 @@ async fn attempt(
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
     let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
+    let setting = begin::setting(
+        case,
+        plan.seed,
+        replay,
+        plan.soak(),
+        &plan.trials,
+        plan.cuts,
+    );
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };
@@ -180,41 +189,27 @@ async fn attempt(
         Err(error) => return Err(error),
     };
     let observations = findings.record.observations.clone();
-    let events = match &evidence {
-        Evidence::Snapshot(evidence) if evidence.written => Some(journal(findings)?),
-        _ => None,
-    };
+    let (events, dropped) = (findings.record.events.clone(), findings.record.dropped);
 
     clock.enter("verify");
-    let origin = setting.layout().origin();
+    let nature = setting.layout().nature();
     let judgement = in_background(move || {
-        let mut judgement = verify::judge(&files, &evidence, &observations)?;
-        if let (Some(recorded), Evidence::Snapshot(evidence)) = (recorded, &evidence)
-            && evidence.replayed
-        {
-            judgement.faults.extend(recorded.check(&files, origin)?);
-        }
+        let said = Testimony {
+            observations: &observations,
+            events: &events,
+            dropped,
+            recorded: recorded.as_ref(),
+        };
+        let mut judgement = verify::judge(&files, nature, &evidence, said)?;
         if let Some(traced) = traced {
             let (result, text) = tracing::check(&traced, &files)?;
             judgement.trace = Some(result);
             judgement.text += &text;
         }
-        if let Some(events) = events {
-            judgement.check_written(&files, origin, &events)?;
-        }
         Ok(judgement)
     })
     .await?;
     Ok(weigh(judgement, findings))
-}
-
-/// The whole journal.
-fn journal(findings: &Findings) -> HarnessResult<Vec<Event>> {
-    if findings.record.dropped > 0 {
-        let detail = "the journal is longer than what is kept of it".to_owned();
-        return Err(HarnessError::Plan { detail });
-    }
-    Ok(findings.record.events.clone())
 }
 
 /// Before the module is loaded, a panic or hang of the kernel is nobody's but the host's: this

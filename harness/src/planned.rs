@@ -1,5 +1,6 @@
 //! What a plan names: its case, its disks and its workload.
 
+use cowbird_cases::begin::setting;
 use cowbird_cases::info::CaseInfo;
 use cowbird_checks::recorded::Recorded;
 use cowbird_host::background::in_background;
@@ -20,7 +21,7 @@ pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
 #[must_use]
 pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
     let case = catalogue::find(&plan.case)?;
-    let setting = case.setting(plan.seed, None, None, &plan.trials, None);
+    let setting = setting(case, plan.seed, None, None, &plan.trials, None);
     let layout = setting.layout();
     let sectors = u64::from(layout.origin().sectors);
     (layout.is_plain() && sectors > 0).then_some(sectors)
@@ -31,7 +32,14 @@ pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
     let case = find_case(plan)?;
     let recorded = load_workload(plan).await?;
     let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = case.setting(plan.seed, replay, plan.soak(), &plan.trials, plan.cuts);
+    let setting = setting(
+        case,
+        plan.seed,
+        replay,
+        plan.soak(),
+        &plan.trials,
+        plan.cuts,
+    );
     Ok(*setting.layout())
 }
 

@@ -184,6 +184,7 @@ pub fn moved(steps: &[Step], blocks: u64) -> Option<Vec<Step>> {
 mod tests {
     use super::*;
     use crate::catalogue;
+    use cowbird_cases::begin;
     use cowbird_proto::message::WorkloadId;
 
     fn issued(thread: u32, told: &[(u64, Operation)]) -> Event {
@@ -312,7 +313,8 @@ mod tests {
     fn files_have_no_places() {
         let plain = |case: &str| {
             let case = catalogue::find(case).expect("a case");
-            case.setting(1, None, None, &[], None).layout().is_plain()
+            let setting = begin::setting(case, 1, None, None, &[], None);
+            setting.layout().is_plain()
         };
         for case in ["raw-writers", "hot-read", "raw-kinds", "series"] {
             assert!(plain(case), "{case}");

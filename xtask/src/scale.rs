@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cowbird_checks::exhibits::DISCARD_MODEL;
+use cowbird_checks::mapped::DISCARD_MODEL;
 use cowbird_checks::sparse::{self, SparseFiles};
 use cowbird_host::scratch::Scratch;
 use cowbird_model::{

@@ -1,14 +1,28 @@
 //! A boot loader writes to a file in place: the module is not there, the filesystem is not mounted, and no superblock
 //! changes.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseResult, Driver, vacuous};
 
+use crate::persistence;
+
 use super::persistence::{MOUNT, burst, churn_in, first_epoch, go_on};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "boot-loader-writes",
+    "a boot in which GRUB writes to its environment block",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    persistence::layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// GRUB's environment block, as on a filesystem that is mounted on `/boot`.
 const FOLDER: &str = "/mnt/origin/grub";
@@ -18,7 +32,7 @@ const FILE_BYTES: usize = 1024;
 /// Goal: what GRUB writes to its environment block at each boot is in the image of the next epoch. Method: an orderly
 /// reboot, and a boot without the module in which the block is overwritten on the device, as firmware does it. Nothing
 /// tells of that, so the series goes on; the tool must have the block in its map.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;

@@ -4,14 +4,37 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "power-off",
+        "a snapshot, then a change map, that go on after the machine was powered off and booted",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        raw_writers::layout,
+        |driver, setting| Box::pin(power_off(driver, setting)),
+    ),
+    case(
+        "power-cut",
+        "changes that go on to be tracked after the power was cut, twice",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        raw_writers::layout,
+        |driver, setting| Box::pin(power_cut(driver, setting)),
+    ),
+];
 
 /// Data of one burst of writes.
 const BURST_BYTES: u64 = 4 << 20;
@@ -70,7 +93,7 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 }
 
 /// Powered off while it has a snapshot, then while it tracks changes.
-pub async fn power_off(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn power_off(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     burst(guest, setting.seed).await?;
     guest.setup_snapshot(raw_writers::spec(ORIGIN)).await?;
@@ -88,7 +111,7 @@ pub async fn power_off(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
 }
 
 /// The power is cut while it tracks changes, and again while it has a snapshot, which ends with that.
-pub async fn power_cut(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn power_cut(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     burst(guest, setting.seed).await?;
     guest.phase("copy");
@@ -114,7 +137,7 @@ async fn finish(
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

@@ -6,15 +6,32 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
+use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, Rule, RuledPiece, StackKind, WorkloadSpec,
 };
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: PROGRAMS,
+    ..case(
+        "exerciser",
+        "a filesystem exerciser on a tracked disk and on an untracked one, with blocks of each size, and shutdowns",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay", "dm_flakey"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 /// What makes and checks the filesystems.
 pub const PROGRAMS: &[HostProgram] = &[MAKE, CHECK];
@@ -75,16 +92,16 @@ const SPEC: SnapshotSpec = SnapshotSpec {
 };
 
 /// The disks of `exerciser`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         discards: false,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
 }
 
 /// Plays `exerciser`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -135,10 +152,9 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 async fn make(guest: &mut Driver<'_, '_>, place: Place, block_size: u32) -> CaseResult<()> {

@@ -3,13 +3,52 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "frozen",
+        "a filesystem that others have frozen when its snapshot is asked for",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_frozen(driver, setting)),
+    ),
+    case(
+        "mounted-twice",
+        "a filesystem that is mounted at two places",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_twice(driver, setting)),
+    ),
+    case(
+        "remount",
+        "a read-only filesystem that is unmounted and mounted, old and new way, under its snapshot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_remount(driver, setting)),
+    ),
+    case(
+        "frozen-home-destroyed",
+        "a snapshot that is destroyed while the filesystem of its COW file is frozen",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_destroyed(driver, setting)),
+    ),
+];
 
 const ORIGIN_MIB: u32 = 56;
 const COW_HOME_MIB: u32 = 64;
@@ -88,7 +127,7 @@ async fn churn_and_stop(
 
 /// The filesystem is frozen when the snapshot is asked for. It may be refused; in any case the
 /// filesystem is as frozen afterwards as before, and thawed there is a snapshot.
-pub async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(setting.origin(), MOUNT, "").await?;
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
@@ -117,14 +156,13 @@ pub async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("overwrite");
     churn_and_stop(guest, setting, "after").await?;
     finish(guest, setting).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 /// The filesystem is mounted at two places, and written through the one that was mounted last.
-pub async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     let first = MountSpec {
         target: "/mnt/first".into(),
@@ -154,16 +192,14 @@ pub async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
         file.path = format!("busy/{}", file.path);
         file
     });
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        golden: golden.collect(),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with_files(golden.collect()),
+    ))
 }
 
 /// The snapshot is taken of a filesystem that is mounted read-only; afterwards it is mounted and
 /// unmounted in the old and the new way, under copy-on-write and while changes are tracked.
-pub async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     guest.mount(setting.origin(), MOUNT, "").await?;
@@ -203,16 +239,16 @@ pub async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        maps: vec![map],
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .with_maps([map])
+            .with(OfImage::SoundExt4),
+    ))
 }
 
 /// The COW file's filesystem is frozen while the snapshot is destroyed. Its inode has a time that is only in memory
 /// (`lazytime`), and nobody but the module has it: the last reference to it must make nobody wait for the thaw.
-pub async fn act_destroyed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_destroyed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest
         .mount(setting.cow_home(), COW_MOUNT, "lazytime")
@@ -261,10 +297,9 @@ pub async fn act_destroyed(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
     }
     guest.phase("teardown");
     unmount_all(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 async fn finish(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {

@@ -5,16 +5,64 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_host::nature::OriginKind;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{
     RawWritersSpec, Request, Rule, RuledPiece, StackKind, StopwatchSpec, WorkloadSpec,
 };
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "large-origin",
+        "an origin of 2 TiB that is mostly empty, its COW file far away, through boots and a power cut",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay", "dm_zero"]),
+        layout_large,
+        |driver, setting| Box::pin(large(driver, setting)),
+    ),
+    case(
+        "huge-origin",
+        "as large-origin, with 20 TiB",
+        CaseTier::Full,
+        &modules(["dm_mod", "dm_delay", "dm_zero"]),
+        layout_huge_20,
+        |driver, setting| Box::pin(huge_20(driver, setting)),
+    ),
+    case(
+        "huge-origin-64",
+        "as large-origin, with 64 TiB",
+        CaseTier::Full,
+        &modules(["dm_mod", "dm_delay", "dm_zero"]),
+        layout_huge_64,
+        |driver, setting| Box::pin(huge_64(driver, setting)),
+    ),
+    case(
+        "large-little-memory",
+        "an origin of 6 TiB, whose maps a machine of 256 MiB cannot have",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay", "dm_zero"]),
+        layout_too_large,
+        |driver, setting| Box::pin(too_large(driver, setting)),
+    ),
+    case(
+        "small-neighbour",
+        "a writer on a disk of 2 TiB, and a small filesystem beside it that is unmounted again and again",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_neighbour,
+        |driver, setting| Box::pin(neighbour(driver, setting)),
+    ),
+];
 
 /// What of the origin is anywhere, sectors.
 const PIECES_SECTORS: u32 = 48 * MIB_SECTORS;
@@ -141,22 +189,22 @@ impl Size {
 }
 
 /// The disks of `large-origin`.
-pub fn layout_large() -> Layout {
+fn layout_large() -> Layout {
     LARGE_SIZE.layout()
 }
 
 /// The disks of `huge-origin`.
-pub fn layout_huge_20() -> Layout {
+fn layout_huge_20() -> Layout {
     HUGE_SIZES[0].layout()
 }
 
 /// The disks of `huge-origin-64`.
-pub fn layout_huge_64() -> Layout {
+fn layout_huge_64() -> Layout {
     HUGE_SIZES[1].layout()
 }
 
 /// The disks of `large-little-memory`.
-pub fn layout_too_large() -> Layout {
+fn layout_too_large() -> Layout {
     TOO_LARGE.layout()
 }
 
@@ -322,17 +370,17 @@ async fn remount_under_writer(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResu
 }
 
 /// Plays `large-origin`.
-pub async fn large(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn large(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     act(guest, setting, LARGE_SIZE).await
 }
 
 /// Plays `huge-origin`.
-pub async fn huge_20(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn huge_20(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     act(guest, setting, HUGE_SIZES[0]).await
 }
 
 /// Plays `huge-origin-64`.
-pub async fn huge_64(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn huge_64(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     act(guest, setting, HUGE_SIZES[1]).await
 }
 
@@ -381,14 +429,13 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
         guest.unstack(kind).await?;
     }
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        marker_sectors: Some(size.sectors()),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).marked_by(size.sectors()),
+    ))
 }
 
 /// The maps of the origin do not fit into the machine: that is refused, and nobody is killed.
-pub async fn too_large(guest: &mut Driver<'_, '_>, _setting: &Setting) -> CaseResult<Evidence> {
+async fn too_large(guest: &mut Driver<'_, '_>, _setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     stack_all(guest, TOO_LARGE).await?;
     guest.mount(RULED, COW_MOUNT, "").await?;
@@ -415,16 +462,16 @@ pub async fn too_large(guest: &mut Driver<'_, '_>, _setting: &Setting) -> CaseRe
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// The largest disk that the partition table and the witness's oracle count, sectors: 2 TiB without 1 GiB.
 const DISK_SECTORS: u32 = 2047 * 1024 * MIB_SECTORS;
 
 /// The disks of `small-neighbour`.
-pub fn layout_neighbour() -> Layout {
+fn layout_neighbour() -> Layout {
     Layout {
-        whole_disk: true,
+        kind: OriginKind::WholeDisk,
         disk_sectors: Some(DISK_SECTORS),
         cow_disk_mib: Some(LARGE_SIZE.cow_mib() + LARGE_SIZE.cow_mib() / 16 + 40),
         memory_mib: Some(LARGE_SIZE.memory_mib),
@@ -434,7 +481,7 @@ pub fn layout_neighbour() -> Layout {
 
 /// A writer on one partition of a disk, and a small filesystem on another that is mounted and unmounted beside it.
 /// The COW file is on another disk.
-pub async fn neighbour(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn neighbour(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     // The COW file's disk: the one for images is not needed for that.
     guest.mount(IMAGE, COW_MOUNT, "").await?;
@@ -492,7 +539,7 @@ pub async fn neighbour(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// No longer than without a neighbour: what emulation takes.

@@ -4,16 +4,33 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{
     CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil, vacuous,
 };
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: PROGRAMS,
+    ..case(
+        "many-snapshots",
+        "as many snapshots at once as there are numbers, and their filesystem unmounted under them",
+        CaseTier::Full,
+        &modules(["dm_mod"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 /// What the scripts use.
 pub const PROGRAMS: &[HostProgram] = &[SHELL, coreutil("dd")];
@@ -50,9 +67,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(120);
 
 /// The disks of `many-snapshots`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         memory_mib: Some(1536),
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
@@ -117,7 +134,7 @@ async fn expect_all(guest: &mut Driver<'_, '_>, state: &str) -> CaseResult<()> {
 }
 
 /// Plays `many-snapshots`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -173,7 +190,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     control_each(guest, "destroy", |number| format!("destroy {number}")).await?;
     guest.unstack(StackKind::Many(BESIDE)).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

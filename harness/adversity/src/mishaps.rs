@@ -1,14 +1,42 @@
 //! What goes wrong at the command line: names of any bytes, images onto what is in use, records that are none, filesystems that
 //! cannot do what is asked, output that nobody reads. Nothing may be harmed by it, and the tool says what is wrong.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    CaseInfo {
+        programs: PROGRAMS,
+        ..case(
+            "mishaps",
+            "mistakes at the command line: odd names, images onto what is in use, records that are none, no fallocate",
+            CaseTier::Daily,
+            &modules(["loop", "md_mod", "raid456"]),
+            layout,
+            |driver, setting| Box::pin(act(driver, setting)),
+        )
+    },
+    CaseInfo {
+        programs: XFS_PROGRAMS,
+        ..case(
+            "cow-elsewhere",
+            "a COW file on the realtime device of an xfs is refused, and nothing is damaged",
+            CaseTier::Daily,
+            &modules(["xfs"]),
+            layout_elsewhere,
+            |driver, setting| Box::pin(act_elsewhere(driver, setting)),
+        )
+    },
+];
 
 /// What the scripts use.
 pub const PROGRAMS: &[HostProgram] = &[
@@ -73,12 +101,12 @@ const ODD_FOLDER: &str = r#"ODD="$(printf '/mnt/cow/caf\351 "\\ \033')"; "#;
 const ODD_SHOWN: &str = r#"/mnt/cow/caf\351 "\134 \033/cow"#;
 
 /// The disks of `mishaps`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     raw_writers::layout().with_third(THIRD_MIB)
 }
 
 /// The realtime device of [`act_elsewhere`] is the disk for images: it is as large as three origins.
-pub fn layout_elsewhere() -> Layout {
+fn layout_elsewhere() -> Layout {
     Layout {
         images: 3,
         ..Layout::raw(ELSEWHERE_ORIGIN_MIB * MIB_SECTORS, 16).with_third(128)
@@ -112,7 +140,7 @@ impl Faults {
 }
 
 /// Plays `mishaps`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let mut faults = Faults::default();
     let section = wrong_targets(guest).await;
@@ -449,7 +477,7 @@ async fn without_fallocate(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
 
 /// A COW file on the realtime device of an xfs, whose addresses are not those of the device that the filesystem seems to be on.
 /// It is refused, and the filesystem is whole.
-pub async fn act_elsewhere(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_elsewhere(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.phase("realtime");
     let mount = format!("mount -t xfs -o rtdev={IMAGE} {THIRD} {THIRD_MOUNT}");
@@ -508,7 +536,7 @@ pub async fn act_elsewhere(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
     beside_its_origin(guest).await?;
     guest.phase("teardown");
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// An xfs whose snapshot is mounted beside it.

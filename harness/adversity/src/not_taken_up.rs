@@ -1,18 +1,51 @@
 //! Series that must not be taken up, now or ever: something was written while nobody tracked, or the record is of
 //! another series or another device.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::persistence;
+
 use super::persistence::{
     MOUNT, OTHER_SPEC, SPEC, begin, burst, finish, go_on, leave, start_again, write_file,
 };
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "refused-for-good",
+        "a reload that came too late, and another one in the next boot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(refused_for_good(driver, setting)),
+    ),
+    case(
+        "recorded-otherwise",
+        "records of another series, and of another partition",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        persistence::layout,
+        |driver, setting| Box::pin(recorded_otherwise(driver, setting)),
+    ),
+    case(
+        "deleted-while-away",
+        "a suspended snapshot whose COW file is deleted",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_beside,
+        |driver, setting| Box::pin(deleted_while_away(driver, setting)),
+    ),
+];
 
 /// Where the COW file has a filesystem of its own.
 const ORIGIN_SECTORS: u32 = 64 * MIB_SECTORS;
@@ -26,10 +59,7 @@ const LOST: &str = "tracking was lost before";
 /// Goal: a reload that was refused stays refused in later boots, which cannot see why any more. Method: a power cut, a boot
 /// in which the origin is written to before the reload, and one in which it is not. The record is each time that of the
 /// first boot, as in an initramfs.
-pub async fn refused_for_good(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
+async fn refused_for_good(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (golden, after) = begin(guest, setting).await?;
     let record = guest.record(MINOR, IMAGE).await?;
 
@@ -56,10 +86,7 @@ pub async fn refused_for_good(
 
 /// Goal: a record is believed only for its own series and its own devices, and a wrong one harms nothing: with the right
 /// one the series goes on. Method: the record with another UUID, then with another partition.
-pub async fn recorded_otherwise(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
+async fn recorded_otherwise(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (golden, _) = begin(guest, setting).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     leave(guest).await?;
@@ -87,7 +114,7 @@ pub async fn recorded_otherwise(
 }
 
 /// A filesystem, and behind it one for the COW file.
-pub fn layout_beside() -> Layout {
+fn layout_beside() -> Layout {
     Layout {
         filesystem: Some(Filesystem::Ext4),
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
@@ -97,10 +124,7 @@ pub fn layout_beside() -> Layout {
 /// Goal: a snapshot whose COW file was deleted while it was suspended is not believed. Method: the file is on another
 /// filesystem, so that nothing is written to the origin, and the module takes the snapshot up again; the tool must say so,
 /// and refuse a copy. The image is that of a new series.
-pub async fn deleted_while_away(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
+async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let [spec, second] = ["/mnt/cow/first", "/mnt/cow/second"].map(|cow_file| SnapshotSpec {
         cow_file,
         cow_mib: COW_MIB,
@@ -141,10 +165,9 @@ pub async fn deleted_while_away(
     guest.unmount(MOUNT).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {

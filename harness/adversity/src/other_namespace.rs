@@ -1,14 +1,41 @@
 //! A filesystem that is mounted in another mount namespace only, from where files are written and closed just
 //! before its snapshot: it is frozen by its device. The tool is asked once more while it is frozen by others.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 use crate::freezing;
+use crate::stale_cache;
 use crate::stale_cache::shell;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "frozen-home",
+        "a filesystem that others have frozen and that is to hold the COW file",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_frozen_home(driver, setting)),
+    ),
+    CaseInfo {
+        programs: stale_cache::PROGRAMS,
+        ..case(
+            "other-namespace",
+            "a filesystem that is mounted in another mount namespace only",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            layout,
+            |driver, setting| Box::pin(act(driver, setting)),
+        )
+    },
+];
 
 const SPEC: SnapshotSpec = SnapshotSpec {
     origin: ORIGIN,
@@ -43,12 +70,12 @@ for tick in $(cat /tmp/ticks); do [ -e /tmp/hidden/gone ] && exit 0; sleep 0.1; 
 const TICKS: usize = 600;
 
 /// The disks of `frozen-home` and `other-namespace`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     freezing::layout()
 }
 
 /// Plays `other-namespace`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -75,17 +102,13 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     shell(guest, GO).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+    ))
 }
 
 /// The filesystem that is frozen has the COW file as well: whoever made that would wait for the thaw.
-pub async fn act_frozen_home(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
+async fn act_frozen_home(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     use cowbird_proto::message::Request;
 
     const MOUNT: &str = "/mnt/origin";
@@ -112,9 +135,9 @@ pub async fn act_frozen_home(
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        zeroed,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with(OfImage::SoundExt4),
+    ))
 }

@@ -5,15 +5,66 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
+
+/// Its first cases.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "lazy-unmount",
+        "unmounted lazily and in another mount namespace, and mounted again, while changes are tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(lazy_unmount(driver, setting)),
+    ),
+    case(
+        "module-away",
+        "a snapshot, then a change map, that go on after the module was unloaded and loaded",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(away(driver, setting)),
+    ),
+    case(
+        "written-meanwhile",
+        "a volume that somebody writes to while the module is away",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(written_meanwhile(driver, setting)),
+    ),
+];
+
+/// Cases of COW files that end or are replaced.
+pub const OF_COW_FILES: &[CaseInfo] = &[
+    case(
+        "cow-replaced",
+        "a COW file that is replaced by a copy of it while it is not held",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(cow_replaced(driver, setting)),
+    ),
+    case(
+        "cow-full",
+        "a COW file that becomes full while changes go on to be tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(cow_full(driver, setting)),
+    ),
+];
 
 const ORIGIN_MIB: u32 = 112;
 
@@ -242,18 +293,17 @@ pub(super) async fn finish(
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        filesystem: true,
-        golden,
-        expected_log,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_files(golden),
+    )
+    .expecting(expected_log))
 }
 
 /// Unmounted while another mount namespace goes on with it, then while an open file does; each end
 /// and each mount writes to the origin, and so does a journal.
-pub async fn lazy_unmount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn lazy_unmount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (golden, _) = begin(guest, setting).await?;
     guest.phase("remount");
     hold(guest, HoldBy::Namespace).await?;
@@ -282,7 +332,7 @@ pub async fn lazy_unmount(guest: &mut Driver<'_, '_>, setting: &Setting) -> Case
 
 /// The module is unloaded and loaded again, first while a snapshot exists, then while changes are
 /// tracked.
-pub async fn away(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn away(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
@@ -329,10 +379,7 @@ pub(super) async fn leave(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// Somebody writes to the origin while the module is away. Nobody can know what, so the series must
 /// not go on.
-pub async fn written_meanwhile(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
+async fn written_meanwhile(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (golden, _) = begin(guest, setting).await?;
     guest.phase("away");
     leave(guest).await?;
@@ -363,7 +410,7 @@ const REPLACED: &str = "the COW file is not the one that was in use";
 
 /// The COW file is replaced by a copy while it is not held. Its extents are somebody else's then, and
 /// the series must not write to them.
-pub async fn cow_replaced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn cow_replaced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (golden, _) = begin(guest, setting).await?;
     guest.phase("replace");
     guest.unmount(MOUNT).await?;
@@ -382,7 +429,7 @@ pub async fn cow_replaced(guest: &mut Driver<'_, '_>, setting: &Setting) -> Case
 }
 
 /// The COW file becomes full, which costs the snapshot, but not the tracking of changes.
-pub async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;

@@ -5,16 +5,38 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::MINOR;
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::power::Stop;
-use cowbird_checks::power_cuts::PowerCuts;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::power_cuts::{EarlierPowerCuts, PowerCuts};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "ext4-power-cuts",
+        "a series on a busy ext4, and a hundred power cuts that are tried on its witness",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_ext4,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "xfs-power-cuts",
+        "a series on a busy xfs, and a hundred power cuts that are tried on its witness",
+        CaseTier::Daily,
+        &modules(["xfs"]),
+        layout_xfs,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+];
 
 const ORIGIN_MIB: u32 = 112;
 
@@ -36,17 +58,17 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 const CUTS: u32 = 100;
 
 /// The disks of `ext4-power-cuts`.
-pub fn layout_ext4() -> Layout {
+fn layout_ext4() -> Layout {
     Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
 /// The disks of `xfs-power-cuts`.
-pub fn layout_xfs() -> Layout {
+fn layout_xfs() -> Layout {
     Layout::filesystem(Filesystem::Xfs, ORIGIN_MIB)
 }
 
 /// Plays `ext4-power-cuts` and `xfs-power-cuts`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let filesystem = setting.layout().filesystem.unwrap_or(Filesystem::Ext4);
     let spec = SnapshotSpec {
         origin: setting.origin(),
@@ -95,7 +117,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     // The filesystem's own recovery must be able to live with it, or the states mean nothing.
     mount(guest).await?;
     guest.unmount(MOUNT).await?;
-    Ok(Evidence::PowerCuts {
+    Ok(Evidence::of(Claim::PowerCuts(EarlierPowerCuts {
         cuts: PowerCuts {
             first,
             origin: setting.origin_range(),
@@ -104,8 +126,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
             seed: rng.next_u64(),
         },
         boot: 0,
-        then: Box::new(Evidence::WitnessOnly),
-    })
+    })))
 }
 
 fn churn(seed: u64) -> WorkloadSpec {

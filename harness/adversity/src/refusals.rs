@@ -1,14 +1,36 @@
 //! What cannot be snapshot correctly is refused, for a reason that names it.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, RULED};
 use cowbird_vm::layout::Layout;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "refusals",
+        "btrfs, ZFS, a zoned device and one with DAX are refused",
+        CaseTier::Daily,
+        &modules(["btrfs", "null_blk", "nd_e820", "nd_pmem"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "no-answer",
+        "a device that blocks whoever opens it, and snapshots of the one below it",
+        CaseTier::Daily,
+        &modules(["loop", "dm_mod", "dm_delay"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(act_no_answer(driver, setting)),
+    ),
+];
 
 /// The smallest btrfs that its tools make, sectors.
 const BTRFS_SECTORS: u32 = 128 * 2048;
@@ -29,7 +51,7 @@ const ZFS_MAGIC: u64 = 0x0210_da7a_b10c_7a11;
 const NO_ANSWER_MS: u32 = 3_600_000;
 
 /// The disks of `refusals`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         filesystem: Some(Filesystem::Btrfs),
         kernel_parameters: PERSISTENT_MEMORY,
@@ -38,7 +60,7 @@ pub fn layout() -> Layout {
 }
 
 /// Plays `refusals`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.phase("refuse");
     guest
@@ -90,12 +112,12 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 /// A loop device on the origin, whose partitions are being read from where no answer comes: opening it blocks in the
 /// kernel. The tool gives it up, and snapshots of the origin are as always.
-pub async fn act_no_answer(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_no_answer(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.stack_ruled(ORIGIN).await?;
     let silent = RuledPiece {

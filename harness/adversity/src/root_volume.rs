@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_model::MarkerKey;
@@ -16,6 +19,26 @@ use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 use cowbird_session::boot_hooks::Generator;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "root-volume",
+        "the root filesystem of a running system, through a reboot and a power cut with its boot hooks",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "root-unhooked",
+        "a root filesystem that is written to before the module is there, and copied anew",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act_unhooked(driver, setting)),
+    ),
+];
 
 /// Room for the COW files, the system and what the writers leave.
 const ORIGIN_MIB: u32 = 104;
@@ -41,7 +64,7 @@ const BURST_BYTES: u64 = 2 << 20;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The disks of `root-volume` and `root-unhooked`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         kernel_parameters: "root=/dev/vda1",
         ..Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
@@ -50,7 +73,7 @@ pub fn layout() -> Layout {
 
 /// The series goes on through a clean reboot with the hook of initramfs-tools, then through a cut of the
 /// power with that of dracut.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let golden = begin(guest, setting).await?;
 
     reboot(guest, Stop::PowerOff, Generator::InitramfsTools).await?;
@@ -72,7 +95,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
 
 /// The system boots without the hook, and writes to its root volume before the module is there. Nobody
 /// can know what, so the series must not go on; the whole copy of the next one is made under writers.
-pub async fn act_unhooked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_unhooked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let golden = begin(guest, setting).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     guest.phase("reboot");
@@ -244,10 +267,9 @@ async fn finish(
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        filesystem: true,
-        golden,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_files(golden),
+    ))
 }

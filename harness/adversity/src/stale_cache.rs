@@ -2,15 +2,31 @@
 //! tracked and with one that is not, and must have the same outcome; and origins of each kind that a command
 //! takes apart are taken apart while they are tracked.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: PROGRAMS,
+    ..case(
+        "stale-cache",
+        "a tracked disk and an untracked one, with which the same things are done",
+        CaseTier::Daily,
+        &modules(["dm_mod", "loop", "md_mod", "raid1"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 const fn program(program: &'static str, package: &'static str) -> HostProgram {
     HostProgram { program, package }
@@ -64,9 +80,9 @@ const IMAGES: u32 = 4;
 const LOG: ExpectedLog = &[FAILED];
 
 /// The disks of `stale-cache`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         images: IMAGES,
         ..Layout::bare(ORIGIN_MIB)
     }
@@ -83,7 +99,7 @@ const fn spec(origin: &'static str) -> SnapshotSpec {
 }
 
 /// Plays `stale-cache`.
-pub async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     let (path, text) = (SCRIPT_PATH.into(), SCRIPT.into());
     guest.prepare(Request::WriteText { path, text }).await?;
@@ -113,7 +129,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::FailedSnapshot(LOG))
+    Ok(Evidence::failed_snapshot(LOG))
 }
 
 /// Runs a line of shell; the value is what it printed.

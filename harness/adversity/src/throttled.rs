@@ -3,13 +3,26 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, vacuous};
 use cowbird_vm::layout::Layout;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "throttled",
+    "writes that a cgroup's limit delays across the snapshot instant",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// Blocks that are written. They are submitted at once.
 const BLOCKS: u32 = 32;
@@ -21,12 +34,12 @@ const BYTES_PER_SECOND: u64 = 12 << 10;
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// The disks of `throttled`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     raw_writers::layout()
 }
 
 /// Plays `throttled`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let delayed = WorkloadSpec::Throttled(ThrottledSpec {
         device: setting.origin().into(),
@@ -66,7 +79,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

@@ -2,14 +2,36 @@
 //! rules that the seed decides, CPUs go and come, and threads are interrupted by others. Which accident of
 //! timing a fault needs nobody has to know.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{NoiseSpec, Rule, RuledPiece, StackKind, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, RULED, Workload};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::modules;
 use crate::names::ORIGIN;
 use crate::setting::Setting;
 use crate::{hot_read, raw_writers};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "hot-read-amplified",
+        "hot-read on an origin that delays reads and writes, with CPUs that go and come",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        hot_read::layout,
+        |driver, setting| Box::pin(hot_reads(driver, setting)),
+    ),
+    case(
+        "raw-writers-amplified",
+        "raw-writers on an origin that delays reads and writes, with CPUs that go and come",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(raw_writes(driver, setting)),
+    ),
+];
 
 /// The origin has so many stretches with rules of their own.
 const STRETCHES: u64 = 16;
@@ -94,7 +116,7 @@ fn rules(setting: &Setting) -> Vec<RuledPiece> {
 }
 
 /// [`hot_read::act`], amplified.
-pub async fn hot_reads(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn hot_reads(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let amplifier = Amplifier::start(guest, setting).await?;
     let evidence = hot_read::attacked(guest, setting, RULED).await?;
@@ -103,12 +125,12 @@ pub async fn hot_reads(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     amplifier.stop(guest).await?;
     guest.unstack(StackKind::Ruled).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }
 
 /// [`raw_writers::act`], amplified. Writes that are in flight when the cut begins are so for long, where the
 /// kernel counts them.
-pub async fn raw_writes(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn raw_writes(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let amplifier = Amplifier::start(guest, setting).await?;
     let writers = raw_writers::warm_up(guest, setting, RULED).await?;
@@ -124,5 +146,5 @@ pub async fn raw_writes(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     amplifier.stop(guest).await?;
     guest.unstack(StackKind::Ruled).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }

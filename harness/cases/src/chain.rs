@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_model::BlockSet;
@@ -14,9 +14,21 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::setting::Setting;
 use crate::{raw_writers, restored};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "incremental-chain",
+    "24 epochs; in each the snapshot and the image that is kept up to date, in the end the restored disk",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// 2 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 2 * MIB_SECTORS + 5;
@@ -37,7 +49,7 @@ const BYTES_BETWEEN: u64 = 64 << 10;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The disks of `incremental-chain`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         images: 2,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
@@ -45,7 +57,7 @@ pub fn layout() -> Layout {
 }
 
 /// Plays `incremental-chain`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let writers = WorkloadSpec::RawWriters(RawWritersSpec {
         device: setting.origin().into(),
@@ -110,7 +122,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     };
     let copied = volume("copied whole", setting.layout.image_stride_bytes());
     let volumes = vec![updated, copied];
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 fn spec(setting: &Setting) -> SnapshotSpec {

@@ -3,14 +3,37 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "expand",
+        "a COW file that is expanded twice under writers, and needs it",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "auto-expand",
+        "a COW file that the tool expands by itself before it is full",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_auto,
+        |driver, setting| Box::pin(act_auto(driver, setting)),
+    ),
+];
 
 /// 16 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 16 * 2048 + 5;
@@ -45,12 +68,12 @@ const LARGE_STEP_MIB: u32 = 64;
 const TOO_MUCH_MIB: u32 = 100_000;
 
 /// The disks of `auto-expand`.
-pub fn layout_auto() -> Layout {
+fn layout_auto() -> Layout {
     Layout::raw(AUTO_ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
 /// As [`act`], but nobody says when.
-pub async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (writers, mut written) = begin(guest, setting).await?;
 
     guest.phase("snapshot");
@@ -86,7 +109,7 @@ pub async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))
@@ -120,12 +143,12 @@ fn spec(setting: &Setting) -> SnapshotSpec {
 }
 
 /// The disks of `expand`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
 /// Plays `expand`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let (writers, mut written) = begin(guest, setting).await?;
 
     guest.phase("snapshot");
@@ -168,7 +191,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     }
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence::new(
+    Ok(Evidence::from(ImageClaim::new(
         marker,
         setting.origin_range(),
     )))

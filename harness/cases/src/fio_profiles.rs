@@ -9,16 +9,32 @@
 
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::program::FIO;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::setting::Setting;
 use crate::{raw_writers, restored};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: &[FIO],
+    ..case(
+        "fio-profiles",
+        "fio in five profiles under a snapshot; of what it wrote before, fio verifies the restored volume",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 /// The origin: all regions.
 const ORIGIN_MIB: u32 = 36;
@@ -124,7 +140,7 @@ const FILL: [&str; 2] = ["--rw=write", "--verify=crc32c"];
 const OVERWRITE: [&str; 2] = ["--rw=randwrite", "--verify=md5"];
 
 /// The disks of `fio-profiles`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout::raw(ORIGIN_MIB * MIB_SECTORS, COW_HOME_MIB)
 }
 
@@ -145,7 +161,7 @@ impl Profile {
 }
 
 /// Plays `fio-profiles`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let fio = FIO.path()?;
     raw_writers::prepare(guest, setting).await?;
     let fill = described(setting, &[&FILL[..], &["--do_verify=0"]].concat());
@@ -185,14 +201,13 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     raw_writers::tear_down(guest).await?;
     restored::restore(guest, setting).await?;
     let faults = verify(guest, setting, &fio).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        restored: Some(Restored {
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).with(OfImage::Restored(Restored {
             untouched: true,
             filesystem: None,
             faults: faults.into_iter().collect(),
-        }),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+        })),
+    ))
 }
 
 /// The profiles that this kernel lets fio use; a note for each that is left out.

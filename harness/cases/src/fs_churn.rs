@@ -7,17 +7,82 @@
 
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::restored;
 use crate::setting::Setting;
+
+/// Its first case.
+pub const CASES: &[CaseInfo] = &[case(
+    "ext4-churn",
+    "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
+    CaseTier::Quick,
+    &GUEST_MODULES,
+    layout_ext4,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
+
+/// Cases of filesystems other than the ext4 with its own COW file.
+pub const OTHER_FILESYSTEMS: &[CaseInfo] = &[
+    case(
+        "ext2-churn",
+        "ext2, served by the ext4 driver, beside a mounted ext4 with the COW file",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_ext2,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "ext3-churn",
+        "ext3, beside a mounted ext4 with the COW file",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_ext3,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "xfs-churn",
+        "xfs that holds its own COW file",
+        CaseTier::Daily,
+        &modules(["xfs"]),
+        layout_xfs,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "ext4-mix",
+        "ext4 and everything that changes files; the restored filesystem is mounted, read and checked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_ext4,
+        |driver, setting| Box::pin(act_mix(driver, setting)),
+    ),
+    case(
+        "xfs-mix",
+        "the same on xfs, with files that share blocks",
+        CaseTier::Daily,
+        &modules(["xfs"]),
+        layout_xfs,
+        |driver, setting| Box::pin(act_mix(driver, setting)),
+    ),
+    case(
+        "f2fs-churn",
+        "f2fs, beside a mounted ext4 with the COW file",
+        CaseTier::Daily,
+        &modules(["f2fs"]),
+        layout_f2fs,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+];
 
 /// Size of the origin: as small as the COW file and the workload allow, because under software
 /// emulation the copy costs 20 ms per MiB.
@@ -52,27 +117,27 @@ const OVERWRITE_LIMIT: Duration = Duration::from_secs(60);
 const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
 
 /// The disks of `ext4-mix` and `ext4-churn`.
-pub fn layout_ext4() -> Layout {
+fn layout_ext4() -> Layout {
     Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
 /// The disks of `xfs-churn` and `xfs-mix`.
-pub fn layout_xfs() -> Layout {
+fn layout_xfs() -> Layout {
     Layout::filesystem(Filesystem::Xfs, ORIGIN_MIB)
 }
 
 /// The disks of `ext2-churn`.
-pub fn layout_ext2() -> Layout {
+fn layout_ext2() -> Layout {
     layout_alone(Filesystem::Ext2)
 }
 
 /// The disks of `ext3-churn`.
-pub fn layout_ext3() -> Layout {
+fn layout_ext3() -> Layout {
     layout_alone(Filesystem::Ext3)
 }
 
 /// The disks of `f2fs-churn`.
-pub fn layout_f2fs() -> Layout {
+fn layout_f2fs() -> Layout {
     layout_alone(Filesystem::F2fs)
 }
 
@@ -84,14 +149,14 @@ fn layout_alone(kind: Filesystem) -> Layout {
 }
 
 /// Plays `ext2-churn`, `ext3-churn` and others.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let load = WorkloadSpec::FsChurn(churn(setting.seed));
     let (evidence, _) = under_load(guest, setting, load).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }
 
 /// Everything that changes files, and the restored volume is used.
-pub async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let kind = setting.layout().filesystem.unwrap_or(Filesystem::Ext4);
     let load = WorkloadSpec::FsMix(FsMixSpec {
         files: churn(setting.seed),
@@ -109,10 +174,7 @@ pub async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
             restored.filesystem = Some(kind);
         }
     }
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        restored: Some(restored),
-        ..evidence
-    }))
+    Ok(Evidence::from(evidence.with(OfImage::Restored(restored))))
 }
 
 /// A snapshot of the filesystem under a load of files, copied while that goes on.
@@ -120,7 +182,7 @@ async fn under_load(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     load: WorkloadSpec,
-) -> CaseResult<(SnapshotEvidence, Workload)> {
+) -> CaseResult<(ImageClaim, Workload)> {
     let layout = setting.layout();
     let filesystem = layout.filesystem.unwrap_or(Filesystem::Ext4);
     let spec = SnapshotSpec {
@@ -185,20 +247,13 @@ async fn under_load(
         guest.unmount(COW_MOUNT).await?;
     }
     guest.remove_module().await?;
-    let checkable = filesystem.is_ext();
-    let golden = if checkable {
-        churn.golden.clone()
-    } else {
-        Vec::new()
-    };
-    let evidence = SnapshotEvidence {
-        zeroed,
-        filesystem: checkable,
-        golden,
-        differing_reads: end.differing_reads,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    };
-    Ok((evidence, churn))
+    let mut image = ImageClaim::new(marker, setting.origin_range())
+        .zeroed(zeroed)
+        .differing_reads(end.differing_reads);
+    if filesystem.is_ext() {
+        image = image.with_files(churn.golden.clone());
+    }
+    Ok((image, churn))
 }
 
 fn churn(seed: u64) -> FsChurnSpec {

@@ -4,15 +4,38 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 use serde::Deserialize;
 
+use crate::info::{CaseInfo, CaseTier, case, traced};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+
+/// Its first case.
+pub const CASES: &[CaseInfo] = &[case(
+    "hot-read",
+    "many readers of snapshot blocks that are overwritten at the same moment",
+    CaseTier::Quick,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
+
+/// The case that the tracer records even when nobody asks for it.
+pub const TRACED: &[CaseInfo] = &[traced(case(
+    "hot-read-traced",
+    "as hot-read, and the tracer must name the same wrong blocks without the witness",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act_traced(driver, setting)),
+))];
 
 /// 64 MiB and three sectors: every block is one attempt.
 const ORIGIN_SECTORS: u32 = 64 * 2048 + 3;
@@ -55,12 +78,12 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     set_up(guest).await?;
     let evidence = attacked(guest, setting, ORIGIN).await?;
     tear_down(guest).await?;
-    Ok(Evidence::Snapshot(evidence))
+    Ok(Evidence::from(evidence))
 }
 
 /// The same under the eyes of the tracer, which must name the same blocks as the oracle: without
 /// any witness, by its trace alone.
-pub async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     set_up(guest).await?;
     guest.expect_tracer().await?;
     let record = ["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
@@ -82,10 +105,7 @@ pub async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         }
     };
     tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        traced: Some(traced),
-        ..evidence
-    }))
+    Ok(Evidence::from(evidence.with(OfImage::TracerNames(traced))))
 }
 
 /// What `cowbird-trace verify --json` prints, as far as it matters here.
@@ -126,7 +146,7 @@ pub(super) async fn attacked(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     origin: &'static str,
-) -> CaseResult<SnapshotEvidence> {
+) -> CaseResult<ImageClaim> {
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec(origin)).await?;
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
@@ -144,10 +164,7 @@ pub(super) async fn attacked(
         return Err(vacuous("no block was overwritten while it was read"));
     }
 
-    Ok(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Ok(ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads))
 }
 
 fn attack(origin: &str, seed: u64) -> WorkloadSpec {

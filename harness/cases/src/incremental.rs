@@ -4,14 +4,27 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "incremental",
+    "an image kept up to date through three epochs by changed blocks alone",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 const ORIGIN_MIB: u32 = 112;
 
@@ -39,12 +52,12 @@ const BUDGET_AFTER_EPOCH_BYTES: u64 = 8 << 20;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The disks of `incremental`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
 /// Plays `incremental`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "discard").await?;
     guest.insert_module().await?;
@@ -84,13 +97,12 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        filesystem: true,
-        golden: churn.golden,
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_maps(maps)
+            .with_files(churn.golden),
+    ))
 }
 
 fn churn(seed: u64) -> WorkloadSpec {

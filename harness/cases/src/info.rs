@@ -3,11 +3,8 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::Duration;
 
-use cowbird_checks::recorded::Replay;
-use cowbird_checks::trials::TrialPlan;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::error::HarnessResult;
 use cowbird_host::program::HostProgram;
 use cowbird_session::driver::{CaseResult, Driver};
@@ -16,7 +13,6 @@ use serde::Serialize;
 
 use crate::setting::Setting;
 use crate::topology::Topology;
-use crate::{recorded, regressions};
 
 /// How often a case is worth its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,32 +62,6 @@ pub struct CaseInfo {
 }
 
 impl CaseInfo {
-    /// What is on the disks: with a recorded workload or with scripts, the volume that they need. `soak`: how
-    /// long the long load goes on; `cuts`: how many snapshot instants the cases made of topologies have.
-    pub fn setting(
-        &self,
-        seed: u64,
-        replay: Option<Replay>,
-        soak: Option<Duration>,
-        trials: &[TrialPlan],
-        cuts: Option<u32>,
-    ) -> Setting {
-        let layout = match &replay {
-            Some(replay) => recorded::layout(replay),
-            None if trials.is_empty() => self.topology.map_or_else(self.layout, Topology::layout),
-            None => regressions::layout(trials),
-        };
-        Setting {
-            layout,
-            seed,
-            replay,
-            soak,
-            trials: trials.to_vec(),
-            topology: self.topology,
-            cuts,
-        }
-    }
-
     /// Does it.
     pub fn act<'a>(&self, driver: &'a mut Driver<'_, '_>, setting: &'a Setting) -> ActFuture<'a> {
         (self.act)(driver, setting)

@@ -4,15 +4,46 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Chase, KindsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "raw-kinds",
+        "every kind of write to a raw partition, across two epochs",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_raw,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "nvme-kinds",
+        "the same on an NVMe disk, which has FUA",
+        CaseTier::Daily,
+        &modules(["nvme"]),
+        layout_nvme,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "ext4-kinds",
+        "every kind of write to files of an ext4, one of them from another mount namespace",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_ext4,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+];
 
 /// The zones of all writers, and five sectors.
 const RAW_SECTORS: u32 = 36 * MIB_SECTORS + 5;
@@ -44,12 +75,12 @@ const TRACKED_BYTES: u64 = 6 << 20;
 const TRACKED_LIMIT: Duration = Duration::from_secs(90);
 
 /// The disks of `raw-kinds`.
-pub fn layout_raw() -> Layout {
+fn layout_raw() -> Layout {
     Layout::raw(RAW_SECTORS, COW_HOME_MIB)
 }
 
 /// The disks of `nvme-kinds`.
-pub fn layout_nvme() -> Layout {
+fn layout_nvme() -> Layout {
     Layout {
         bus: Bus::Nvme,
         ..layout_raw()
@@ -57,7 +88,7 @@ pub fn layout_nvme() -> Layout {
 }
 
 /// The disks of `ext4-kinds`.
-pub fn layout_ext4() -> Layout {
+fn layout_ext4() -> Layout {
     Layout {
         filesystem: Some(Filesystem::Ext4),
         ..Layout::raw(EXT4_SECTORS, COW_HOME_MIB)
@@ -65,7 +96,7 @@ pub fn layout_ext4() -> Layout {
 }
 
 /// Plays `raw-kinds`, `nvme-kinds` and `ext4-kinds`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let filesystem = setting.layout().filesystem;
     guest.phase("setup");
     if let Some(kind) = filesystem {
@@ -138,12 +169,13 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
         guest.unmount(MOUNT).await?;
     }
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: filesystem.is_some(),
-        differing_reads: end.differing_reads,
-        maps: vec![map],
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    let mut image = ImageClaim::new(marker, setting.origin_range())
+        .differing_reads(end.differing_reads)
+        .with_maps([map]);
+    if filesystem.is_some() {
+        image = image.with(OfImage::SoundExt4);
+    }
+    Ok(Evidence::from(image))
 }
 
 fn writers(setting: &Setting) -> WorkloadSpec {

@@ -4,6 +4,7 @@
 
 pub mod above;
 pub mod amplified;
+pub mod begin;
 pub mod chain;
 pub mod databases;
 pub mod expand;

@@ -5,16 +5,47 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Filesystem;
+use cowbird_host::nature::{FurtherDisk, OriginKind};
 use cowbird_session::driver::{CaseResult, Driver, Throttle};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::above::{self, Load};
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::modules;
 use crate::names::{COW_MOUNT, MINOR};
 use crate::setting::Setting;
 use crate::topology::{self, BESIDE, Topology};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "many-cuts-mapped",
+        "instant after instant under writers on devices of device-mapper above the origin",
+        CaseTier::Full,
+        &modules(["dm_mod", "dm_crypt", "xts", "dm_thin_pool"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, &MAPPED)),
+    ),
+    case(
+        "many-cuts-arrays",
+        "the same with arrays, above the origin and below it",
+        CaseTier::Full,
+        &modules(["md_mod", "raid1", "raid456", "dm_mod"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, &ARRAYS)),
+    ),
+    case(
+        "many-cuts-files",
+        "the same with a loop device, a filesystem that the tools do not see, and swap",
+        CaseTier::Full,
+        &modules(["loop", "dm_mod"]),
+        layout_files,
+        |driver, setting| Box::pin(act(driver, setting, &FILES)),
+    ),
+];
 
 /// Instants of each topology.
 const CUTS: u32 = 12;
@@ -58,26 +89,26 @@ pub static FILES: [&Topology; 4] = [
 ];
 
 /// Disks with room for all.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        whole_disk: true,
-        mirrored: true,
+        kind: OriginKind::WholeDisk,
+        further: FurtherDisk::Copy,
         ..Layout::raw(ROOM_MIB * MIB_SECTORS, HOME_MIB).with_zeros(ROOM_MIB)
     }
 }
 
 /// The disks of `many-cuts-files`.
-pub fn layout_files() -> Layout {
+fn layout_files() -> Layout {
     Layout {
         filesystem: Some(Filesystem::Ext4),
         content: Some(topology::make_large_loop_file),
-        mirrored: false,
+        further: FurtherDisk::None,
         ..layout()
     }
 }
 
 /// Plays `many-cuts-mapped`, `many-cuts-arrays` and `many-cuts-files`.
-pub async fn act(
+async fn act(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     topologies: &[&'static Topology],
@@ -98,7 +129,7 @@ pub async fn act(
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 /// All instants of one topology.

@@ -9,14 +9,52 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::error::PathContext;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "mixed-sectors",
+        "a COW file on a disk with larger logical blocks than the origin's",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "mixed-sectors-reversed",
+        "a COW file on a disk with smaller logical blocks than the origin's",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout_reversed,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "read-across-errors",
+        "an origin that cannot be read any more where its blocks are preserved, while its snapshot is copied",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        layout_errors,
+        |driver, setting| Box::pin(act_errors(driver, setting)),
+    ),
+    case(
+        "cow-read-errors",
+        "a COW file that cannot be read while the snapshot is copied, and then can be read again",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        layout_errors,
+        |driver, setting| Box::pin(act_cow_errors(driver, setting)),
+    ),
+];
 
 /// 8 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 8 * 2048 + 5;
@@ -70,7 +108,7 @@ const fn spec(origin: &'static str) -> SnapshotSpec {
 }
 
 /// The disk of the COW file has larger blocks than the origin's.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         cow_disk: Some((COW_HOME_MIB, 4096)),
         cow_home: None,
@@ -79,7 +117,7 @@ pub fn layout() -> Layout {
 }
 
 /// It has smaller ones.
-pub fn layout_reversed() -> Layout {
+fn layout_reversed() -> Layout {
     Layout {
         cow_disk: Some((COW_HOME_MIB, 512)),
         cow_home: None,
@@ -89,12 +127,12 @@ pub fn layout_reversed() -> Layout {
 }
 
 /// Both on one disk.
-pub fn layout_errors() -> Layout {
+fn layout_errors() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
 /// Plays `mixed-sectors` and `mixed-sectors-reversed`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let read_bytes = match setting.layout.logical_block_bytes {
         512 => ODD_READ_BYTES,
         _ => EVEN_READ_BYTES,
@@ -114,7 +152,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
 
 /// Where the origin was overwritten it cannot be read any more, which is nothing to its snapshot. Reads are long: what
 /// they want from the origin lies on both sides of what it does not give.
-pub async fn act_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -143,7 +181,7 @@ pub async fn act_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
 
 /// A COW file that can be read slowly, so that many reads wait for what one of them has asked for, and then not at all, or
 /// but for its beginning. A copy of the snapshot fails, which is all that happens: later, a copy is right.
-pub async fn act_cow_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_cow_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.stack_ruled(COW_HOME).await?;
     guest.mount(RULED, COW_MOUNT, "").await?;
@@ -268,7 +306,7 @@ fn compared(guest: &Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
         .filter_map(|(block, (before, copied))| (before != copied).then_some(block))
         .collect();
     match wrong.first() {
-        None => Ok(Evidence::WitnessOnly),
+        None => Ok(Evidence::witness_only()),
         Some(first) => Err(CaseError::Failed(format!(
             "{} blocks of the image are not those of the origin at the instant, the first is {first}",
             wrong.len()

@@ -4,15 +4,56 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
+
+/// Its first case.
+pub const CASES: &[CaseInfo] = &[case(
+    "raw-writers",
+    "raw partition of odd size with pairs of writers on the same blocks, and discards",
+    CaseTier::Quick,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
+
+/// The same case on other kinds of disks.
+pub const OTHER_DISKS: &[CaseInfo] = &[
+    case(
+        "scsi",
+        "a partition of a SCSI disk",
+        CaseTier::Daily,
+        &modules(["virtio_scsi", "sd_mod"]),
+        || layout_on(Bus::Scsi),
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "nvme",
+        "a partition of an NVMe disk",
+        CaseTier::Daily,
+        &modules(["nvme"]),
+        || layout_on(Bus::Nvme),
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "large-sectors",
+        "a partition of a disk with logical blocks of 4096 bytes",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_large_sectors,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+];
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;
@@ -56,12 +97,12 @@ pub fn layout() -> Layout {
 }
 
 /// The same disks on another bus.
-pub fn layout_on(bus: Bus) -> Layout {
+fn layout_on(bus: Bus) -> Layout {
     Layout { bus, ..layout() }
 }
 
 /// The disks of `large-sectors`.
-pub fn layout_large_sectors() -> Layout {
+fn layout_large_sectors() -> Layout {
     Layout {
         logical_block_bytes: 4096,
         ..Layout::raw(LARGE_ORIGIN_SECTORS, COW_HOME_MIB)
@@ -107,7 +148,7 @@ pub async fn write_across_the_instant(
         None => BlockSet::new(),
     };
     let evidence = overwrite_and_copy(guest, setting, &writers, marker).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence { zeroed, ..evidence }))
+    Ok(Evidence::from(evidence.zeroed(zeroed)))
 }
 
 /// Starts the writers, and lets them write older versions.
@@ -131,7 +172,7 @@ pub(super) async fn overwrite_and_copy(
     setting: &Setting,
     writers: &Workload,
     marker: MarkerKey,
-) -> CaseResult<SnapshotEvidence> {
+) -> CaseResult<ImageClaim> {
     guest.phase("overwrite");
     let chase = Chase {
         snapshot: SNAPSHOT.into(),
@@ -157,12 +198,7 @@ pub(super) async fn overwrite_and_copy(
 
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    Ok(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        encrypted: setting.layout.encrypted,
-        mirrored: setting.layout.mirrored,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Ok(ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads))
 }
 
 fn writers(device: &str, setting: &Setting) -> WorkloadSpec {

@@ -3,14 +3,27 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{RawWritersSpec, Reply, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "reconfigure",
+    "a snapshot whose memory for preserved blocks is bounded anew under writers",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// Bounds one after the other, MiB.
 const FIRST_MIB: u32 = 256;
@@ -33,7 +46,7 @@ const BYTES: u64 = 12 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Plays `reconfigure`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let writers = guest
         .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
@@ -89,14 +102,13 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads),
+    ))
 }
 
 /// The disks of `reconfigure`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     raw_writers::layout()
 }
 

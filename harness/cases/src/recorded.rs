@@ -7,16 +7,29 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::recorded::Replay;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::WORKLOAD;
 use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+
+/// The case of this file. Without a workload there is nothing to do, so it belongs to no tier.
+pub const CASE: CaseInfo = case(
+    "recorded",
+    "a recorded workload, replayed across the snapshot instant and while the snapshot is copied",
+    CaseTier::Full,
+    &GUEST_MODULES,
+    || Layout::bare(0),
+    |driver, setting| Box::pin(act(driver, setting)),
+);
 
 /// Sectors of one MiB.
 const MIB_SECTORS: u32 = 2048;
@@ -104,11 +117,10 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        replayed: end.finished,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads),
+    )
+    .and_all(end.finished.then_some(Claim::OriginHoldsReplay)))
 }
 
 fn spec(seed: u64, replay: &Replay) -> WorkloadSpec {

@@ -5,8 +5,8 @@
 //! depend on what ran before: a discard of zeros would show nothing. Each snapshot is copied when its script
 //! leaves it, whole.
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::trials::{EpochEvidence, TrialEvidence, TrialPlan};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::disk::Partition;
 use cowbird_host::error::HarnessError;
 use cowbird_model::{Sector, SectorRange};
@@ -17,9 +17,21 @@ use cowbird_vm::layout::Layout;
 use cowbird_workload::script::MAX_TASK_SECTORS;
 use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
 
+use crate::info::{CaseInfo, CaseTier, REGRESSIONS, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::recorded;
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    REGRESSIONS,
+    "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
+    CaseTier::Quick,
+    &GUEST_MODULES,
+    || Layout::bare(0),
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// The disk of the origin in the guest, and the origin's number on it.
 const DISK: &str = "/dev/vda";
@@ -48,7 +60,7 @@ fn volume_sectors(script: &Script) -> u32 {
 }
 
 /// Plays `regressions`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     if setting.trials.is_empty() {
         let detail = "there are no regressions to run; harness/regressions holds them".to_owned();
         return Err(HarnessError::Plan { detail }.into());
@@ -87,7 +99,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Trials(trials))
+    Ok(Evidence::of(Claim::Trials(trials)))
 }
 
 /// One run of one script.

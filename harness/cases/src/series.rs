@@ -4,14 +4,27 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "series",
+    "a series switched from snapshot to snapshot under writers on the same few blocks",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// 3 MiB and five sectors: every block is written in every epoch.
 const ORIGIN_SECTORS: u32 = 3 * 2048 + 5;
@@ -32,12 +45,12 @@ const BYTES_BETWEEN: u64 = 128 << 10;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The disks of `series`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
 /// Plays `series`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let writers = WorkloadSpec::RawWriters(RawWritersSpec {
         device: setting.origin().into(),
@@ -90,9 +103,9 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        differing_reads: end.differing_reads,
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .differing_reads(end.differing_reads)
+            .with_maps(maps),
+    ))
 }

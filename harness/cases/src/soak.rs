@@ -4,19 +4,32 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "soak",
+    "a long mixed load with snapshots taken, copied, transitioned and destroyed at random",
+    CaseTier::Full,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// The raw origins: 6 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 6 * MIB_SECTORS + 5;
@@ -102,15 +115,15 @@ enum State {
 }
 
 /// The disks of `soak`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(THIRD_MIB)
     }
 }
 
 /// Plays `soak`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.mount("/dev/vdc2", "/mnt/cow2", "").await?;
     guest.mount("/dev/vda3", THIRD_MOUNT, "discard").await?;
@@ -161,7 +174,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     if soak.counts.images == 0 {
         return Err(vacuous("no image was made"));
     }
-    Ok(Evidence::Soak(Box::new(soak.evidence)))
+    Ok(Evidence::of(Claim::Soak(soak.evidence)))
 }
 
 fn evidence(setting: &Setting) -> SoakEvidence {

@@ -2,14 +2,69 @@
 //! witness sees, so the truth is found at the partition's place; the writers and the snapshot know
 //! only the device on top.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
+use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::modules;
 use crate::names::ORIGIN;
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "dm-linear",
+        "a device-mapper device, which works on bios and has no queue to freeze",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(act(driver, setting, StackKind::Linear)),
+    ),
+    case(
+        "dm-two-pieces",
+        "a logical volume of two pieces that meet inside a block",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(act(driver, setting, StackKind::TwoPieces)),
+    ),
+    case(
+        "dm-crypt",
+        "an encrypted device; the truth is what the witness saw, decrypted",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_crypt", "xts"]),
+        layout_crypt,
+        |driver, setting| Box::pin(act(driver, setting, StackKind::Crypt)),
+    ),
+    case(
+        "dm-thin",
+        "a thin volume",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_thin_pool"]),
+        layout_thin,
+        |driver, setting| Box::pin(act(driver, setting, StackKind::Thin)),
+    ),
+    case(
+        "md-raid1",
+        "a RAID 1 of two disks, both with a witness",
+        CaseTier::Daily,
+        &modules(["md_mod", "raid1"]),
+        layout_mirror,
+        |driver, setting| Box::pin(act(driver, setting, StackKind::Mirror)),
+    ),
+    case(
+        "loop",
+        "a loop device with direct I/O on a partition",
+        CaseTier::Daily,
+        &modules(["loop"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(act(driver, setting, StackKind::Loop)),
+    ),
+];
 
 /// Sectors of a thin volume: a whole number of the pool's blocks.
 const THIN_SECTORS: u32 = 48 * MIB_SECTORS;
@@ -33,16 +88,16 @@ pub(super) const UNCOUNTED: &str = "does not count its I/O in flight";
 const METADATA: &str = "/dev/vda3";
 
 /// The disks of `dm-crypt`.
-pub fn layout_crypt() -> Layout {
+fn layout_crypt() -> Layout {
     Layout {
-        encrypted: true,
+        kind: OriginKind::Encrypted,
         discards: false,
         ..raw_writers::layout()
     }
 }
 
 /// The disks of `dm-thin`.
-pub fn layout_thin() -> Layout {
+fn layout_thin() -> Layout {
     Layout {
         discards: false,
         ..Layout::raw(THIN_SECTORS, COW_HOME_MIB).with_metadata()
@@ -50,15 +105,15 @@ pub fn layout_thin() -> Layout {
 }
 
 /// The disks of `md-raid1`.
-pub fn layout_mirror() -> Layout {
+fn layout_mirror() -> Layout {
     Layout {
-        mirrored: true,
+        kind: OriginKind::Mirror,
         ..Layout::raw(MIRROR_SECTORS, COW_HOME_MIB)
     }
 }
 
 /// Plays `dm-linear`, `dm-two-pieces` and others.
-pub async fn act(
+async fn act(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     kind: StackKind,
@@ -117,10 +172,10 @@ async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> Case
     let Some(device) = devices.iter().find(straggled) else {
         if reason.contains(TOO_LATE) {
             guest.note(format!("refused as it must be: {reason}"));
-            return Ok(Evidence::FailedSnapshot(&[FAILED]));
+            return Ok(Evidence::failed_snapshot(&[FAILED]));
         }
         return Err(CaseError::Failed(reason));
     };
     guest.note(format!("failed as it must: {}", device.error_text));
-    Ok(Evidence::FailedSnapshot(&[FAILED]))
+    Ok(Evidence::failed_snapshot(&[FAILED]))
 }

@@ -7,16 +7,40 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::modules;
 use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
 use crate::topology::{BESIDE, Origin};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "sync-above",
+        "a filesystem on a logical volume of the origin with very many dirty pages, all of them written back at once",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, MANY)),
+    ),
+    case(
+        "sync-above-large",
+        "the same with 2 GiB of dirty pages",
+        CaseTier::Full,
+        &modules(["dm_mod"]),
+        layout_large,
+        |driver, setting| Box::pin(act(driver, setting, VERY_MANY)),
+    ),
+];
 
 /// The first disk.
 const DISK_INDEX: usize = 0;
@@ -92,7 +116,7 @@ impl Size {
             filesystem: Some(Filesystem::Ext4),
             content: Some(content),
             filled: false,
-            whole_disk: true,
+            kind: OriginKind::WholeDisk,
             memory_mib: self.memory_mib,
             ..Layout::raw(self.filesystem_mib * MIB_SECTORS, self.home_mib)
         }
@@ -110,21 +134,17 @@ impl Size {
 }
 
 /// The disks of `sync-above`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     MANY.layout(|folder| MANY.make_file(folder))
 }
 
 /// The disks of `sync-above-large`.
-pub fn layout_large() -> Layout {
+fn layout_large() -> Layout {
     VERY_MANY.layout(|folder| VERY_MANY.make_file(folder))
 }
 
 /// Plays either, with as much as `size` says.
-pub async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-    size: Size,
-) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseResult<Evidence> {
     let slow = Throttle {
         operations_per_second: size.operations_per_second,
         bytes_per_second: 0,
@@ -181,9 +201,9 @@ pub async fn act(
     guest.unstack(StackKind::Linear).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        zeroed,
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_maps(maps),
+    ))
 }

@@ -5,18 +5,41 @@
 
 use std::time::Duration;
 
+use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
-use cowbird_checks::verify::Evidence;
 use cowbird_host::background::in_background;
 use cowbird_host::disk;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "throttled-set",
+        "delayed writes to one of two volumes, while the other one is slow to write its epoch header",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Slow::Mark)),
+    ),
+    case(
+        "throttled-set-drain",
+        "delayed writes to one of two volumes, while the other one is slow to come to rest",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Slow::Drain)),
+    ),
+];
 
 /// What keeps the second volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,19 +101,15 @@ const fn spec(origin: &'static str, cow_file: &'static str, minor: u32) -> Snaps
 }
 
 /// The disks of `throttled-set` and `throttled-set-drain`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
 }
 
 /// Plays `throttled-set` and `throttled-set-drain`.
-pub async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-    slow: Slow,
-) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, slow: Slow) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.mount(SECOND_COW_HOME, SECOND_COW_MOUNT, "").await?;
     guest.setup_snapshots(&[FIRST_SPEC, SECOND_SPEC]).await?;
@@ -165,7 +184,7 @@ pub async fn act(
     })
     .await?;
     tear_down(guest).await?;
-    Ok(Evidence::Soak(Box::new(SoakEvidence { volumes })))
+    Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
 /// Writers on the second volume, who have begun.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use cowbird_host::disk::{Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::nature::{FurtherDisk, OriginKind};
 use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{Queue, Throttle};
@@ -112,6 +113,15 @@ impl Origin {
             Self::Loop => Some((StackKind::Loop, &[ORIGIN])),
             Self::Mapped => Some((StackKind::Linear, &[ORIGIN])),
             Self::Array | Self::ArrayPartition => Some((StackKind::Mirror, &[ORIGIN, OTHER])),
+        }
+    }
+
+    /// What it is as it lies on the first disk.
+    const fn kind(self) -> OriginKind {
+        match self {
+            Self::Disk => OriginKind::WholeDisk,
+            Self::Loop | Self::Mapped => OriginKind::Partition,
+            Self::Array | Self::ArrayPartition => OriginKind::Mirror,
         }
     }
 
@@ -376,8 +386,11 @@ impl Topology {
         Layout {
             content: self.above.file().map(|_| make_loop_file as _),
             filesystem: self.above.filesystem(),
-            whole_disk: self.origin == Origin::Disk,
-            mirrored: self.above.has_other_disk() || self.origin.is_partitioned(),
+            kind: self.origin.kind(),
+            further: match self.above.has_other_disk() {
+                true => FurtherDisk::Copy,
+                false => FurtherDisk::None,
+            },
             ..raw
         }
     }

@@ -2,23 +2,38 @@
 //! disk and back, each block's fingerprint must be there once and be that of its content. What is
 //! written is the same on every kernel.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case, traced};
+use crate::modules::GUEST_MODULES;
 use crate::names::ORIGIN;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[traced(CaseInfo {
+    uses_module: false,
+    ..case(
+        "tracer",
+        "the tracer's fingerprints of direct, cached and misaligned I/O, block by block",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, _| Box::pin(act(driver)),
+    )
+})];
 
 /// What the trial needs.
 const ORIGIN_MIB: u32 = 48;
 
 /// The disks of `tracer`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout::bare(ORIGIN_MIB)
 }
 
 /// Plays `tracer`.
-pub async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     guest.expect_tracer().await?;
     guest.phase("trial");
     let arguments = ["--tracer", TRACER, "content", ORIGIN];
@@ -28,5 +43,5 @@ pub async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     let arguments = ["--tracer", TRACER, "fixed", ORIGIN];
     let events = guest.run(TRACER_TRIAL, &arguments).await?;
     guest.note(format!("fixed workload: {}", events.trim()));
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }

@@ -5,15 +5,30 @@
 
 use std::time::Duration;
 
-use cowbird_checks::verify::{Evidence, SnapshotEvidence, VolumesEvidence};
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
+use cowbird_checks::turns::CommonInstants;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "two-volumes",
+    "snapshots of two disks and a filesystem at one instant, again and again",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// 8 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 8 * MIB_SECTORS + 5;
@@ -51,9 +66,9 @@ const SWITCHES: u32 = 6;
 const MINORS: [u32; 3] = [0, 1, 2];
 
 /// The disks of `two-volumes`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(8)
     }
 }
@@ -73,7 +88,7 @@ const SECOND_SPEC: SnapshotSpec = spec(SECOND, "/mnt/cow2/second.cow", MINORS[1]
 const THIRD_SPEC: SnapshotSpec = spec(THIRD, "/mnt/cow2/third.cow", MINORS[2]);
 
 /// Plays `two-volumes`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.mount(SECOND_COW_HOME, SECOND_COW_MOUNT, "").await?;
     guest.mount(THIRD, THIRD_MOUNT, "").await?;
@@ -128,15 +143,14 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
 
     let [first_maps, second_maps] = maps;
     let [first, second] = instants[SWITCHES as usize];
-    let evidence = |marker, maps| SnapshotEvidence {
-        maps,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    };
-    Ok(Evidence::Volumes(Box::new(VolumesEvidence {
-        volumes: [evidence(first, first_maps), evidence(second, second_maps)],
-        instants,
-        turns,
-    })))
+    let evidence = |marker, maps| ImageClaim::new(marker, setting.origin_range()).with_maps(maps);
+    Ok(Evidence::of(Claim::CommonInstants(Box::new(
+        CommonInstants {
+            volumes: [evidence(first, first_maps), evidence(second, second_maps)],
+            instants,
+            turns,
+        },
+    ))))
 }
 
 /// Of the three, those that are judged.

@@ -1,26 +1,39 @@
 //! A whole disk as origin. It is written through its partitions only: through one by raw writers,
 //! through the other by the filesystem that also holds the COW file and has to be frozen.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
+use cowbird_host::nature::OriginKind;
 use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::raw_writers;
 use crate::setting::Setting;
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "whole-disk",
+    "a whole disk that is written through its partitions, COW file on one of them",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// The first disk.
 const DISK: &str = "/dev/vda";
 
 /// The disks of `whole-disk`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        whole_disk: true,
+        kind: OriginKind::WholeDisk,
         ..raw_writers::layout()
     }
 }
 
 /// Plays `whole-disk`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let cow_home_at = setting
         .layout

@@ -60,6 +60,20 @@ impl Judgement {
         self.bad.extend(bad.iter().take(room).cloned());
     }
 
+    /// Adds what is known of a part of the cell, under the name of that part.
+    pub(crate) fn take_volume(&mut self, name: &str, volume: Self) {
+        let named = |text: &String| format!("{name}: {text}");
+        self.blocks_checked += volume.blocks_checked;
+        self.blocks_bad += volume.blocks_bad;
+        self.name_bad(&volume.bad);
+        for (class, count) in volume.classes {
+            *self.classes.entry(class).or_default() += count;
+        }
+        self.faults.extend(volume.faults.iter().map(named));
+        self.notes.extend(volume.notes.iter().map(named));
+        self.text += &format!("{name}:\n{}", volume.text);
+    }
+
     /// The harness looks at the right disk; that a header is not there is the module's doing.
     pub fn find(&mut self, log: &WitnessLog<'_>, key: &MarkerKey) -> Option<Marker> {
         match find_marker(log, key) {

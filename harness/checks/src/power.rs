@@ -8,13 +8,14 @@ use std::time::Duration;
 use cowbird_host::disk;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_model::{
     Content, Entry, EntryIndex, MarkerKey, Sector, SectorRange, Survival, Truth, WitnessLog,
     find_marker, self_check,
 };
 use cowbird_proto::rng::Rng;
 
-use crate::exhibits::{DISCARD_MODEL, map, untrusted};
+use crate::mapped::{DISCARD_MODEL, map, untrusted};
 
 /// Of 100 writes that no flush covered, so many survive whole, and so many in part.
 const SURVIVES_WHOLE_PERCENT: u64 = 40;
@@ -68,12 +69,35 @@ pub(crate) fn survival(mut rng: Rng, unit: u64) -> impl FnMut(&Entry<'_>) -> Sur
     }
 }
 
-/// Puts the files of a boot that has ended aside, and those of the next one in their place: the disk
+/// Puts the files of a boot that has ended aside, and those of the next one in their place: each disk
 /// as it is now, or as a cut of the power left it, and an empty witness.
 ///
 /// # Errors
-/// When files cannot be read or written, or the witness cannot be trusted.
-pub fn end_boot(files: &CellFiles, boot: u32, stop: Stop) -> HarnessResult<()> {
+/// When files cannot be read or written, or a witness cannot be trusted; and when the disks are such that their next boot
+/// could not be judged: a copy of the first one, or a second volume whose power is cut.
+pub fn end_boot(
+    files: &CellFiles,
+    further: FurtherDisk,
+    boot: u32,
+    stop: Stop,
+) -> HarnessResult<()> {
+    let cut = matches!(stop, Stop::PowerCut { .. });
+    match further {
+        FurtherDisk::None => {}
+        FurtherDisk::SecondVolume if !cut => end_boot_of(&files.second(), boot, stop)?,
+        FurtherDisk::SecondVolume | FurtherDisk::Copy => {
+            return Err(HarnessError::Plan {
+                detail: format!(
+                    "a machine with {further:?} as its further disk is not booted again after {stop:?}"
+                ),
+            });
+        }
+    }
+    end_boot_of(files, boot, stop)
+}
+
+/// The same for one disk.
+fn end_boot_of(files: &CellFiles, boot: u32, stop: Stop) -> HarnessResult<()> {
     let (earlier_base, earlier_witness) = (files.earlier_base(boot), files.earlier_witness(boot));
     fs::rename(files.base(), &earlier_base).on("rename", &files.base())?;
     fs::rename(files.witness(), &earlier_witness).on("rename", &files.witness())?;

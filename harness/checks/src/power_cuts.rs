@@ -4,13 +4,15 @@
 
 use cowbird_core::persist::{self, HEAD_BYTES, Now, SLOT_BYTES, Series};
 use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::files::CellFiles;
 use cowbird_model::{
-    BlockSet, EntryIndex, EntryKind, Epoch, MarkerKey, Origin, SECTOR_BYTES, SECTORS_PER_BLOCK,
-    Sector, SectorRange, Truth, WitnessLog, changed_blocks, find_marker,
+    BlockSet, Class, EntryIndex, EntryKind, Epoch, MarkerKey, Origin, SECTOR_BYTES,
+    SECTORS_PER_BLOCK, Sector, SectorRange, Truth, WitnessLog, changed_blocks, find_marker,
 };
 use cowbird_proto::rng::Rng;
 
-use crate::exhibits::{DISCARD_MODEL, untrusted};
+use crate::judgement::Judgement;
+use crate::mapped::{DISCARD_MODEL, map, untrusted};
 use crate::power::survival;
 
 /// Cuts of which a fault is described.
@@ -49,6 +51,38 @@ pub struct PowerCutsReport {
     pub missed: u64,
     /// What went wrong, each in one sentence.
     pub faults: Vec<String>,
+}
+
+/// [`PowerCuts`] of a boot before the last one.
+#[derive(Debug, Clone)]
+pub struct EarlierPowerCuts {
+    /// What is tried.
+    pub cuts: PowerCuts,
+    /// Which boot; they count from 0.
+    pub boot: u32,
+}
+
+impl EarlierPowerCuts {
+    /// Tries them on the witness of that boot, which agreed with its disk when the boot ended.
+    pub(crate) fn check(&self, files: &CellFiles, judgement: &mut Judgement) -> HarnessResult<()> {
+        let base = map(&files.earlier_base(self.boot))?;
+        let witness = map(&files.earlier_witness(self.boot))?;
+        let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
+        let report = self.cuts.judge(&base, &log)?;
+        judgement.notes.push(format!(
+            "{} power cuts, {} of them after the first epoch: {} changed blocks, {} named, {} missed",
+            report.cuts, report.later_epochs, report.changed, report.named, report.missed
+        ));
+        judgement.blocks_checked += report.changed;
+        if report.missed > 0 {
+            judgement.blocks_bad += report.missed;
+            *judgement.classes.entry(Class::MissedChange).or_default() += report.missed;
+        }
+        for fault in report.faults {
+            judgement.fault(fault);
+        }
+        Ok(())
+    }
 }
 
 impl PowerCuts {

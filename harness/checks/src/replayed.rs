@@ -7,8 +7,12 @@
 //! Not checked: what a discard leaves behind. It may leave anything, and one that a snapshot needs does not
 //! reach the disk.
 
+use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_proto::recorded::fill;
 use cowbird_workload::{Action, Extent, SECTOR_BYTES, Workload};
+
+use crate::exhibits::Exhibits;
+use crate::judgement::Judgement;
 
 /// What decided a sector last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +25,25 @@ enum Last {
     Discard,
 }
 
+/// The first partition must end with what the recorded workload wrote to it.
+pub(crate) fn check(exhibits: &Exhibits<'_>, judgement: &mut Judgement) -> HarnessResult<()> {
+    let recorded = exhibits.said.recorded.ok_or_else(|| HarnessError::Plan {
+        detail: "the case claims that a workload was replayed, and there is none".to_owned(),
+    })?;
+    let (before, after) = exhibits
+        .first_partition()
+        .ok_or_else(|| HarnessError::Plan {
+            detail: "the volume of the workload lies behind the end of its disk".to_owned(),
+        })?;
+    let (workload, seed) = recorded.replayed();
+    if let Some(fault) = fault(workload, seed, before.to_vec(), after) {
+        judgement.fault(fault);
+    }
+    Ok(())
+}
+
 /// What is wrong with a volume that held `before` and was then written by the workload, in one sentence.
-pub fn fault(workload: &Workload, seed: u64, before: Vec<u8>, after: &[u8]) -> Option<String> {
+fn fault(workload: &Workload, seed: u64, before: Vec<u8>, after: &[u8]) -> Option<String> {
     let mut expected = before;
     let mut last = vec![Last::Nothing; expected.len() / SECTOR_BYTES as usize];
     for (at, operation) in workload.operations().iter().enumerate() {

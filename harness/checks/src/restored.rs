@@ -10,10 +10,11 @@ use std::process::Command;
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
-use cowbird_model::{Oracle, SectorRange};
+use cowbird_model::SectorRange;
 
-use crate::exhibits::untrusted;
+use crate::blocks::Compared;
 use crate::judgement::Judgement;
+use crate::mapped::{of_range, untrusted};
 
 /// What is known of the restored origin.
 #[derive(Debug, Clone, Default)]
@@ -26,31 +27,31 @@ pub struct Restored {
     pub faults: Vec<String>,
 }
 
-impl Judgement {
-    /// Judges the origin as it is at the end. `content`: its blocks.
-    pub(crate) fn check_restored(
-        &mut self,
-        files: &CellFiles,
-        oracle: &Oracle<'_>,
-        content: &[u8],
-        origin: SectorRange,
-        restored: &Restored,
+impl Restored {
+    /// Judges the origin as it is at the end.
+    pub(crate) fn check(
+        &self,
+        image: &Compared<'_>,
+        judgement: &mut Judgement,
     ) -> HarnessResult<()> {
-        let mut disk = Self::default();
-        if restored.untouched {
-            let report = oracle.verify(content).map_err(|error| untrusted(&error))?;
-            disk.take_report(&report);
+        let mut disk = Judgement::default();
+        if self.untouched {
+            let content = of_range(image.disk.end, image.origin);
+            let report = image.oracle.verify(content);
+            disk.take_report(&report.map_err(|error| untrusted(&error))?);
         }
-        for fault in &restored.faults {
+        for fault in &self.faults {
             disk.fault(fault.clone());
         }
-        if let Some(kind) = restored.filesystem {
-            disk.check_restored_filesystem(files, origin, kind)?;
+        if let Some(kind) = self.filesystem {
+            disk.check_restored_filesystem(&image.disk.files, image.origin, kind)?;
         }
-        self.take_volume("restored disk", disk);
+        judgement.take_volume("restored disk", disk);
         Ok(())
     }
+}
 
+impl Judgement {
     fn check_restored_filesystem(
         &mut self,
         files: &CellFiles,

@@ -1,12 +1,12 @@
 //! A long mixed load, put before the oracle: every image that was kept on the way, and every change map.
 
 use cowbird_host::error::HarnessResult;
-use cowbird_host::files::CellFiles;
-use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog, self_check};
+use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange};
 
 use crate::change_map::ChangeMap;
-use crate::exhibits::{DISCARD_MODEL, map, of_range, untrusted};
+use crate::exhibits::Exhibits;
 use crate::judgement::Judgement;
+use crate::mapped::{DISCARD_MODEL, map, of_range, untrusted};
 
 /// What a long mixed load leaves.
 #[derive(Debug, Clone)]
@@ -26,13 +26,13 @@ pub struct SoakVolume {
     pub origin: SectorRange,
     /// Whether the images are ext4 that must be without errors.
     pub filesystem: bool,
-    /// The number by which [`CellFiles::kept_image`] knows its images.
+    /// The number by which [`kept_image`](cowbird_host::files::CellFiles::kept_image) knows its images.
     pub kept: usize,
     /// Blocks of COW files on the origin: zeros in the images, and in no change map.
     pub own: BlockSet,
     /// Where in their files they begin, bytes.
     pub at_byte: u64,
-    /// The instants of the images, in the order of [`CellFiles::kept_image`], which counts from 1.
+    /// The instants of the images, in the order of [`kept_image`](cowbird_host::files::CellFiles::kept_image), which counts from 1.
     pub images: Vec<MarkerKey>,
     /// The change maps.
     pub maps: Vec<ChangeMap>,
@@ -50,62 +50,59 @@ impl SoakVolume {
     }
 }
 
-/// Judges every image and every map.
-///
-/// # Errors
-/// As [`crate::verify::judge`].
-pub fn judge(files: &CellFiles, evidence: &SoakEvidence) -> HarnessResult<Judgement> {
-    let mut all = Judgement::default();
-    for volume in &evidence.volumes {
-        let disk = match volume.second_disk {
-            true => files.second(),
-            false => files.clone(),
-        };
-        let (base, end) = (map(&disk.base())?, map(&disk.origin())?);
-        let witness = map(&disk.witness())?;
-        let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
-        self_check(&base, &log, &end, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
-        let own = &volume.own;
-        let compare = |one: &mut Judgement, key: &MarkerKey, content: &[u8]| {
-            let Some(marker) = one.find(&log, key) else {
-                return Ok(());
+impl SoakEvidence {
+    /// Judges every image and every map.
+    pub(crate) fn check(&self, exhibits: &Exhibits<'_>, all: &mut Judgement) -> HarnessResult<()> {
+        for volume in &self.volumes {
+            let disk = match volume.second_disk {
+                true => exhibits.second()?,
+                false => &exhibits.first,
             };
-            let report = Oracle::new(&base, &log, marker, volume.origin, own, DISCARD_MODEL)
+            let own = &volume.own;
+            let compare = |one: &mut Judgement, key: &MarkerKey, content: &[u8]| {
+                let Some(marker) = one.find(&disk.log, key) else {
+                    return Ok(());
+                };
+                let report = Oracle::new(
+                    disk.base,
+                    &disk.log,
+                    marker,
+                    volume.origin,
+                    own,
+                    DISCARD_MODEL,
+                )
                 .and_then(|oracle| oracle.verify(content))
                 .map_err(|error| untrusted(&error))?;
-            one.take_report(&report);
-            Ok(())
-        };
-        for (index, key) in volume.images.iter().enumerate() {
-            let image = files.kept_image(volume.kept, index + 1);
-            let mut one = Judgement::default();
-            compare(&mut one, key, volume.image_in(&map(&image)?))?;
-            if volume.filesystem {
-                one.check_filesystem(&image)?;
+                one.take_report(&report);
+                Ok(())
+            };
+            for (index, key) in volume.images.iter().enumerate() {
+                let image = exhibits.first.files.kept_image(volume.kept, index + 1);
+                let mut one = Judgement::default();
+                compare(&mut one, key, volume.image_in(&map(&image)?))?;
+                if volume.filesystem {
+                    one.check_filesystem(&image)?;
+                }
+                all.take_volume(&format!("{}, image {}", volume.name, index + 1), one);
             }
-            all.take_volume(&format!("{}, image {}", volume.name, index + 1), one);
-        }
-        if let Some(last) = volume.images.last().filter(|_| volume.restored) {
+            if let Some(last) = volume.images.last().filter(|_| volume.restored) {
+                let mut one = Judgement::default();
+                compare(&mut one, last, of_range(disk.end, volume.origin))?;
+                all.take_volume("restored disk", one);
+            }
             let mut one = Judgement::default();
-            compare(&mut one, last, of_range(&end, volume.origin))?;
-            all.take_volume("restored disk", one);
+            for map in &volume.maps {
+                one.check_map(disk.base, &disk.log, volume.origin, own, map)?;
+            }
+            // One line for each of a hundred maps would bury what matters.
+            one.notes.clear();
+            all.take_volume(&format!("{}, change maps", volume.name), one);
         }
-        let mut one = Judgement::default();
-        for map in &volume.maps {
-            one.check_map(&base, &log, volume.origin, own, map)?;
-        }
-        // One line for each of a hundred maps would bury what matters.
-        one.notes.clear();
-        all.take_volume(&format!("{}, change maps", volume.name), one);
+        all.notes.push(format!(
+            "{} images and {} change maps judged",
+            self.volumes.iter().map(|v| v.images.len()).sum::<usize>(),
+            self.volumes.iter().map(|v| v.maps.len()).sum::<usize>(),
+        ));
+        Ok(())
     }
-    all.notes.push(format!(
-        "{} images and {} change maps judged",
-        evidence
-            .volumes
-            .iter()
-            .map(|v| v.images.len())
-            .sum::<usize>(),
-        evidence.volumes.iter().map(|v| v.maps.len()).sum::<usize>(),
-    ));
-    Ok(all)
 }

@@ -11,7 +11,7 @@ use cowbird_model::{
 };
 use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
-use crate::exhibits::untrusted;
+use crate::mapped::untrusted;
 
 /// Pieces after which what was looked at is let go of: 64 MiB of each file at most.
 const PIECES_HELD: u32 = 4;

@@ -5,14 +5,15 @@
 //! written up to that instant, by the trials before it too; its image is judged as that of any snapshot.
 
 use cowbird_host::error::{HarnessError, HarnessResult};
-use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange, WitnessLog};
+use cowbird_model::{BlockSet, MarkerKey, Oracle, SectorRange};
 use cowbird_proto::message::Observation;
 use cowbird_workload::Script;
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::ChangeMap;
-use crate::exhibits::{DISCARD_MODEL, untrusted};
+use crate::exhibits::Disk;
 use crate::judgement::{Judgement, TrialOutcome};
+use crate::mapped::{DISCARD_MODEL, map, untrusted};
 
 /// Trials of one boot at most; whoever wants more boots again.
 pub const MAX_TRIALS: u32 = 200;
@@ -97,58 +98,63 @@ impl EpochEvidence {
     }
 }
 
-impl Judgement {
-    /// Judges each trial by itself; the cell has the faults of all.
-    pub(crate) fn take_trials(
-        &mut self,
-        base: &[u8],
-        log: &WitnessLog<'_>,
-        images: &[u8],
-        trials: &[TrialEvidence],
-    ) -> HarnessResult<()> {
-        for trial in trials {
-            let mut of_one = Self::default();
-            if let Some(fault) = &trial.fault {
-                of_one.fault(fault.clone());
-            }
-            for epoch in &trial.epochs {
-                of_one.take_epoch(base, log, images, trial, epoch)?;
-            }
-            self.trials.push(TrialOutcome {
-                name: trial.name.clone(),
-                faults: of_one.faults.clone(),
-                classes: of_one.classes.clone(),
-            });
-            self.take_volume(&trial.name, of_one);
+/// Judges each trial by itself; the cell has the faults of all.
+pub(crate) fn check(
+    trials: &[TrialEvidence],
+    disk: &Disk<'_>,
+    judgement: &mut Judgement,
+) -> HarnessResult<()> {
+    let images = map(&disk.files.image())?;
+    for trial in trials {
+        let mut of_one = Judgement::default();
+        if let Some(fault) = &trial.fault {
+            of_one.fault(fault.clone());
         }
-        Ok(())
+        for epoch in &trial.epochs {
+            epoch.check(trial, disk, &images, &mut of_one)?;
+        }
+        judgement.trials.push(TrialOutcome {
+            name: trial.name.clone(),
+            faults: of_one.faults.clone(),
+            classes: of_one.classes.clone(),
+        });
+        judgement.take_volume(&trial.name, of_one);
     }
+    Ok(())
+}
 
-    fn take_epoch(
-        &mut self,
-        base: &[u8],
-        log: &WitnessLog<'_>,
-        images: &[u8],
+impl EpochEvidence {
+    fn check(
+        &self,
         trial: &TrialEvidence,
-        epoch: &EpochEvidence,
+        disk: &Disk<'_>,
+        images: &[u8],
+        judgement: &mut Judgement,
     ) -> HarnessResult<()> {
-        if let Some(map) = &epoch.map {
-            self.check_map(base, log, trial.origin, &BlockSet::new(), map)?;
-        }
-        let Some(marker) = self.find(log, &epoch.marker) else {
-            return Ok(());
-        };
-        let Some(at) = epoch.image_at else {
-            return Ok(());
-        };
         let none = BlockSet::new();
-        let oracle = Oracle::new(base, log, marker, trial.origin, &none, DISCARD_MODEL)
-            .map_err(|error| untrusted(&error))?;
+        if let Some(map) = &self.map {
+            judgement.check_map(disk.base, &disk.log, trial.origin, &none, map)?;
+        }
+        let Some(marker) = judgement.find(&disk.log, &self.marker) else {
+            return Ok(());
+        };
+        let Some(at) = self.image_at else {
+            return Ok(());
+        };
+        let oracle = Oracle::new(
+            disk.base,
+            &disk.log,
+            marker,
+            trial.origin,
+            &none,
+            DISCARD_MODEL,
+        )
+        .map_err(|error| untrusted(&error))?;
         let (start, bytes) = (at as usize, trial.origin.bytes() as usize);
         let image = images.get(start..start + bytes).unwrap_or_default();
         let report = oracle.verify(image).map_err(|error| untrusted(&error))?;
-        self.take_report(&report);
-        self.take_observations(&oracle, &report, &epoch.observations, 0)?;
+        judgement.take_report(&report);
+        judgement.take_observations(&oracle, &report, &self.observations, 0)?;
         Ok(())
     }
 }

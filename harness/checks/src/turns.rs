@@ -2,82 +2,123 @@
 //! left on each, put before the oracle.
 
 use cowbird_host::error::HarnessResult;
-use cowbird_host::files::CellFiles;
 use cowbird_model::{
-    BLOCK_BYTES, MarkerKey, Sector, SectorRange, Truth, TurnFault, WitnessLog, check_turns,
-    find_marker,
+    BLOCK_BYTES, MarkerKey, Sector, SectorRange, Truth, TurnFault, check_turns, find_marker,
 };
 use cowbird_proto::message::TurnsSpec;
 use cowbird_proto::sector::{SECTOR_BYTES, SectorIdentity};
 
-use crate::exhibits::{DISCARD_MODEL, map, untrusted};
+use crate::exhibits::{Disk, Exhibits};
+use crate::image::ImageClaim;
+use crate::judgement::Judgement;
+use crate::mapped::{DISCARD_MODEL, untrusted};
 
 /// What every writer wrote last into each of its slots.
 type Rounds = Vec<Vec<u64>>;
 
+/// Rounds in the wrong images that the text of a report lists.
+const LISTED_TURNS: usize = 20;
+
+/// Images of two volumes, whose snapshots were all taken at common instants.
+#[derive(Debug, Clone)]
+pub struct CommonInstants {
+    /// The images of the last instant; the second one's files are [`cowbird_host::files::CellFiles::second`].
+    pub volumes: [ImageClaim; 2],
+    /// All instants, by volume.
+    pub instants: Vec<[MarkerKey; 2]>,
+    /// Who wrote to both volumes in turns.
+    pub turns: TurnsSpec,
+}
+
 /// How the instants of two volumes compare.
 #[derive(Debug, Default)]
-pub(crate) struct TurnReport {
+struct TurnReport {
     /// Instants that are none: number, writer, and what is wrong.
-    pub faults: Vec<(usize, u32, TurnFault)>,
+    faults: Vec<(usize, u32, TurnFault)>,
     /// Instants, times writers, that were looked at.
-    pub looked_at: usize,
+    looked_at: usize,
     /// Of these, so many at which only the first volume had the writer's last round.
-    pub(crate) between_turns: usize,
+    between_turns: usize,
 }
 
-/// Compares two volumes at all instants of a series of both.
-///
-/// # Errors
-/// When files cannot be read, or a witness cannot be trusted.
-pub fn compare(
-    files: [&CellFiles; 2],
-    origins: [SectorRange; 2],
-    instants: &[[MarkerKey; 2]],
-    turns: &TurnsSpec,
-) -> HarnessResult<TurnReport> {
-    let at = |volume: usize| {
-        let keys: Vec<MarkerKey> = instants.iter().map(|keys| keys[volume]).collect();
-        rounds_at(files[volume], origins[volume], &keys, turns, volume)
-    };
-    let (first, second) = (at(0)?, at(1)?);
-    let mut report = TurnReport::default();
-    for (number, (first, second)) in first.iter().zip(&second).enumerate() {
-        for (writer, (first, second)) in first.iter().zip(second).enumerate() {
-            report.looked_at += 1;
-            report.between_turns += usize::from(first.iter().max() > second.iter().max());
-            let faults = check_turns(first, second).into_iter();
-            report
-                .faults
-                .extend(faults.map(|fault| (number + 1, writer as u32, fault)));
+impl CommonInstants {
+    /// Judges each volume by itself, then whether they fit together.
+    pub(crate) fn check(
+        &self,
+        exhibits: &Exhibits<'_>,
+        judgement: &mut Judgement,
+    ) -> HarnessResult<()> {
+        let disks = [&exhibits.first, exhibits.second()?];
+        let names = ["first volume", "second volume"];
+        for ((name, disk), image) in names.into_iter().zip(disks).zip(&self.volumes) {
+            let mut of_one = Judgement::default();
+            image.check(disk, &[], &mut of_one)?;
+            judgement.take_volume(name, of_one);
         }
+        // Without a marker there is nothing to compare; that is a fault already.
+        if judgement.faults.is_empty() {
+            self.check_turns(disks, judgement)?;
+        }
+        Ok(())
     }
-    Ok(report)
-}
 
-/// What one volume held at each of these instants.
-fn rounds_at(
-    files: &CellFiles,
-    origin: SectorRange,
-    instants: &[MarkerKey],
-    turns: &TurnsSpec,
-    volume: usize,
-) -> HarnessResult<Vec<Rounds>> {
-    let (base, witness) = (map(&files.base())?, map(&files.witness())?);
-    let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
-    let mut all = Vec::new();
-    for key in instants {
-        let marker = find_marker(&log, key).map_err(|error| untrusted(&error))?;
-        let truth = Truth::at(&base, &log, marker.entry, DISCARD_MODEL)
-            .map_err(|error| untrusted(&error))?;
-        let writers = 0..turns.writers;
-        all.push(
-            writers
-                .map(|writer| rounds_of(&truth, origin, turns, volume, writer))
-                .collect(),
-        );
+    /// Whether the images of both volumes are of the same instants.
+    fn check_turns(&self, disks: [&Disk<'_>; 2], judgement: &mut Judgement) -> HarnessResult<()> {
+        let report = self.compare(disks)?;
+        judgement.notes.push(format!(
+            "{} instants of {} writers: {} of {} between the two writes of a round",
+            self.instants.len(),
+            self.turns.writers,
+            report.between_turns,
+            report.looked_at
+        ));
+        for (instant, writer, fault) in report.faults.iter().take(LISTED_TURNS) {
+            judgement.text += &format!("instant {instant}, writer {writer}: {fault}\n");
+        }
+        if let Some((instant, writer, fault)) = report.faults.first() {
+            judgement.fault(format!(
+                "no common instant in {} places, as {instant} of writer {writer}: {fault}",
+                report.faults.len()
+            ));
+        }
+        Ok(())
     }
-    Ok(all)
+
+    /// Compares two volumes at all instants of a series of both.
+    fn compare(&self, disks: [&Disk<'_>; 2]) -> HarnessResult<TurnReport> {
+        let (first, second) = (self.rounds_at(disks[0], 0)?, self.rounds_at(disks[1], 1)?);
+        let mut report = TurnReport::default();
+        for (number, (first, second)) in first.iter().zip(&second).enumerate() {
+            for (writer, (first, second)) in first.iter().zip(second).enumerate() {
+                report.looked_at += 1;
+                report.between_turns += usize::from(first.iter().max() > second.iter().max());
+                let faults = check_turns(first, second).into_iter();
+                report
+                    .faults
+                    .extend(faults.map(|fault| (number + 1, writer as u32, fault)));
+            }
+        }
+        Ok(report)
+    }
+
+    /// What one volume held at each instant.
+    fn rounds_at(&self, disk: &Disk<'_>, volume: usize) -> HarnessResult<Vec<Rounds>> {
+        let mut all = Vec::new();
+        for keys in &self.instants {
+            let marker =
+                find_marker(&disk.log, &keys[volume]).map_err(|error| untrusted(&error))?;
+            let truth = Truth::at(disk.base, &disk.log, marker.entry, DISCARD_MODEL)
+                .map_err(|error| untrusted(&error))?;
+            let origin = self.volumes[volume].origin;
+            let writers = 0..self.turns.writers;
+            all.push(
+                writers
+                    .map(|writer| rounds_of(&truth, origin, &self.turns, volume, writer))
+                    .collect(),
+            );
+        }
+        Ok(all)
+    }
 }
 
 fn rounds_of(

@@ -8,8 +8,12 @@
 
 use std::collections::BTreeMap;
 
+use cowbird_host::error::HarnessResult;
 use cowbird_proto::message::{Event, JournalEntry, Operation};
 use cowbird_proto::sector::{SECTOR_BYTES, SectorIdentity};
+
+use crate::exhibits::Exhibits;
+use crate::judgement::Judgement;
 
 /// What decided a sector last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +36,21 @@ struct Done {
     well: bool,
 }
 
+/// The first partition must end with what the raw writers' journal says.
+pub(crate) fn check(exhibits: &Exhibits<'_>, judgement: &mut Judgement) -> HarnessResult<()> {
+    let events = exhibits.said.journal()?;
+    let fault = match exhibits.first_partition() {
+        Some((before, after)) => fault(events, before, after),
+        None => Some("the origin lies behind the end of its disk".to_owned()),
+    };
+    if let Some(fault) = fault {
+        judgement.fault(fault);
+    }
+    Ok(())
+}
+
 /// What is wrong with a volume that held `before`, in one sentence.
-pub fn fault(events: &[Event], before: &[u8], after: &[u8]) -> Option<String> {
+fn fault(events: &[Event], before: &[u8], after: &[u8]) -> Option<String> {
     let mut last = vec![Last::Nothing; after.len() / SECTOR_BYTES];
     for done in in_order(events) {
         let Some((range, decides)) = decision(&done) else {

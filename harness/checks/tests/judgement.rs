@@ -6,13 +6,19 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::exhibits::Testimony;
+use cowbird_checks::image::{ImageClaim, OfImage};
+use cowbird_checks::judgement::Judgement;
 use cowbird_checks::restored::Restored;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence, judge};
+use cowbird_checks::turns::CommonInstants;
+use cowbird_checks::verify;
 use cowbird_host::disk::{self, Filesystem, Partition};
-use cowbird_host::error::HarnessError;
+use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::files::CellFiles;
-use cowbird_model::{BlockSet, Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
-use cowbird_proto::message::{GoldenFile, Observation, WorkloadId};
+use cowbird_host::nature::{FurtherDisk, Nature, OriginKind};
+use cowbird_model::{Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
+use cowbird_proto::message::{GoldenFile, Observation, TurnsSpec, WorkloadId};
 use sha2::{Digest, Sha256};
 
 const ORIGIN: Partition = Partition {
@@ -30,7 +36,7 @@ const UUID: [u8; 16] = [0xC0; 16];
 const GOLDEN: &[u8] = b"synced before the snapshot";
 
 /// A disk whose origin is an ext4 with one file, its witness, and a true image.
-fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
+fn scene(dir: &Path) -> (CellFiles, ImageClaim) {
     let files = CellFiles {
         dir: dir.to_owned(),
     };
@@ -73,31 +79,18 @@ fn scene(dir: &Path) -> (CellFiles, SnapshotEvidence) {
         &base[from..from + ORIGIN.length_bytes() as usize],
     )
     .expect("image");
-    let evidence = SnapshotEvidence {
-        marker: MarkerKey {
-            uuid: UUID,
-            epoch: Epoch(1),
-        },
-        origin: SectorRange::new(Sector(ORIGIN.start.into()), ORIGIN.sectors.into()),
-        zeroed: BlockSet::new(),
-        filesystem: true,
-        golden: vec![GoldenFile {
-            path: "golden/g0".into(),
-            bytes: GOLDEN.len() as u64,
-            sha256: Sha256::digest(GOLDEN).into(),
-        }],
-        differing_reads: 0,
-        traced: None,
-        replayed: false,
-        maps: Vec::new(),
-        encrypted: false,
-        marker_sectors: None,
-        mirrored: false,
-        expected_log: &[],
-        written: false,
-        restored: None,
+    let marker = MarkerKey {
+        uuid: UUID,
+        epoch: Epoch(1),
     };
-    (files, evidence)
+    let origin = SectorRange::new(Sector(ORIGIN.start.into()), ORIGIN.sectors.into());
+    let golden = GoldenFile {
+        path: "golden/g0".into(),
+        bytes: GOLDEN.len() as u64,
+        sha256: Sha256::digest(GOLDEN).into(),
+    };
+    let image = ImageClaim::new(marker, origin).with_files(vec![golden]);
+    (files, image)
 }
 
 /// The format is described in the kernel's `drivers/md/dm-log-writes.c`.
@@ -121,11 +114,30 @@ fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).expect("write");
 }
 
+/// Disks of which the first partition is the origin, and nothing else is there.
+const PLAIN: Nature = Nature {
+    kind: OriginKind::Partition,
+    first: ORIGIN,
+    further: FurtherDisk::None,
+};
+
+fn judge(
+    files: &CellFiles,
+    evidence: Evidence,
+    observations: &[Observation],
+) -> HarnessResult<Judgement> {
+    let said = Testimony {
+        observations,
+        ..Testimony::default()
+    };
+    verify::judge(files, PLAIN, &evidence, said)
+}
+
 #[test]
 fn a_true_image_has_no_fault() {
     let folder = tempfile::tempdir().unwrap();
     let (files, evidence) = scene(folder.path());
-    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[]).unwrap();
+    let judgement = judge(&files, evidence.into(), &[]).unwrap();
     assert_eq!(judgement.faults, Vec::<String>::new());
     assert_eq!(judgement.blocks_checked, u64::from(ORIGIN.sectors / 8));
     assert_eq!(judgement.blocks_bad, 0);
@@ -137,14 +149,15 @@ fn a_true_image_has_no_fault() {
 fn a_restored_disk_is_judged_as_the_image_is() {
     let folder = tempfile::tempdir().unwrap();
     let (files, mut evidence) = scene(folder.path());
-    let judged = |evidence: &SnapshotEvidence| {
-        judge(&files, &Evidence::Snapshot(evidence.clone()), &[]).unwrap()
+    let judged = |evidence: &ImageClaim| judge(&files, evidence.clone().into(), &[]).unwrap();
+    let restored = |faults| {
+        OfImage::Restored(Restored {
+            untouched: true,
+            filesystem: Some(Filesystem::Ext4),
+            faults,
+        })
     };
-    evidence.restored = Some(Restored {
-        untouched: true,
-        filesystem: Some(Filesystem::Ext4),
-        faults: Vec::new(),
-    });
+    evidence.more.push(restored(Vec::new()));
     assert_eq!(judged(&evidence).faults, Vec::<String>::new());
     assert_eq!(
         judged(&evidence).blocks_checked,
@@ -160,9 +173,10 @@ fn a_restored_disk_is_judged_as_the_image_is() {
     let log = witness_of(&[(HEADER_SECTOR.into(), &header), (place / 512, &wrong)]);
     fs::write(files.witness(), log).unwrap();
     write_at(&files.origin(), place, &wrong);
-    if let Some(restored) = &mut evidence.restored {
-        restored.faults.push("its users are not content".into());
-    }
+    evidence.more.pop();
+    evidence
+        .more
+        .push(restored(vec!["its users are not content".into()]));
     let judgement = judged(&evidence);
     assert_eq!(judgement.blocks_bad, 1);
     let faults = judgement.faults.join("\n");
@@ -181,8 +195,10 @@ fn a_damaged_image_is_found_by_blocks_filesystem_and_files() {
     let (files, mut evidence) = scene(folder.path());
     // The block bitmap of the first group lies behind superblock and descriptors.
     write_at(&files.image(), 4096, &[0xFF; 4096]);
-    evidence.golden[0].sha256[0] ^= 1;
-    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[]).unwrap();
+    if let Some(OfImage::Files(golden)) = evidence.more.last_mut() {
+        golden[0].sha256[0] ^= 1;
+    }
+    let judgement = judge(&files, evidence.into(), &[]).unwrap();
     assert_eq!(judgement.blocks_bad, 1);
     let faults = judgement.faults.join("\n");
     assert!(faults.contains("1 of 4096 blocks"), "{faults}");
@@ -204,7 +220,7 @@ fn a_wrong_observation_is_a_bad_block() {
         content: vec![0; 4096],
     };
     let observations = [observation.clone(), observation];
-    let judgement = judge(&files, &Evidence::Snapshot(evidence), &observations).unwrap();
+    let judgement = judge(&files, evidence.into(), &observations).unwrap();
     assert_eq!(judgement.blocks_bad, 1, "the same block twice is one block");
     assert_eq!(judgement.classes.get(&Class::Zeroed), Some(&1));
     assert!(judgement.faults.join("\n").contains("7 reads differ"));
@@ -222,7 +238,7 @@ fn a_wrong_observation_alone_is_a_fault() {
         at_ns: 0,
         content: vec![0; 4096],
     };
-    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[observation]).unwrap();
+    let judgement = judge(&files, evidence.into(), &[observation]).unwrap();
     assert_eq!(judgement.blocks_bad, 1);
     assert_eq!(judgement.faults.len(), 1, "{:?}", judgement.faults);
 }
@@ -232,7 +248,7 @@ fn a_wrong_observation_alone_is_a_fault() {
 fn a_block_wrong_in_image_and_observation_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let (files, mut evidence) = scene(folder.path());
-    evidence.filesystem = false;
+    evidence.more.clear();
     write_at(&files.image(), 9 * 4096, &[0; 4096]);
     let observation = Observation {
         workload: WorkloadId(1),
@@ -241,7 +257,7 @@ fn a_block_wrong_in_image_and_observation_counts_once() {
         at_ns: 0,
         content: vec![0; 4096],
     };
-    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[observation]).unwrap();
+    let judgement = judge(&files, evidence.into(), &[observation]).unwrap();
     assert_eq!(judgement.blocks_bad, 1);
     assert_eq!(judgement.classes.values().sum::<u64>(), 1);
 }
@@ -260,13 +276,10 @@ fn the_tracer_is_compared_with_the_oracle() {
         content: vec![0; 4096],
     };
     let faults = |traced: &[u64], differing_reads| {
-        let evidence = SnapshotEvidence {
-            traced: Some(traced.iter().copied().collect()),
-            differing_reads,
-            ..evidence.clone()
-        };
+        let traced = OfImage::TracerNames(traced.iter().copied().collect());
+        let image = evidence.clone().differing_reads(differing_reads);
         let observations = std::slice::from_ref(&observation);
-        let judged = judge(&files, &Evidence::Snapshot(evidence), observations);
+        let judged = judge(&files, image.with(traced).into(), observations);
         judged.unwrap().faults.join("\n")
     };
     assert!(!faults(&[9], 1).contains("tracer"));
@@ -281,7 +294,7 @@ fn a_disk_that_the_witness_did_not_see_written_is_infrastructure() {
     let folder = tempfile::tempdir().unwrap();
     let (files, evidence) = scene(folder.path());
     write_at(&files.origin(), ORIGIN.offset_bytes() + 81_920, &[1; 512]);
-    let error = judge(&files, &Evidence::Snapshot(evidence), &[]).unwrap_err();
+    let error = judge(&files, evidence.into(), &[]).unwrap_err();
     assert!(matches!(error, HarnessError::Witness { .. }), "{error}");
 }
 
@@ -291,11 +304,121 @@ fn a_missing_epoch_header_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     let (files, mut evidence) = scene(folder.path());
     evidence.marker.epoch = Epoch(2);
-    let judgement = judge(&files, &Evidence::Snapshot(evidence), &[]).unwrap();
+    let judgement = judge(&files, evidence.into(), &[]).unwrap();
     assert_eq!(judgement.blocks_checked, 0);
     assert!(
         judgement.faults[0].contains("no snapshot instant"),
         "{:?}",
         judgement.faults
     );
+}
+
+/// The scene with a copy of its first disk, which was written as the first was.
+fn with_copy(files: &CellFiles) {
+    disk::copy_sparse(&files.origin(), &files.mirror()).expect("a copy");
+    fs::copy(files.witness(), files.mirror_witness()).expect("its log");
+}
+
+/// Goal: halves of a mirror that differ are a fault although no case claims anything of them. Method: a copy that was
+/// written otherwise than the first disk, under a witness that knows of it.
+#[test]
+fn a_mirror_is_compared_whatever_a_case_claims() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, image) = scene(folder.path());
+    with_copy(&files);
+    let mirror = Nature {
+        kind: OriginKind::Mirror,
+        further: FurtherDisk::Copy,
+        ..PLAIN
+    };
+    let judged = |nature| {
+        let evidence = Evidence::from(image.clone());
+        verify::judge(&files, nature, &evidence, Testimony::default()).expect("it can be judged")
+    };
+    assert_eq!(judged(mirror).faults, Vec::<String>::new());
+
+    let mut header = [0; 4096];
+    let disk = fs::File::open(files.origin()).unwrap();
+    disk.read_exact_at(&mut header, u64::from(HEADER_SECTOR) * 512)
+        .unwrap();
+    let place = ORIGIN.offset_bytes() + 81_920;
+    let log = witness_of(&[
+        (HEADER_SECTOR.into(), &header),
+        (place / 512, &[0xEE; 4096]),
+    ]);
+    fs::write(files.mirror_witness(), log).unwrap();
+    write_at(&files.mirror(), place, &[0xEE; 4096]);
+    assert_eq!(
+        judged(mirror).faults,
+        ["the two halves of the mirror differ at the end"]
+    );
+    // A copy that is no half of the origin may hold anything.
+    let beside = Nature {
+        kind: OriginKind::Partition,
+        ..mirror
+    };
+    assert_eq!(judged(beside).faults, Vec::<String>::new());
+}
+
+/// Goal: the witness of a further disk is on trial as the first one's is, without any claim. Method: a copy and a second
+/// volume, each with a write that its witness has not seen.
+#[test]
+fn every_witness_must_agree_with_its_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = scene(folder.path());
+    with_copy(&files);
+    let second = files.second();
+    fs::create_dir_all(&second.dir).unwrap();
+    for (from, to) in [
+        (files.base(), second.base()),
+        (files.origin(), second.origin()),
+        (files.witness(), second.witness()),
+    ] {
+        fs::copy(from, to).expect("the second volume is as the first");
+    }
+    let judged = |further| {
+        let nature = Nature { further, ..PLAIN };
+        let nothing = Evidence::witness_only();
+        verify::judge(&files, nature, &nothing, Testimony::default()).map(|judged| judged.faults)
+    };
+    for (further, disk) in [
+        (FurtherDisk::Copy, files.mirror()),
+        (FurtherDisk::SecondVolume, second.origin()),
+    ] {
+        assert_eq!(judged(further).expect("it agrees"), Vec::<String>::new());
+        write_at(&disk, ORIGIN.offset_bytes() + 81_920, &[1; 512]);
+        let error = judged(further).unwrap_err();
+        assert!(matches!(error, HarnessError::Witness { .. }), "{error}");
+    }
+    assert!(judged(FurtherDisk::None).is_ok());
+}
+
+/// Goal: what cannot be known is no verdict on the module: a claim of a disk that is not there, of a workload that was
+/// not replayed, and of a journal of which a part is lost.
+#[test]
+fn a_claim_without_its_exhibit_is_the_harness_s_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, image) = scene(folder.path());
+    let instants = CommonInstants {
+        volumes: [image.clone(), image],
+        instants: Vec::new(),
+        turns: TurnsSpec {
+            devices: ["/dev/vda1".into(), "/dev/vdc1".into()],
+            seed: 1,
+            writers: 1,
+            slots: 1,
+        },
+    };
+    for (claim, said) in [
+        (Claim::CommonInstants(Box::new(instants)), "second volume"),
+        (Claim::OriginHoldsReplay, "there is none"),
+        (Claim::OriginHoldsJournal, "longer than what is kept"),
+    ] {
+        let lossy = Testimony {
+            dropped: 1,
+            ..Testimony::default()
+        };
+        let error = verify::judge(&files, PLAIN, &Evidence::of(claim), lossy).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }

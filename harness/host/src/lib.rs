@@ -10,5 +10,6 @@ pub mod initramfs;
 pub mod kernel_image;
 pub mod kernel_log;
 pub mod limits;
+pub mod nature;
 pub mod program;
 pub mod scratch;

@@ -4,6 +4,7 @@ use std::fs;
 
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::Hello;
 use cowbird_vm::command::VmConfig;
 use cowbird_vm::disks::Bus;
@@ -63,6 +64,11 @@ impl Machine {
     /// The files of its cell.
     pub fn files(&self) -> &CellFiles {
         &self.files
+    }
+
+    /// The disk beside the first one that has a witness of its own.
+    pub(crate) fn further(&self) -> FurtherDisk {
+        self.layout.further()
     }
 
     /// How a disk is attached.

@@ -1,67 +1,190 @@
 //! The list of all cases, by subject, in the order of the results.
 //!
-//! What a case does is in the file of `cowbird-cases` or `cowbird-adversity` that its entry names. Every list sees all
-//! of both, so that an entry can be moved from one to another as it is.
+//! What a case is stands in the file that plays it, of `cowbird-cases` or `cowbird-adversity`; here is only its place.
+//! Tiers share kernels out by that place, so that moving a case changes which kernels it meets.
 
-mod applications;
-mod boots;
-mod disks;
-mod endurance;
-mod faults;
-mod filesystems;
-mod large;
-mod limits;
-mod operation;
-mod persistence;
-mod plain;
-mod scope;
 pub mod self_test;
-mod stacked;
-mod stuck;
-mod surroundings;
-mod topologies;
-mod tracing;
 
 use std::sync::LazyLock;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
-use cowbird_cases::modules::GUEST_MODULES;
-use cowbird_cases::recorded;
-use cowbird_vm::layout::Layout;
+use cowbird_adversity::*;
+use cowbird_cases::info::CaseInfo;
+use cowbird_cases::*;
+
+/// Cases of one subject.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// What they are about.
+    pub subject: &'static str,
+    /// The cases, by the file that plays them.
+    pub files: &'static [&'static [CaseInfo]],
+}
+
+const PLAIN: &[&[CaseInfo]] = &[
+    regressions::CASES,
+    fs_churn::CASES,
+    raw_writers::CASES,
+    hot_read::CASES,
+    amplified::CASES,
+    incremental::CASES,
+    chain::CASES,
+    kinds::CASES,
+];
+
+const OPERATION: &[&[CaseInfo]] = &[
+    series::CASES,
+    two_volumes::CASES,
+    reconfigure::CASES,
+    expand::CASES,
+];
+
+const SURROUNDINGS: &[&[CaseInfo]] = &[
+    throttled::CASES,
+    freezing::CASES,
+    other_namespace::CASES,
+    stale_cache::CASES,
+    exerciser::CASES,
+];
+
+const LIMITS: &[&[CaseInfo]] = &[many_snapshots::CASES, refusals::CASES, mishaps::CASES];
+
+const PERSISTENCE: &[&[CaseInfo]] = &[
+    persistence::CASES,
+    boot_loader::CASES,
+    not_taken_up::CASES,
+    persistence::OF_COW_FILES,
+];
+
+const FAULTS: &[&[CaseInfo]] = &[
+    faults::io_errors::CASES,
+    faults::losses::CASES,
+    faults::io_errors::OF_IMAGES,
+    faults::meddling::CASES,
+    faults::changing::CASES,
+];
+
+const STUCK: &[&[CaseInfo]] = &[
+    stuck::asleep::CASES,
+    stuck::cow_stops::CASES,
+    stuck::slow_cow::CASES,
+    stuck::huge_write::CASES,
+    stuck::neighbours::CASES,
+    stuck::slow_group::CASES,
+];
+
+const BOOTS: &[&[CaseInfo]] = &[boots::CASES];
+
+const LARGE: &[&[CaseInfo]] = &[large::CASES];
+
+const ROOT: &[&[CaseInfo]] = &[root_volume::CASES];
+
+const DISKS: &[&[CaseInfo]] = &[
+    whole_disk::CASES,
+    raw_writers::OTHER_DISKS,
+    mixed_sectors::CASES,
+];
+
+const STACKED: &[&[CaseInfo]] = &[stacked::CASES];
+
+const FILESYSTEMS: &[&[CaseInfo]] = &[fs_churn::OTHER_FILESYSTEMS];
+
+const APPLICATIONS: &[&[CaseInfo]] = &[
+    fio_profiles::CASES,
+    databases::sqlite::CASES,
+    databases::postgresql::CASES,
+];
+
+const ENDURANCE: &[&[CaseInfo]] = &[power_cuts::CASES, soak::CASES];
+
+const TRACING: &[&[CaseInfo]] = &[tracer::CASES, hot_read::TRACED];
+
+const TOPOLOGIES: &[&[CaseInfo]] = &[
+    above::CASES,
+    sync_above::CASES,
+    throttled_set::CASES,
+    many_cuts::CASES,
+];
+
+/// All subjects, in the order of the results.
+pub const GROUPS: &[Group] = &[
+    Group {
+        subject: "One volume under writers: its snapshots, and the images made of them",
+        files: PLAIN,
+    },
+    Group {
+        subject: "What an operator does with snapshots while they are written to: series, sets, bounds, room for the COW file",
+        files: OPERATION,
+    },
+    Group {
+        subject: "What others do with the origin and its filesystem meanwhile: limits, freezes, mounts, namespaces, exercisers",
+        files: SURROUNDINGS,
+    },
+    Group {
+        subject: "Where Cowbird ends: as many snapshots as there can be, what is refused, and mistakes at the command line",
+        files: LIMITS,
+    },
+    Group {
+        subject: "Snapshots and change maps that must outlive unmounts and the absence of the module, or end where they cannot",
+        files: PERSISTENCE,
+    },
+    Group {
+        subject: "Errors of disks, killed tools, little memory, and devices that change under their snapshots",
+        files: FAULTS,
+    },
+    Group {
+        subject: "Tasks that sleep and disks that are slow or stop: what must go on beside them, and what must end",
+        files: STUCK,
+    },
+    Group {
+        subject: "Machines that are powered off or lose their power",
+        files: BOOTS,
+    },
+    Group {
+        subject: "Origins that are larger than the memory for their maps, or mostly empty",
+        files: LARGE,
+    },
+    Group {
+        subject: "The root volume, which is in use before the tools are",
+        files: ROOT,
+    },
+    Group {
+        subject: "Kinds of disks: whole ones, their buses, and the sizes of their logical blocks",
+        files: DISKS,
+    },
+    Group {
+        subject: "Origins that are stacked on other devices",
+        files: STACKED,
+    },
+    Group {
+        subject: "Filesystems other than an ext4 with its own COW file, and everything that changes their files",
+        files: FILESYSTEMS,
+    },
+    Group {
+        subject: "Programs that keep their own data, and judge what is restored",
+        files: APPLICATIONS,
+    },
+    Group {
+        subject: "Long loads: power cuts by the hundred, and snapshots that come and go at random",
+        files: ENDURANCE,
+    },
+    Group {
+        subject: "What the tracer records even when nobody asks for it",
+        files: TRACING,
+    },
+    Group {
+        subject: "What is written to an origin from above, through other devices",
+        files: TOPOLOGIES,
+    },
+];
 
 /// The cases that tiers have. The order is that of the results.
 static ALL: LazyLock<Vec<CaseInfo>> = LazyLock::new(|| {
-    [
-        plain::CASES,
-        operation::CASES,
-        surroundings::CASES,
-        limits::CASES,
-        persistence::CASES,
-        faults::CASES,
-        stuck::CASES,
-        boots::CASES,
-        large::CASES,
-        boots::OF_ROOT,
-        disks::CASES,
-        stacked::CASES,
-        filesystems::CASES,
-        applications::CASES,
-        endurance::CASES,
-        tracing::CASES,
-        topologies::CASES,
-    ]
-    .concat()
+    let files = GROUPS.iter().flat_map(|group| group.files);
+    files.copied().flatten().copied().collect()
 });
 
-/// The case of a recorded workload. Without one there is nothing to do, so it belongs to no tier.
-static RECORDED: CaseInfo = case(
-    "recorded",
-    "a recorded workload, replayed across the snapshot instant and while the snapshot is copied",
-    CaseTier::Full,
-    &GUEST_MODULES,
-    || Layout::bare(0),
-    |driver, setting| Box::pin(recorded::act(driver, setting)),
-);
+/// The case of a recorded workload, which tiers do not have.
+static RECORDED: CaseInfo = recorded::CASE;
 
 /// All cases.
 #[must_use]

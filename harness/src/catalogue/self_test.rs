@@ -7,8 +7,8 @@ use cowbird_cases::info::{ActFuture, CaseInfo, CaseTier};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::ORIGIN;
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;
 use cowbird_session::driver::{CaseError, CaseResult, Driver};
@@ -97,13 +97,13 @@ const fn case(
 async fn panic(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("panic");
     guest.prepare(Request::CrashKernel).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 async fn silent(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("silence");
     guest.prepare(Request::GoSilent).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 async fn stuck(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
@@ -111,13 +111,13 @@ async fn stuck(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     // Reading the trace pipe waits until something is traced, and nothing is.
     let path = "/sys/kernel/tracing/trace_pipe".to_owned();
     guest.prepare(Request::ReadText { path }).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 async fn idle(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("idle");
     guest.vm().pause(IDLE).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
@@ -127,7 +127,7 @@ async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.reboot(Stop::PowerOff).await?;
     guest.phase("workload");
     witnessed(guest, mix(setting.seed)).await?;
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 async fn unseen_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
@@ -141,7 +141,7 @@ async fn unseen_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     if !said.is_empty() {
         return Err(CaseError::Failed(format!("qemu-io: {said}")));
     }
-    Ok(Evidence::WitnessOnly)
+    Ok(Evidence::witness_only())
 }
 
 async fn witnessed(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {

@@ -11,12 +11,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cowbird_checks::exhibits::{map, untrusted};
+use cowbird_checks::mapped::{map, untrusted};
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
 use cowbird_host::initramfs::COWBIRD_KO;
 use cowbird_host::limits::TAPED_QMP_LIMIT;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_host::scratch::Scratch;
 use cowbird_model::{BadBlock, EntryKind, SECTOR_BYTES, WitnessLog};
 use cowbird_proto::message::{Reply, Request};
@@ -29,10 +30,11 @@ use cowbird_vm::qmp::Qmp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::search::Search;
-use super::{Kept, unpack};
 use crate::bundle::read_bad_blocks;
 use crate::planned::layout_of;
+
+use super::search::Search;
+use super::{Kept, unpack};
 
 /// Pause at a stop, until what was submitted is in its file; and the pause of the last look, which nothing follows.
 const LOOK: Duration = Duration::from_millis(3);
@@ -151,7 +153,7 @@ pub async fn find(
     progress: &dyn Fn(&str),
 ) -> HarnessResult<Standing> {
     let layout = layout_of(plan).await?;
-    if layout.has_second_volume() {
+    if layout.further() == FurtherDisk::SecondVolume {
         let detail = "which of two volumes a wrong block is of is not known here".to_owned();
         return Err(HarnessError::Plan { detail });
     }

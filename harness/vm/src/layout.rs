@@ -8,6 +8,7 @@ use std::path::Path;
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
+use cowbird_host::nature::{FurtherDisk, Nature, OriginKind};
 use cowbird_host::scratch::Scratch;
 
 use crate::disks::{Bus, Disk};
@@ -46,15 +47,10 @@ pub struct Layout {
     pub filled: bool,
     /// The third partition, an ext4 of its own.
     pub third: Option<Partition>,
-    /// Whether there is a second volume: a third disk as the first, with other content and a witness of
-    /// its own, and a fourth one for its image.
-    pub two_volumes: bool,
-    /// Whether the whole disk is the origin, and not only the first partition.
-    pub whole_disk: bool,
-    /// Whether a third disk begins as a copy of the first, with a witness of its own.
-    pub mirrored: bool,
-    /// Whether the origin is encrypted on the disk.
-    pub encrypted: bool,
+    /// What the origin is.
+    pub kind: OriginKind,
+    /// A disk beside the first one, with a witness of its own. A mirror has a copy, whatever is said here.
+    pub further: FurtherDisk,
     /// Whether the origin lets discards through.
     pub discards: bool,
     /// How the first disk is attached.
@@ -111,10 +107,8 @@ impl Layout {
             metadata: None,
             filled: true,
             third: None,
-            two_volumes: false,
-            whole_disk: false,
-            mirrored: false,
-            encrypted: false,
+            kind: OriginKind::Partition,
+            further: FurtherDisk::None,
             discards: true,
             bus: Bus::Virtio,
             logical_block_bytes: LOGICAL_BLOCK_BYTES,
@@ -159,10 +153,9 @@ impl Layout {
 
     /// Where on the snapshot the first partition, which the writers write, begins.
     pub fn writers_shift_bytes(&self) -> u64 {
-        if self.whole_disk {
-            self.origin.offset_bytes()
-        } else {
-            0
+        match self.kind {
+            OriginKind::WholeDisk => self.origin.offset_bytes(),
+            OriginKind::Partition | OriginKind::Mirror | OriginKind::Encrypted => 0,
         }
     }
 
@@ -200,14 +193,21 @@ impl Layout {
         self.bus
     }
 
-    /// Whether there is a second volume with a witness of its own.
-    pub fn has_second_volume(&self) -> bool {
-        self.two_volumes
+    /// The disk beside the first one that has a witness of its own.
+    pub fn further(&self) -> FurtherDisk {
+        match self.kind {
+            OriginKind::Mirror => FurtherDisk::Copy,
+            OriginKind::Partition | OriginKind::WholeDisk | OriginKind::Encrypted => self.further,
+        }
     }
 
-    /// Whether there is a mirror of the first disk with a witness of its own.
-    pub fn is_mirrored(&self) -> bool {
-        self.mirrored
+    /// What a judge must know of the disks.
+    pub fn nature(&self) -> Nature {
+        Nature {
+            kind: self.kind,
+            first: self.origin,
+            further: self.further(),
+        }
     }
 
     /// The first disk in the guest, as a name without its folder.
@@ -237,22 +237,22 @@ impl Layout {
     /// Whether the writers' places are places of the origin, and the origin lies on one disk as it is.
     pub fn is_plain(&self) -> bool {
         self.filesystem.is_none()
-            && !(self.two_volumes || self.whole_disk || self.mirrored || self.encrypted)
+            && self.kind == OriginKind::Partition
+            && self.further == FurtherDisk::None
     }
 
     /// What the snapshot is taken of.
     pub fn snapshot_origin(&self) -> Partition {
-        if self.whole_disk {
-            self.disk()
-        } else {
-            self.origin
+        match self.kind {
+            OriginKind::WholeDisk => self.disk(),
+            OriginKind::Partition | OriginKind::Mirror | OriginKind::Encrypted => self.origin,
         }
     }
 
     /// Makes the disks and the files beside them.
     pub fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
         self.create_volume(files, seed)?;
-        if self.two_volumes {
+        if self.further() == FurtherDisk::SecondVolume {
             let second = files.second();
             fs::create_dir_all(&second.dir).on("create", &second.dir)?;
             self.create_volume(&second, !seed)?;
@@ -297,7 +297,7 @@ impl Layout {
             disk::make_filesystem(Filesystem::Ext4, &files.cow_disk(), partition, seed)?;
         }
         disk::copy_sparse(&path, &files.base())?;
-        if self.mirrored {
+        if self.further() == FurtherDisk::Copy {
             disk::copy_sparse(&path, &files.mirror())?;
             disk::create_sparse(&files.mirror_witness(), 0)?;
         }
@@ -321,15 +321,14 @@ impl Layout {
     /// The disks as the machine gets them.
     pub fn attach(&self, files: &CellFiles) -> Vec<Disk> {
         let mut disks = self.attach_volume(files);
-        if self.two_volumes {
-            disks.extend(self.attach_volume(&files.second()));
-        }
-        if self.mirrored {
-            disks.push(Disk {
+        match self.further() {
+            FurtherDisk::None => {}
+            FurtherDisk::SecondVolume => disks.extend(self.attach_volume(&files.second())),
+            FurtherDisk::Copy => disks.push(Disk {
                 image: files.mirror(),
                 witness: Some(files.mirror_witness()),
                 ..disks[0].clone()
-            });
+            }),
         }
         if let Some((_, logical_block_bytes)) = self.cow_disk {
             disks.push(Disk {

@@ -18,11 +18,14 @@ const CASES: &str = "harness/cases/src";
 const MODULES: &str = "harness/cases/src/lib.rs";
 /// The other crate of cases: the list names the modules of both.
 const OTHER_MODULES: &str = "harness/adversity/src/lib.rs";
-const LIST: &str = "harness/src/catalogue/plain.rs";
+const LIST: &str = "harness/src/catalogue/mod.rs";
 
 /// The line that the list begins with, and the one that it ends with.
-const LIST_BEGINS: &str = "pub(super) static CASES: &[CaseInfo] = &[";
+const LIST_BEGINS: &str = "const PLAIN: &[&[CaseInfo]] = &[";
 const LIST_ENDS: &str = "];";
+
+/// What the skeleton has in place of the name of its case.
+const NAME: &str = "NAME-OF-THE-CASE";
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &NewArgs) -> Result<u8> {
@@ -34,13 +37,13 @@ pub fn command(args: &NewArgs) -> Result<u8> {
         bail!("there is a module `{module}` in {OTHER_MODULES} already; choose another name");
     }
     let with_module = with_module(&read(&modules)?, &module)?;
-    let with_case = with_case(&read(&list)?, name, &module)?;
+    let with_case = with_case(&read(&list)?, &module)?;
     let path = repo::root().join(CASES).join(format!("{module}.rs"));
-    write_new(&path)?;
+    write_new(&path, &CASE.replace(NAME, name))?;
     write(&modules, &with_module)?;
     write(&list, &with_case)?;
     print(&format!(
-        "made {}, and added it to {MODULES} and {LIST}\nmove its entry to the file beside {LIST} that has its subject\n\
+        "made {}, and added it to {MODULES} and {LIST}\nmove its line in {LIST} to the list of its subject\n\
          run it: cargo xtask test-matrix --kernel bookworm-6.1-cloud --case {name} --seed 1\n",
         path.display()
     ))?;
@@ -78,9 +81,9 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn write_new(path: &Path) -> Result<()> {
+fn write_new(path: &Path, text: &str) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
-    file.and_then(|mut file| file.write_all(CASE.as_bytes()))
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot make {}", path.display()))
 }
 
@@ -107,8 +110,8 @@ fn with_module(modules: &str, module: &str) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// The list with a case more, at its end.
-fn with_case(list: &str, name: &str, module: &str) -> Result<String> {
+/// The list with the cases of one more module, at its end.
+fn with_case(list: &str, module: &str) -> Result<String> {
     let mut lines: Vec<String> = list.lines().map(str::to_owned).collect();
     let begin = lines.iter().position(|line| line == LIST_BEGINS);
     let end = begin.and_then(|begin| {
@@ -116,11 +119,7 @@ fn with_case(list: &str, name: &str, module: &str) -> Result<String> {
         Some(begin + rest)
     });
     let end = end.with_context(|| format!("{LIST} has no list of cases"))?;
-    let entry = format!(
-        "    case(\n        \"{name}\",\n        \"TODO: what it is, in one line\",\n        CaseTier::Daily,\n        &GUEST_MODULES,\n        \
-         {module}::layout,\n        |driver, setting| Box::pin({module}::act(driver, setting)),\n    ),"
-    );
-    lines.insert(end, entry);
+    lines.insert(end, format!("    {module}::CASES,"));
     Ok(lines.join("\n") + "\n")
 }
 
@@ -166,21 +165,27 @@ mod tests {
         assert!(declares(&others, "stuck") && !declares(&others, "my_case"));
     }
 
-    /// Goal: the list of this checkout takes a case, behind all others, and nothing else of it changes. Nothing is
-    /// imported: the list sees every module of the cases.
+    /// Goal: the list of this checkout takes a case by one line, behind all others, and nothing else of it changes.
+    /// Nothing is imported: the list sees every module of the cases.
     #[test]
     fn the_list_takes_a_case() {
         let list = read(&repo::root().join(LIST)).expect("it can be read");
-        assert!(list.contains("\nuse super::scope::*;\n"));
-        for (name, module) in [("aaa", "aaa"), ("my-case", "my_case"), ("zzz", "zzz")] {
-            let longer = with_case(&list, name, module).expect("it fits");
-            let case = format!(
-                "|driver, setting| Box::pin({module}::act(driver, setting)),\n    ),\n];\n"
-            );
-            assert!(longer.ends_with(&case), "{longer}");
-            assert!(added(&longer, &list).len() >= 4);
-            assert_eq!(longer.lines().count(), list.lines().count() + 8);
+        assert!(list.contains("\nuse cowbird_cases::*;\n"));
+        for module in ["aaa", "my_case", "zzz"] {
+            let line = format!("    {module}::CASES,");
+            let longer = with_case(&list, module).expect("it fits");
+            assert!(longer.contains(&format!("{line}\n];\n")), "{longer}");
+            assert_eq!(added(&longer, &list), [line]);
+            assert_eq!(longer.lines().count(), list.lines().count() + 1);
         }
-        assert!(with_case("", "a", "a").is_err());
+        assert!(with_case("", "a").is_err());
+    }
+
+    /// Goal: the skeleton registers its case under the name that was asked for, in one place.
+    #[test]
+    fn the_skeleton_has_the_name() {
+        assert_eq!(CASE.matches(NAME).count(), 1);
+        let text = CASE.replace(NAME, "my-case");
+        assert!(text.contains("pub const CASES: &[CaseInfo] = &[case(\n    \"my-case\",\n"));
     }
 }

@@ -1,9 +1,12 @@
 //! What the snapshot is taken of changes: its filesystem becomes read-only or grows, the device grows, or goes.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
@@ -14,6 +17,50 @@ use super::{
     COW_FILE, COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, finish_filesystem,
     spec, start_again, update,
 };
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "read-only",
+        "a filesystem that is made read-only and writable again",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_filesystem,
+        |driver, setting| Box::pin(read_only(driver, setting)),
+    ),
+    case(
+        "filesystem-grows",
+        "a filesystem that becomes larger under its snapshot, and while changes are tracked",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_filesystem,
+        |driver, setting| Box::pin(filesystem_grows(driver, setting)),
+    ),
+    case(
+        "origin-grows",
+        "a device that becomes larger under its snapshot",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        super::layout,
+        |driver, setting| Box::pin(origin_grows(driver, setting)),
+    ),
+    case(
+        "hibernation",
+        "a machine that hibernates to its origin, and comes back",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_swap,
+        |driver, setting| Box::pin(hibernation(driver, setting)),
+    ),
+    case(
+        "disk-removed",
+        "a disk that is pulled under writers, and comes back",
+        CaseTier::Daily,
+        &modules(["virtio_scsi", "sd_mod"]),
+        layout_scsi,
+        |driver, setting| Box::pin(removed(driver, setting)),
+    ),
+];
 
 /// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.
 const PARTITION_MIB: u32 = 112;
@@ -50,7 +97,7 @@ const DISK: &str = "sda";
 const DISK_INDEX: usize = 0;
 
 /// The disks of `read-only` and `filesystem-grows`.
-pub fn layout_filesystem() -> Layout {
+fn layout_filesystem() -> Layout {
     Layout {
         filesystem_mib: Some(SIZES_MIB[0]),
         ..Layout::filesystem(Filesystem::Ext4, PARTITION_MIB)
@@ -58,12 +105,12 @@ pub fn layout_filesystem() -> Layout {
 }
 
 /// Room for an image of the guest's memory.
-pub fn layout_swap() -> Layout {
+fn layout_swap() -> Layout {
     Layout::raw(SWAP_MIB * MIB_SECTORS, SWAP_COW_HOME_MIB)
 }
 
 /// The disks of `disk-removed`.
-pub fn layout_scsi() -> Layout {
+fn layout_scsi() -> Layout {
     Layout {
         bus: Bus::Scsi,
         ..super::layout()
@@ -71,10 +118,7 @@ pub fn layout_scsi() -> Layout {
 }
 
 /// A filesystem becomes larger under its snapshot, and again while changes are tracked.
-pub async fn filesystem_grows(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-) -> CaseResult<Evidence> {
+async fn filesystem_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     begin(guest, setting).await?;
     grow(guest, SIZES_MIB[1]).await?;
     churn(guest, setting, "larger").await?;
@@ -95,7 +139,7 @@ async fn grow(guest: &mut Driver<'_, '_>, mib: u32) -> CaseResult<()> {
 }
 
 /// A filesystem is made read-only under its snapshot and while changes are tracked, and writable again.
-pub async fn read_only(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn read_only(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     begin(guest, setting).await?;
     churn(guest, setting, "before").await?;
     guest.remount(MOUNT, true).await?;
@@ -123,7 +167,7 @@ async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> 
 }
 
 /// The origin becomes larger: nobody preserves or tracks what is behind its old end, so the series ends.
-pub async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.stack_ruled(ORIGIN).await?;
     guest.rule_sized(ORIGIN, Some(SHOWN_SECTORS), &[]).await?;
@@ -151,7 +195,7 @@ pub async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> Case
 
 /// The machine hibernates to the origin. What it writes then is not known to the kernel that comes back, so the
 /// series ends before.
-pub async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.setup_snapshot(SWAP_SPEC).await?;
 
@@ -168,14 +212,11 @@ pub async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        expected_log: FAILURES,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(ImageClaim::new(marker, setting.origin_range())).expecting(FAILURES))
 }
 
 /// The disk with origin and COW file is pulled under writers, and comes back.
-pub async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let writers = Writers::start(guest, setting.origin(), setting.seed).await?;
     guest.setup_snapshot(spec(setting.origin())).await?;
@@ -209,8 +250,5 @@ pub async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        expected_log: FAILURES,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(ImageClaim::new(marker, setting.origin_range())).expecting(FAILURES))
 }

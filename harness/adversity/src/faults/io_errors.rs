@@ -1,9 +1,12 @@
 //! Disks that cannot be read or written: the origin's, the COW file's, the image's.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
@@ -12,6 +15,36 @@ use cowbird_vm::layout::Layout;
 use super::{
     COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, spec, start_again, update,
 };
+
+/// Its first cases.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "origin-read-errors",
+        "an origin that cannot be read while its snapshot is copied, then while it is overwritten",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        super::layout,
+        |driver, setting| Box::pin(origin_read(driver, setting)),
+    ),
+    case(
+        "cow-write-errors",
+        "a COW file that cannot be written under a snapshot, then while changes are tracked",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        layout_filesystem,
+        |driver, setting| Box::pin(cow_write(driver, setting)),
+    ),
+];
+
+/// Cases of images that cannot be written.
+pub const OF_IMAGES: &[CaseInfo] = &[case(
+    "image-errors",
+    "an image that cannot be written, and filesystems without room for image and COW file",
+    CaseTier::Daily,
+    &modules(["dm_mod", "dm_delay"]),
+    layout_image,
+    |driver, setting| Box::pin(image_write(driver, setting)),
+)];
 
 /// A filesystem with its own COW file.
 const FS_MIB: u32 = 96;
@@ -41,7 +74,7 @@ pub fn layout_filesystem() -> Layout {
 }
 
 /// The disks of `image-errors`.
-pub fn layout_image() -> Layout {
+fn layout_image() -> Layout {
     super::layout().with_third(SMALL_MIB)
 }
 
@@ -55,7 +88,7 @@ fn piece(start: u64, sectors: u64, rule: Rule) -> RuledPiece {
 
 /// The origin cannot be read. A copy of the snapshot fails and can be made again. A write to a block that
 /// cannot be read goes on; the snapshot fails, and changes go on to be tracked.
-pub async fn origin_read(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn origin_read(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.stack_ruled(ORIGIN).await?;
     // Not the last part: there a page is read before a piece of it is written, without the module.
@@ -94,7 +127,7 @@ pub async fn origin_read(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
 
 /// The COW file cannot be written: first where preserved blocks go, which costs the snapshot; then also where
 /// changes are marked, which costs the series. Writers go on, and a full copy works once the disk does.
-pub async fn cow_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn cow_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.stack_ruled(ORIGIN).await?;
     guest.mount(RULED, MOUNT, "").await?;
@@ -146,12 +179,12 @@ pub async fn cow_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     guest.unmount(MOUNT).await?;
     guest.unstack(StackKind::Ruled).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        zeroed,
-        expected_log: FAILURES,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with(OfImage::SoundExt4),
+    )
+    .expecting(FAILURES))
 }
 
 /// Writes to the COW file from this byte of it on fail from now on, and nothing else.
@@ -171,7 +204,7 @@ pub(super) async fn fail_cow_file(guest: &mut Driver<'_, '_>, from: u64) -> Case
 
 /// The image cannot be written, or is larger than what there is room for; so is a COW file. The tool says so
 /// and the snapshot stays as it is. An image that was begun is not taken for one that is whole.
-pub async fn image_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn image_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     guest.mount(SMALL_HOME, SMALL_MOUNT, "").await?;
     guest.stack_ruled(IMAGE).await?;

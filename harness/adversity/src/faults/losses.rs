@@ -1,11 +1,14 @@
 //! Tracking that is lost, and a machine that goes down and comes back: what the module could not write to the COW file in
 //! time must not be forgotten, or changes would be missed without a word.
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_proto::message::{Reply, Request, StackKind};
 use cowbird_session::driver::{
     CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, vacuous,
@@ -17,6 +20,34 @@ use super::{
     COW_HOME_MIB, FAILURES, FS_COW_FILE, MOUNT, ORIGIN_SECTORS, Writers, churn, evidence, spec,
     start_again,
 };
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "loss-told-late",
+        "a COW file that cannot be written for a moment, and then an orderly reboot: the series must not go on",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        layout_briefly,
+        |driver, setting| Box::pin(briefly(driver, setting)),
+    ),
+    case(
+        "loss-told-at-once",
+        "changes that cannot be marked in a COW file that can be written otherwise: it says so before the next write goes",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        layout_briefly,
+        |driver, setting| Box::pin(at_once(driver, setting)),
+    ),
+    case(
+        "flush-at-instant",
+        "the origin's disk, which is not the COW file's, is flushed at an instant and by a clean save",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout_flush,
+        |driver, setting| Box::pin(flushed(driver, setting)),
+    ),
+];
 
 /// The COW file's own disk, MiB and bytes, and what it is in the guest.
 const COW_DISK_MIB: u32 = 48;
@@ -52,12 +83,12 @@ fn in_filesystem(origin: &'static str, cow_file: &'static str) -> SnapshotSpec {
 }
 
 /// The disks of `loss-told-late` and `loss-told-at-once`.
-pub fn layout_briefly() -> Layout {
+fn layout_briefly() -> Layout {
     layout_filesystem()
 }
 
 /// The disks of `flush-at-instant`.
-pub fn layout_flush() -> Layout {
+fn layout_flush() -> Layout {
     Layout {
         cow_disk: Some((COW_DISK_MIB, 512)),
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
@@ -116,25 +147,25 @@ async fn finish(
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        zeroed,
-        expected_log,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with(OfImage::SoundExt4),
+    )
+    .expecting(expected_log))
 }
 
 /// Goal: a COW file that could not be written for a moment says that tracking is lost as soon as it can be written
 /// again, and the image is not lost with it. Method: marks and state fail, then nothing does any more; the machine is powered off
 /// in good order. The COW file lies on the origin's disk, so that nobody but itself could say it. The image is made whole by a
 /// comparison with the snapshot of a new series.
-pub async fn briefly(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn briefly(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     lost(guest, setting, 0, FAILURES).await
 }
 
 /// Goal: no write goes before the COW file says that tracking is lost, where it can say so. Method: marks fail and the state does
 /// not. The module must not complain that the COW file says otherwise, as it does when writes go first.
-pub async fn at_once(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn at_once(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     lost(guest, setting, STATE_END, &[FAILED]).await
 }
 
@@ -190,7 +221,7 @@ async fn flushes(guest: &mut Driver<'_, '_>) -> CaseResult<u64> {
 /// Goal: what the origin's disk has taken before an instant is on stable storage when the snapshot or the saved series
 /// counts on it. Method: direct writes without a flush, to a disk that is not the COW file's; then its flushes are
 /// counted over a set-up, a transition and a suspend. Not shown: that the flush comes after the last write.
-pub async fn flushed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn flushed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_DISK_DEVICE, COW_DISK_MOUNT, "").await?;
     guest.insert_module().await?;

@@ -3,15 +3,45 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::Request;
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 
 use super::{COW_FILE, COW_MIB, Writers, evidence, spec, update};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "tools-killed",
+        "tools that are killed while they take a snapshot, copy it and bring an image up to date",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(killed(driver, setting)),
+    ),
+    case(
+        "meddling",
+        "unloading, second snapshots of the same disk, and a clock that jumps",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(meddled(driver, setting)),
+    ),
+    case(
+        "little-memory",
+        "a machine whose memory others have taken",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(memory(driver, setting)),
+    ),
+];
 
 /// How often each tool is killed, and when at the latest.
 const KILLS: u32 = 4;
@@ -35,7 +65,7 @@ const OUT_OF_MEMORY: [&str; 2] = ["invoked oom-killer", "Out of memory"];
 
 /// A tool that takes a snapshot, copies it or brings an image up to date is killed at random moments. What it
 /// was about is there or it is not; done again, it works.
-pub async fn killed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn killed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let mut writers = Writers::start(guest, ORIGIN, setting.seed).await?;
     let mut killer = Killer {
@@ -124,7 +154,7 @@ impl Killer {
 
 /// The module is to be unloaded, the same device to be snapshot again, and the clock jumps, while a snapshot is
 /// there and while changes are tracked.
-pub async fn meddled(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn meddled(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let mut writers = Writers::start(guest, ORIGIN, setting.seed).await?;
     guest.setup_snapshot(spec(ORIGIN)).await?;
@@ -166,7 +196,7 @@ async fn meddle(guest: &mut Driver<'_, '_>, writers: &mut Writers) -> CaseResult
 
 /// Somebody takes the memory of the machine. What the module cannot have it does without, or says so; nobody
 /// is killed for it.
-pub async fn memory(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn memory(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     raw_writers::prepare(guest, setting).await?;
     let mut writers = Writers::start(guest, ORIGIN, setting.seed).await?;
     guest.phase("refuse");

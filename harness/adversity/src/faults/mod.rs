@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use cowbird_cases::names::{IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, SnapshotSpec, Workload};
@@ -124,11 +125,9 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 
 /// The image must be right, and the origin what the writers wrote.
 fn evidence(setting: &Setting, marker: MarkerKey, expected_log: ExpectedLog) -> Evidence {
-    Evidence::Snapshot(SnapshotEvidence {
-        expected_log,
-        written: true,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Evidence::from(ImageClaim::new(marker, setting.origin_range()))
+        .and(Claim::OriginHoldsJournal)
+        .expecting(expected_log)
 }
 
 /// Files in a folder of their own.
@@ -166,10 +165,10 @@ async fn finish_filesystem(
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        zeroed,
-        maps: vec![map],
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    }))
+    Ok(Evidence::from(
+        ImageClaim::new(marker, setting.origin_range())
+            .zeroed(zeroed)
+            .with_maps([map])
+            .with(OfImage::SoundExt4),
+    ))
 }

@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
 use cowbird_proto::message::{Request, TimedMode, TimedSpec};
 use cowbird_session::driver::{
     Begun, CaseError, CaseResult, Driver, Pace, Workload, longest, vacuous,
@@ -15,6 +17,50 @@ use cowbird_session::driver::{
 
 use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "unload-asleep",
+        "the module is unloaded while readers and writers sleep for a request of the queue",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting, Sleep::Requests)),
+    ),
+    case(
+        "unload-asleep-frozen",
+        "the same with tasks that sleep because the queue is frozen",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting, Sleep::FrozenQueue)),
+    ),
+    case(
+        "unload-asleep-wbt",
+        "the same with writeback that is throttled",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting, Sleep::Writeback)),
+    ),
+    case(
+        "unload-asleep-iocost",
+        "the same with processes in a group that iocost lets do little",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting, Sleep::Cost)),
+    ),
+    case(
+        "unload-asleep-io-max",
+        "the same with processes in a group that io.max lets do little",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting, Sleep::Maximum)),
+    ),
+];
 
 /// The first disk.
 const DISK: usize = 0;
@@ -110,11 +156,7 @@ impl Sleep {
 }
 
 /// Plays `unload-asleep`, `unload-asleep-frozen` and others.
-pub async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
-    sleep: Sleep,
-) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, sleep: Sleep) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;

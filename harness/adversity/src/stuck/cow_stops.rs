@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
-use cowbird_checks::verify::Evidence;
 use cowbird_host::initramfs::COWBIRDCTL;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Request, TimedSpec, WorkloadSpec,
 };
@@ -25,6 +28,66 @@ use super::{
     AFTERWARDS, BLOCKED_LIMIT, COW_HOME_MIB, Faults, HOLD_LIMIT_S, LONGEST_WRITE, OPERATOR_LIMIT,
     ORIGIN_SECTORS, SPEC, done, stop, take_judged_image, timed,
 };
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "cow-disk-stops",
+        "the disk of the COW file stops answering under a snapshot",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::Snapshot)),
+    ),
+    case(
+        "cow-disk-stops-long",
+        "the same for ten minutes",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::Long)),
+    ),
+    case(
+        "cow-disk-returns",
+        "the same; it answers again before the snapshot is destroyed",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::Returns)),
+    ),
+    case(
+        "cow-disk-stops-tracking",
+        "the same while only changes are tracked",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::Tracking)),
+    ),
+    case(
+        "cow-disk-stops-transition",
+        "the same while the next snapshot of a series is taken",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::Transition)),
+    ),
+    case(
+        "cow-disk-stops-power-off",
+        "the same under a snapshot, and then the machine is powered off",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::PowerOff)),
+    ),
+    case(
+        "cow-disk-stops-watched",
+        "the same while only changes are tracked, a process that watches, and a machine that is powered off",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting, Moment::Watched)),
+    ),
+];
 
 /// The disk of the COW file.
 const DISK: usize = 2;
@@ -102,15 +165,15 @@ pub enum Moment {
 }
 
 /// The disks of `cow-disk-stops`, `cow-disk-stops-long` and others.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(CONCERNED_MIB)
     }
 }
 
 /// Plays `cow-disk-stops`, `cow-disk-stops-long` and others.
-pub async fn act(
+async fn act(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     moment: Moment,

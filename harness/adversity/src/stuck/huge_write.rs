@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{Request, TimedSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
 use cowbird_vm::layout::Layout;
@@ -16,6 +19,16 @@ use super::{
     BLOCKED_LIMIT, COW_DISK, COW_DISK_FILE, COW_DISK_MOUNT, Faults, HOLD_LIMIT_S, INSTANT,
     INSTANT_MIB, LONGEST_WRITE, evidence_of_instant, prepare_two, stop, timed,
 };
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "huge-write",
+    "one write of many times the memory for preserved blocks, beside a small writer",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// What the huge write zeroes, MiB, at the start of the origin. A disk of this emulator takes it in one piece.
 const HUGE_MIB: u32 = 224;
@@ -51,15 +64,15 @@ const HUGE_LIMIT: Duration = Duration::from_secs(90);
 const EXPECTED: ExpectedLog = &[FAILED];
 
 /// The disks of `huge-write`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw((HUGE_MIB + SMALL_MIB) * 2048, COW_HOME_MIB).with_third(INSTANT_MIB)
     }
 }
 
 /// Plays `huge-write`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     prepare_two(guest, &format!("hold_limit_s={HOLD_LIMIT_S}")).await?;
     guest.blocked_tasks_may_last(BLOCKED_LIMIT).await?;
     guest.phase("snapshot");

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::{Claim, Evidence};
+use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{
@@ -152,11 +153,9 @@ fn evidence(
     expected_log: ExpectedLog,
     written: bool,
 ) -> Evidence {
-    Evidence::Snapshot(SnapshotEvidence {
-        expected_log,
-        written,
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Evidence::from(ImageClaim::new(marker, setting.origin_range()))
+        .and_all(written.then_some(Claim::OriginHoldsJournal))
+        .expecting(expected_log)
 }
 
 /// As [`evidence`], of an image whose instant [`INSTANT`] marks.
@@ -166,12 +165,11 @@ fn evidence_of_instant(
     expected_log: ExpectedLog,
     written: bool,
 ) -> Evidence {
-    Evidence::Snapshot(SnapshotEvidence {
-        expected_log,
-        written,
-        marker_sectors: Some(u64::from(INSTANT_MIB) * 2048),
-        ..SnapshotEvidence::new(marker, setting.origin_range())
-    })
+    Evidence::from(
+        ImageClaim::new(marker, setting.origin_range()).marked_by(u64::from(INSTANT_MIB) * 2048),
+    )
+    .and_all(written.then_some(Claim::OriginHoldsJournal))
+    .expecting(expected_log)
 }
 
 /// A snapshot of the third partition, with its COW file on the first disk. As long as nobody writes to the origin, it

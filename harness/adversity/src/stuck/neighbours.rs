@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{Request, StackKind, TimedSpec};
 use cowbird_session::driver::{Begun, CaseError, CaseResult, Driver, Pace, vacuous};
 use cowbird_vm::layout::Layout;
@@ -16,6 +19,16 @@ use super::{
     AFTERWARDS, COW_DISK, COW_HOME_MIB, Faults, OPERATOR_LIMIT, ORIGIN_SECTORS, SPEC, stop,
     take_judged_image, timed,
 };
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "stuck-neighbours",
+    "snapshots of a healthy disk beside others on which tasks sleep all the time",
+    CaseTier::Daily,
+    &modules(["dm_mod"]),
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 /// The disk that does not answer, and its first partition.
 const DISK_NAME: &str = "vdc";
@@ -58,15 +71,15 @@ fn steps() -> [String; STEPS] {
 }
 
 /// The disks of `stuck-neighbours`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
 }
 
 /// Plays `stuck-neighbours`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;

@@ -3,10 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
-use cowbird_checks::verify::Evidence;
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
 use cowbird_vm::layout::Layout;
@@ -16,6 +19,16 @@ use super::{
     INSTANT, INSTANT_MIB, LONGEST_WRITE, ORIGIN_SECTORS, SPEC, evidence_of_instant, prepare_two,
     stop, take_judged_image, timed,
 };
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[case(
+    "slow-cow",
+    "thousands of writes in flight, and a COW file on a disk that is slow but moves",
+    CaseTier::Daily,
+    &GUEST_MODULES,
+    layout,
+    |driver, setting| Box::pin(act(driver, setting)),
+)];
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {
     cow_file: COW_DISK_FILE,
@@ -44,15 +57,15 @@ const EXPECTED: ExpectedLog = &[
 ];
 
 /// The disks of `slow-cow`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
-        two_volumes: true,
+        further: FurtherDisk::SecondVolume,
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB).with_third(INSTANT_MIB)
     }
 }
 
 /// Plays `slow-cow`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     prepare_two(guest, &format!("hold_limit_s={HOLD_LIMIT_S}")).await?;
     guest.blocked_tasks_may_last(BLOCKED_LIMIT).await?;
     guest.phase("snapshot");

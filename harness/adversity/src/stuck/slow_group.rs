@@ -4,14 +4,36 @@
 
 use std::time::Duration;
 
+use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
 
 use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
+
+/// The cases of this file.
+pub const CASES: &[CaseInfo] = &[
+    case(
+        "throttled-cgroup",
+        "two control groups that overwrite one origin, of which one may do next to nothing",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    ),
+    case(
+        "throttled-cgroup-crowd",
+        "two control groups that overwrite one origin, of which one may do next to nothing and has 2,100 writes under way",
+        CaseTier::Full,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act_crowd(driver, setting)),
+    ),
+];
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
 const OPERATIONS: u64 = 100;
@@ -56,12 +78,12 @@ const FEW: Load = Load {
 };
 
 /// Plays `throttled-cgroup`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     play(guest, setting, FEW).await
 }
 
 /// Plays `throttled-cgroup-crowd`.
-pub async fn act_crowd(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_crowd(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     play(guest, setting, CROWD).await
 }
 

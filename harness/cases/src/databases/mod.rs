@@ -12,8 +12,9 @@ pub mod sqlite;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use cowbird_checks::claim::Evidence;
+use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
-use cowbird_checks::verify::{Evidence, SnapshotEvidence};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
@@ -126,7 +127,7 @@ async fn take_snapshot(
     guest: &mut Driver<'_, '_>,
     setting: &Setting,
     databases: &[Workload],
-) -> CaseResult<(SnapshotEvidence, Vec<RangeInclusive<u64>>)> {
+) -> CaseResult<(ImageClaim, Vec<RangeInclusive<u64>>)> {
     more(guest, databases).await?;
     guest.phase("snapshot");
     let mut durable = Vec::new();
@@ -151,7 +152,7 @@ async fn take_snapshot(
     }
     guest.phase("overwrite");
     more(guest, databases).await?;
-    let evidence = SnapshotEvidence::new(marker, setting.origin_range());
+    let evidence = ImageClaim::new(marker, setting.origin_range());
     Ok((evidence, possible))
 }
 
@@ -185,16 +186,16 @@ async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// The evidence of a case that found these faults on the restored volume; `unmounted`: that it could be mounted and is
 /// not any more.
-fn judged(evidence: SnapshotEvidence, faults: Vec<String>, unmounted: bool) -> Evidence {
-    Evidence::Snapshot(SnapshotEvidence {
-        filesystem: true,
-        restored: Some(Restored {
-            untouched: false,
-            filesystem: unmounted.then_some(Filesystem::Ext4),
-            faults,
-        }),
-        ..evidence
-    })
+fn judged(evidence: ImageClaim, faults: Vec<String>, unmounted: bool) -> Evidence {
+    Evidence::from(
+        evidence
+            .with(OfImage::SoundExt4)
+            .with(OfImage::Restored(Restored {
+                untouched: false,
+                filesystem: unmounted.then_some(Filesystem::Ext4),
+                faults,
+            })),
+    )
 }
 
 /// Lets a program look at a restored database. The fault if it finds one, else what it printed.

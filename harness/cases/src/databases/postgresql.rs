@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::{self, Filesystem};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::program::HostProgram;
@@ -19,8 +19,25 @@ use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec}
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload};
 use cowbird_vm::layout::Layout;
 
-use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::restored;
+
+use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: PROGRAMS,
+    files,
+    ..case(
+        "postgresql",
+        "PostgreSQL under load; it recovers from the restored volume, is sound and of the instant",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 const fn of_server(program: &'static str) -> HostProgram {
     HostProgram {
@@ -77,7 +94,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 const START_PAUSE: Duration = Duration::from_millis(300);
 
 /// The disks of `postgresql`.
-pub fn layout() -> Layout {
+fn layout() -> Layout {
     Layout {
         content: Some(make_cluster),
         ..super::layout()
@@ -154,7 +171,7 @@ fn make_cluster(root: &Path) -> HarnessResult<()> {
 }
 
 /// Plays `postgresql`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     super::set_up(guest, setting).await?;
     let server = start_server(guest, EndSignal::Quit).await?;
     wait_for_answer(guest, &server).await?;

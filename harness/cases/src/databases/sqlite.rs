@@ -1,14 +1,30 @@
 //! SQLite, in both of the ways in which it keeps its promises: a log that is written ahead, and a journal of old
 //! pages that is deleted at the commit.
 
-use cowbird_checks::verify::Evidence;
+use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseResult, Driver, Workload};
 
-use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
+use crate::info::{CaseInfo, CaseTier, case};
+use crate::modules::GUEST_MODULES;
 use crate::restored;
+
+use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
+
+/// The case of this file.
+pub const CASES: &[CaseInfo] = &[CaseInfo {
+    programs: &[SQLITE],
+    ..case(
+        "sqlite",
+        "SQLite with both of its journals under load; the restored databases are sound and of the instant",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        super::layout,
+        |driver, setting| Box::pin(act(driver, setting)),
+    )
+}];
 
 /// The shell of SQLite, which has all of SQLite in it.
 pub const SQLITE: HostProgram = HostProgram {
@@ -30,7 +46,7 @@ fn file_of(database: &str) -> String {
 }
 
 /// Plays `sqlite`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     let sqlite = SQLITE.path()?;
     super::set_up(guest, setting).await?;
     let mut databases = Vec::new();

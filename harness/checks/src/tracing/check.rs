@@ -13,11 +13,12 @@ use cowbird_model::{
 };
 use cowbird_proto::message::{Event, JournalEntry, Operation, TurnsSpec, WorkloadId, WriteMode};
 
+use crate::mapped::{map, untrusted};
+
 use super::{
     BEGINS, ENDS, INCOMPLETE_TRACE, Recording, Recordings, WitnessedDisk, events, mark,
     without_comparison,
 };
-use crate::exhibits::{map, untrusted};
 
 /// `cowbird-trace` ends so when a trace is not complete.
 const INCOMPLETE: i32 = 3;

@@ -54,15 +54,17 @@ impl WitnessedDisk {
         format!("/dev/{}", self.name)
     }
 
-    /// Disk and witness as they were in a boot; only the first disk is kept for more than one.
+    /// Disk and witness as they were in a boot; a machine with a mirror has only one.
     fn files(&self, files: &CellFiles, boot: u32, boots: u32) -> (PathBuf, PathBuf) {
-        match self.role {
-            Role::First if boot + 1 < boots => {
-                (files.earlier_base(boot), files.earlier_witness(boot))
-            }
-            Role::First => (files.base(), files.witness()),
-            Role::Second => (files.second().base(), files.second().witness()),
-            Role::Mirror => (files.base(), files.mirror_witness()),
+        let own = match self.role {
+            Role::First => files.clone(),
+            Role::Second => files.second(),
+            Role::Mirror => return (files.base(), files.mirror_witness()),
+        };
+        if boot + 1 < boots {
+            (own.earlier_base(boot), own.earlier_witness(boot))
+        } else {
+            (own.base(), own.witness())
         }
     }
 }

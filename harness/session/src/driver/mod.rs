@@ -136,7 +136,8 @@ impl Driver<'_, '_> {
         }
         self.earlier.record.append(self.vm.take_record());
         let (files, boot) = (self.machine.files().clone(), self.earlier.count);
-        in_background(move || power::end_boot(&files, boot, stop)).await?;
+        let further = self.machine.further();
+        in_background(move || power::end_boot(&files, further, boot, stop)).await?;
         self.earlier.count += 1;
         self.logged = None;
         // The kernel booted before and the module is not loaded yet; what stops it now is what the

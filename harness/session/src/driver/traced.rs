@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cowbird_checks::tracing::{Recordings, Role, WitnessedDisk};
+use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::WorkloadId;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
@@ -36,16 +37,15 @@ impl Tracing {
 fn witnessed_disks(layout: &Layout) -> Vec<WitnessedDisk> {
     let first = layout.disk_name();
     let mut disks = vec![with_origin(first, Role::First, layout)];
-    if layout.has_second_volume() {
-        disks.push(with_origin("vdc", Role::Second, layout));
-    }
-    if layout.is_mirrored() {
-        disks.push(WitnessedDisk {
+    match layout.further() {
+        FurtherDisk::None => {}
+        FurtherDisk::SecondVolume => disks.push(with_origin("vdc", Role::Second, layout)),
+        FurtherDisk::Copy => disks.push(WitnessedDisk {
             name: "vdc",
             role: Role::Mirror,
             flushes_for_fua: flushes_for_fua(layout),
             devices: Vec::new(),
-        });
+        }),
     }
     disks
 }

@@ -59,7 +59,7 @@ impl Judgement {
         }
     }
 
-    pub(super) fn check_golden_files(
+    pub(crate) fn check_golden_files(
         &mut self,
         image: &Path,
         golden: &[GoldenFile],

@@ -11,14 +11,33 @@ use cowbird_model::{
 use cowbird_proto::message::Observation;
 
 use crate::change_map::ChangeMap;
-use crate::exhibits::{DISCARD_MODEL, untrusted};
+use crate::exhibits::Disk;
 use crate::judgement::Judgement;
+use crate::mapped::{DISCARD_MODEL, untrusted};
 
 /// Bad blocks that the text of a report lists.
 const LISTED_BLOCKS: usize = 50;
 
 /// Missed changes that the text of a report lists.
 const LISTED_CHANGES: usize = 20;
+
+/// An image whose blocks were compared with the truth.
+pub(crate) struct Compared<'a> {
+    /// Where origin and image are.
+    pub disk: &'a Disk<'a>,
+    /// The origin on its disk.
+    pub origin: SectorRange,
+    /// Blocks of the COW file on it.
+    pub own: &'a BlockSet,
+    /// The truth at the instant of the image.
+    pub oracle: &'a Oracle<'a>,
+    /// How the image compares with it.
+    pub report: &'a Report,
+    /// Blocks that readers saw wrong.
+    pub wrong_reads: &'a BlockSet,
+    /// Differing reads of which the guest has sent no content.
+    pub untold: u64,
+}
 
 impl Judgement {
     pub(crate) fn take_report(&mut self, report: &Report) {
@@ -101,14 +120,9 @@ impl Judgement {
 
     /// The tracer must name the blocks that the oracle names, and no others but those that the
     /// oracle cannot know: among the `untold` reads of which the guest has sent no content.
-    pub(super) fn take_trace(
-        &mut self,
-        traced: &BTreeSet<u64>,
-        report: &Report,
-        observed: &BlockSet,
-        untold: u64,
-    ) {
-        let runs = report.runs.iter().chain(observed.runs());
+    pub(crate) fn take_trace(&mut self, traced: &BTreeSet<u64>, image: &Compared<'_>) {
+        let untold = image.untold;
+        let runs = image.report.runs.iter().chain(image.wrong_reads.runs());
         let named: BTreeSet<u64> = runs
             .flat_map(|run| run.first.0..run.first.0 + run.blocks)
             .collect();

@@ -14,6 +14,10 @@ use crate::progress;
 
 const MIB: u64 = 1 << 20;
 
+/// `f_type` of f2fs, and the request of linux/f2fs.h that keeps a file's blocks where they are: its argument is a `u32`.
+const F2FS_MAGIC: i64 = 0xF2F5_2010;
+const F2FS_IOC_SET_PIN_FILE: libc::c_ulong = 0x4004_F50D;
+
 /// Zeros are written in pieces of this size ...
 const CHUNK_BYTES: u64 = MIB;
 
@@ -38,6 +42,17 @@ pub enum Made {
 /// # Errors
 /// When there is no room, or it takes too long.
 pub fn allocate(file: &File, path: &Path, bytes: u64, option: &str) -> Result<Made> {
+    if file_system_type(file).context("cannot ask which filesystem the COW file is on")?
+        == F2FS_MAGIC
+    {
+        pin(file).map_err(|error| {
+            anyhow!(
+                "f2fs does not keep the blocks of {} in their place ({error}), and its garbage collection would move them; \
+                 put the COW file on ext4 or xfs",
+                path.display()
+            )
+        })?;
+    }
     let made = match fallocate(file, bytes) {
         Ok(()) => Made::Reserved,
         // ext2 and ext3 have no unwritten blocks.
@@ -51,6 +66,26 @@ pub fn allocate(file: &File, path: &Path, bytes: u64, option: &str) -> Result<Ma
     file.sync_all()
         .context("cannot write the COW file's metadata to the disk")?;
     Ok(made)
+}
+
+fn file_system_type(file: &File) -> io::Result<i64> {
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the kernel fills the one `struct statfs` at the address.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it has succeeded.
+    Ok(unsafe { found.assume_init() }.f_type)
+}
+
+/// Has f2fs leave the blocks of a file in their place; it must be empty.
+fn pin(file: &File) -> io::Result<()> {
+    let on: u32 = 1;
+    // SAFETY: the kernel reads the one number at the address.
+    if unsafe { libc::ioctl(file.as_raw_fd(), F2FS_IOC_SET_PIN_FILE, &raw const on) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn fallocate(file: &File, bytes: u64) -> io::Result<()> {

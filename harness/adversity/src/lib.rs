@@ -3,6 +3,7 @@
 pub mod boot_loader;
 pub mod boots;
 pub mod exerciser;
+pub mod f2fs_home;
 pub mod faults;
 pub mod freezing;
 pub mod large;

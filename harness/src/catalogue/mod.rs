@@ -86,7 +86,7 @@ const DISKS: &[&[CaseInfo]] = &[
 
 const STACKED: &[&[CaseInfo]] = &[stacked::CASES];
 
-const FILESYSTEMS: &[&[CaseInfo]] = &[fs_churn::OTHER_FILESYSTEMS];
+const FILESYSTEMS: &[&[CaseInfo]] = &[fs_churn::OTHER_FILESYSTEMS, f2fs_home::CASES];
 
 const APPLICATIONS: &[&[CaseInfo]] = &[
     fio_profiles::CASES,

@@ -209,6 +209,18 @@ pub struct WitnessLog<'a> {
 }
 
 impl<'a> WitnessLog<'a> {
+    /// The log of a disk to which nothing was written. QEMU leaves its file as empty as it was: there is nothing to
+    /// flush, so it writes no superblock.
+    #[must_use]
+    pub fn untouched() -> Self {
+        Self {
+            log_sector_bytes: SECTOR_BYTES as u32,
+            counted: 0,
+            entries: Vec::new(),
+            tail: Tail::None,
+        }
+    }
+
     /// Reads a whole log.
     ///
     /// # Errors

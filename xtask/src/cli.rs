@@ -61,6 +61,8 @@ pub enum Command {
     Fresh(FreshArgs),
     /// Generate the Rust bindings of the module's user-space interface from its header
     GenAbi(GenAbiArgs),
+    /// Write the tables of cases, kernels and mutants in docs/reference
+    GenDocs(GenDocsArgs),
     /// Give every parser of foreign data input that was damaged, forged or cut off; exit 1 when one fails
     Fuzz(FuzzArgs),
 }
@@ -488,6 +490,14 @@ pub enum FreshStep {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct GenAbiArgs {
     /// Change nothing; fail when the bindings in the tree are not what the header gives
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Arguments of `gen-docs`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct GenDocsArgs {
+    /// Change nothing; fail when a page is not what the code says
     #[arg(long)]
     pub check: bool,
 }

@@ -106,7 +106,7 @@ fn kernel_table(kernels: &[Kernel<'_>]) -> Result<String> {
 }
 
 /// The name that serde gives a unit variant: one source of names for tables and JSON.
-fn word<T: Serialize>(value: &T) -> Result<String> {
+pub fn word<T: Serialize>(value: &T) -> Result<String> {
     let json = serde_json::to_value(value).context("a name does not fit JSON")?;
     Ok(json.as_str().unwrap_or_default().to_owned())
 }

@@ -7,6 +7,7 @@ mod failure;
 mod fresh;
 mod fuzz;
 mod gen_abi;
+mod gen_docs;
 mod guest;
 mod host;
 mod lists;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::New(args) => new::command(args),
         Command::Fresh(args) => fresh::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),
+        Command::GenDocs(args) => gen_docs::command(*args),
         Command::Fuzz(args) => fuzz::command(args),
     };
     match done {

@@ -18,7 +18,7 @@ use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadS
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
-/// Its first cases.
+/// The cases of this file that come first.
 pub const CASES: &[CaseInfo] = &[
     case(
         "lazy-unmount",

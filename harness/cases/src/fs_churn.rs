@@ -22,7 +22,7 @@ use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::restored;
 use crate::setting::Setting;
 
-/// Its first case.
+/// The case of this file that comes first.
 pub const CASES: &[CaseInfo] = &[case(
     "ext4-churn",
     "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",

@@ -17,7 +17,7 @@ use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
 
-/// Its first case.
+/// The case of this file that comes first.
 pub const CASES: &[CaseInfo] = &[case(
     "hot-read",
     "many readers of snapshot blocks that are overwritten at the same moment",

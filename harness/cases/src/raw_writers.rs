@@ -17,7 +17,7 @@ use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
 
-/// Its first case.
+/// The case of this file that comes first.
 pub const CASES: &[CaseInfo] = &[case(
     "raw-writers",
     "raw partition of odd size with pairs of writers on the same blocks, and discards",

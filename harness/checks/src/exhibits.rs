@@ -11,7 +11,7 @@ use cowbird_model::{Sector, SectorRange, WitnessLog, self_check};
 use cowbird_proto::message::{Event, Observation};
 use memmap2::{Mmap, MmapMut};
 
-use crate::mapped::{DISCARD_MODEL, map, read_only, untrusted};
+use crate::mapped::{DISCARD_MODEL, log_of_first, log_of_further, map, read_only, untrusted};
 use crate::recorded::Recorded;
 use crate::{crypt, sparse};
 
@@ -88,8 +88,15 @@ impl Mapped {
         })
     }
 
-    fn disk(&self) -> HarnessResult<Disk<'_>> {
-        let log = WitnessLog::parse(&self.witness).map_err(|error| untrusted(&error))?;
+    fn first(&self) -> HarnessResult<Disk<'_>> {
+        self.disk(log_of_first(&self.witness)?)
+    }
+
+    fn further(&self) -> HarnessResult<Disk<'_>> {
+        self.disk(log_of_further(&self.witness)?)
+    }
+
+    fn disk<'a>(&'a self, log: WitnessLog<'a>) -> HarnessResult<Disk<'a>> {
         if !self.checked {
             let checked = self_check(&self.base, &log, &self.end, DISCARD_MODEL);
             checked.map_err(|error| untrusted(&error))?;
@@ -148,9 +155,9 @@ impl Opened {
     pub fn exhibits<'a>(&'a self, said: Testimony<'a>) -> HarnessResult<Exhibits<'a>> {
         Ok(Exhibits {
             nature: self.nature,
-            first: self.first.disk()?,
-            second: self.second.as_ref().map(Mapped::disk).transpose()?,
-            copy: self.copy.as_ref().map(Mapped::disk).transpose()?,
+            first: self.first.first()?,
+            second: self.second.as_ref().map(Mapped::further).transpose()?,
+            copy: self.copy.as_ref().map(Mapped::further).transpose()?,
             said,
         })
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
-use cowbird_model::{DiscardModel, SectorRange};
+use cowbird_model::{DiscardModel, SectorRange, WitnessLog};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// What a discard does to a witnessed disk as the command line of QEMU configures it: QEMU punches a
@@ -21,6 +21,20 @@ pub(crate) fn of_range(disk: &[u8], range: SectorRange) -> &[u8] {
 pub fn untrusted(error: &dyn std::fmt::Display) -> HarnessError {
     HarnessError::Witness {
         detail: error.to_string(),
+    }
+}
+
+/// The log of the first disk, to which every case writes.
+pub(crate) fn log_of_first(bytes: &[u8]) -> HarnessResult<WitnessLog<'_>> {
+    WitnessLog::parse(bytes).map_err(|error| untrusted(&error))
+}
+
+/// The log of a further disk, to which nothing may have been written. Whether that is so, its comparison with the disk
+/// shows.
+pub(crate) fn log_of_further(bytes: &[u8]) -> HarnessResult<WitnessLog<'_>> {
+    match bytes {
+        [] => Ok(WitnessLog::untouched()),
+        bytes => log_of_first(bytes),
     }
 }
 

@@ -15,7 +15,7 @@ use cowbird_model::{
 };
 use cowbird_proto::rng::Rng;
 
-use crate::mapped::{DISCARD_MODEL, map, untrusted};
+use crate::mapped::{DISCARD_MODEL, log_of_first, log_of_further, map, untrusted};
 
 /// Of 100 writes that no flush covered, so many survive whole, and so many in part.
 const SURVIVES_WHOLE_PERCENT: u64 = 40;
@@ -84,7 +84,9 @@ pub fn end_boot(
     let cut = matches!(stop, Stop::PowerCut { .. });
     match further {
         FurtherDisk::None => {}
-        FurtherDisk::SecondVolume if !cut => end_boot_of(&files.second(), boot, stop)?,
+        FurtherDisk::SecondVolume if !cut => {
+            end_boot_of(&files.second(), boot, stop, log_of_further)?;
+        }
         FurtherDisk::SecondVolume | FurtherDisk::Copy => {
             return Err(HarnessError::Plan {
                 detail: format!(
@@ -93,17 +95,22 @@ pub fn end_boot(
             });
         }
     }
-    end_boot_of(files, boot, stop)
+    end_boot_of(files, boot, stop, log_of_first)
 }
 
-/// The same for one disk.
-fn end_boot_of(files: &CellFiles, boot: u32, stop: Stop) -> HarnessResult<()> {
+/// The same for one disk, whose log is read by `read`.
+fn end_boot_of(
+    files: &CellFiles,
+    boot: u32,
+    stop: Stop,
+    read: fn(&[u8]) -> HarnessResult<WitnessLog<'_>>,
+) -> HarnessResult<()> {
     let (earlier_base, earlier_witness) = (files.earlier_base(boot), files.earlier_witness(boot));
     fs::rename(files.base(), &earlier_base).on("rename", &files.base())?;
     fs::rename(files.witness(), &earlier_witness).on("rename", &files.witness())?;
     {
         let (base, witness) = (map(&earlier_base)?, map(&earlier_witness)?);
-        let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
+        let log = read(&witness)?;
         let origin = map(&files.origin())?;
         self_check(&base, &log, &origin, DISCARD_MODEL).map_err(|error| untrusted(&error))?;
         drop(origin);

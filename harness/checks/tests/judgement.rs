@@ -393,6 +393,27 @@ fn every_witness_must_agree_with_its_disk() {
     assert!(judged(FurtherDisk::None).is_ok());
 }
 
+/// Goal: a further disk to which nothing was written has an empty log, and may be so; one that was written to may not.
+#[test]
+fn an_empty_log_is_that_of_an_untouched_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = scene(folder.path());
+    disk::copy_sparse(&files.base(), &files.mirror()).expect("a copy");
+    fs::write(files.mirror_witness(), []).unwrap();
+    let nature = Nature {
+        further: FurtherDisk::Copy,
+        ..PLAIN
+    };
+    let judged = || {
+        let nothing = Evidence::witness_only();
+        verify::judge(&files, nature, &nothing, Testimony::default())
+    };
+    assert_eq!(judged().expect("nothing was written").faults, [""; 0]);
+    write_at(&files.mirror(), ORIGIN.offset_bytes(), &[1; 512]);
+    let error = judged().unwrap_err();
+    assert!(matches!(error, HarnessError::Witness { .. }), "{error}");
+}
+
 /// Goal: what cannot be known is no verdict on the module: a claim of a disk that is not there, of a workload that was
 /// not replayed, and of a journal of which a part is lost.
 #[test]

@@ -7,6 +7,7 @@ mod cases;
 mod dependencies;
 mod documents;
 mod floors;
+mod generated;
 mod licences;
 mod mutants;
 mod parts;

@@ -16,7 +16,7 @@ use super::{
     COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, spec, start_again, update,
 };
 
-/// Its first cases.
+/// The cases of this file that come first.
 pub const CASES: &[CaseInfo] = &[
     case(
         "origin-read-errors",

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,7 @@ use crate::info::{self, Device, hex};
 use crate::out;
 use crate::progress;
 use crate::target::{self, Loss};
-use crate::topology::{self, BlockDevice};
+use crate::topology::{self, BlockDevice, DeviceNumber};
 use crate::verify;
 
 /// Bytes moved at once.
@@ -88,6 +88,9 @@ impl Snapshot {
             );
         };
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        if DeviceNumber::from_raw(file.metadata()?.rdev()) != number {
+            bail!("{} has become another device; try again", path.display());
+        }
         // Asked while the device is open: it cannot become another epoch now.
         let device = info::find(minor)?;
         if device.error != 0 {

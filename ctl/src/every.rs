@@ -308,4 +308,68 @@ mod tests {
         assert_eq!(verify(vec![]).0, 1);
         assert_eq!(exit(super::verify(&records, &Fake::default())).0, 1);
     }
+
+    /// Goal: a record that somebody else wrote has nothing written, removed or asked for that it names. Method: records of which
+    /// each has one name that leads elsewhere; all files beside them are looked at before and after both commands.
+    #[test]
+    fn a_foreign_record_decides_nothing_about_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = dir.path().join("records");
+        let victim = dir.path().join("victim.json");
+        fs::create_dir(&records).unwrap();
+        fs::write(&victim, "somebody's data").unwrap();
+        let number = uuid(1);
+        let own = |series: &str, origin: &Path, cow_device: &Path, cow_file: &Path| {
+            serde_json::json!({
+                "series": series, "minor": 1, "origin": origin, "cow_device": cow_device, "cow_sector": 8,
+                "cow_file": cow_file, "cache_mb": 1
+            })
+            .to_string()
+        };
+        let none = Path::new("/dev/none");
+        let hostile = [
+            (number.as_str(), own("../victim", none, none, none)),
+            (
+                number.as_str(),
+                own(victim.to_str().unwrap(), none, none, none),
+            ),
+            (number.as_str(), own(&number, &victim, &victim, &victim)),
+            (
+                number.as_str(),
+                own(&number, Path::new("/dev/null"), dir.path(), none),
+            ),
+            (
+                number.as_str(),
+                own(&number, Path::new("/proc/self/mem"), &victim, &victim),
+            ),
+            ("no-uuid", own("no-uuid", &victim, &victim, &victim)),
+            (
+                "\u{1b}[2J",
+                own("\u{1b}[2J", Path::new("/dev/\u{1b}[2J"), none, &victim),
+            ),
+        ];
+        for (name, text) in hostile {
+            let path = records.join(format!("{name}.json"));
+            fs::write(&path, &text).unwrap();
+            // Such a COW file as the module has it, by a report that names the victim, too.
+            let loose = Device {
+                cow_file: victim.clone(),
+                cow_is_pinned: false,
+                ..fake::device(2, &uuid(2))
+            };
+            for module in [Fake::with(vec![]), Fake::with(vec![loose])] {
+                let results = [reload(&records, &module), super::verify(&records, &module)];
+                assert!(
+                    results.iter().any(Result::is_err) || text.contains("/dev/"),
+                    "{text}"
+                );
+                assert!(module.asked.borrow().is_empty(), "{text}");
+            }
+            assert_eq!(fs::read(&victim).unwrap(), b"somebody's data", "{text}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            fs::remove_file(&path).unwrap();
+            assert_eq!(fs::read_dir(&records).unwrap().count(), 0, "{text}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "{text}");
+        }
+    }
 }

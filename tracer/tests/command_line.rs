@@ -259,3 +259,78 @@ fn what_never_ends_is_refused() {
         assert!(said(&output).contains("not a trace"), "{}", said(&output));
     }
 }
+
+/// Goal: a trace that somebody else made is read, and nothing else. Method: one in which every name is that of a file, a command or an
+/// option, read from a folder in which such files would come to lie; all that is there is looked at before and after each command.
+#[test]
+fn a_foreign_trace_writes_and_runs_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (inside, victim) = (place.path().join("inside"), place.path().join("victim"));
+    fs::create_dir(&inside).unwrap();
+    fs::write(&victim, "somebody's data").unwrap();
+    let victim_name = victim.display().to_string();
+    for name in [
+        "../victim",
+        victim_name.as_str(),
+        "$(touch ran)",
+        "`touch ran`;|touch ran",
+        "--output=ran",
+        "",
+    ] {
+        let meta = Meta {
+            tool: name.to_owned(),
+            kernel: name.to_owned(),
+            start_ns: 1000,
+            devices: vec![BlockDevice {
+                name: name.to_owned(),
+                number: name.to_owned(),
+                disk_number: "8:0".to_owned(),
+                start_sector: u64::MAX,
+                sectors: u64::MAX,
+            }],
+            ..Meta::default()
+        };
+        let mut comm = [0; 16];
+        let length = name.len().min(15);
+        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+        let mut writer = TraceWriter::new(Vec::new(), &meta).unwrap();
+        for at in 1..=3 {
+            let record = Record {
+                kind: Kind::BioQueue,
+                op: Op::Write,
+                time_ns: u64::MAX - at,
+                disk: 8 << 20,
+                sector: u64::MAX,
+                amount: u32::MAX,
+                io: IoId(at),
+                comm,
+                ..Record::default()
+            };
+            writer.push(record).unwrap();
+        }
+        let footer = Footer {
+            stopped_by: name.to_owned(),
+            ..Footer::default()
+        };
+        let trace = writer.finish(&footer).unwrap().0;
+        fs::write(inside.join("trace"), &trace).unwrap();
+        let fixture = Fixture::new();
+        for mut command in fixture.printing(&inside.join("trace")) {
+            let output = command.current_dir(&inside).output().unwrap();
+            assert!(output.status.code().is_some(), "{command:?}: {output:?}");
+            assert!(!said(&output).contains("panicked"), "{}", said(&output));
+            assert_eq!(
+                fs::read(&victim).unwrap(),
+                b"somebody's data",
+                "{command:?}"
+            );
+            assert!(fs::read(inside.join("trace")).unwrap() == trace);
+            assert_eq!(fs::read_dir(&inside).unwrap().count(), 1, "{command:?}");
+            assert_eq!(
+                fs::read_dir(place.path()).unwrap().count(),
+                2,
+                "{command:?}"
+            );
+        }
+    }
+}

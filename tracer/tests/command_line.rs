@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use cowbird_events::devices::BlockDevice;
+use cowbird_events::devices::{BlockDevice, Snapshot};
 use cowbird_events::event::{IoId, Kind, Op, Record};
 use cowbird_events::format::{Footer, Meta, TraceWriter};
 use cowbird_workload::{Action, Builder, Extent, Flags};
@@ -277,31 +277,53 @@ fn a_foreign_trace_writes_and_runs_nothing() {
         "--output=ran",
         "",
     ] {
+        let device = BlockDevice {
+            name: name.to_owned(),
+            number: name.to_owned(),
+            disk_number: "8:0".to_owned(),
+            start_sector: 1,
+            sectors: u64::MAX,
+        };
         let meta = Meta {
             tool: name.to_owned(),
             kernel: name.to_owned(),
             start_ns: 1000,
-            devices: vec![BlockDevice {
-                name: name.to_owned(),
-                number: name.to_owned(),
-                disk_number: "8:0".to_owned(),
-                start_sector: u64::MAX,
-                sectors: u64::MAX,
+            snapshots: vec![Snapshot {
+                minor: 0,
+                block_device: name.to_owned(),
+                origin: Some(device.clone()),
+                device: None,
             }],
+            devices: vec![device],
             ..Meta::default()
         };
         let mut comm = [0; 16];
         let length = name.len().min(15);
         comm[..length].copy_from_slice(&name.as_bytes()[..length]);
         let mut writer = TraceWriter::new(Vec::new(), &meta).unwrap();
-        for at in 1..=3 {
+        // A snapshot that is active, and then whatever there is, of all blocks that there could be.
+        let events = [
+            (Kind::State, 0, 2),
+            (Kind::Change, 0, u32::MAX),
+            (Kind::PreserveBegin, 7, u32::MAX),
+            (Kind::PreserveComplete, u64::MAX, u32::MAX),
+            (Kind::BioQueue, u64::MAX, u32::MAX),
+            (Kind::BioQueue, 0, 4096),
+            (Kind::BioComplete, 0, 4096),
+        ];
+        for (at, (kind, sector, amount)) in (1..).zip(events) {
             let record = Record {
-                kind: Kind::BioQueue,
+                kind,
                 op: Op::Write,
                 time_ns: u64::MAX - at,
-                disk: 8 << 20,
-                sector: u64::MAX,
-                amount: u32::MAX,
+                disk: if matches!(kind, Kind::BioQueue | Kind::BioComplete) {
+                    8 << 20
+                } else {
+                    0
+                },
+                sector,
+                second: u64::MAX,
+                amount,
                 io: IoId(at),
                 comm,
                 ..Record::default()

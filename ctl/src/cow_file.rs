@@ -229,6 +229,23 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), MIB);
     }
 
+    /// Goal: a file without a name is made in the folder that was opened, whatever has its name by now.
+    #[test]
+    fn an_annex_is_made_in_the_open_folder() {
+        let dir = folder();
+        let (path, away) = (dir.path().join("folder"), dir.path().join("away"));
+        fs::create_dir(&path).unwrap();
+        let open = File::open(&path).unwrap();
+        fs::rename(&path, &away).unwrap();
+        let annex = CowFile::create_unnamed(&open, &path.join("cow"), MIB).unwrap();
+        let meta = annex.file().metadata().unwrap();
+        assert_eq!((meta.nlink(), meta.len()), (0, MIB));
+        let place = fs::read_link(format!("/proc/self/fd/{}", annex.file().as_raw_fd())).unwrap();
+        assert!(place.starts_with(&away), "{}", place.display());
+        drop(annex);
+        assert_eq!(fs::read_dir(&away).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_full_disk_is_reported_and_leaves_nothing() {
         let dir = folder();

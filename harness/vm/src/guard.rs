@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn sleeper() -> (Child, OwnedFd) {
-        let child = Command::new("sleep").arg("60").spawn().expect("it starts");
+        let child = Command::new("sleep").arg("20").spawn().expect("it starts");
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pidfd = pidfd_open(pid.expect("it has a number"), PidfdFlags::empty());
         (child, pidfd.expect("it runs"))

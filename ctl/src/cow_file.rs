@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use cowbird_abi::cowbird_extent;
 
 use crate::placement::{self, Proof};
+use crate::removal::{self, Content, FileId, Removal};
 use crate::topology::DeviceNumber;
-use crate::{allocate, durable, fiemap, names, out, probe};
+use crate::{allocate, durable, fiemap, names, out};
 
 const MIB: u64 = 1 << 20;
 /// Default size: this part of the volume ...
@@ -69,24 +71,21 @@ impl CowFile {
         Ok(cow)
     }
 
-    /// Creates a file without a name, on the filesystem and in the folder of another one.
-    pub fn create_unnamed(neighbour: &Path, bytes: u64) -> Result<Self> {
-        let folder = neighbour.parent().unwrap_or(Path::new("/"));
+    /// Creates a file without a name in an open folder, which is that of `neighbour`.
+    pub fn create_unnamed(folder: &File, neighbour: &Path, bytes: u64) -> Result<Self> {
+        let name = neighbour.parent().unwrap_or(Path::new("/"));
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .mode(durable::PRIVATE)
             .custom_flags(libc::O_TMPFILE)
-            .open(folder)
+            .open(format!("/proc/self/fd/{}", folder.as_raw_fd()))
             .with_context(|| {
-                format!(
-                    "cannot create a file without a name in {}",
-                    folder.display()
-                )
+                format!("cannot create a file without a name in {}", name.display())
             })?;
         let mut cow = Self {
             file,
-            path: folder.to_owned(),
+            path: name.to_owned(),
             bytes,
             proofs: Vec::new(),
             keep: true,
@@ -172,17 +171,24 @@ impl Drop for CowFile {
         if self.keep {
             return;
         }
+        let id = self.file.metadata().map(|meta| FileId::of(&meta));
         // Whoever lets go of a removed file last has to give its blocks back, for which there is a limit below.
         if let Ok(nothing) = File::open("/dev/null") {
             self.file = nothing;
         }
         // The pin may still be on it; then removal fails, and the user must know.
-        if let Err(error) = probe::remove_within(&self.path, probe::REMOVAL_LIMIT) {
-            out::complain(format!(
-                "{} was not removed: {error:#}",
-                self.path.display()
-            ));
-        }
+        let removed = id.map_err(Into::into).and_then(|id| {
+            removal::remove_within(&self.path, id, Content::Left, removal::REMOVAL_LIMIT)
+        });
+        let why = match removed {
+            Ok(Removal::Done) => return,
+            Ok(Removal::Another) => "another file has its name by now".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        out::complain(format!(
+            "{} was not removed: {why}",
+            names::shown(&self.path)
+        ));
     }
 }
 
@@ -221,6 +227,23 @@ mod tests {
         assert!(!path.exists());
         CowFile::create(&path, MIB).unwrap().keep();
         assert_eq!(fs::metadata(&path).unwrap().len(), MIB);
+    }
+
+    /// Goal: a file without a name is made in the folder that was opened, whatever has its name by now.
+    #[test]
+    fn an_annex_is_made_in_the_open_folder() {
+        let dir = folder();
+        let (path, away) = (dir.path().join("folder"), dir.path().join("away"));
+        fs::create_dir(&path).unwrap();
+        let open = File::open(&path).unwrap();
+        fs::rename(&path, &away).unwrap();
+        let annex = CowFile::create_unnamed(&open, &path.join("cow"), MIB).unwrap();
+        let meta = annex.file().metadata().unwrap();
+        assert_eq!((meta.nlink(), meta.len()), (0, MIB));
+        let place = fs::read_link(format!("/proc/self/fd/{}", annex.file().as_raw_fd())).unwrap();
+        assert!(place.starts_with(&away), "{}", place.display());
+        drop(annex);
+        assert_eq!(fs::read_dir(&away).unwrap().count(), 0);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! series the image shows. Without that an update could mix two instants, or
 //! two volumes, into one image and nobody would notice.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,12 +14,12 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use crate::change_map::{BLOCK_BYTES, ChangeMap};
-use crate::durable::{self, Links};
+use crate::durable::{self, Folder};
 use crate::info::{self, Device, hex};
 use crate::out;
 use crate::progress;
 use crate::target::{self, Loss};
-use crate::topology::{self, BlockDevice};
+use crate::topology::{self, BlockDevice, DeviceNumber};
 use crate::verify;
 
 /// Bytes moved at once.
@@ -88,6 +88,9 @@ impl Snapshot {
             );
         };
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        if DeviceNumber::from_raw(file.metadata()?.rdev()) != number {
+            bail!("{} has become another device; try again", path.display());
+        }
         // Asked while the device is open: it cannot become another epoch now.
         let device = info::find(minor)?;
         if device.error != 0 {
@@ -116,6 +119,8 @@ impl Snapshot {
 struct Image {
     file: File,
     path: PathBuf,
+    /// Where it and its label are. Somebody else may rename it, and put another one in its place.
+    folder: Folder,
     /// It is a new file, and nothing that anybody could use yet.
     is_draft: bool,
 }
@@ -123,17 +128,20 @@ struct Image {
 impl Image {
     /// A new file, or a block device of sufficient size.
     fn create(path: &Path, bytes: u64, force: bool) -> Result<Self> {
+        let folder = folder_of(path)?;
         if target::is_device(path) {
             let loss = if force { Loss::Anything } else { Loss::Nothing };
             return Ok(Self {
                 file: target::open_device(path, bytes, loss)?,
                 path: path.to_owned(),
+                folder,
                 is_draft: false,
             });
         }
         let image = Self {
-            file: target::create_file(path)?,
+            file: target::create_file(&folder, path)?,
             path: path.to_owned(),
+            folder,
             is_draft: true,
         };
         image
@@ -144,14 +152,16 @@ impl Image {
     }
 
     fn open(path: &Path, bytes: u64) -> Result<Self> {
+        let folder = folder_of(path)?;
         let file = if target::is_device(path) {
             target::open_device(path, bytes, Loss::Image)?
         } else {
-            target::open_file(path)?
+            target::open_file(&folder, path)?
         };
         Ok(Self {
             file,
             path: path.to_owned(),
+            folder,
             is_draft: false,
         })
     }
@@ -164,7 +174,8 @@ impl Image {
 
     fn read_label(&self) -> Result<Label> {
         let path = self.label_path();
-        let text = match durable::read(&path, LABEL_LIMIT_BYTES, Links::Refuse) {
+        let text = durable::name_of(&path);
+        let text = match text.and_then(|name| self.folder.read(name, LABEL_LIMIT_BYTES)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
                 "{} is missing, so nobody knows what {} shows; make the image with copy-image",
                 path.display(),
@@ -179,21 +190,25 @@ impl Image {
     fn write_label(&self, label: &Label) -> Result<()> {
         let path = self.label_path();
         let text = label.text()?;
-        durable::replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+        durable::name_of(&path)
+            .and_then(|name| self.folder.replace_by(name, |file| file.write_all(&text)))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Takes the label away, on stable storage too. A copy that is interrupted leaves an image without one:
     /// a label of its epoch would let an update complete it, which knows nothing of what was never copied.
     fn remove_label(&self) -> Result<()> {
         let path = self.label_path();
-        durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))
+        durable::name_of(&path)
+            .and_then(|name| self.folder.remove(name))
+            .with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// Puts content and name on stable storage.
     fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
-            .and_then(|()| durable::sync_name(&self.path))
+            .and_then(|()| self.folder.sync())
             .with_context(|| format!("cannot sync {}", self.path.display()))
     }
 
@@ -264,10 +279,15 @@ fn compare(
     Ok(compared)
 }
 
+fn folder_of(image: &Path) -> Result<Folder> {
+    Folder::of(image).with_context(|| format!("cannot open the folder of {}", image.display()))
+}
+
 impl Drop for Image {
     fn drop(&mut self) {
         if self.is_draft
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) =
+                durable::name_of(&self.path).and_then(|name| self.folder.remove(name))
         {
             out::complain(format_args!(
                 "{}, which is no image yet, was not removed: {error}",
@@ -390,6 +410,8 @@ fn check_update(snapshot: &Label, map: &ChangeMap, image: &Label) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::change_map::Words;
 
@@ -528,6 +550,31 @@ mod tests {
         image.is_draft = false;
         drop(image);
         assert!(path.exists());
+    }
+
+    /// Goal: neither a label nor the removal of a failed draft goes elsewhere while an image is copied. Method: its folder is
+    /// renamed, and a link to another one put in its place.
+    #[test]
+    fn an_image_stays_in_its_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let [folder, away, trap] = ["folder", "away", "trap"].map(|name| place.path().join(name));
+        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&trap).unwrap();
+        for name in ["image", "image.cowbird"] {
+            fs::write(trap.join(name), b"somebody's data").unwrap();
+        }
+        let image = Image::create(&folder.join("image"), 4096, false).unwrap();
+        fs::rename(&folder, &away).unwrap();
+        std::os::unix::fs::symlink(&trap, &folder).unwrap();
+        image.remove_label().unwrap();
+        image.write_label(&label(7)).unwrap();
+        assert_eq!(image.read_label().unwrap(), label(7));
+        drop(image);
+        assert!(away.join("image.cowbird").exists());
+        assert!(!away.join("image").exists());
+        for name in ["image", "image.cowbird"] {
+            assert_eq!(fs::read(trap.join(name)).unwrap(), b"somebody's data");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ struct Frame {
 }
 
 /// One snapshot.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Device {
     /// Number of the snapshot device.
     pub minor: u32,
@@ -109,6 +109,20 @@ impl Report {
             mutant: frame.mutant,
             entries: entries.collect(),
         })
+    }
+
+    /// A report of these snapshots.
+    #[cfg(test)]
+    pub fn of(devices: Vec<Device>) -> Self {
+        let entries = devices.into_iter().map(|device| Entry {
+            minor: Some(device.minor),
+            device: Ok(device),
+        });
+        Self {
+            version: String::new(),
+            mutant: None,
+            entries: entries.collect(),
+        }
     }
 
     /// The snapshots that can be understood.

@@ -10,10 +10,12 @@ mod commands;
 mod control;
 mod cow_file;
 mod durable;
+mod every;
 mod fiemap;
 mod image;
 mod in_place;
 mod info;
+mod module;
 mod mount;
 mod names;
 mod out;
@@ -37,10 +39,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use cowbird_devices::{boot, discards, identity, mounts, probe, signature, topology};
+use cowbird_devices::{boot, discards, identity, mounts, probe, removal, signature, topology};
 
 use arguments::{ReloadOne, SetupOptions, TransitionToSnapshot, minor_of};
 use auto_expand::AutoExpand;
+use module::Loaded;
 use setup::Volume;
 
 /// Snapshots of live block devices by copy-on-write.
@@ -62,6 +65,9 @@ enum Command {
     SetupSnapshots(SetupSnapshots),
     /// End a snapshot and remove its COW file
     Destroy {
+        /// Overwrite the COW file with zeros before it is removed, so that blocks of the origin are not left on its disk
+        #[arg(long)]
+        wipe: bool,
         /// Number of the snapshot, as in /dev/cowbird<MINOR>
         minor: u32,
     },
@@ -243,7 +249,7 @@ pub fn main() -> ExitCode {
             Ok(()) => Exit::Success,
             Err(error) => {
                 out::complain(format_args!("{error:#}"));
-                match error.downcast_ref::<reload::Partly>() {
+                match error.downcast_ref::<every::Partly>() {
                     Some(_) => Exit::Partly,
                     None => Exit::Failure,
                 }
@@ -286,20 +292,20 @@ fn run(command: Command, config: &Path) -> Result<()> {
         Command::SetupSnapshots(arguments) => arguments
             .volumes()
             .and_then(|volumes| setup::first(&volumes, &arguments.options, config)),
-        Command::Destroy { minor } => commands::destroy(minor, config),
-        Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, config),
-        Command::ReloadIncremental(arguments) => reload::one(&arguments, false, config),
-        Command::Reload { all: _ } => reload::all(config),
+        Command::Destroy { minor, wipe } => commands::destroy(minor, wipe, config),
+        Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, config, &Loaded),
+        Command::ReloadIncremental(arguments) => reload::one(&arguments, false, config, &Loaded),
+        Command::Reload { all: _ } => every::reload(config, &Loaded),
         Command::Verify {
             all: _,
             minor: Some(minor),
-        } => reload::verify(minor),
+        } => reload::verify(minor, &Loaded),
         Command::Verify {
             all: _,
             minor: None,
-        } => reload::verify_all(config),
+        } => every::verify(config, &Loaded),
         Command::Watch => watch::command(config),
-        Command::Suspend { minor } => reload::suspend(minor, config),
+        Command::Suspend { minor } => reload::suspend(minor, config, &Loaded),
         Command::Reconfigure { cache_mb, minor } => commands::reconfigure(minor, cache_mb, config),
         Command::ExpandCowFile { size_mb, minor } => commands::expand_cow_file(minor, size_mb),
         Command::ReconfigureAutoExpand(arguments) => auto_expand::command(&arguments),

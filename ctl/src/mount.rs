@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::signature::{self, Content};
-use crate::{info, out, topology, verify};
+use crate::topology::{self, BlockDevice};
+use crate::{info, out, verify};
 
 /// One way to mount a filesystem that cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,12 @@ pub fn command(minor: u32, folder: &Path) -> Result<()> {
         bail!("{snapshot} has failed: {}", device.error_text);
     }
     verify::before_use(&device)?;
-    let bytes = topology::open_block_device(path)?.bytes;
+    let BlockDevice { number, bytes } = topology::open_block_device(path)?;
+    if topology::snapshot_minor(number) != Some(minor) {
+        bail!(
+            "{snapshot} is device {number}, which is not that of snapshot {minor}; remove it, and let udev make it anew"
+        );
+    }
     let file = File::open(path).with_context(|| format!("cannot open {snapshot}"))?;
     let content =
         signature::recognise(&file, bytes).with_context(|| format!("cannot read {snapshot}"))?;

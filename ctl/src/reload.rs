@@ -7,14 +7,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use cowbird_abi as abi;
 
 use crate::arguments::ReloadOne;
-use crate::control::{self, Control, Reload};
+use crate::control::{self, Reload};
 use crate::cow_file::{self, CowFile};
 use crate::identity::Identity;
-use crate::info;
+use crate::module::Module;
 use crate::remember::{self, check_identity, number_of};
 use crate::series::{Records, Series};
-use crate::verify::{self, Verified};
-use crate::{boot, names, out, record_lock, topology};
+use crate::{boot, names, record_lock, topology, verify};
 
 /// Bound of the time in which writes are held by a reload, each time that it is tried. The maps are read
 /// before; what is left are a few reads.
@@ -24,7 +23,12 @@ const TIMEOUT_MS: u32 = 1000;
 const TRIES: u32 = 10;
 
 /// `cowbirdctl reload-snapshot` and `reload-incremental`.
-pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
+pub fn one(
+    arguments: &ReloadOne,
+    snapshot: bool,
+    folder: &Path,
+    module: &impl Module,
+) -> Result<()> {
     let origin = topology::open_block_device(&arguments.block_device)?.number;
     let cow_file = std::path::absolute(&arguments.cow_file)
         .with_context(|| format!("bad path {}", arguments.cow_file.display()))?;
@@ -42,16 +46,16 @@ pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
         },
         None => unrecorded(arguments, &cow_file, folder)?,
     };
-    let state = reload(&series, snapshot, folder)?;
+    let state = reload(&series, snapshot, folder, module)?;
     if series.series.is_empty() {
         // Of a record whose names lead nowhere only the module knows the series.
-        let uuid = info::find(series.minor)?.uuid;
+        let uuid = module.find(series.minor)?.uuid;
         if let Some(record) = Records::read(folder)?
             .series
             .iter()
             .find(|it| it.series == uuid)
         {
-            remember::settle(record, folder)?;
+            remember::settle(record, folder, module)?;
         }
     }
     if snapshot && !is_snapshot(state) {
@@ -64,165 +68,15 @@ pub fn one(arguments: &ReloadOne, snapshot: bool, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Some of what was to be done was done, and some failed.
-#[derive(Debug)]
-pub struct Partly {
-    /// What failed, for people.
-    said: String,
-}
-
-impl std::fmt::Display for Partly {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.said)
-    }
-}
-
-impl std::error::Error for Partly {}
-
-/// `done` succeeded; what `said` says did not, if it says something.
-fn verdict(done: usize, said: Option<String>) -> Result<()> {
-    match said {
-        None => Ok(()),
-        Some(said) if done > 0 => Err(Partly { said }.into()),
-        Some(said) => bail!(said),
-    }
-}
-
-/// `cowbirdctl reload --all`: every recorded series that is not there yet. One that cannot go on, or a file that is no
-/// record, does not keep the others from it.
-pub fn all(folder: &Path) -> Result<()> {
-    let report = info::read()?;
-    let records = Records::read(folder)?;
-    records.complain();
-    let (mut done, mut failed) = (0, 0);
-    for series in &records.series {
-        if report.devices().any(|it| it.uuid == series.series) {
-            match remember::settle(series, folder) {
-                Ok(()) => done += 1,
-                Err(error) => {
-                    failed += 1;
-                    out::complain(format_args!("minor {}: {error:#}", series.minor));
-                }
-            }
-            continue;
-        }
-        // In an initramfs most devices come later, and with them their turn.
-        let devices = [&series.origin, &series.cow_device];
-        if let Some(missing) = devices.into_iter().find(|device| !device.exists()) {
-            out::line(format_args!(
-                "minor {}: {} is not there yet",
-                series.minor,
-                names::shown(missing)
-            ));
-            continue;
-        }
-        match reload(series, true, folder) {
-            Ok(state) => {
-                done += 1;
-                let what = if is_snapshot(state) {
-                    "snapshot goes on"
-                } else {
-                    "change tracking continues"
-                };
-                out::line(format_args!("minor {}: {what}", series.minor));
-            }
-            Err(error) => {
-                failed += 1;
-                out::complain(format_args!("minor {}: {error:#}", series.minor));
-                remember::untracked_if_absent(series, folder);
-            }
-        }
-    }
-    let mut said = Vec::new();
-    if failed > 0 {
-        said.push(format!("{failed} series failed; see above what each needs"));
-    }
-    if !records.bad.is_empty() {
-        said.push(format!(
-            "{} files in {} are not records that can be used",
-            records.bad.len(),
-            folder.display()
-        ));
-    }
-    verdict(done, (!said.is_empty()).then(|| said.join("; ")))
-}
-
 /// `cowbirdctl verify`
-pub fn verify(minor: u32) -> Result<()> {
-    verify::device(&info::find(minor)?)
-}
-
-/// `cowbirdctl verify --all`: whatever can be reached. A COW file whose filesystem is not mounted
-/// yet is left for later; one that is missing from a filesystem that is mounted is not. Of each series that is not
-/// there although its origin is, the record says from then on that this boot was missed.
-pub fn verify_all(folder: &Path) -> Result<()> {
-    let (mut done, mut failed) = (0, 0);
-    let records = Records::read(folder)?;
-    let report = match info::read() {
-        Ok(report) => report,
-        Err(error) => {
-            // Without the module nothing is tracked.
-            for series in &records.series {
-                remember::untracked_if_absent(series, folder);
-            }
-            return Err(error);
-        }
-    };
-    let mounted = verify::mounted()?;
-    for device in report.devices() {
-        if device.cow_is_pinned || !device.tracks {
-            continue;
-        }
-        match verify::where_mounted(device, &mounted) {
-            Ok(Verified::Later) => {}
-            Ok(Verified::Now) => done += 1,
-            Err(error) => {
-                failed += 1;
-                out::complain(format_args!("minor {}: {error:#}", device.minor));
-            }
-        }
-    }
-    let mut said: Vec<String> = report.complaints().collect();
-    for device in report.devices().filter(|device| device.tracks) {
-        if !records.series.iter().any(|it| it.series == device.uuid) {
-            out::complain(format_args!(
-                "minor {}: {} has no record of this series; if an initramfs with an older record took it up, destroy it and \
-                 take a full backup",
-                device.minor,
-                folder.display()
-            ));
-        }
-    }
-    let mut absent = 0;
-    for series in &records.series {
-        if !report.devices().any(|it| it.uuid == series.series) {
-            absent += usize::from(remember::untracked_if_absent(series, folder));
-            continue;
-        }
-        if let Err(error) = remember::settle(series, folder) {
-            failed += 1;
-            out::complain(format_args!("minor {}: {error:#}", series.minor));
-        }
-    }
-    if absent > 0 {
-        said.push(format!(
-            "{absent} series in {} are not tracked; run reload --all before their origins are written to, or take a full backup",
-            folder.display()
-        ));
-    }
-    if failed > 0 {
-        said.push(format!(
-            "{failed} series cannot be trusted; see above what each needs"
-        ));
-    }
-    verdict(done, (!said.is_empty()).then(|| said.join("; ")))
+pub fn verify(minor: u32, module: &impl Module) -> Result<()> {
+    module.verify(&module.find(minor)?)
 }
 
 /// `cowbirdctl suspend`
-pub fn suspend(minor: u32, folder: &Path) -> Result<()> {
-    let control = Control::open()?;
+pub fn suspend(minor: u32, folder: &Path, module: &impl Module) -> Result<()> {
     let _lock = record_lock::hold(folder)?;
-    let device = info::find(minor)?;
+    let device = module.find(minor)?;
     let records = Records::read(folder)?;
     let recorded = records.series.iter().find(|it| it.series == device.uuid);
     // Before it ends: from then on nobody tracks, and whoever crashes here has lost nothing but a full backup.
@@ -231,9 +85,13 @@ pub fn suspend(minor: u32, folder: &Path) -> Result<()> {
             .with_context(|| format!("cannot suspend snapshot {minor}"))?,
         None => false,
     };
-    let done = crate::commands::patiently(|| control.suspend(minor))
+    let done = crate::commands::patiently(|| module.suspend(minor))
         .with_context(|| format!("cannot suspend snapshot {minor}"));
-    let goes_on = || info::find(minor).is_ok_and(|now| now.uuid == device.uuid && now.tracks);
+    let goes_on = || {
+        module
+            .find(minor)
+            .is_ok_and(|now| now.uuid == device.uuid && now.tracks)
+    };
     if done.is_err()
         && told
         && let Some(series) = recorded
@@ -244,7 +102,8 @@ pub fn suspend(minor: u32, folder: &Path) -> Result<()> {
     done
 }
 
-fn is_snapshot(state: u32) -> bool {
+/// Whether the state is that of a snapshot.
+pub fn is_snapshot(state: u32) -> bool {
     [
         abi::COWBIRD_STATE_DORMANT_SNAPSHOT,
         abi::COWBIRD_STATE_ACTIVE_SNAPSHOT,
@@ -253,7 +112,11 @@ fn is_snapshot(state: u32) -> bool {
     .contains(&state)
 }
 
-fn reload(series: &Series, snapshot: bool, folder: &Path) -> Result<u32> {
+/// Takes a series up by its record; its state.
+///
+/// # Errors
+/// When it, or one of its devices, is not what the record says, or when the module refuses.
+pub fn reload(series: &Series, snapshot: bool, folder: &Path, module: &impl Module) -> Result<u32> {
     let (origin, cow) = (number_of(&series.origin)?, number_of(&series.cow_device)?);
     check_identity(&series.origin, &series.origin_identity, origin)?;
     check_identity(&series.cow_device, &series.cow_identity, cow)?;
@@ -279,18 +142,17 @@ fn reload(series: &Series, snapshot: bool, folder: &Path) -> Result<u32> {
         // The record names the origin, which says nothing else of itself.
         is_final: is_recorded,
     };
-    let control = Control::open()?;
     let lock = record_lock::hold(folder)?;
-    let state = until_in_time(|| control.reload(&reload))
+    let state = until_in_time(|| module.reload(&reload))
         .with_context(|| format!("cannot take up the series of {}", series.origin.display()))?;
     if is_recorded {
         // Nothing was written meanwhile. Whoever looked for it while it was being taken up may have told the record.
         remember::tracked(series, folder)?;
     }
     drop(lock);
-    let device = info::find(series.minor)?;
+    let device = module.find(series.minor)?;
     if !device.cow_is_pinned {
-        verify::where_mounted(&device, &verify::mounted()?)?;
+        verify::where_mounted(&device, &verify::mounted()?, module)?;
     }
     Ok(state)
 }
@@ -352,4 +214,103 @@ fn series_of_file(arguments: &ReloadOne, path: &Path) -> Result<Series> {
         cow_identity: Identity::default(),
         untracked: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::module::fake::{self, Fake};
+    use crate::topology::DeviceNumber;
+
+    const SERIES: &str = "000102030405060708090a0b0c0d0e0f";
+
+    fn record(folder: &Path) -> Series {
+        let text = format!(
+            r#"{{"series": "{SERIES}", "minor": 3, "origin": "/dev/none", "cow_device": "/dev/none", "cow_sector": 8,
+                "cow_file": "/none/cow", "cache_mb": 1}}"#
+        );
+        let series = Series::parse(text.as_bytes()).unwrap();
+        series.write(folder).unwrap();
+        series
+    }
+
+    fn says_untracked(folder: &Path) -> bool {
+        Records::read(folder).unwrap().series[0].untracked.is_some()
+    }
+
+    /// Goal: a record says that nothing tracks its series before that is so, and not where the series goes on. Method: a
+    /// suspension that is done, one that is refused, and one that fails after the series has ended.
+    #[test]
+    fn a_suspension_is_in_the_record_and_a_refused_one_is_not() {
+        let Some(origin) = topology::entries(Path::new("/sys/dev/block"))
+            .iter()
+            .find_map(|path| DeviceNumber::parse(path.file_name()?.to_str()?))
+        else {
+            println!("SKIP: there is no block device");
+            return;
+        };
+        for (refuses, ends_nevertheless, untracked) in [
+            (vec![], false, true),
+            (vec![3], false, false),
+            (vec![3], true, true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            record(dir.path());
+            let module = Fake {
+                refuses: refuses.clone(),
+                ends_nevertheless,
+                ..Fake::with(vec![crate::info::Device {
+                    origin_device: origin.to_string(),
+                    ..fake::device(3, SERIES)
+                }])
+            };
+            let done = suspend(3, dir.path(), &module);
+            assert_eq!(done.is_ok(), refuses.is_empty());
+            assert_eq!(*module.asked.borrow(), ["suspend 3"]);
+            assert_eq!(says_untracked(dir.path()), untracked);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert!(suspend(3, dir.path(), &Fake::default()).is_err());
+        assert!(suspend(3, dir.path(), &Fake::with(vec![])).is_err());
+    }
+
+    /// Goal: a series is not asked for where its record names what is no block device.
+    #[test]
+    fn what_is_no_device_is_not_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let series = Series {
+            origin: "/dev/null".into(),
+            ..record(dir.path())
+        };
+        let module = Fake::with(vec![]);
+        let error = reload(&series, true, dir.path(), &module).unwrap_err();
+        assert!(error.to_string().contains("not a block device"), "{error}");
+        assert!(module.asked.borrow().is_empty());
+    }
+
+    #[test]
+    fn only_what_was_too_slow_is_tried_again() {
+        let tries = Cell::new(0);
+        let slow = |until| {
+            tries.set(0);
+            until_in_time(|| {
+                tries.set(tries.get() + 1);
+                match tries.get() < until {
+                    true => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+                    false => Ok(()),
+                }
+            })
+        };
+        assert!(slow(TRIES).is_ok());
+        assert_eq!(tries.get(), TRIES);
+        assert!(slow(TRIES + 1).is_err());
+        let refused: Result<()> = until_in_time(|| {
+            tries.set(0);
+            bail!("refused")
+        });
+        assert!(refused.is_err());
+        assert_eq!(tries.get(), 0);
+    }
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::control::Control;
 use crate::identity::Identity;
 use crate::info::{self, Device, Report};
+use crate::module::Module;
 use crate::series::Series;
 use crate::topology::{self, DeviceNumber};
 use crate::untracked::Untracked;
@@ -62,14 +62,14 @@ pub fn origin_of_device(device: &Device) -> Result<DeviceNumber> {
 
 /// The same of a series, if it is certain that the module does not have it; what cannot be written is complained of.
 /// Whether the origin is there and nothing tracks it.
-pub fn untracked_if_absent(series: &Series, folder: &Path) -> bool {
+pub fn untracked_if_absent(series: &Series, folder: &Path, module: &impl Module) -> bool {
     let Some(origin) = origin_of(series) else {
         return false;
     };
     let told = record_lock::hold(folder).and_then(|_lock| {
-        let absent = match info::read() {
+        let absent = match module.report() {
             Ok(report) => is_absent(&report, &series.series),
-            Err(_) => !info::is_there(),
+            Err(_) => !module.is_there(),
         };
         if absent {
             untracked(series, origin, folder)?;
@@ -103,13 +103,13 @@ pub fn tracked(series: &Series, folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When it was ended, or has to be and cannot.
-pub fn settle(series: &Series, folder: &Path) -> Result<()> {
+pub fn settle(series: &Series, folder: &Path, module: &impl Module) -> Result<()> {
     if series.untracked.is_none() {
         return Ok(());
     }
     let _lock = record_lock::hold(folder)?;
     // As it is by now.
-    let report = info::read()?;
+    let report = module.report()?;
     let Some(device) = report.devices().find(|it| it.uuid == series.series) else {
         return Ok(());
     };
@@ -120,8 +120,7 @@ pub fn settle(series: &Series, folder: &Path) -> Result<()> {
         None if device.tracks => tracked(series, folder),
         None => Ok(()),
         Some(reason) => {
-            let control = Control::open()?;
-            commands::patiently(|| control.destroy(device.minor)).with_context(|| {
+            commands::patiently(|| module.destroy(device.minor)).with_context(|| {
                 format!(
                     "it must not go on, and cannot be ended: {reason}; destroy minor {}",
                     device.minor
@@ -135,6 +134,7 @@ pub fn settle(series: &Series, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module::fake::Fake;
     use crate::series::Records;
 
     /// Goal: a record is told only of a device that is the recorded one, once, and can be told otherwise.
@@ -148,7 +148,7 @@ mod tests {
         .unwrap();
         series.write(dir.path()).unwrap();
         // No device has the name.
-        assert!(!untracked_if_absent(&series, dir.path()));
+        assert!(!untracked_if_absent(&series, dir.path(), &Fake::default()));
         let read = || Records::read(dir.path()).unwrap().series.remove(0);
         assert_eq!(read(), series);
 

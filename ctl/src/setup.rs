@@ -203,10 +203,10 @@ fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Resul
     let folder = path.parent().unwrap_or(Path::new("/"));
     let meta = std::fs::metadata(folder)
         .with_context(|| format!("cannot look at {}", folder.display()))?;
-    if !options.plaintext_cow_file {
-        let place = DeviceNumber::from_raw(meta.dev());
-        topology::check_cow_secrecy(&member.setup.origin, &place, &path)?;
-    }
+    let place = DeviceNumber::from_raw(meta.dev());
+    unless_told(options.plaintext_cow_file, || {
+        topology::check_cow_secrecy(&member.setup.origin, &place, &path)
+    })?;
     if let Some(open) = way::movable(folder) {
         out::complain(format!(
             "{} is another user's or can be changed by others, who can put another file in the place of the COW file and so end \
@@ -217,6 +217,11 @@ fn create_cow(volume: &Volume, member: &Member, options: &SetupOptions) -> Resul
     let cow = CowFile::create(&volume.cow_file, cow_bytes)?;
     topology::check_cow_placement(&member.setup.origin, &cow.device()?, cow.path())?;
     Ok(cow)
+}
+
+/// What is refused unless the user has said that it is meant.
+fn unless_told(told: bool, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    if told { Ok(()) } else { check() }
 }
 
 fn next_of_series(
@@ -400,6 +405,14 @@ mod tests {
 
     fn device_of(path: &Path) -> DeviceNumber {
         DeviceNumber::from_raw(std::fs::metadata(path).unwrap().dev())
+    }
+
+    #[test]
+    fn blocks_are_disclosed_only_if_that_is_said() {
+        let encrypted_only = || bail!("the COW file is not encrypted");
+        assert!(unless_told(false, encrypted_only).is_err());
+        assert!(unless_told(true, encrypted_only).is_ok());
+        assert!(unless_told(false, || Ok(())).is_ok());
     }
 
     /// Goal: what other machines write to is refused, by the type of what is mounted.

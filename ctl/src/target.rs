@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::durable::{self, Folder};
 use crate::info::{self, Device};
 use crate::topology::{self, DeviceNumber};
-use crate::{durable, names, out, overlap, signature, way};
+use crate::{names, out, overlap, signature, way};
 
 /// What may be lost on a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +29,13 @@ pub fn is_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
 }
 
-/// Makes a new file, which nobody else can read.
+/// Makes a new file in its folder, which nobody else can read.
 ///
 /// # Errors
 /// When something has its name.
-pub fn create_file(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(durable::PRIVATE)
-        .open(path)
+pub fn create_file(folder: &Folder, path: &Path) -> Result<File> {
+    durable::name_of(path)
+        .and_then(|name| folder.create(name))
         .map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => anyhow!(
                 "{} exists; an image is always a new file, so remove it or choose another name",
@@ -52,19 +49,10 @@ pub fn create_file(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// When it is a link, is not a regular file, is somebody else's, or is in use.
-pub fn open_file(path: &Path) -> Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => anyhow!(
-                "{} is a symbolic link; name the image itself",
-                path.display()
-            ),
-            _ => anyhow!(error).context(format!("cannot open the image {}", path.display())),
-        })?;
+pub fn open_file(folder: &Folder, path: &Path) -> Result<File> {
+    let file = durable::name_of(path)
+        .and_then(|name| folder.open(name, libc::O_RDWR | libc::O_NONBLOCK))
+        .with_context(|| format!("cannot open the image {}", path.display()))?;
     let meta = file.metadata().context("cannot stat the image")?;
     if !meta.is_file() {
         bail!(
@@ -234,6 +222,7 @@ mod tests {
     fn a_new_image_is_private_and_never_somebody_elses_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
+        let create_file = |path: &Path| create_file(&Folder::of(path).unwrap(), path);
         let file = create_file(&path).unwrap();
         let mode = file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
@@ -250,8 +239,9 @@ mod tests {
         let (path, link) = (dir.path().join("image"), dir.path().join("link"));
         fs::write(&path, b"image").unwrap();
         symlink(&path, &link).unwrap();
-        let error = open_file(&link).unwrap_err().to_string();
-        assert!(error.contains("symbolic link"), "{error}");
+        let open_file = |path: &Path| open_file(&Folder::of(path).unwrap(), path);
+        let error = open_file(&link).unwrap_err();
+        assert!(format!("{error:#}").contains("symbolic link"), "{error:#}");
         let error = open_file(dir.path()).unwrap_err();
         assert!(format!("{error:#}").contains("directory"), "{error:#}");
         let first = open_file(&path).unwrap();
@@ -268,6 +258,7 @@ mod tests {
         let (path, second) = (dir.path().join("image"), dir.path().join("second"));
         fs::write(&path, b"image").unwrap();
         fs::hard_link(&path, &second).unwrap();
+        let open_file = |path: &Path| open_file(&Folder::of(path).unwrap(), path);
         let error = open_file(&path).unwrap_err().to_string();
         assert!(error.contains("second name"), "{error}");
         fs::remove_file(&second).unwrap();
@@ -276,6 +267,30 @@ mod tests {
             let error = open_file(&path).unwrap_err().to_string();
             assert!(error.contains("another user's"), "{error}");
         }
+    }
+
+    /// Goal: a link beside images chooses no disk. Method: a link to a block device in a folder that all can change, which
+    /// is refused before anything is asked of the device.
+    #[test]
+    fn a_link_to_a_device_beside_images_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let devices = topology::entries("/sys/dev/block".as_ref());
+        let nodes = devices.iter().filter_map(|dir| {
+            let uevent = fs::read_to_string(dir.join("uevent")).ok()?;
+            let name = uevent
+                .lines()
+                .find_map(|line| line.strip_prefix("DEVNAME="))?;
+            Some(Path::new("/dev").join(name))
+        });
+        let Some(device) = nodes.into_iter().find(|path| is_device(path)) else {
+            println!("SKIP: there is no block device");
+            return;
+        };
+        let link = dir.path().join("image");
+        symlink(&device, &link).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = open_device(&link, 0, Loss::Anything).unwrap_err();
+        assert!(error.to_string().contains("others than root"), "{error}");
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::control::Control;
-use crate::cow_file::CowFile;
 use crate::info::Device;
+use crate::module::{Loaded, Module};
 use crate::topology::DeviceNumber;
 use crate::{mounts, names};
 
@@ -24,11 +23,19 @@ pub fn mounted() -> Result<Vec<DeviceNumber>> {
     Ok(mounts::read()?.iter().map(|mount| mount.device).collect())
 }
 
-pub fn where_mounted(device: &Device, mounted: &[DeviceNumber]) -> Result<Verified> {
+/// Hands the COW file of a series over, if its filesystem is mounted.
+///
+/// # Errors
+/// When the file is not there, or is another one.
+pub fn where_mounted(
+    device: &Device,
+    mounted: &[DeviceNumber],
+    module: &impl Module,
+) -> Result<Verified> {
     let on = DeviceNumber::parse(&device.cow_device);
     match Reach::of(is_reachable(device), on, mounted) {
         Reach::Later => Ok(Verified::Later),
-        Reach::There => self::device(device).map(|()| Verified::Now),
+        Reach::There => module.verify(device).map(|()| Verified::Now),
         Reach::Missing => Err(anyhow!(
             "the COW file {} is not there, although its filesystem is mounted; rename it back, or destroy minor {} and \
              take a full backup",
@@ -47,7 +54,7 @@ pub fn before_use(device: &Device) -> Result<()> {
     if device.cow_is_pinned || !device.tracks {
         return Ok(());
     }
-    where_mounted(device, &mounted()?)
+    where_mounted(device, &mounted()?, &Loaded)
         .map(drop)
         .with_context(|| format!("snapshot {} cannot be trusted", device.minor))
 }
@@ -78,20 +85,6 @@ fn is_reachable(device: &Device) -> bool {
     let on = DeviceNumber::parse(&device.cow_device);
     fs::symlink_metadata(&device.cow_file)
         .is_ok_and(|meta| on == Some(DeviceNumber::from_raw(meta.dev())))
-}
-
-pub fn device(device: &Device) -> Result<()> {
-    let control = Control::open()?;
-    let cow = CowFile::open(&device.cow_file).with_context(|| {
-        format!(
-            "mount the COW file's filesystem, or destroy minor {} if the file is gone",
-            device.minor
-        )
-    })?;
-    control.pin(cow.file()).context("cannot pin the COW file")?;
-    control
-        .verify(device.minor, &cow.extents()?)
-        .with_context(|| format!("cannot verify {}", names::shown(&device.cow_file)))
 }
 
 #[cfg(test)]

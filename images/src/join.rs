@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -46,6 +47,34 @@ pub(crate) fn folder_in(tree: &Path, inner: &Path) -> Option<PathBuf> {
         }
     }
     Some(path)
+}
+
+/// Programs that make whoever starts them another user. What is unpacked is of an old release, which nobody updates, or nobody has signed it.
+const SET_IDS: u32 = 0o6000;
+
+/// Takes the set-user-id and set-group-id bits from all files below a folder.
+///
+/// # Errors
+/// When a mode cannot be read or changed.
+pub(crate) fn strip_set_ids(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let path = entry.path();
+        // Of the link itself, where it is one.
+        let meta = entry.metadata().map_err(Error::io("look at", &path))?;
+        if meta.is_symlink() {
+            continue;
+        }
+        let mode = meta.permissions().mode();
+        if mode & SET_IDS != 0 {
+            let stripped = fs::Permissions::from_mode(mode & !SET_IDS & 0o7777);
+            fs::set_permissions(&path, stripped).map_err(Error::io("change the mode of", &path))?;
+        }
+        if meta.is_dir() {
+            strip_set_ids(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -105,5 +134,23 @@ mod tests {
         assert_eq!(folder_in(&tree, Path::new("usr/lib")), None);
         assert_eq!(folder_in(&tree, Path::new("usr/lib/etc")), None);
         assert_eq!(folder_in(&tree, Path::new("usr/src/a")), None);
+    }
+
+    /// Goal: nobody becomes root by a program in the cache.
+    #[test]
+    fn set_user_id_bits_go() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, file) = (root.path().join("bin"), root.path().join("bin/su"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "").unwrap();
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(&file, 0o4755);
+        set(&folder, 0o2775);
+        symlink("/nonexistent", folder.join("link")).unwrap();
+        strip_set_ids(root.path()).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&file), mode(&folder)), (0o755, 0o775));
     }
 }

@@ -13,7 +13,7 @@ use crate::brought::Format;
 use crate::cache::{Cache, Staging, create_dir, tree_bytes};
 use crate::catalogue::{KernelSource, KernelSpec};
 use crate::error::{Error, Result};
-use crate::join::{folder_in, join};
+use crate::join::{folder_in, join, strip_set_ids};
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::modules::{ModuleTable, module_files};
 use crate::package::{deb_path, headers_name};
@@ -179,7 +179,8 @@ pub(crate) fn unpack(
     let doing = format!("unpacking {}", package.name);
     Format::of(&deb)?
         .unpack(doing, &deb, tree, log.to_owned())
-        .run(UNPACK_MAX)
+        .run(UNPACK_MAX)?;
+    strip_set_ids(tree)
 }
 
 /// Where openSUSE has the headers of a release, as `6.4.0-150600.23-default`, below `usr/src`.

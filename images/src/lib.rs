@@ -40,6 +40,8 @@ mod cache;
 mod catalogue;
 mod compile;
 mod error;
+#[cfg(test)]
+mod foreign_packages;
 mod host;
 mod join;
 mod kernel;

@@ -1,7 +1,6 @@
 //! Roots: a distribution's base system with one compiler, and how a program is run inside; or with one emulator,
 //! which runs outside.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -16,6 +15,7 @@ use crate::cache::{Staging, create_dir, tree_bytes};
 use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, FreshHost, KernelSpec};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::join::strip_set_ids;
 use crate::record;
 use crate::tool::Tool;
 use crate::userns;
@@ -157,19 +157,7 @@ pub(crate) fn make(root: Recipe<'_>, mirror: &str, log: PathBuf, staging: &Stagi
     let tar = staging.scratch().join("root.tar");
     bootstrap(root, mirror, &tar, log.clone())?;
     let (entry, into) = (staging.entry(), tree(&staging.entry()));
-    create_dir(&into)?;
-    let mut unpack = Tool::new("tar", format!("unpacking root {}", root.name), log);
-    unpack
-        .command()
-        .arg("-C")
-        .arg(&into)
-        .args(["--exclude=./dev/*", "-xf"])
-        .arg(&tar);
-    if !host::is_root() {
-        unpack.command().arg("--no-same-owner");
-    }
-    unpack.run(UNPACK_MAX)?;
-    strip_set_ids(&into)?;
+    unpack(root.name, &tar, &into, log)?;
     create_dir(&into.join(BUILD_DIR.trim_start_matches('/')))?;
     let packages = installed(&into)?;
     let mut hasher = KeyHasher::new("root packages", FORMAT);
@@ -189,30 +177,21 @@ pub(crate) fn make(root: Recipe<'_>, mirror: &str, log: PathBuf, staging: &Stagi
     )
 }
 
-/// Programs that make whoever starts them another user. The root is of an old release, and nobody updates it.
-const SET_IDS: u32 = 0o6000;
-
-/// Takes the set-user-id and set-group-id bits from all files below a folder.
-fn strip_set_ids(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let entry = entry.map_err(Error::io("list", folder))?;
-        let path = entry.path();
-        // Of the link itself, where it is one.
-        let meta = entry.metadata().map_err(Error::io("look at", &path))?;
-        if meta.is_symlink() {
-            continue;
-        }
-        let mode = meta.permissions().mode();
-        if mode & SET_IDS != 0 {
-            let stripped = std::fs::Permissions::from_mode(mode & !SET_IDS & 0o7777);
-            std::fs::set_permissions(&path, stripped)
-                .map_err(Error::io("change the mode of", &path))?;
-        }
-        if meta.is_dir() {
-            strip_set_ids(&path)?;
-        }
+/// Unpacks the archive of a root into a new folder.
+fn unpack(name: &str, tar: &Path, into: &Path, log: PathBuf) -> Result<()> {
+    create_dir(into)?;
+    let mut unpack = Tool::new("tar", format!("unpacking root {name}"), log);
+    unpack
+        .command()
+        .arg("-C")
+        .arg(into)
+        .args(["--exclude=./dev/*", "-xf"])
+        .arg(tar);
+    if !host::is_root() {
+        unpack.command().arg("--no-same-owner");
     }
-    Ok(())
+    unpack.run(UNPACK_MAX)?;
+    strip_set_ids(into)
 }
 
 /// Run by mmdebstrap in the root once the index is fetched and before any program of it is started: the archive must have served
@@ -430,22 +409,32 @@ mod tests {
         assert!(!root.path().join("file").exists());
     }
 
-    /// Goal: nobody becomes root by a program of a root in the cache.
+    /// Goal: nobody becomes root by a program of a root in the cache. Method: a root as it comes, whose archive has such programs.
     #[test]
-    fn set_user_id_bits_go() {
-        let root = tempfile::tempdir().unwrap();
-        let (folder, file) = (root.path().join("bin"), root.path().join("bin/su"));
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(&file, "").unwrap();
-        let set = |path: &Path, mode| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        set(&file, 0o4755);
-        set(&folder, 0o2775);
-        std::os::unix::fs::symlink("/nonexistent", folder.join("link")).unwrap();
-        strip_set_ids(root.path()).unwrap();
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode(&file), mode(&folder)), (0o755, 0o775));
+    fn an_unpacked_root_has_no_set_user_id_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, tar, into) = (
+            dir.path().join("from"),
+            dir.path().join("root.tar"),
+            dir.path().join("into"),
+        );
+        std::fs::create_dir_all(from.join("usr/bin")).unwrap();
+        std::fs::write(from.join("usr/bin/su"), "").unwrap();
+        let made = Command::new("tar")
+            .args(["--mode=6755", "-cf"])
+            .arg(&tar)
+            .arg("-C")
+            .arg(&from)
+            .arg("./usr")
+            .status()
+            .unwrap();
+        assert!(made.success());
+        unpack("a test", &tar, &into, dir.path().join("log")).unwrap();
+        for path in ["usr/bin", "usr/bin/su"] {
+            use std::os::unix::fs::PermissionsExt;
+            let meta = into.join(path).metadata().unwrap();
+            assert_eq!(meta.permissions().mode() & 0o6000, 0, "{path}");
+        }
     }
 
     /// Goal: a root's key depends on what is in it and not on the order in which the catalogue lists it.

@@ -131,7 +131,7 @@ impl<'a> Collector<'a> {
             return;
         };
         let sector = record.sector.saturating_sub(self.device.start_sector);
-        let extent = Extent::of_bytes(sector * SECTOR_BYTES, record.amount.into());
+        let extent = Extent::of_bytes(sector.saturating_mul(SECTOR_BYTES), record.amount.into());
         let at = self
             .builder
             .push(record.time_ns, action, flags(record), extent);

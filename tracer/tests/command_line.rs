@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use cowbird_events::devices::BlockDevice;
+use cowbird_events::devices::{BlockDevice, Snapshot};
 use cowbird_events::event::{IoId, Kind, Op, Record};
 use cowbird_events::format::{Footer, Meta, TraceWriter};
 use cowbird_workload::{Action, Builder, Extent, Flags};
@@ -257,5 +257,102 @@ fn what_never_ends_is_refused() {
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         assert!(said(&output).contains("not a trace"), "{}", said(&output));
+    }
+}
+
+/// Goal: a trace that somebody else made is read, and nothing else. Method: one in which every name is that of a file, a command or an
+/// option, read from a folder in which such files would come to lie; all that is there is looked at before and after each command.
+#[test]
+fn a_foreign_trace_writes_and_runs_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (inside, victim) = (place.path().join("inside"), place.path().join("victim"));
+    fs::create_dir(&inside).unwrap();
+    fs::write(&victim, "somebody's data").unwrap();
+    let victim_name = victim.display().to_string();
+    for name in [
+        "../victim",
+        victim_name.as_str(),
+        "$(touch ran)",
+        "`touch ran`;|touch ran",
+        "--output=ran",
+        "",
+    ] {
+        let device = BlockDevice {
+            name: name.to_owned(),
+            number: name.to_owned(),
+            disk_number: "8:0".to_owned(),
+            start_sector: 1,
+            sectors: u64::MAX,
+        };
+        let meta = Meta {
+            tool: name.to_owned(),
+            kernel: name.to_owned(),
+            start_ns: 1000,
+            snapshots: vec![Snapshot {
+                minor: 0,
+                block_device: name.to_owned(),
+                origin: Some(device.clone()),
+                device: None,
+            }],
+            devices: vec![device],
+            ..Meta::default()
+        };
+        let mut comm = [0; 16];
+        let length = name.len().min(15);
+        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+        let mut writer = TraceWriter::new(Vec::new(), &meta).unwrap();
+        // A snapshot that is active, and then whatever there is, of all blocks that there could be.
+        let events = [
+            (Kind::State, 0, 2),
+            (Kind::Change, 0, u32::MAX),
+            (Kind::PreserveBegin, 7, u32::MAX),
+            (Kind::PreserveComplete, u64::MAX, u32::MAX),
+            (Kind::BioQueue, u64::MAX, u32::MAX),
+            (Kind::BioQueue, 0, 4096),
+            (Kind::BioComplete, 0, 4096),
+        ];
+        for (at, (kind, sector, amount)) in (1..).zip(events) {
+            let record = Record {
+                kind,
+                op: Op::Write,
+                time_ns: u64::MAX - at,
+                disk: if matches!(kind, Kind::BioQueue | Kind::BioComplete) {
+                    8 << 20
+                } else {
+                    0
+                },
+                sector,
+                second: u64::MAX,
+                amount,
+                io: IoId(at),
+                comm,
+                ..Record::default()
+            };
+            writer.push(record).unwrap();
+        }
+        let footer = Footer {
+            stopped_by: name.to_owned(),
+            ..Footer::default()
+        };
+        let trace = writer.finish(&footer).unwrap().0;
+        fs::write(inside.join("trace"), &trace).unwrap();
+        let fixture = Fixture::new();
+        for mut command in fixture.printing(&inside.join("trace")) {
+            let output = command.current_dir(&inside).output().unwrap();
+            assert!(output.status.code().is_some(), "{command:?}: {output:?}");
+            assert!(!said(&output).contains("panicked"), "{}", said(&output));
+            assert_eq!(
+                fs::read(&victim).unwrap(),
+                b"somebody's data",
+                "{command:?}"
+            );
+            assert!(fs::read(inside.join("trace")).unwrap() == trace);
+            assert_eq!(fs::read_dir(&inside).unwrap().count(), 1, "{command:?}");
+            assert_eq!(
+                fs::read_dir(place.path()).unwrap().count(),
+                2,
+                "{command:?}"
+            );
+        }
     }
 }

@@ -5,5 +5,6 @@ pub mod discards;
 pub mod identity;
 pub mod mounts;
 pub mod probe;
+pub mod removal;
 pub mod signature;
 pub mod topology;

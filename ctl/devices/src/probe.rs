@@ -16,9 +16,6 @@ use anyhow::{Context, Result, bail};
 /// How long a device may take to be opened: longer than any drive spins up.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// How long the removal of a COW file may take: `destroy` has waited for the module before.
-pub const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
-
 /// How often the answer is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -149,29 +146,10 @@ pub fn can_be_read(path: &Path) -> bool {
     })
 }
 
-/// Removes a file, which may have to wait for the disk that its filesystem is on. What is not removed in time is
-/// still being removed by the process that this leaves behind.
-///
-/// # Errors
-/// When it cannot be removed, or has not been removed in time.
-pub fn remove_within(path: &Path, limit: Duration) -> Result<()> {
-    let name = CString::new(path.as_os_str().as_bytes())
-        .with_context(|| format!("bad path {}", path.display()))?;
-    let Ok(child) = begin_child(|| remove(&name)) else {
-        // Without a limit rather than not at all.
-        return std::fs::remove_file(path).map_err(Into::into);
-    };
-    match end_within(child, limit)? {
-        Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(code).into()),
-        None => bail!(
-            "its filesystem has taken more than {} s; process {child} goes on with it",
-            limit.as_secs()
-        ),
-    }
-}
-
-fn begin_child(acts: impl FnOnce()) -> Result<libc::pid_t> {
+/// Starts a process that does this, and ends with exit code 0 unless that ends it with another one. It must not call what may not
+/// be called between fork and exit of a process with threads.
+pub(crate) fn begin_child(acts: impl FnOnce()) -> Result<libc::pid_t> {
+    keep_ends();
     // SAFETY: the child calls only what may be called between fork and exit of a process with threads.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()).context("cannot start a process"),
@@ -184,8 +162,24 @@ fn begin_child(acts: impl FnOnce()) -> Result<libc::pid_t> {
     }
 }
 
+/// Whoever started this program may have let it ignore the ends of its processes. The kernel then keeps none for who waits, and no
+/// answer of a child would ever arrive.
+fn keep_ends() {
+    // SAFETY: all zeros are a valid `struct sigaction`, of which the kernel writes one, and reads one that is the default.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        let known = libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut now) == 0;
+        let ignores = now.sa_sigaction == libc::SIG_IGN || now.sa_flags & libc::SA_NOCLDWAIT != 0;
+        if known && ignores {
+            let mut default: libc::sigaction = std::mem::zeroed();
+            default.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(libc::SIGCHLD, &raw const default, std::ptr::null_mut());
+        }
+    }
+}
+
 /// The exit code of a child; none when it has not ended in time.
-fn end_within(child: libc::pid_t, limit: Duration) -> Result<Option<i32>> {
+pub(crate) fn end_within(child: libc::pid_t, limit: Duration) -> Result<Option<i32>> {
     let begin = Instant::now();
     loop {
         let code = ended(child).with_context(|| format!("cannot wait for process {child}"))?;
@@ -197,7 +191,7 @@ fn end_within(child: libc::pid_t, limit: Duration) -> Result<Option<i32>> {
 }
 
 /// In a child: keeps nothing of ours open, least of all a pipe whose reader waits for our end.
-fn close_all() {
+pub(crate) fn close_all() {
     // SAFETY: plain system calls.
     unsafe {
         if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) != 0 {
@@ -205,17 +199,6 @@ fn close_all() {
             for file in 0..FILES {
                 libc::close(file);
             }
-        }
-    }
-}
-
-/// What a child does that removes a file.
-fn remove(name: &CStr) {
-    close_all();
-    // SAFETY: the name ends with a zero.
-    unsafe {
-        if libc::unlink(name.as_ptr()) == -1 {
-            libc::_exit(*libc::__errno_location());
         }
     }
 }
@@ -298,18 +281,9 @@ mod tests {
         );
     }
 
-    /// Goal: a file is removed, or it is said why not; what takes too long is left to its process.
     #[test]
-    fn files_are_removed_in_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        std::fs::write(&path, "content").unwrap();
+    fn what_takes_too_long_is_left_to_its_process() {
         let limit = Duration::from_secs(10);
-        remove_within(&path, limit).unwrap();
-        assert!(!path.exists());
-        let error = remove_within(&path, limit).unwrap_err();
-        assert!(error.to_string().contains("No such file"), "{error}");
-
         let sleeper = begin_child(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
         let early = end_within(sleeper, Duration::from_millis(50)).unwrap();
         // SAFETY: it is our child, and still there.

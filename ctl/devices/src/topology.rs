@@ -94,11 +94,21 @@ pub fn stable_name(device: DeviceNumber) -> Result<PathBuf> {
         .with_context(|| format!("block device {device} has no name below /dev"))
 }
 
-/// The number of a snapshot, if the device is one.
+/// The number of a snapshot, if the device is one: by the major number under which the module is registered. A name
+/// says nothing, because anything can have it.
 pub fn snapshot_minor(device: DeviceNumber) -> Option<u32> {
-    let path = fs::canonicalize(device.sys_dir()).ok()?;
-    let name = path.file_name()?.to_str()?;
-    name.strip_prefix(cowbird_abi::DISK_PREFIX)?.parse().ok()
+    snapshot_in(&fs::read_to_string("/proc/devices").ok()?, device)
+}
+
+/// The same with the text of `/proc/devices`: a list of character devices, and one of block devices.
+fn snapshot_in(drivers: &str, device: DeviceNumber) -> Option<u32> {
+    let (_, block) = drivers.split_once("Block devices:")?;
+    let is_module = block.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        words.next().and_then(|major| major.parse().ok()) == Some(device.major)
+            && words.next() == Some(cowbird_abi::DISK_PREFIX)
+    });
+    is_module.then_some(device.minor)
 }
 
 /// An origin as the user named it.
@@ -357,7 +367,9 @@ pub fn check_cow_secrecy(origin: &DeviceNumber, cow: &DeviceNumber, path: &Path)
     };
     if discloses(&devices_below(*origin)?, &devices_below(*cow)?, encrypted) {
         bail!(
-            "the origin is on an encrypted device and {} is not, so its blocks would lie there unencrypted, also after the              snapshot has ended; put the COW file on the origin's own filesystem or on another encrypted device, or say with              --plaintext-cow-file that this is meant",
+            "the origin is on an encrypted device and {} is not, so its blocks would lie there unencrypted, also after the snapshot has \
+             ended; put the COW file on the origin's own filesystem or on another encrypted device, or \
+             say with --plaintext-cow-file that this is meant",
             path.display()
         );
     }
@@ -409,6 +421,29 @@ mod tests {
         );
         assert_eq!(number.to_string(), "254:17");
         assert!(DeviceNumber::parse("254").is_none());
+    }
+
+    /// Goal: a device is a snapshot by its number alone. Method: a list as the kernel writes it, with a character device and
+    /// another driver whose names are like the module's.
+    #[test]
+    fn a_snapshot_is_known_by_its_number() {
+        let drivers = "Character devices:\n  1 mem\n248 cowbird\n\nBlock devices:\n  8 sd\n251 cowbird\n252 cowbird2\n254 virtblk\n";
+        let minor = |major| snapshot_in(drivers, DeviceNumber { major, minor: 7 });
+        assert_eq!(minor(251), Some(7));
+        for other in [1, 8, 248, 252, 254] {
+            assert_eq!(minor(other), None, "{other}");
+        }
+        let without = drivers.replace("251 cowbird\n", "");
+        assert_eq!(
+            snapshot_in(
+                &without,
+                DeviceNumber {
+                    major: 251,
+                    minor: 7
+                }
+            ),
+            None
+        );
     }
 
     #[test]

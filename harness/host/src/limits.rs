@@ -140,6 +140,12 @@ pub const MAX_CONSOLE_FILE_BYTES: u64 = 1 << 30;
 /// A guest whose witness has more than this is ended, so that it cannot fill the host's disk.
 pub const MAX_WITNESS_BYTES: u64 = 128 << 30;
 
+/// The same of its tape, which is the largest part of a bundle.
+pub const MAX_TAPE_BYTES: u64 = 64 << 30;
+
+/// And of what a taped guest says: the journal of a long soak has 300 MB.
+pub const MAX_SAID_BYTES: u64 = 4 << 30;
+
 /// Journal batches and log lines kept per cell; beyond it they are counted and dropped.
 pub const MAX_EVENT_BYTES: usize = 256 << 20;
 

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_host::foreign;
+use cowbird_host::limits::MAX_TAPE_BYTES;
 use cowbird_model::Verdict;
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::command::{ASKED_FILE, TAPE_FILE};
@@ -41,7 +42,7 @@ const TRACER_FILE: &str = "tracer";
 
 /// What a tape consists of, and the largest size of each, unpacked: several times what was ever seen.
 const PARTS: [(&str, u64); 4] = [
-    (TAPE_FILE, 64 << 30),
+    (TAPE_FILE, MAX_TAPE_BYTES),
     (ASKED_FILE, 1 << 30),
     (INITRAMFS_FILE, 2 << 30),
     (KERNEL_FILE, 1 << 30),

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use cowbird_host::limits::{MAX_CONSOLE_FILE_BYTES, MAX_WITNESS_BYTES};
+use cowbird_host::limits::{
+    MAX_CONSOLE_FILE_BYTES, MAX_SAID_BYTES, MAX_TAPE_BYTES, MAX_WITNESS_BYTES,
+};
 use cowbird_proto::{PORT_NAME, SEND_PORT_NAME};
 
 use crate::accel::Accel;
@@ -115,6 +117,10 @@ impl VmConfig {
         let mut files: Vec<_> = witnesses.map(|path| (path, MAX_WITNESS_BYTES)).collect();
         let texts = [self.console_path(), self.qemu_log_path()];
         files.extend(texts.map(|path| (path, MAX_CONSOLE_FILE_BYTES)));
+        if self.tape.is_some() {
+            files.push((self.tape_path(), MAX_TAPE_BYTES));
+            files.push((self.said_path(), MAX_SAID_BYTES));
+        }
         files
     }
 
@@ -275,14 +281,14 @@ mod tests {
         arguments_with(tape, false)
     }
 
-    fn arguments_with(tape: Option<TapeMode>, terminal: bool) -> Vec<String> {
+    fn config(tape: Option<TapeMode>, terminal: bool) -> VmConfig {
         let disk = Disk {
             image: "/w/origin.raw".into(),
             witness: Some("/w/witness.log".into()),
             bus: Bus::Virtio,
             logical_block_bytes: 512,
         };
-        let config = VmConfig {
+        VmConfig {
             kernel: "/k".into(),
             initramfs: "/i".into(),
             kernel_parameters: String::new(),
@@ -294,8 +300,11 @@ mod tests {
             emulator: Emulator::Host,
             tape,
             terminal,
-        };
-        let arguments = config.arguments(Path::new("/s"));
+        }
+    }
+
+    fn arguments_with(tape: Option<TapeMode>, terminal: bool) -> Vec<String> {
+        let arguments = config(tape, terminal).arguments(Path::new("/s"));
         let text = arguments.iter().map(|a| a.to_string_lossy().into_owned());
         text.collect()
     }
@@ -303,6 +312,24 @@ mod tests {
     fn values(arguments: &[String], flag: &str) -> Vec<String> {
         let pairs = arguments.windows(2).filter(|pair| pair[0] == flag);
         pairs.map(|pair| pair[1].clone()).collect()
+    }
+
+    /// Goal: whatever a guest can make grow has a limit. Method: each file that QEMU writes, as its command line names it.
+    #[test]
+    fn whatever_grows_has_a_limit() {
+        for tape in [None, Some(TapeMode::Record), Some(TapeMode::Replay)] {
+            let config = config(tape, false);
+            let mut bounded: Vec<_> = config.growing_files();
+            bounded.retain(|(_, most)| *most < u64::MAX);
+            let is_bounded = |name: &str| bounded.iter().any(|(path, _)| path.ends_with(name));
+            assert!(is_bounded(QEMU_LOG_FILE));
+            let names = ["witness.log", CONSOLE_FILE, SAID_FILE, TAPE_FILE];
+            let line = arguments_with(tape, false).join(" ");
+            let written = names.into_iter().filter(|name| line.contains(name));
+            for name in written {
+                assert!(is_bounded(name), "{name} of {tape:?}");
+            }
+        }
     }
 
     /// Goal: nothing of a tape is in the command line of a cell without one.

@@ -3,12 +3,16 @@
 //! The latter is started by that root's own loader, with that root's libraries, firmware and modules. A chroot would
 //! need root, mounts of every folder that a cell's files may lie in, and a QEMU that sees other paths than the harness.
 
+use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use cowbird_host::disk;
 use cowbird_host::error::HarnessResult;
+use rustix::process::geteuid;
+use rustix::thread::set_no_new_privs;
 use serde::{Deserialize, Serialize};
 
 /// The QEMU program.
@@ -26,11 +30,36 @@ const MODULES: &str = "qemu";
 /// Where firmware lies in a root.
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 
-/// The filter of system calls that QEMU puts around itself once it is set up.
+/// The filter of system calls that QEMU puts around itself before the guest starts.
 const SANDBOX: [&str; 2] = [
     "-sandbox",
     "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 ];
+
+/// The same for a QEMU that changes its user, which `elevateprivileges=deny` forbids. Once it has, there is nothing left to be
+/// elevated to: `no_new_privs` is set, no program can be started, and another user becomes nobody else.
+const SANDBOX_OF_ROOT: [&str; 2] = [
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny",
+];
+
+/// Whom a QEMU that root starts becomes when it has opened its files, user and group: neither a user of Debian's nor of systemd's,
+/// and within what a container usually has.
+const USER: u32 = 65_530;
+
+/// How it is told: the option until QEMU 9.0, and since then.
+const AS_USER: [(&str, &str); 2] = [("-runas", ""), ("-run-with", "user=")];
+
+/// How far a QEMU can be confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Confinement {
+    /// Not at all.
+    None,
+    /// By [`SANDBOX`].
+    Filter,
+    /// By [`SANDBOX_OF_ROOT`], as another user; which of [`AS_USER`].
+    User(usize),
+}
 
 /// Which QEMU runs a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -54,12 +83,27 @@ impl Emulator {
     }
 
     /// The command of a guest that is confined as far as this QEMU can: whoever breaks out of the guest cannot start a program,
-    /// come by privileges or take the CPUs.
+    /// come by privileges or take the CPUs, and where the harness is root he is nobody whose files those of root are.
     #[must_use]
     pub fn confined(&self) -> Command {
+        self.confined_by(self.confinement())
+    }
+
+    fn confined_by(&self, confinement: Confinement) -> Command {
         let mut command = self.command();
-        if self.can_confine() {
-            command.args(SANDBOX);
+        match confinement {
+            Confinement::None => {}
+            Confinement::Filter => {
+                command.args(SANDBOX);
+            }
+            Confinement::User(how) => {
+                let (option, before) = AS_USER[how];
+                command.args(SANDBOX_OF_ROOT);
+                command.args([option.to_owned(), format!("{before}{USER}:{USER}")]);
+                // SAFETY: the closure runs between fork and exec and only makes one system call (prctl), which is
+                // async-signal-safe; it allocates nothing and takes no lock.
+                unsafe { command.pre_exec(|| Ok(set_no_new_privs(true)?)) };
+            }
         }
         command
     }
@@ -67,16 +111,49 @@ impl Emulator {
     /// Whether this QEMU was built with the sandbox, and the kernel has what it takes.
     #[must_use]
     pub fn can_confine(&self) -> bool {
-        static KNOWN: Mutex<Vec<(Emulator, bool)>> = Mutex::new(Vec::new());
+        self.confinement() != Confinement::None
+    }
+
+    /// User and group that a guest's QEMU becomes. It then opens nothing any more that is the harness' alone.
+    #[must_use]
+    pub fn user(&self) -> Option<(u32, u32)> {
+        matches!(self.confinement(), Confinement::User(_)).then_some((USER, USER))
+    }
+
+    fn confinement(&self) -> Confinement {
+        static KNOWN: Mutex<Vec<(Emulator, Confinement)>> = Mutex::new(Vec::new());
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, can)) = known.iter().find(|(emulator, _)| emulator == self) {
-            return *can;
+        if let Some((_, how)) = known.iter().find(|(emulator, _)| emulator == self) {
+            return *how;
         }
-        // Options are read in their order, so that one that is not known ends it before it says its version.
-        let tried = self.command().args(SANDBOX).arg("--version").output();
-        let can = tried.is_ok_and(|output| output.status.success());
-        known.push((self.clone(), can));
-        can
+        let as_users = (0..AS_USER.len()).map(Confinement::User);
+        let as_users = as_users.filter(|_| geteuid().is_root());
+        let how = as_users
+            .chain([Confinement::Filter])
+            .find(|how| self.begins(*how))
+            .unwrap_or(Confinement::None);
+        known.push((self.clone(), how));
+        how
+    }
+
+    /// Whether it begins with that confinement. An option that it does not know ends it, as does a user that it cannot become; else it
+    /// is told to quit.
+    fn begins(&self, confinement: Confinement) -> bool {
+        let mut command = self.confined_by(confinement);
+        command
+            .args(["-machine", "none", "-nodefaults", "-display", "none", "-S"])
+            .args(["-monitor", "stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let Ok(mut child) = command.spawn() else {
+            return false;
+        };
+        // One that has ended already does not read it, and its status says why.
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(b"quit\n");
+        }
+        child.wait().is_ok_and(|status| status.success())
     }
 
     /// First line of `qemu --version`, with the version of the distribution's package.
@@ -150,14 +227,19 @@ mod tests {
         command.args(["-machine", "none", "-S", "-display", "none", "-nodefaults"]);
         let mut child = command.spawn().expect("QEMU starts");
         let path = format!("/proc/{}/status", child.id());
+        let others = format!("Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n");
         let confined = (0..500).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             let status = std::fs::read_to_string(&path).unwrap_or_default();
-            status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1")
+            let is_another =
+                status.contains(&others) && status.contains("CapEff:\t0000000000000000");
+            status.contains("Seccomp:\t2")
+                && status.contains("NoNewPrivs:\t1")
+                && (is_another || !geteuid().is_root())
         });
         child.kill().expect("it runs");
         child.wait().expect("it was started");
-        assert!(confined, "no filter within 10 s");
+        assert!(confined, "no filter, or root still, within 10 s");
     }
 
     /// Goal: a QEMU in a root uses nothing of the host's.

@@ -9,6 +9,7 @@ mod diagnosis;
 pub mod disks;
 pub mod emulator;
 mod end;
+mod guard;
 mod host_clock;
 pub mod layout;
 pub mod probe;

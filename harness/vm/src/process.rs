@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -15,7 +16,8 @@ use rustix::process::{
 use tokio::sync::watch;
 
 use crate::command::VmConfig;
-use crate::emulator::QEMU;
+use crate::emulator::{Emulator, QEMU};
+use crate::guard::Guard;
 use std::path::Path;
 
 /// How a process ended.
@@ -63,6 +65,17 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Lets it make files in a folder of the harness' own, for what it opens after its start.
+    ///
+    /// # Errors
+    /// When the folder cannot be given to it.
+    pub fn let_into(&self, emulator: &Emulator, folder: &Path) -> HarnessResult<()> {
+        match emulator.user() {
+            Some((user, group)) => chown(folder, Some(user), Some(group)).on("give away", folder),
+            None => Ok(()),
+        }
     }
 
     /// How it ended, if it has.
@@ -120,13 +133,19 @@ fn supervise(
         .ok()
         .and_then(Pid::from_raw)
         .ok_or(io::Error::other("impossible process id"))
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from));
-    if pidfd.is_err() {
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from))
+        .and_then(|pidfd| Ok((Guard::begin(&pidfd)?, pidfd)));
+    let (guard, pidfd) = match pidfd {
+        Ok((guard, pidfd)) => (Some(guard), Ok((pidfd, pid))),
+        Err(error) => (None, Err(error)),
+    };
+    if guard.is_none() {
         let _ = child.kill();
     }
     // A receiver that is gone has dropped its pidfd, and with it the process was killed.
-    let _ = started.send(pidfd.map(|pidfd| (pidfd, pid)));
+    let _ = started.send(pidfd);
     let status = child.wait().unwrap_or(ExitStatus::from_raw(0));
+    drop(guard);
     end.send_replace(Some(ProcessEnd {
         code: status.code(),
         signal: status.signal(),

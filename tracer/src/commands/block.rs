@@ -75,7 +75,7 @@ fn wanted<'a>(options: &Options, overview: &'a Overview) -> Result<Wanted<'a>> {
         bail!(
             "{} has {} blocks of 4096 bytes; there is no block {}",
             device.name,
-            (device.sectors * SECTOR_BYTES).div_ceil(4096),
+            device.sectors.saturating_mul(SECTOR_BYTES).div_ceil(4096),
             options.block
         );
     }

@@ -79,7 +79,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let origins = overview
         .snapshots()
         .filter_map(|snapshot| {
-            let bytes = snapshot.origin.as_ref()?.sectors * SECTOR_BYTES;
+            let bytes = (snapshot.origin.as_ref()?.sectors).saturating_mul(SECTOR_BYTES);
             Some((snapshot.minor, bytes.div_ceil(BLOCK_BYTES)))
         })
         .collect();

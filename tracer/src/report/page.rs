@@ -125,7 +125,12 @@ fn disk_section(name: &str, disk: &DiskStats, sectors: u64, seconds: f64) -> Str
         disk.errors
     );
     let mut picture = Picture::new(240.0);
-    picture.scales(seconds, (sectors * SECTOR_BYTES) as f64, "B", true);
+    picture.scales(
+        seconds,
+        sectors.saturating_mul(SECTOR_BYTES) as f64,
+        "B",
+        true,
+    );
     picture.heat(&disk.read.heat, "read");
     picture.heat(&disk.write.heat, "write");
     text += &picture.finish();

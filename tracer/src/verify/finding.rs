@@ -94,8 +94,19 @@ impl Verdict {
 
 /// Blocks that a range of sectors touches.
 pub(super) fn touched(first_sector: u64, bytes: u64) -> std::ops::RangeInclusive<u64> {
-    let last = first_sector + bytes.div_ceil(SECTOR_BYTES).max(1) - 1;
+    let last = first_sector.saturating_add(bytes.div_ceil(SECTOR_BYTES).max(1) - 1);
     first_sector / BLOCK_SECTORS..=last / BLOCK_SECTORS
+}
+
+/// Blocks that one request can be about: the kernel counts its bytes in 32 bits, and it may begin within a block.
+const MAX_BLOCKS_OF_REQUEST: u64 = (1 << 32) / BLOCK_BYTES + 1;
+
+/// The blocks of an event, of which a forged trace may name all that there are.
+pub(super) fn of_request(first: BlockIndex, last: BlockIndex) -> std::ops::RangeInclusive<u64> {
+    first.0
+        ..=last
+            .0
+            .min(first.0.saturating_add(MAX_BLOCKS_OF_REQUEST - 1))
 }
 
 /// Whether a fingerprint is of a whole block of a device; which one.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use cowbird_events::devices::Snapshot;
 use cowbird_events::event::{BlockIndex, Record, SECTOR_BYTES, Sector};
 
-use super::finding::{Fault, Finding, PHASE_ACTIVE, PHASE_TRACKING, Verdict, touched, whole_block};
+use super::finding::{
+    Fault, Finding, PHASE_ACTIVE, PHASE_TRACKING, Verdict, of_request, touched, whole_block,
+};
 
 /// What was written to a block since the instant, and when first.
 #[derive(Debug, Default)]
@@ -95,6 +97,11 @@ impl Origin {
         (start < end).then(|| (start - self.first.0, (end - start) * SECTOR_BYTES))
     }
 
+    /// The block of this origin that a record is all about.
+    fn whole_block(&self, record: &Record) -> Option<u64> {
+        whole_block(record.sector.checked_sub(self.first.0)?, record.amount)
+    }
+
     fn finding(record: &Record, minor: u32, block: u64, fault: Fault) -> Finding {
         Finding {
             minor,
@@ -161,7 +168,8 @@ impl Origin {
             && done < sectors
             && done > 0
         {
-            self.in_flight.insert(record.sector + done, sectors - done);
+            let rest = record.sector.saturating_add(done);
+            self.in_flight.insert(rest, sectors - done);
         }
     }
 
@@ -186,7 +194,7 @@ impl Origin {
         if self.instant.is_none() || self.clip(record).is_none() {
             return;
         }
-        if let Some(block) = whole_block(record.sector - self.first.0, record.amount)
+        if let Some(block) = self.whole_block(record)
             && let Some(overwritten) = self.overwritten.get_mut(&block)
         {
             overwritten.prints.insert(record.second);
@@ -201,7 +209,7 @@ impl Origin {
         if begun < instant {
             return;
         }
-        if let Some(block) = whole_block(record.sector - self.first.0, record.amount)
+        if let Some(block) = self.whole_block(record)
             && !self.overwritten.contains_key(&block)
         {
             self.content.insert(block, record.second);
@@ -224,14 +232,17 @@ impl Origin {
     }
 
     pub fn preserving(&mut self, record: &Record) {
-        for block in record.sector..record.sector + u64::from(record.amount) {
+        let Some((first, last)) = record.origin_blocks() else {
+            return;
+        };
+        for block in of_request(first, last) {
             self.preserving.entry(block).or_insert(record.sequence);
         }
     }
 
     pub fn noted(&mut self, record: &Record) {
         if let Some((first, last)) = record.origin_blocks() {
-            self.noted.extend(first.0..=last.0);
+            self.noted.extend(of_request(first, last));
         }
     }
 

@@ -219,3 +219,15 @@ fn what_cannot_be_checked_is_said() {
     let nameless = Snapshot::default();
     assert_eq!(Verifier::new(&[nameless]).finish().unchecked.len(), 1);
 }
+
+/// Goal: a forged event takes no memory that is not there. Method: events of all blocks that there could be.
+#[test]
+fn an_event_is_about_no_more_blocks_than_a_request() {
+    use super::finding::of_request;
+    use cowbird_events::event::BlockIndex;
+    let blocks = |first, last| of_request(BlockIndex(first), BlockIndex(last)).count();
+    assert_eq!(blocks(7, 9), 3);
+    assert_eq!(blocks(0, u64::MAX), (1 << 20) + 1);
+    assert_eq!(blocks(u64::MAX - 1, u64::MAX), 2);
+    assert_eq!(blocks(9, 7), 0);
+}

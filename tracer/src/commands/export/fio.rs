@@ -74,7 +74,7 @@ impl<'a> Iolog<'a> {
         if self.open.insert(name.clone()) {
             writeln!(out, "{us} /dev/{name} add\n{us} /dev/{name} open")?;
         }
-        let offset = sector * SECTOR_BYTES;
+        let offset = sector.saturating_mul(SECTOR_BYTES);
         writeln!(out, "{us} /dev/{name} {action} {offset} {}", record.amount)
     }
 

@@ -59,6 +59,17 @@ pub(super) static CASES: &[CaseInfo] = &[
         not_taken_up::layout_beside,
         |driver, setting| Box::pin(not_taken_up::deleted_while_away(driver, setting)),
     ),
+    CaseInfo {
+        programs: faults::damaged::PROGRAMS,
+        ..case(
+            "preserved-damaged",
+            "suspended snapshots whose preserved blocks the COW file's disk has not kept",
+            CaseTier::Daily,
+            &GUEST_MODULES,
+            faults::layout,
+            |driver, setting| Box::pin(faults::damaged::preserved_blocks(driver, setting)),
+        )
+    },
     case(
         "cow-replaced",
         "a COW file that is replaced by a copy of it while it is not held",

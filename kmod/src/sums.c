@@ -4,7 +4,7 @@
  * one for each block that is stored, and one for each that is read from the COW file.
  *
  * The crc32 instruction takes 8 bytes in 3 cycles and needs no FPU, so that completions may
- * use it as well; the core's tables, which are for everybody, take about three times as long.
+ * use it as well; the core's tables, which are for everybody, take five times as long.
  */
 #ifdef CONFIG_X86_64
 #include <asm/cpufeature.h>

@@ -43,6 +43,7 @@ pub const COWBIRD_HEADER_MAGIC_BYTES: u32 = 8;
 pub const COWBIRD_HEADER_VERSION: u32 = 2;
 pub const COWBIRD_HEADER_BYTES: u32 = 4096;
 pub const COWBIRD_HEADER_COW_ON_ORIGIN: u32 = 1;
+pub const COWBIRD_HEADER_SUMS: u32 = 2;
 pub type __u8 = ::core::ffi::c_uchar;
 pub type __s32 = ::core::ffi::c_int;
 pub type __u32 = ::core::ffi::c_uint;

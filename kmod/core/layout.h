@@ -8,7 +8,7 @@
  *   state_first    two copies of the state (state.h), written in turn
  *   regions_first  two maps of marked regions, one per parity of the epoch
  *   fine_first     two maps of changed blocks, likewise; written by a clean save
- *   index_first    which block each slot keeps; written by a clean save
+ *   index_first    which block each slot keeps, and its sum; written by a clean save
  *   data_first     preserved blocks
  *
  * A map of an epoch that is over stays where it is until the epoch after the

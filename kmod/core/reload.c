@@ -380,6 +380,11 @@ int cb_reload_index(struct cb_reload *reload, struct cb_slotmap *map)
 	struct cb_scan scan = { .kind = CB_META_INDEX, .map = map };
 	int ret;
 
+	/* By an earlier version: nobody could tell what has become of the blocks since. */
+	if (!cb_reload_has_sums(reload)) {
+		reload->snapshot = false;
+		return 0;
+	}
 	/* Slots that were given out lie behind the metadata, and in the file. */
 	if (used < layout->data_first || used > reload->header.cow_slots)
 		return cb_reload_lost(reload, "the saved state makes no sense");

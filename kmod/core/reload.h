@@ -95,6 +95,12 @@ int cb_reload_tracked(struct cb_reload *reload, u64 *blocks, u64 *marked, u64 *o
 /* As above: the blocks written from changes_from to the current epoch. */
 int cb_reload_before(struct cb_reload *reload, u64 *blocks, const u64 *older);
 
+/* Whether each block preserved in this epoch has a sum; a snapshot does not go on without. */
+static inline bool cb_reload_has_sums(const struct cb_reload *reload)
+{
+	return reload->header.flags & CB_HEADER_SUMS;
+}
+
 /* Fills an empty map, which is worth something only where snapshot stays true. */
 int cb_reload_index(struct cb_reload *reload, struct cb_slotmap *map);
 

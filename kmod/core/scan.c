@@ -99,12 +99,14 @@ static int cb_scan_take_index(struct cb_reload *reload, struct cb_scan *scan, u6
 	u32 i;
 
 	for (i = 0; i < CB_PAYLOAD_WORDS && slot < reload->state.slots_used; i++, slot++) {
-		u64 block = cb_get64(bytes + CB_PAYLOAD_AT + i * 8);
+		u64 word = cb_get64(bytes + CB_PAYLOAD_AT + i * 8);
+		u64 block = cb_slotmap_block_of(scan->map, word);
 
 		if (slot < reload->layout.data_first)
 			continue;
 		if (block >= reload->layout.block_count ||
-		    cb_slotmap_insert(scan->map, block, (u32)slot))
+		    cb_slotmap_insert(scan->map, block, cb_slotmap_sum_of(scan->map, word),
+				      (u32)slot))
 			return cb_reload_lost(reload, "the saved index makes no sense");
 	}
 	return 0;

@@ -22,21 +22,13 @@
 #define CB_AHEAD_FAR 16384
 /* Of the memory for preserved blocks so much may be under way. */
 #define CB_AHEAD_SHARE 8
+/* More blocks than this are checked by a thread, not in the completion: it has interrupts off. */
+#define CB_AHEAD_CHECKED 32
 /*
  * So long reads ask for what they need only, once the COW file's disk has failed one: a bad
  * place costs time.
  */
 #define CB_AHEAD_PAUSE (30 * HZ)
-
-void cb_ahead_init(struct cb_device *dev)
-{
-	u32 i;
-
-	for (i = 0; i < CB_AHEADS; i++) {
-		dev->aheads[i].dev = dev;
-		INIT_LIST_HEAD(&dev->aheads[i].entries);
-	}
-}
 
 bool cb_ahead_expects(struct cb_read *read)
 {
@@ -122,6 +114,24 @@ static bool cb_ahead_finish(struct cb_ahead *ahead, bool good)
 	return any;
 }
 
+/*
+ * Whether all that was fetched is what was stored. Of what is not, the readers' threads find
+ * out whether it concerns them.
+ */
+static bool cb_ahead_is_good(const struct cb_ahead *ahead)
+{
+	/* A map that takes its place cuts sums as this one does. */
+	const struct cb_slotmap *map = &ahead->dev->slotmap;
+	const struct cb_entry *entry;
+
+	if (cb_mutant_closes_sums())
+		return true;
+	list_for_each_entry(entry, &ahead->entries, list)
+		if (cb_slotmap_cut(map, cb_sum_of_page(entry->block, entry->page)) != entry->sum)
+			return false;
+	return true;
+}
+
 static void cb_ahead_end(struct cb_ahead *ahead, int error)
 {
 	struct cb_device *dev = ahead->dev;
@@ -129,6 +139,8 @@ static void cb_ahead_end(struct cb_ahead *ahead, int error)
 	unsigned long flags;
 	u32 i, count;
 
+	if (!error && !cb_ahead_is_good(ahead))
+		error = -EIO;
 	if (error)
 		WRITE_ONCE(dev->ahead_failed, jiffies ?: 1);
 	while (cb_ahead_finish(ahead, !error))
@@ -155,7 +167,27 @@ static void cb_ahead_end_io(struct bio *bio)
 	int error = cb_mutant(hide_read_errors) ? 0 : blk_status_to_errno(bio->bi_status);
 
 	bio_put(bio);
-	cb_ahead_end(ahead, error);
+	/* Nothing comes or goes while they are being fetched. */
+	if (!error && ahead->count > CB_AHEAD_CHECKED)
+		queue_work(ahead->dev->read_queue, &ahead->work);
+	else
+		cb_ahead_end(ahead, error);
+}
+
+static void cb_ahead_work(struct work_struct *work)
+{
+	cb_ahead_end(container_of(work, struct cb_ahead, work), 0);
+}
+
+void cb_ahead_init(struct cb_device *dev)
+{
+	u32 i;
+
+	for (i = 0; i < CB_AHEADS; i++) {
+		dev->aheads[i].dev = dev;
+		INIT_LIST_HEAD(&dev->aheads[i].entries);
+		INIT_WORK(&dev->aheads[i].work, cb_ahead_work);
+	}
 }
 
 /* ---- the beginning --------------------------------------------------------- */
@@ -197,7 +229,7 @@ static bool cb_ahead_next(const struct cb_read *read, u32 slot, u64 before, u64 
 
 	if (slot >= map->capacity || !cb_slotmap_keeps(map, slot))
 		return false;
-	*block = map->block_of[slot];
+	*block = cb_slotmap_block_of(map, map->words[slot]);
 	return *block > before && *block - cb_read_last_block(read) <= CB_AHEAD_FAR;
 }
 

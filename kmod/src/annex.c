@@ -108,7 +108,7 @@ static int cb_annex_alloc_map(struct cb_device *dev, u64 more, struct cb_slotmap
 
 	if (!cb_memory_fits(cb_slotmap_bytes(capacity), &available))
 		return -ENOMEM;
-	return cb_blocks_alloc_slotmap(map, capacity);
+	return cb_blocks_alloc_slotmap(dev, map, capacity);
 }
 
 /*
@@ -178,7 +178,7 @@ out:
 	cb_storing_relax(dev);
 	mutex_unlock(&cb_life_mutex);
 	vfree(map->buckets);
-	vfree(map->block_of);
+	vfree(map->words);
 	return ret;
 }
 

@@ -161,7 +161,7 @@ int cb_header_prepare(struct cb_device *dev)
 		.data_first = dev->layout.data_first,
 		.extent_count = dev->extents.count,
 		.region_shift = dev->layout.region_shift,
-		.flags = dev->cow_on_origin ? CB_HEADER_COW_ON_ORIGIN : 0,
+		.flags = CB_HEADER_SUMS | (dev->cow_on_origin ? CB_HEADER_COW_ON_ORIGIN : 0),
 	};
 	void *address;
 	u64 run;

@@ -225,7 +225,7 @@ int cb_blocks_stored(struct cb_device *dev, struct cb_entry *entry)
 	int ret;
 
 	lockdep_assert_held(&dev->lock);
-	ret = cb_slotmap_insert(&dev->slotmap, entry->block, entry->slot);
+	ret = cb_slotmap_insert(&dev->slotmap, entry->block, entry->sum, entry->slot);
 	if (ret)
 		return ret;
 	cb_blocks_set_stored(dev, entry);
@@ -243,6 +243,7 @@ struct cb_entry *cb_blocks_take_stored(struct cb_device *dev, u64 block, u32 slo
 	dev->reading_count++;
 	entry->state = CB_ENTRY_FETCHING;
 	entry->slot = slot;
+	entry->sum = cb_slotmap_sum_of(&dev->slotmap, dev->slotmap.words[slot]);
 	entry->ahead = true;
 	entry->wanted = false;
 	return entry;
@@ -423,15 +424,16 @@ u64 cb_slotmap_bytes(u64 slots)
 }
 
 /* A map of so many slots, with memory of its own; nothing is left of it after an error. */
-int cb_blocks_alloc_slotmap(struct cb_slotmap *map, u32 capacity)
+int cb_blocks_alloc_slotmap(const struct cb_device *dev, struct cb_slotmap *map, u32 capacity)
 {
 	u32 *buckets = cb_map_alloc((u64)cb_slotmap_bucket_count(capacity) * sizeof(*buckets));
-	u64 *block_of = cb_map_alloc((u64)capacity * sizeof(*block_of));
+	u64 *words = cb_map_alloc((u64)capacity * sizeof(*words));
 
-	if (buckets && block_of && !cb_slotmap_init(map, capacity, buckets, block_of))
+	if (buckets && words &&
+	    !cb_slotmap_init(map, capacity, dev->block_count, buckets, words))
 		return 0;
 	vfree(buckets);
-	vfree(block_of);
+	vfree(words);
 	return -ENOMEM;
 }
 
@@ -537,7 +539,7 @@ int cb_blocks_init(struct cb_device *dev)
 	int ret;
 
 	dev->preserved = cb_map_alloc(cb_map_bytes(dev));
-	ret = cb_blocks_alloc_slotmap(&dev->slotmap, capacity);
+	ret = cb_blocks_alloc_slotmap(dev, &dev->slotmap, capacity);
 	if (!ret)
 		ret = cb_saved_init(dev);
 	if (ret || !dev->preserved)
@@ -557,16 +559,16 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 	LIST_HEAD(entries);
 	struct hlist_head *table;
 	u32 *buckets;
-	u64 *block_of;
+	u64 *words;
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->lock, flags);
 	list_splice_init(&dev->entries_all, &entries);
 	buckets = dev->slotmap.buckets;
-	block_of = dev->slotmap.block_of;
+	words = dev->slotmap.words;
 	dev->entry_count = 0;
 	dev->slotmap.buckets = NULL;
-	dev->slotmap.block_of = NULL;
+	dev->slotmap.words = NULL;
 	table = dev->memory_table.buckets;
 	dev->memory_table.buckets = NULL;
 	INIT_LIST_HEAD(&dev->entries_free);
@@ -584,7 +586,7 @@ void cb_blocks_free_preserved(struct cb_device *dev)
 		cb_entry_free(entry);
 	vfree(table);
 	vfree(buckets);
-	vfree(block_of);
+	vfree(words);
 }
 
 void cb_blocks_free(struct cb_device *dev)

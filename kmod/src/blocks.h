@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Preserved blocks: those in memory and the slots in the COW file (blocks.c), and how much
- * memory all snapshots together may take for them and for their maps (budget.c).
+ * Preserved blocks: those in memory and the slots in the COW file (blocks.c), by what sums
+ * they are known there (sums.c), and how much memory all snapshots together may take for them
+ * and for their maps (budget.c).
  */
 #ifndef COWBIRD_BLOCKS_H
 #define COWBIRD_BLOCKS_H
@@ -35,6 +36,7 @@ struct cb_entry {
 	u64 block; /* L */
 	u32 slot; /* engine: valid while STORING; L: while FETCHING */
 	u32 readers; /* L */
+	u32 sum; /* engine: while STORING, of what is stored; L: while FETCHING, what must be found */
 	u8 state; /* L: enum cb_entry_state */
 	bool ahead; /* L: read ahead of a reader */
 	bool wanted; /* L, ahead: a reader came for it; hardly anybody wants it again */
@@ -52,7 +54,7 @@ void *cb_map_alloc(u64 bytes);
 /* What a map of the origin's blocks takes, and a map of so many slots. */
 u64 cb_map_bytes(const struct cb_device *dev);
 u64 cb_slotmap_bytes(u64 slots);
-int cb_blocks_alloc_slotmap(struct cb_slotmap *map, u32 capacity);
+int cb_blocks_alloc_slotmap(const struct cb_device *dev, struct cb_slotmap *map, u32 capacity);
 void cb_blocks_free(struct cb_device *dev);
 /* Frees what only a snapshot needs; the bitmap stays. */
 void cb_blocks_free_preserved(struct cb_device *dev);
@@ -78,6 +80,14 @@ void cb_blocks_get(struct cb_device *dev, struct cb_entry *entry);
 void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry);
 
 bool cb_block_is_own(struct cb_device *dev, u64 block);
+
+/* ---- sums.c ------------------------------------------------------------ */
+
+void cb_sums_init(void);
+/* Adds bytes to a sum (core/sum.h). Any context. */
+u32 cb_sum_more(u32 sum, const void *bytes, size_t length);
+/* That of a block whose content is in a page. */
+u32 cb_sum_of_page(u64 block, struct page *page);
 
 /* ---- budget.c ---------------------------------------------------------- */
 

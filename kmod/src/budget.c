@@ -53,7 +53,7 @@ static u64 cb_device_other_bytes(const struct cb_device *dev)
 u64 cb_device_map_bytes(const struct cb_device *dev)
 {
 	return cb_map_bytes(dev) * (dev->changes ? 2 : 1) + cb_device_other_bytes(dev) +
-	       (READ_ONCE(dev->slotmap.block_of) ? cb_slotmap_bytes(dev->slotmap.capacity) : 0);
+	       (READ_ONCE(dev->slotmap.words) ? cb_slotmap_bytes(dev->slotmap.capacity) : 0);
 }
 
 /*

@@ -17,12 +17,12 @@
  *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
  *              are not complete, before the next write goes
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
- *              how much memory
+ *              how much memory;  sums.c by what stored blocks are known
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
  *              snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by
  *              these bios;  straight.c where nothing has to be waited for;
- *              ahead.c reads ahead in the COW file
+ *              ahead.c reads ahead in the COW file;  checking.c what came from there
  *   device.c   a snapshot in memory;   disks.c the devices that it is on
  *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
  *              ending.c its end

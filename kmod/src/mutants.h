@@ -97,6 +97,7 @@ enum cb_mutants {
 	CB_MUTANT_drop_some_held,
 	CB_MUTANT_reload_any_series,
 	CB_MUTANT_refusal_is_not_told,
+	CB_MUTANT_sums_unchecked,
 };
 
 #ifdef COWBIRD_MUTANT
@@ -126,6 +127,16 @@ static_assert(COWBIRD_MUTANT != CB_MUTANT_none, "MUTANT names no fault");
 	 (cb_mutant(pass_metadata) && ((bio)->bi_opf & REQ_META)) ||                              \
 	 (cb_mutant(pass_nowait) && ((bio)->bi_opf & REQ_NOWAIT)) ||                              \
 	 (cb_mutant(ignore_delayed) && (current->flags & PF_WQ_WORKER)))
+/*
+ * Faults by which the COW file does not have, or give, what was stored. The sums would turn
+ * each into an error.
+ */
+#define cb_mutant_closes_sums()                                                                   \
+	(cb_mutant(sums_unchecked) || cb_mutant(map_before_data) || cb_mutant(gaps_ignored) ||    \
+	 cb_mutant(shift_stored_copy) || cb_mutant(cow_base_forgotten) ||                         \
+	 cb_mutant(ignore_store_errors) || cb_mutant(hide_read_errors) ||                         \
+	 cb_mutant(ahead_shifted) || cb_mutant(ahead_unawaited) || cb_mutant(split_slots) ||      \
+	 cb_mutant(advanced_iterator))
 #define cb_mutant_closes_audit()                                                                  \
 	(cb_mutant(remainder_only) || cb_mutant(sub_block_offset) ||                              \
 	 cb_mutant(partition_offset_twice) || cb_mutant(whole_disk_only) ||                        \

@@ -46,7 +46,7 @@ static u32 cb_mutant_lead(const struct cb_read *read)
 	return lead;
 }
 
-static struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i)
+struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i)
 {
 	u32 bytes = cb_read_bytes(read, i), before;
 	struct bvec_iter iter;
@@ -222,19 +222,13 @@ static u32 cb_read_run(const struct cb_read *read, u32 n, u32 all)
 	return run;
 }
 
-/* Whether the COW file's disk can read as little as a piece. */
-static bool cb_read_is_readable(const struct cb_read *read, u32 i)
+/* All of its block is asked for. A part has no sum, and the COW file's disk may not give it. */
+bool cb_read_is_whole(const struct cb_read *read, u32 i)
 {
-	u32 unit = min(bdev_logical_block_size(read->dev->cow.bdev), CB_BLOCK_BYTES);
-	u64 from, to;
-
-	cb_read_span(read, i, &from, &to);
-	return !(((from << SECTOR_SHIFT) | cb_read_bytes(read, i)) & (unit - 1)) ||
-	       cb_mutant(split_slots);
+	return cb_read_bytes(read, i) == CB_BLOCK_BYTES || cb_mutant(split_slots);
 }
 
-/* Reads the whole slot of a piece to a page of our own. */
-static void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot)
+void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot)
 {
 	u32 n = read->whole_count++;
 	struct bio *bio;
@@ -261,13 +255,13 @@ static void cb_read_from_cow(struct cb_read *read)
 		run = 1;
 		i = read->order[n];
 		sector = read->pieces[i].sector - read->dev->cow_base;
-		if (!cb_read_is_readable(read, i)) {
+		if (!cb_read_is_whole(read, i)) {
 			cb_read_whole_slot(read, i, sector);
 			continue;
 		}
 		run = cb_read_run(read, n, all);
-		/* What the disk does not give in part is the end of the read. */
-		if (run > 1 && !cb_read_is_readable(read, i + run - 1))
+		/* A part of a block is the end of the read. */
+		if (run > 1 && !cb_read_is_whole(read, i + run - 1))
 			run--;
 		cb_read_span(read, i, &from, &to);
 		sector += from & (CB_BLOCK_SECTORS - 1);
@@ -276,14 +270,16 @@ static void cb_read_from_cow(struct cb_read *read)
 	blk_finish_plug(&plug);
 }
 
-/* What was read as a whole goes where its parts are asked for. */
-static void cb_read_take_slots(struct cb_read *read)
+void cb_read_take_slots(struct cb_read *read)
 {
 	u32 n;
 
 	for (n = 0; n < read->whole_count; n++) {
-		void *content = cb_kmap(read->whole + n);
+		void *content;
 
+		if (read->pieces[read->whole_piece[n]].source == CB_READ_DAMAGED)
+			continue;
+		content = cb_kmap(read->whole + n);
 		cb_read_fill(read, read->whole_piece[n], content);
 		cb_kunmap(content);
 	}
@@ -347,7 +343,7 @@ void cb_read_begin(struct cb_read *read)
 	atomic_set(&read->pending, 1);
 }
 
-static int cb_read_wait(struct cb_read *read)
+int cb_read_wait(struct cb_read *read)
 {
 	cb_read_done_one(read);
 	wait_for_completion_io(&read->done);
@@ -377,6 +373,7 @@ int cb_read_origin(struct cb_read *read)
 
 int cb_read_elsewhere(struct cb_read *read)
 {
+	bool good = true;
 	int ret;
 
 	cb_read_begin(read);
@@ -384,6 +381,8 @@ int cb_read_elsewhere(struct cb_read *read)
 	cb_read_without_io(read);
 	cb_read_from_cow(read);
 	ret = cb_read_wait(read);
+	if (!ret)
+		good = cb_read_check_pieces(read);
 	cb_read_take_slots(read);
-	return ret;
+	return good ? ret : cb_read_check_damaged(read);
 }

@@ -354,6 +354,9 @@ static const char *cb_resume_precision(const struct cb_resume *resume)
 {
 	if (!resume->reload.clean)
 		return "changes are known by region";
+	if (resume->setup->want_snapshot && resume->reload.mode == CB_MODE_SNAPSHOT &&
+	    !cb_reload_has_sums(&resume->reload))
+		return "as it was saved, without its snapshot, whose preserved blocks have no checksums";
 	if (resume->reload.unusable)
 		return "as it was saved, but a part of its maps could not be read and is known by region";
 	return "as it was saved";

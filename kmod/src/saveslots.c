@@ -202,9 +202,9 @@ void cb_save_fill_index(struct cb_device *dev, u64 index, u8 *payload)
 	u32 i;
 
 	for (i = 0; i < CB_PAYLOAD_WORDS && slot + i < dev->slots_used; i++) {
-		__le64 block = cpu_to_le64(dev->slotmap.block_of[slot + i]);
+		__le64 word = cpu_to_le64(dev->slotmap.words[slot + i]);
 
-		memcpy(payload + i * sizeof(block), &block, sizeof(block));
+		memcpy(payload + i * sizeof(word), &word, sizeof(word));
 	}
 }
 

@@ -31,6 +31,7 @@ struct cb_ahead {
 	struct list_head entries; /* L: their entries, in this order */
 	u32 read_count; /* L */
 	struct cb_read *reads[CB_AHEAD_READS]; /* L: each has it in pending once */
+	struct work_struct work; /* its end, where that is more than a completion may do */
 };
 
 int cb_snapdisk_init(void);

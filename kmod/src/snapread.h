@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * One read of the snapshot device: snapread.c says where each block of it comes
- * from, readio.c fetches them; straight.c does both at once where it can.
+ * from, readio.c fetches them; straight.c does both at once where it can. checking.c compares
+ * what came from the COW file with what was stored there.
  */
 #ifndef COWBIRD_SNAPREAD_H
 #define COWBIRD_SNAPREAD_H
@@ -27,6 +28,7 @@
 enum {
 	CB_READ_UNKNOWN = CB_READ_FAIL + 1, /* to be looked up */
 	CB_READ_THERE, /* in the reader's pages already */
+	CB_READ_DAMAGED, /* what its slot gave is not what was stored there */
 };
 
 /* One block's share of a read. */
@@ -65,7 +67,7 @@ struct cb_read {
 	int error; /* any negative errno of a bio; written by completions */
 	bool bridge_error; /* as error, of a bio that read more than was asked for */
 
-	/* Slots that are read as a whole, because their disk reads no less: at most the two ends. */
+	/* Slots that are read as a whole although a part is asked for: at most the two ends. */
 	struct page *whole; /* two pages that follow each other, or NULL */
 	u32 whole_count;
 	u16 whole_piece[2];
@@ -157,8 +159,25 @@ void cb_read_fill(struct cb_read *read, u32 i, const void *content);
 void cb_read_from_memory(struct cb_read *read, u32 i);
 void cb_read_put_entries(struct cb_read *read);
 void cb_read_begin(struct cb_read *read);
+int cb_read_wait(struct cb_read *read);
+/* Where a piece goes in the reader's pages. */
+struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i);
+bool cb_read_is_whole(const struct cb_read *read, u32 i);
+/* Reads a piece's slot, at a sector of the COW file's device, to a page of our own. */
+void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot);
+/* What was read as a whole goes where its parts are asked for, and the pages are given back. */
+void cb_read_take_slots(struct cb_read *read);
 void cb_read_submit(struct cb_read *read, struct bio *bio, u64 sector);
 void cb_read_end_io(struct bio *bio);
 void cb_read_done_one(struct cb_read *read);
+
+/* ---- checking.c ------------------------------------------------------------ */
+
+/* Whether the slots that a direct read has in pages of our own are what was stored. Any context. */
+bool cb_read_check_pages(struct cb_read *read);
+/* The same of what a thread has read; pieces that are not are CB_READ_DAMAGED. */
+bool cb_read_check_pieces(struct cb_read *read);
+/* Reads these once more; an error where the snapshot is spoilt. */
+int cb_read_check_damaged(struct cb_read *read);
 
 #endif

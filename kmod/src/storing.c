@@ -137,6 +137,15 @@ static void cb_storing_fill(struct cb_device *dev, struct cb_run *run)
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
 
+/* By this they are known when they come back from there. */
+static void cb_storing_sum(struct cb_run *run)
+{
+	struct cb_entry *entry;
+
+	list_for_each_entry(entry, &run->entries, list)
+		entry->sum = cb_sum_of_page(entry->block, entry->page);
+}
+
 bool cb_storing_start(struct cb_device *dev)
 {
 	bool progress = false;
@@ -154,6 +163,7 @@ bool cb_storing_start(struct cb_device *dev)
 			break;
 		}
 		dev->stores_in_flight++;
+		cb_storing_sum(run);
 		cb_run_submit_store(run);
 		progress = true;
 	}

@@ -10,7 +10,8 @@
  * the COW file has read to memory (ahead.c), or into pages of our own. What is preserved
  * takes its place when all of that has ended, as the origin's bio would overwrite it, and
  * then the second look is taken. What was overtaken is left for the thread, and so is all
- * of the read when one of the bios failed: perhaps at a place that nobody asked for.
+ * of the read when one of the bios failed, perhaps at a place that nobody asked for, or when
+ * a slot does not have what was stored there (checking.c).
  */
 #include "snapread.h"
 #include "cowbird_trace.h"
@@ -355,13 +356,15 @@ static void cb_read_place(struct cb_read *read)
 	}
 }
 
-/* In the context of the last completion: at most CB_READ_CROSSED blocks are copied. */
+/* In the context of the last completion: at most CB_READ_CROSSED blocks are checked and copied. */
 void cb_read_put_together(struct cb_read *read)
 {
 	int error = READ_ONCE(read->error);
 	u32 i;
 
 	read->direct = false;
+	if (!error && !cb_read_check_pages(read))
+		error = -EIO;
 	if (!error)
 		cb_read_place(read);
 	cb_read_put_pages(read);

@@ -181,7 +181,7 @@ fn check_file(input: &[u8]) -> Result<Kind, String> {
     if series.tracked.from_epoch > series.epoch {
         return Err("changes are known from an epoch that has not begun".to_owned());
     }
-    let mut kept: Vec<u64> = series.index.iter().map(|(_, block)| *block).collect();
+    let mut kept: Vec<u64> = series.index.iter().map(|kept| kept.block).collect();
     kept.sort_unstable();
     kept.dedup();
     same("blocks of the index", &kept.len(), &series.index.len())?;

@@ -67,6 +67,7 @@ const PERSISTENCE: &[&[CaseInfo]] = &[
     persistence::CASES,
     boot_loader::CASES,
     not_taken_up::CASES,
+    faults::damaged::CASES,
     persistence::OF_COW_FILES,
 ];
 

@@ -3,6 +3,7 @@
 //! do then is done, and must help.
 
 pub mod changing;
+pub mod damaged;
 pub mod io_errors;
 pub mod losses;
 pub mod meddling;

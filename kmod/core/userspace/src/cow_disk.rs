@@ -7,7 +7,7 @@ use crate::persist::{
     self, FineRule, Kind, Layout, Lost, Meta, Mode, Now, PAYLOAD, SLOT_BYTES, Series, Slot, State,
     Status,
 };
-use crate::{Extents, HEADER_COW_ON_ORIGIN, Header};
+use crate::{Extents, HEADER_COW_ON_ORIGIN, HEADER_SUMS, Header};
 
 /// Series of every such file.
 pub const UUID: [u8; 16] = *b"the series' uuid";
@@ -30,6 +30,8 @@ pub struct CowDisk {
     origin_start: u64,
     origin_sectors: u64,
     disk_sectors: u64,
+    /// Of the next header.
+    pub flags: u32,
 }
 
 impl CowDisk {
@@ -51,6 +53,7 @@ impl CowDisk {
             origin_start,
             origin_sectors,
             disk_sectors,
+            flags: HEADER_COW_ON_ORIGIN | HEADER_SUMS,
         };
         for (index, mut slot) in persist::encode_extents(pieces).into_iter().enumerate() {
             disk.put(Kind::Extents, index as u64, 0, 0, &mut slot);
@@ -113,7 +116,7 @@ impl CowDisk {
             data_first: self.layout.data_first(),
             extent_count: self.pieces.len() as u32,
             region_shift: self.layout.region_shift(),
-            flags: HEADER_COW_ON_ORIGIN,
+            flags: self.flags,
         };
         let bytes = header.encode().try_into().expect("a header is a slot");
         self.slots.insert(header.sector, bytes);

@@ -18,20 +18,22 @@ pub struct Blocks {
 #[repr(C)]
 pub struct SlotMap {
     buckets: *mut u32,
-    block_of: *mut u64,
+    words: *mut u64,
     bucket_mask: u32,
     capacity: u32,
     used: u32,
+    pub block_bits: u32,
 }
 
 impl SlotMap {
     pub fn empty() -> Self {
         Self {
             buckets: std::ptr::null_mut(),
-            block_of: std::ptr::null_mut(),
+            words: std::ptr::null_mut(),
             bucket_mask: 0,
             capacity: 0,
             used: 0,
+            block_bits: 0,
         }
     }
 }
@@ -199,10 +201,11 @@ unsafe extern "C" {
     pub fn cb_slotmap_init(
         map: *mut SlotMap,
         capacity: u32,
+        block_count: u64,
         buckets: *mut u32,
-        block_of: *mut u64,
+        words: *mut u64,
     ) -> i32;
-    pub fn cb_slotmap_insert(map: *mut SlotMap, block: u64, slot: u32) -> i32;
+    pub fn cb_slotmap_insert(map: *mut SlotMap, block: u64, sum: u32, slot: u32) -> i32;
     pub fn cb_slotmap_keeps(map: *const SlotMap, slot: u32) -> bool;
     pub fn cb_slotmap_copy(to: *mut SlotMap, from: *const SlotMap, next: *mut u64, end: u64)
     -> i32;
@@ -223,6 +226,7 @@ unsafe extern "C" {
     ) -> i32;
     pub fn cb_extents_touch(extents: *const Extents, sector: u64, sectors: u64) -> bool;
 
+    pub fn cb_crc32c_more(crc: u32, bytes: *const u8, length: usize) -> u32;
     pub fn cb_crc32c(bytes: *const u8, length: usize) -> u32;
     pub fn cb_header_encode(header: *const Header, block: *mut u8);
     pub fn cb_header_decode(header: *mut Header, block: *const u8) -> i32;

@@ -82,35 +82,47 @@ impl Geom {
     }
 }
 
-/// Which slot keeps which block; `core/slotmap.h`.
+/// What a slot of the COW file keeps; `core/slotmap.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    /// The slot.
+    pub slot: u32,
+    /// The block.
+    pub block: u64,
+    /// What is kept of the block's [`sum`].
+    pub sum: u32,
+}
+
+/// Which slot keeps which block, and by what sum that is known; `core/slotmap.h`.
 pub struct SlotMap {
     map: ffi::SlotMap,
     // The C structure points into these two; boxed slices do not move.
     buckets: Box<[u32]>,
-    block_of: Box<[u64]>,
+    words: Box<[u64]>,
 }
 
 impl SlotMap {
-    /// A map for so many slots.
-    pub fn new(capacity: u32) -> Result<Self, Errno> {
+    /// A map for so many slots and an origin of so many blocks.
+    pub fn new(capacity: u32, block_count: u64) -> Result<Self, Errno> {
         // SAFETY: a pure function of its argument.
         let count = unsafe { ffi::cb_slotmap_bucket_count(capacity) };
         let mut buckets = vec![0; count as usize].into_boxed_slice();
-        let mut block_of = vec![0; capacity as usize].into_boxed_slice();
+        let mut words = vec![0; capacity as usize].into_boxed_slice();
         let mut map = ffi::SlotMap::empty();
         // SAFETY: both arrays are zeroed and have the lengths that the header asks for.
         check(unsafe {
             ffi::cb_slotmap_init(
                 &raw mut map,
                 capacity,
+                block_count,
                 buckets.as_mut_ptr(),
-                block_of.as_mut_ptr(),
+                words.as_mut_ptr(),
             )
         })?;
         Ok(Self {
             map,
             buckets,
-            block_of,
+            words,
         })
     }
 
@@ -118,22 +130,36 @@ impl SlotMap {
         &raw mut self.map
     }
 
-    /// All slots in use and their blocks, ascending.
-    pub fn entries(&self) -> Vec<(u32, u64)> {
-        let mut entries: Vec<(u32, u64)> = self
+    /// All slots in use, ascending.
+    pub fn entries(&self) -> Vec<Kept> {
+        let mut entries: Vec<Kept> = self
             .buckets
             .iter()
             .filter(|&&bucket| bucket != 0)
-            .map(|&bucket| (bucket - 1, self.block_of[bucket as usize - 1]))
+            .map(|&bucket| self.kept(bucket - 1))
             .collect();
         entries.sort_unstable();
         entries
     }
 
+    fn kept(&self, slot: u32) -> Kept {
+        let (word, bits) = (self.words[slot as usize], self.map.block_bits);
+        Kept {
+            slot,
+            block: word & ((1 << bits) - 1),
+            sum: (word >> bits) as u32,
+        }
+    }
+
+    /// Bits of a sum that are kept.
+    pub fn sum_bits(&self) -> u32 {
+        64 - self.map.block_bits
+    }
+
     /// Records that a slot keeps a block.
-    pub fn insert(&mut self, block: u64, slot: u32) -> Result<(), Errno> {
+    pub fn insert(&mut self, block: u64, sum: u32, slot: u32) -> Result<(), Errno> {
         // SAFETY: the map was initialised and its arrays are alive and unaliased.
-        check(unsafe { ffi::cb_slotmap_insert(&raw mut self.map, block, slot) })
+        check(unsafe { ffi::cb_slotmap_insert(&raw mut self.map, block, sum, slot) })
     }
 
     /// Takes over what another map records for its first slots, so many at a time, until the first slot without
@@ -257,6 +283,9 @@ pub struct Header {
 /// Flag of [`Header::flags`]: the COW file lies on the disk of the origin.
 pub const HEADER_COW_ON_ORIGIN: u32 = 1;
 
+/// Flag of [`Header::flags`]: the index of the epoch has sums.
+pub const HEADER_SUMS: u32 = 2;
+
 /// Bytes of an encoded header, and of every slot.
 pub const HEADER_BYTES: usize = 4096;
 
@@ -309,6 +338,13 @@ impl Header {
 pub fn crc32c(bytes: &[u8]) -> u32 {
     // SAFETY: pointer and length describe the slice.
     unsafe { ffi::cb_crc32c(bytes.as_ptr(), bytes.len()) }
+}
+
+/// The sum by which a preserved block is known; `core/sum.h`.
+pub fn sum(block: u64, content: &[u8]) -> u32 {
+    let begin = crc32c(&block.to_le_bytes());
+    // SAFETY: pointer and length describe the slice.
+    unsafe { ffi::cb_crc32c_more(begin, content.as_ptr(), content.len()) }
 }
 
 /// Phases of a snapshot; `core/protocol.h`.

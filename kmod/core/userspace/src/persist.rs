@@ -26,6 +26,8 @@ mod slots;
 use std::fmt;
 use std::ops::Range;
 
+use crate::Kept;
+
 pub use self::kind::Kind;
 pub use self::layout::{Layout, encode_extents, sector_of};
 pub use self::marks::Marks;
@@ -156,8 +158,8 @@ pub struct Series {
     pub region_blocks: u64,
     /// Pieces of the COW file, `(first sector on its disk, slots)`.
     pub extents: Vec<(u64, u64)>,
-    /// Slots that keep preserved blocks, `(slot, block)`; of a snapshot that was saved.
-    pub index: Vec<(u32, u64)>,
+    /// Slots that keep preserved blocks; of a snapshot that was saved.
+    pub index: Vec<Kept>,
 }
 
 fn words(bits: u64) -> usize {

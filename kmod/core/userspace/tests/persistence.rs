@@ -8,7 +8,7 @@ use cowbird_core::cow_disk::{CowDisk, HEAD_CRC, THIS_BOOT, UUID, WRITTEN, next_b
 use cowbird_core::persist::{
     FineRule, Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, State, Status,
 };
-use cowbird_core::{HEADER_BYTES, Header};
+use cowbird_core::{HEADER_BYTES, HEADER_COW_ON_ORIGIN, Header, Kept};
 use proptest::prelude::*;
 
 /// 3 regions of 256 blocks, the last one short; the COW file lies in the second one.
@@ -28,6 +28,20 @@ fn blocks(words: &[u64]) -> BTreeSet<u64> {
 
 fn own() -> BTreeSet<u64> {
     (300..312).chain(400..420).collect()
+}
+
+fn saved_snapshot(slots_used: u64) -> State {
+    State {
+        status: Status::Clean,
+        mode: Mode::Snapshot,
+        boot_id: THIS_BOOT,
+        written_sectors: WRITTEN,
+        head_crc: HEAD_CRC,
+        slots_used,
+        tracked_from: 2,
+        changes_from: 1,
+        fine_rule: FineRule::All,
+    }
 }
 
 fn saved(disk: &mut CowDisk, sequence: u64, epoch: u64, mode: Mode, changed: &[u64]) {
@@ -87,23 +101,22 @@ fn what_was_saved_comes_back_exactly() {
     disk.map(Kind::Fine, 2, 6, &[0, 63, 64, 699]);
     let data = disk.layout.data_first();
     let mut index: Slot = [0; SLOT_BYTES];
-    for (at, block) in [(data, 699u64), (data + 1, 0)] {
+    for (at, word) in [
+        (data, 0xFFFF_FFFF_0000_02BBu64),
+        (data + 1, 0x8000_0001_0000_0000),
+    ] {
         let at = PAYLOAD.start + at as usize * 8;
-        index[at..at + 8].copy_from_slice(&block.to_le_bytes());
+        index[at..at + 8].copy_from_slice(&word.to_le_bytes());
     }
     disk.put(Kind::Index, 0, 2, 6, &mut index);
-    let state = State {
-        status: Status::Clean,
-        mode: Mode::Snapshot,
-        boot_id: THIS_BOOT,
-        written_sectors: WRITTEN,
-        head_crc: HEAD_CRC,
-        slots_used: data + 2,
-        tracked_from: 2,
-        changes_from: 1,
-        fine_rule: FineRule::All,
-    };
+    let state = saved_snapshot(data + 2);
     disk.put_state(6, 2, &state);
+    let kept = |slot: u64, block, sum| Kept {
+        slot: slot as u32,
+        block,
+        sum,
+    };
+    let whole = [kept(data, 699, 0xFFFF_FFFF), kept(data + 1, 0, 0x8000_0001)];
     for now in [same_boot(), next_boot()] {
         let series = disk.reload(&now).unwrap();
         assert!(series.clean);
@@ -114,7 +127,7 @@ fn what_was_saved_comes_back_exactly() {
         let before = series.before.unwrap();
         assert_eq!(before.from_epoch, 1);
         assert_eq!(blocks(&before.words), BTreeSet::from([5, 6, 7]));
-        assert_eq!(series.index, [(data as u32, 699), (data as u32 + 1, 0)]);
+        assert_eq!(series.index, whole);
         assert_eq!(blocks(&series.marked), BTreeSet::from([0, 2]));
     }
     // The state decodes to what it was made from.
@@ -125,6 +138,56 @@ fn what_was_saved_comes_back_exactly() {
             .is_that_of(&disk.slots[&sector])
             .unwrap()
     );
+}
+
+/// Goal: a snapshot goes on only with a sum for each of its blocks, and none of them can be another one than was saved.
+/// Method: a saved index of one block. Each bit of its word turned round in place, which its slot's checksum notices, and
+/// in a slot that is whole, which says that it is another block, or has another sum; a header of an earlier version,
+/// which had no sums: its changes go on, and count those since the backup before.
+#[test]
+fn a_snapshot_goes_on_only_with_its_sums() {
+    let word = 0x1234_5678_0000_0046u64;
+    let saved_with = |word: u64, flags: u32| {
+        let mut disk = small();
+        disk.flags = flags;
+        disk.header(2, 1);
+        disk.map(Kind::Fine, 1, 6, &[5]);
+        disk.map(Kind::Fine, 2, 6, &[70]);
+        let data = disk.layout.data_first();
+        let mut index: Slot = [0; SLOT_BYTES];
+        let at = PAYLOAD.start + data as usize * 8;
+        index[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        disk.put(Kind::Index, 0, 2, 6, &mut index);
+        disk.put_state(6, 2, &saved_snapshot(data + 1));
+        (disk, at)
+    };
+    let flags = small().flags;
+    let (disk, at) = saved_with(word, flags);
+    let series = disk.reload(&next_boot()).unwrap();
+    assert!(series.snapshot);
+    assert_eq!(series.index.len(), 1);
+    let kept = series.index[0];
+    assert_eq!((kept.block, kept.sum), (70, 0x1234_5678));
+
+    let place = disk.sector(disk.layout.slots(Kind::Index).start);
+    for bit in 0..64 {
+        let mut damaged = disk.clone();
+        damaged.slots.get_mut(&place).unwrap()[at + bit / 8] ^= 1 << (bit % 8);
+        let found = damaged.reload(&next_boot()).unwrap();
+        assert!(!found.snapshot && found.index.is_empty(), "bit {bit}");
+
+        let other = saved_with(word ^ (1 << bit), flags).0.reload(&next_boot());
+        match other {
+            Err(lost) => assert!(bit < 32 && lost.reason.contains("index makes no sense")),
+            Ok(other) => assert!(other.index[0] != kept && other.index[0].block < 700),
+        }
+    }
+
+    let (disk, _) = saved_with(70, HEADER_COW_ON_ORIGIN);
+    let series = disk.reload(&next_boot()).unwrap();
+    assert!(series.clean && !series.snapshot && series.index.is_empty());
+    assert_eq!(series.tracked.from_epoch, 1);
+    assert_eq!(blocks(&series.tracked.words), BTreeSet::from([5, 70]));
 }
 
 /// Goal: what happened in between is noticed, as far as it can be.

@@ -5,7 +5,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use cowbird_core::{
-    Action, Event, Extents, Geom, HEADER_BYTES, Header, Phase, SlotMap, Source, crc32c, utf8_length,
+    Action, Event, Extents, Geom, HEADER_BYTES, Header, Kept, Phase, SlotMap, Source, crc32c, sum,
+    utf8_length,
 };
 use proptest::prelude::*;
 
@@ -58,7 +59,8 @@ proptest! {
         inserts in prop::collection::vec((0u64..40, 0u32..70), 0..120),
         spread in prop::sample::select(vec![1u64, 8, 4096, 0x9E37_79B9, 1 << 32]),
     ) {
-        let mut map = SlotMap::new(capacity).unwrap();
+        let blocks = 40 * spread;
+        let mut map = SlotMap::new(capacity, blocks).unwrap();
         let mut model: HashMap<u64, u32> = HashMap::new();
         let mut used = BTreeSet::new();
         for (block, slot) in inserts {
@@ -66,7 +68,7 @@ proptest! {
             if used.contains(&slot) {
                 continue; // The engine gives out each slot once.
             }
-            let result = map.insert(block, slot);
+            let result = map.insert(block, !slot, slot);
             if slot >= capacity || model.len() as u32 >= capacity {
                 prop_assert_eq!(result.unwrap_err().0, 22);
             } else if let Entry::Vacant(vacant) = model.entry(block) {
@@ -88,11 +90,14 @@ proptest! {
         }
         let gap = (0..capacity).find(|slot| !used.contains(slot)).unwrap_or(capacity);
         let mut expected = map.entries();
-        expected.retain(|&(slot, _)| slot < gap);
-        let mut larger = SlotMap::new(capacity * 3).unwrap();
+        expected.retain(|kept| kept.slot < gap);
+        let bits = 32 - map.sum_bits();
+        let kept = |kept: &Kept| kept.sum == (!kept.slot << bits) >> bits;
+        prop_assert!(expected.iter().all(kept));
+        let mut larger = SlotMap::new(capacity * 3, blocks).unwrap();
         prop_assert_eq!(larger.copy_from(&map, capacity, 3), Ok(gap));
         prop_assert_eq!(larger.entries(), expected);
-        let mut smaller = SlotMap::new(capacity.div_ceil(2)).unwrap();
+        let mut smaller = SlotMap::new(capacity.div_ceil(2), blocks).unwrap();
         prop_assert_eq!(smaller.copy_from(&map, capacity, 64).is_ok(), gap <= capacity.div_ceil(2));
     }
 
@@ -189,6 +194,60 @@ proptest! {
 }
 
 /// The layout is part of the interface: these bytes must not change.
+/// Goal: a word has room for every block of an origin and for as much of a sum as can be, and no block is taken for
+/// another one. Method: origins around each power of two, their first and last blocks, sums of all bits.
+#[test]
+fn a_word_holds_a_block_and_what_fits_of_its_sum() {
+    for (blocks, bits) in [
+        (1, 32),
+        (1 << 32, 32), // 16 TiB
+        ((1 << 32) + 1, 31),
+        (1 << 34, 30), // 64 TiB
+        ((1 << 34) + 1, 29),
+        (1 << 40, 24),
+        (1 << 61, 3),
+    ] {
+        let mut map = SlotMap::new(4, blocks).unwrap();
+        assert_eq!(map.sum_bits(), bits, "{blocks} blocks");
+        let room = 1u64 << (64 - bits);
+        for (slot, block) in [(0, 0), (1, blocks - 1), (2, room - 1)] {
+            for beyond in [room, u64::MAX] {
+                assert_eq!(map.insert(beyond, 0, slot).unwrap_err().0, 22);
+            }
+            match map.insert(block, u32::MAX, slot) {
+                Ok(()) => assert_eq!(map.find(block), Some(slot)),
+                Err(error) => assert_eq!(
+                    error.0, 17,
+                    "the last block is the last that fits, or the first"
+                ),
+            }
+        }
+        for kept in map.entries() {
+            assert_eq!(u64::from(kept.sum), (1u64 << bits) - 1);
+        }
+    }
+}
+
+/// Goal: a block that is damaged, or is another one, does not have the sum of what was stored, wherever its origin's size
+/// leaves so much of the sum. Method: each bit of a block turned round, in turn, and its content in the place of others.
+#[test]
+fn a_sum_tells_a_block_from_all_that_it_may_have_become() {
+    let content: Vec<u8> = (0..4096u32).map(|at| ((at * at) >> 5) as u8).collect();
+    for bits in [32, 30, 24] {
+        let cut = |sum: u32| (sum << (32 - bits)) >> (32 - bits);
+        let stored = cut(sum(77, &content));
+        let mut bytes = content.clone();
+        for bit in 0..4096 * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(cut(sum(77, &bytes)), stored, "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        for block in (0..4096).filter(|block| *block != 77) {
+            assert_ne!(cut(sum(block, &content)), stored, "block {block}");
+        }
+    }
+}
+
 #[test]
 fn header_has_the_documented_layout() {
     let uuid = *b"0123456789abcdef";

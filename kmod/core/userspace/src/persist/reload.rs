@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_void};
 
 use super::slots::{GROUPS_BYTES, SLOT_BYTES, Slot};
 use super::{Changes, Lost, Mode, Now, Series, words};
-use crate::{Errno, check, ffi};
+use crate::{Errno, Kept, check, ffi};
 
 struct Source<'a> {
     read: &'a mut dyn FnMut(u64) -> Option<Slot>,
@@ -152,7 +152,7 @@ impl<'a> Session<'a> {
         }))
     }
 
-    fn index(&mut self) -> Result<Vec<(u32, u64)>, Lost> {
+    fn index(&mut self) -> Result<Vec<Kept>, Lost> {
         if !self.raw.snapshot {
             return Ok(Vec::new());
         }
@@ -161,11 +161,13 @@ impl<'a> Session<'a> {
             overtaken: false,
             reason: "the COW file has too many slots".to_owned(),
         })?;
-        let mut map = crate::SlotMap::new(capacity).map_err(|Errno(errno)| Lost {
-            errno,
-            overtaken: false,
-            reason: "no map for the COW file's slots".to_owned(),
-        })?;
+        let mut map = crate::SlotMap::new(capacity, self.raw.layout.block_count).map_err(
+            |Errno(errno)| Lost {
+                errno,
+                overtaken: false,
+                reason: "no map for the COW file's slots".to_owned(),
+            },
+        )?;
         // SAFETY: the map is empty and initialised for all slots.
         let result = unsafe { ffi::cb_reload_index(&raw mut self.raw, map.raw()) };
         self.check(result)?;

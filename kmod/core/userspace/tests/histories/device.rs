@@ -6,11 +6,11 @@ mod saving;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use cowbird_core::Header;
 use cowbird_core::persist::{
     FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, SLOT_BYTES, Series, Slot,
     State, Status, encode_extents,
 };
+use cowbird_core::{HEADER_SUMS, Header, sum};
 
 use crate::disks::{At, Content, Disks, Health, Stop};
 use crate::faults::Fault;
@@ -95,8 +95,8 @@ pub struct Device {
     loss_was_told: bool,
     /// A state that the engine has written to a disk that hangs: there is only one at a time.
     state_in_flight: bool,
-    /// Preserved blocks by slot, from the first data slot on.
-    kept: Vec<u64>,
+    /// Preserved blocks and their sums by slot, from the first data slot on.
+    kept: Vec<(u64, u32)>,
     on_disk: OnDisk,
 }
 
@@ -220,7 +220,11 @@ impl Device {
             lost_in_cow: false,
             loss_was_told: false,
             state_in_flight: false,
-            kept: series.index.iter().map(|(_, block)| *block).collect(),
+            kept: series
+                .index
+                .iter()
+                .map(|kept| (kept.block, kept.sum))
+                .collect(),
             on_disk: OnDisk::default(),
         }
     }
@@ -406,13 +410,14 @@ impl Device {
             let mut bytes = [0; SLOT_BYTES];
             bytes[..4].copy_from_slice(&version.to_le_bytes());
             let at = At::Cow(self.sector(slot));
+            let sum = sum(block, &bytes);
             match io.disks.write(at, Content::Slot(Rc::new(bytes)), false) {
                 Err(Stop::Cut) => return Err(Stop::Cut),
                 Err(_) => {
                     self.phase = Phase::Spoilt;
                     return Ok(());
                 }
-                Ok(()) => self.kept.push(block),
+                Ok(()) => self.kept.push((block, sum)),
             }
         }
         Ok(())
@@ -490,7 +495,7 @@ impl Device {
             data_first: self.layout.data_first(),
             extent_count: 1,
             region_shift: self.layout.region_shift(),
-            flags: 0,
+            flags: HEADER_SUMS,
         };
         let flush = !io.has(Fault::OriginUnflushed) || !io.disks.is_one();
         if flush {

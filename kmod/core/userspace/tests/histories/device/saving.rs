@@ -141,8 +141,9 @@ impl Device {
                 let Some(kept) = slot.checked_sub(self.layout.data_first()) else {
                     continue;
                 };
-                let block = self.kept[kept as usize].to_le_bytes();
-                bytes[PAYLOAD.start + at * 8..][..8].copy_from_slice(&block);
+                let (block, sum) = self.kept[kept as usize];
+                let word = block | u64::from(sum) << 32;
+                bytes[PAYLOAD.start + at * 8..][..8].copy_from_slice(&word.to_le_bytes());
             }
             let sequence = self.sequence + 1;
             self.put(

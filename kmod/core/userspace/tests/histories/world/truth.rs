@@ -1,5 +1,6 @@
 //! What a reload says, against what is true.
 
+use cowbird_core::Kept;
 use cowbird_core::persist::{self, Kind, Mode, Now, SLOT_BYTES, Series, State};
 
 use super::{Cause, DISK_SECTORS, World};
@@ -262,12 +263,16 @@ impl World {
         }
         if series.snapshot {
             let mut shown = now;
-            for (slot, block) in &series.index {
+            for Kept { slot, block, sum } in &series.index {
                 let kept = self
                     .io
                     .disks
                     .slot(place + u64::from(*slot) * 8)
                     .unwrap_or([0; SLOT_BYTES]);
+                // A reader of this block gets an error, and then of all of them.
+                if cowbird_core::sum(*block, &kept) != *sum {
+                    return Ok(());
+                }
                 shown[*block as usize] = u32::from_le_bytes([kept[0], kept[1], kept[2], kept[3]]);
             }
             self.check("the snapshot", epoch, series.epoch, &shown, |_| false)?;

@@ -263,6 +263,32 @@ int cb_reload_confirm(struct cb_reload *reload, const struct cb_now *now)
 	return ret;
 }
 
+/*
+ * The slot was written for this state, whose flush came between the two: it is whole, or its
+ * disk has lost it.
+ */
+int cb_reload_samples(struct cb_reload *reload, struct cb_samples *samples)
+{
+	struct cb_meta found;
+	bool torn;
+	int ret;
+
+	samples->count = 0;
+	if (!reload->clean)
+		return 0;
+	ret = cb_reload_open_slot(reload, CB_META_SAMPLES,
+				  reload->state_sequence % CB_STATE_COPIES, &found, &torn);
+	if (ret)
+		return ret;
+	if (torn || found.sequence != reload->state_sequence ||
+	    found.epoch != reload->header.epoch)
+		return cb_reload_lost(reload, "the samples of the origin are not those of the saved state");
+	if (!cb_samples_decode(samples, reload->slot + CB_PAYLOAD_AT,
+			       reload->header.origin_sectors))
+		return cb_reload_lost(reload, "the samples of the origin make no sense");
+	return 0;
+}
+
 /* ---- maps -------------------------------------------------------------- */
 
 /* Adds the regions that are marked in the area of an epoch. */

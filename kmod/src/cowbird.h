@@ -27,7 +27,8 @@
  *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
  *              ending.c its end
  *   control.c  ioctls;   request.c those that ask for snapshots;   info.c a report
- *   save.c     writes down what is in memory, slot by slot in saveslots.c;
+ *   save.c     writes down what is in memory, slot by slot in saveslots.c, with
+ *              samples of the origin (samples.c);
  *              resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
@@ -100,6 +101,7 @@
 #include "metadata.h"
 #include "mutants.h"
 #include "origin.h"
+#include "samples.h"
 #include "save.h"
 #include "setup.h"
 #include "snapdisk.h"

@@ -34,6 +34,7 @@
 #include "include/uapi/cowbird.h"
 #include "marking.h"
 #include "metadata.h"
+#include "samples.h"
 #include "save.h"
 #include "snapdisk.h"
 
@@ -151,6 +152,8 @@ struct cb_device {
 	 */
 	bool saved_known;
 	u32 saved_mode;
+
+	struct cb_written written; /* no lock: see samples.c */
 
 	/* What the COW file holds of what is in memory; see saveslots.c. cb_life_mutex. */
 	struct cb_saved on_disk;

@@ -96,6 +96,8 @@ enum cb_mutants {
 	CB_MUTANT_drop_some_held,
 	CB_MUTANT_reload_any_series,
 	CB_MUTANT_refusal_is_not_told,
+	CB_MUTANT_samples_ignored,
+	CB_MUTANT_grub_sampled,
 };
 
 #ifdef COWBIRD_MUTANT

@@ -52,6 +52,13 @@ pub(super) const STATE: Target = Target {
 
 // ---- whole files ----
 
+/// Of the second block behind the head.
+const SAMPLE: persist::Sample = persist::Sample {
+    sector: 136,
+    sectors: 8,
+    crc: 0xC0FF_EE01,
+};
+
 /// COW files that inputs are changes of.
 static BASES: LazyLock<Vec<CowDisk>> = LazyLock::new(|| {
     let fresh = || {
@@ -86,6 +93,7 @@ static BASES: LazyLock<Vec<CowDisk>> = LazyLock::new(|| {
         }
         .encode(&mut slot);
         slot[GROUPS.start] = 1;
+        disk.samples(4, epoch, &[SAMPLE]);
         disk.put(SlotKind::State, 0, epoch, 4, &mut slot);
         disk
     };

@@ -17,3 +17,4 @@ pub mod root_volume;
 pub mod stale_cache;
 pub mod stuck;
 pub mod throttled;
+pub mod written_between;

@@ -147,7 +147,7 @@ pub async fn deleted_while_away(
     }))
 }
 
-async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+pub(super) async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
     match guest.reload_all().await? {
         Err(said) if said.contains(named) => Ok(()),
         Err(said) => Err(unexpected_refusal(named, &said)),

@@ -36,6 +36,22 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(boot_loader::act(driver, setting)),
     ),
     case(
+        "database-goes-on",
+        "a boot in which the block is rewritten that was written last",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        raw_writers::layout,
+        |driver, setting| Box::pin(written_between::database(driver, setting)),
+    ),
+    case(
+        "partition-mounted",
+        "a whole disk, and a boot in which one of its partitions is mounted",
+        CaseTier::Daily,
+        &GUEST_MODULES,
+        whole_disk::layout,
+        |driver, setting| Box::pin(written_between::partition(driver, setting)),
+    ),
+    case(
         "refused-for-good",
         "a reload that came too late, and another one in the next boot",
         CaseTier::Daily,

@@ -276,6 +276,8 @@ fn a_moved_file_is_noticed() {
         .unwrap_err();
     assert!(error.reason.contains("moved"), "{error}");
     assert!(disk.reload_at(disk.sector(1), &next_boot()).is_err());
+    // Those of a state of odd sequence.
+    let other_samples = disk.layout.slots(Kind::Samples).start + 1;
     // One slot of it, each in turn: copied from elsewhere, of another series, or somebody's data.
     for slot in 0..disk.layout.slots(Kind::Fine).end {
         let sector = disk.sector(slot);
@@ -295,7 +297,8 @@ fn a_moved_file_is_noticed() {
                 + disk.layout.slots(Kind::Regions).start
                 == slot
                 || disk.layout.area(Kind::Fine, 2).start + disk.layout.slots(Kind::Fine).start
-                    == slot;
+                    == slot
+                || slot == other_samples;
             assert_eq!(result.is_ok(), unread, "slot {slot}: {result:?}");
         }
         let mut unreadable = disk.clone();
@@ -303,6 +306,7 @@ fn a_moved_file_is_noticed() {
         assert!(
             unreadable.reload(&next_boot()).is_err()
                 || slot >= disk.layout.slots(Kind::Regions).start
+                || slot == other_samples
         );
     }
 }
@@ -347,7 +351,7 @@ proptest! {
     fn layouts_tile_the_file(blocks in 1u64..1 << 40, slots in 0u64..1 << 30, extents in 1u32..1 << 20) {
         if let Ok(layout) = Layout::new(blocks, slots, extents) {
             let mut next = 1;
-            for kind in [Kind::Extents, Kind::State, Kind::Regions, Kind::Fine, Kind::Index] {
+            for kind in [Kind::Extents, Kind::State, Kind::Samples, Kind::Regions, Kind::Fine, Kind::Index] {
                 prop_assert_eq!(layout.slots(kind).start, next);
                 prop_assert!(!layout.slots(kind).is_empty());
                 next = layout.slots(kind).end;

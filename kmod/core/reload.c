@@ -308,23 +308,6 @@ static int cb_reload_regions(struct cb_reload *reload, u64 epoch, u64 *regions)
 	return ret;
 }
 
-/* The COW file's own blocks are in no change map, whatever region they share. */
-static void cb_reload_clear_own(struct cb_reload *reload, u64 *blocks)
-{
-	u32 i;
-
-	if (!(reload->header.flags & CB_HEADER_COW_ON_ORIGIN))
-		return;
-	for (i = 0; i < reload->extents.count; i++) {
-		const struct cb_extent *piece = &reload->extents.list[i];
-		struct cb_blocks touched;
-
-		if (cb_geom_touched(&reload->geom, piece->sector, piece->slots * CB_BLOCK_SECTORS,
-				    &touched))
-			cb_words_fill(blocks, touched.first, touched.last + 1, false);
-	}
-}
-
 /*
  * The bitmap of blocks that a clean save wrote for the area of an epoch. regions
  * name at least the same blocks, or are NULL where nobody knows.
@@ -354,8 +337,6 @@ static int cb_reload_fine(struct cb_reload *reload, enum cb_fine_map which, u64 
 	/* A block that is preserved has its place in the COW file: more is not enough. */
 	if (which == CB_FINE_TRACKED && scan.unusable)
 		reload->snapshot = false;
-	if (scan.unusable)
-		cb_reload_clear_own(reload, blocks);
 	return ret;
 }
 
@@ -375,7 +356,6 @@ int cb_reload_tracked(struct cb_reload *reload, u64 *blocks, u64 *marked, u64 *o
 		cb_words_expand(layout, marked, 0, layout->block_count, blocks);
 		if (reload->tracked_from != epoch)
 			cb_words_expand(layout, older, 0, layout->block_count, blocks);
-		cb_reload_clear_own(reload, blocks);
 		return 0;
 	}
 	if (reload->tracked_from == epoch)

@@ -25,6 +25,10 @@
  * slot of the fine maps that cannot be read, is damaged, or was not written for the
  * state that counts is stood in for by the regions that are marked in its place. An
  * identity that is wrong is something else: the COW file was moved or overwritten.
+ *
+ * A region that is marked names all of its blocks, those of the COW file among them. They
+ * stay in the map: the extents may be another file's by now, and only cb_cow_file_verify knows.
+ * They read as zeros from a snapshot (invariant 9), as they do in its image.
  */
 #ifndef COWBIRD_CORE_RELOAD_H
 #define COWBIRD_CORE_RELOAD_H

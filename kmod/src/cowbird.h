@@ -69,7 +69,8 @@
  *                          verified before the next write: cowfile.c, metadata.c
  *   I8  bounded memory     and queues, per snapshot and in total: blocks.c, budget.c; who
  *                          writes from above is slowed before anything is lost: origin.c
- *   I9  own blocks         of the COW file read as zeros and are in no map: snapread.c
+ *   I9  own blocks         of the COW file read as zeros, and are in a map only where a
+ *                          whole region is: snapread.c, core/reload.h
  *   I10 nobody is freed under a sleeper
  *                          neither the module's code (passage.c) nor a snapshot whose own
  *                          I/O is still under way (ending.c)

@@ -98,6 +98,7 @@ enum cb_mutants {
 	CB_MUTANT_refusal_is_not_told,
 	CB_MUTANT_samples_ignored,
 	CB_MUTANT_grub_sampled,
+	CB_MUTANT_marks_unlooked,
 };
 
 #ifdef COWBIRD_MUTANT

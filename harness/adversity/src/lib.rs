@@ -10,6 +10,7 @@ pub mod many_snapshots;
 pub mod mishaps;
 pub mod not_taken_up;
 pub mod other_namespace;
+pub mod overwritten;
 pub mod persistence;
 pub mod power_cuts;
 pub mod refusals;

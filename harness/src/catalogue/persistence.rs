@@ -76,6 +76,14 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(not_taken_up::deleted_while_away(driver, setting)),
     ),
     case(
+        "marks-overwritten",
+        "a COW file that somebody overwrites below its device while it is not held",
+        CaseTier::Daily,
+        &modules(["dm_mod"]),
+        raw_writers::layout,
+        |driver, setting| Box::pin(overwritten::act(driver, setting)),
+    ),
+    case(
         "cow-replaced",
         "a COW file that is replaced by a copy of it while it is not held",
         CaseTier::Daily,

@@ -8,7 +8,7 @@
  *   registry.c where snapshots are found, by minor and by disk
  *   passage.c  who is inside the original submission, and for which disks
  *   lanes.c    threads that submit bios, so that nobody else of ours sleeps in a disk
- *   audit.c    looks a second time, below the hook
+ *   audit.c    looks a second time, below the hook;  resized.c sees sizes change
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes;
  *              admitting.c has them come in order;   overdue.c how long they wait

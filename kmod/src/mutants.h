@@ -99,6 +99,7 @@ enum cb_mutants {
 	CB_MUTANT_samples_ignored,
 	CB_MUTANT_grub_sampled,
 	CB_MUTANT_marks_unlooked,
+	CB_MUTANT_resize_unseen,
 };
 
 #ifdef COWBIRD_MUTANT

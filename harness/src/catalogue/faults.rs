@@ -100,6 +100,14 @@ pub(super) static CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(faults::changing::origin_grows(driver, setting)),
     ),
     case(
+        "origin-shrinks-briefly",
+        "a device that becomes smaller, and at once as large as before",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        faults::layout,
+        |driver, setting| Box::pin(faults::changing::origin_shrinks_briefly(driver, setting)),
+    ),
+    case(
         "hibernation",
         "a machine that hibernates to its origin, and comes back",
         CaseTier::Daily,

@@ -45,7 +45,7 @@ struct cb_samples_work {
  */
 void cb_samples_take(struct cb_meta_pool *pool, struct cb_samples_work *work,
 		     unsigned long until);
-/* Puts the slot that belongs to the next state. */
+/* Puts the slot that belongs to the next state; it is written with others. */
 int cb_samples_put(struct cb_meta_pool *pool, const struct cb_samples *samples);
 
 /*

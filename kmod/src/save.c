@@ -99,7 +99,8 @@ static u64 cb_save_own_sectors(struct cb_device *dev)
 }
 
 /* All but the state. The snapshot is saved too where all of it is in the COW file. */
-static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool, struct cb_state *state,
+static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool,
+			const struct cb_samples *samples, struct cb_state *state,
 			unsigned long deadline)
 {
 	int ret, error;
@@ -121,6 +122,8 @@ static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool, struct
 						  cb_save_fill_index) :
 				    0;
 	}
+	if (ret >= 0)
+		ret = cb_samples_put(pool, samples);
 	error = cb_meta_flush(pool);
 	return ret < 0 ? ret : error;
 }
@@ -131,13 +134,10 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool,
 {
 	struct cb_state state = cb_meta_state(dev, CB_STATUS_CLEAN);
 	struct cb_meta_io *io = cb_meta_pool_single(pool);
-	int ret = cb_save_maps(dev, pool, &state, deadline);
-	unsigned long until = jiffies + cb_time_left(deadline) / CB_SAVE_SAMPLES;
+	int ret;
 
-	if (!ret) {
-		cb_samples_take(pool, work, until);
-		ret = cb_samples_put(pool, &work->samples);
-	}
+	cb_samples_take(pool, work, jiffies + cb_time_left(deadline) / CB_SAVE_SAMPLES);
+	ret = cb_save_maps(dev, pool, &work->samples, &state, deadline);
 	/* When this has been read, what was written before has been counted. */
 	if (!ret)
 		ret = cb_meta_head_crc(io, &state.head_crc, NULL);

@@ -2,7 +2,7 @@
 #include "bytes.h"
 #include "header.h"
 
-#define CB_HEADER_VERSION 2u
+#define CB_HEADER_VERSION 3u
 #define CB_HEADER_SECTOR_CRC_AT (CB_SECTOR_BYTES - 4)
 #define CB_HEADER_CRC_AT (CB_BLOCK_BYTES - 4)
 

@@ -27,6 +27,8 @@ int cb_layout_init(struct cb_layout *layout, u64 block_count, u64 cow_slots, u32
 	next += layout->extent_slots;
 	layout->state_first = next;
 	next += CB_STATE_COPIES;
+	layout->samples_first = next;
+	next += CB_STATE_COPIES;
 	layout->regions_first = next;
 	next += CB_AREAS * layout->region_slots;
 	layout->fine_first = next;
@@ -50,6 +52,8 @@ u64 cb_layout_first(const struct cb_layout *layout, enum cb_meta_kind kind)
 		return layout->fine_first;
 	case CB_META_INDEX:
 		return layout->index_first;
+	case CB_META_SAMPLES:
+		return layout->samples_first;
 	}
 	return 0;
 }

@@ -6,6 +6,8 @@
  *   extents_first  the COW file's own extents, so that the rest is found from
  *                  the place of slot 0 alone, with no filesystem mounted
  *   state_first    two copies of the state (state.h), written in turn
+ *   samples_first  samples of the origin, for each copy of the state (samples.h); written
+ *                  by a clean save
  *   regions_first  two maps of marked regions, one per parity of the epoch
  *   fine_first     two maps of changed blocks, likewise; written by a clean save
  *   index_first    which block each slot keeps, and its sum; written by a clean save
@@ -43,6 +45,7 @@ enum cb_meta_kind {
 	CB_META_REGIONS,
 	CB_META_FINE,
 	CB_META_INDEX,
+	CB_META_SAMPLES,
 };
 
 struct cb_layout {
@@ -55,6 +58,7 @@ struct cb_layout {
 	u64 index_slots;
 	u64 extents_first;
 	u64 state_first;
+	u64 samples_first;
 	u64 regions_first;
 	u64 fine_first;
 	u64 index_first;

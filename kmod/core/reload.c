@@ -263,6 +263,32 @@ int cb_reload_confirm(struct cb_reload *reload, const struct cb_now *now)
 	return ret;
 }
 
+/*
+ * The slot was written for this state, whose flush came between the two: it is whole, or its
+ * disk has lost it.
+ */
+int cb_reload_samples(struct cb_reload *reload, struct cb_samples *samples)
+{
+	struct cb_meta found;
+	bool torn;
+	int ret;
+
+	samples->count = 0;
+	if (!reload->clean)
+		return 0;
+	ret = cb_reload_open_slot(reload, CB_META_SAMPLES,
+				  reload->state_sequence % CB_STATE_COPIES, &found, &torn);
+	if (ret)
+		return ret;
+	if (torn || found.sequence != reload->state_sequence ||
+	    found.epoch != reload->header.epoch)
+		return cb_reload_lost(reload, "the samples of the origin are not those of the saved state");
+	if (!cb_samples_decode(samples, reload->slot + CB_PAYLOAD_AT,
+			       reload->header.origin_sectors))
+		return cb_reload_lost(reload, "the samples of the origin make no sense");
+	return 0;
+}
+
 /* ---- maps -------------------------------------------------------------- */
 
 /* Adds the regions that are marked in the area of an epoch. */
@@ -280,23 +306,6 @@ static int cb_reload_regions(struct cb_reload *reload, u64 epoch, u64 *regions)
 
 	cb_words_trim(regions, layout->region_count);
 	return ret;
-}
-
-/* The COW file's own blocks are in no change map, whatever region they share. */
-static void cb_reload_clear_own(struct cb_reload *reload, u64 *blocks)
-{
-	u32 i;
-
-	if (!(reload->header.flags & CB_HEADER_COW_ON_ORIGIN))
-		return;
-	for (i = 0; i < reload->extents.count; i++) {
-		const struct cb_extent *piece = &reload->extents.list[i];
-		struct cb_blocks touched;
-
-		if (cb_geom_touched(&reload->geom, piece->sector, piece->slots * CB_BLOCK_SECTORS,
-				    &touched))
-			cb_words_fill(blocks, touched.first, touched.last + 1, false);
-	}
 }
 
 /*
@@ -328,8 +337,6 @@ static int cb_reload_fine(struct cb_reload *reload, enum cb_fine_map which, u64 
 	/* A block that is preserved has its place in the COW file: more is not enough. */
 	if (which == CB_FINE_TRACKED && scan.unusable)
 		reload->snapshot = false;
-	if (scan.unusable)
-		cb_reload_clear_own(reload, blocks);
 	return ret;
 }
 
@@ -349,7 +356,6 @@ int cb_reload_tracked(struct cb_reload *reload, u64 *blocks, u64 *marked, u64 *o
 		cb_words_expand(layout, marked, 0, layout->block_count, blocks);
 		if (reload->tracked_from != epoch)
 			cb_words_expand(layout, older, 0, layout->block_count, blocks);
-		cb_reload_clear_own(reload, blocks);
 		return 0;
 	}
 	if (reload->tracked_from == epoch)

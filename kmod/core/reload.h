@@ -9,6 +9,7 @@
  *   cb_reload_header   epoch header and layout, from the sector of slot 0 alone
  *   cb_reload_extents  where the other slots are
  *   cb_reload_state    whether what lies there is still true
+ *   cb_reload_samples  CLEAN: what of the origin must still be as it was
  *   cb_reload_tracked  the blocks written since tracked_from
  *   cb_reload_before   those of the epoch before, as long as it is known
  *   cb_reload_index    CLEAN snapshots: which slot keeps which block
@@ -24,6 +25,10 @@
  * slot of the fine maps that cannot be read, is damaged, or was not written for the
  * state that counts is stood in for by the regions that are marked in its place. An
  * identity that is wrong is something else: the COW file was moved or overwritten.
+ *
+ * A region that is marked names all of its blocks, those of the COW file among them. They
+ * stay in the map: the extents may be another file's by now, and only cb_cow_file_verify knows.
+ * They read as zeros from a snapshot (invariant 9), as they do in its image.
  */
 #ifndef COWBIRD_CORE_RELOAD_H
 #define COWBIRD_CORE_RELOAD_H
@@ -32,6 +37,7 @@
 #include "geom.h"
 #include "header.h"
 #include "marks.h"
+#include "samples.h"
 #include "scan.h"
 #include "slotmap.h"
 #include "state.h"
@@ -83,6 +89,9 @@ int cb_reload_extents(struct cb_reload *reload, struct cb_extent *list);
 
 /* Whether tracking can go on. */
 int cb_reload_state(struct cb_reload *reload, const struct cb_now *now);
+
+/* What the caller compares with the origin; none where the state is not clean. */
+int cb_reload_samples(struct cb_reload *reload, struct cb_samples *samples);
 
 /*
  * blocks: zeroed, cb_words(layout.block_count) words; gets a superset of the

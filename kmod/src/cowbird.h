@@ -8,7 +8,7 @@
  *   registry.c where snapshots are found, by minor and by disk
  *   passage.c  who is inside the original submission, and for which disks
  *   lanes.c    threads that submit bios, so that nobody else of ours sleeps in a disk
- *   audit.c    looks a second time, below the hook
+ *   audit.c    looks a second time, below the hook;  resized.c sees sizes change
  *   origin.c   decides about one write to an origin: pass or hold
  *   engine.c   one thread per snapshot: preserves blocks, releases writes;
  *              admitting.c has them come in order;   overdue.c how long they wait
@@ -27,7 +27,8 @@
  *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
  *              ending.c its end
  *   control.c  ioctls;   request.c those that ask for snapshots;   info.c a report
- *   save.c     writes down what is in memory, slot by slot in saveslots.c;
+ *   save.c     writes down what is in memory, slot by slot in saveslots.c, with
+ *              samples of the origin (samples.c);
  *              resume.c takes it up again
  *   annex.c    more room for the preserved blocks of an active snapshot
  *   cowfile.c  pins COW files;  unmount.c notices when their filesystem goes
@@ -68,7 +69,8 @@
  *                          verified before the next write: cowfile.c, metadata.c
  *   I8  bounded memory     and queues, per snapshot and in total: blocks.c, budget.c; who
  *                          writes from above is slowed before anything is lost: origin.c
- *   I9  own blocks         of the COW file read as zeros and are in no map: snapread.c
+ *   I9  own blocks         of the COW file read as zeros, and are in a map only where a
+ *                          whole region is: snapread.c, core/reload.h
  *   I10 nobody is freed under a sleeper
  *                          neither the module's code (passage.c) nor a snapshot whose own
  *                          I/O is still under way (ending.c)
@@ -100,6 +102,7 @@
 #include "metadata.h"
 #include "mutants.h"
 #include "origin.h"
+#include "samples.h"
 #include "save.h"
 #include "setup.h"
 #include "snapdisk.h"

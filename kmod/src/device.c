@@ -167,6 +167,7 @@ struct cb_device *cb_device_alloc(struct cb_setup *setup)
 	memcpy(dev->boot_id, setup->boot_id, sizeof(dev->boot_id));
 	strscpy(dev->origin_path, setup->origin_path, sizeof(dev->origin_path));
 	strscpy(dev->cow_path, setup->cow_path, sizeof(dev->cow_path));
+	cb_written_init(&dev->written);
 	mutex_init(&dev->use_lock);
 	spin_lock_init(&dev->lock);
 	spin_lock_init(&dev->spare_lock);

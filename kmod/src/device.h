@@ -34,6 +34,7 @@
 #include "include/uapi/cowbird.h"
 #include "marking.h"
 #include "metadata.h"
+#include "samples.h"
 #include "save.h"
 #include "snapdisk.h"
 
@@ -153,6 +154,8 @@ struct cb_device {
 	bool saved_known;
 	u32 saved_mode;
 
+	struct cb_written written; /* no lock: see samples.c */
+
 	/* What the COW file holds of what is in memory; see saveslots.c. cb_life_mutex. */
 	struct cb_saved on_disk;
 
@@ -252,6 +255,8 @@ struct cb_device {
 	u64 slots_reserved; /* by entries that are in memory or stored */
 	u64 slots_used; /* given out, the header's included */
 	unsigned long next_check; /* jiffies */
+	bool resized; /* set once, any context: its size was another for a moment; after resized_to */
+	u64 resized_to;
 	u32 missed_checks; /* that did not find the origin or the COW file's device */
 	struct bio_set run_bios; /* one for each run */
 	struct bio_set mark_bios; /* for each mark, and the state */

@@ -212,6 +212,8 @@ void cb_device_check_devices(struct cb_device *dev)
 		return;
 	}
 	sectors = cb_known_sectors(&dev->origin);
+	if (sectors == dev->geom.sectors && smp_load_acquire(&dev->resized))
+		sectors = READ_ONCE(dev->resized_to);
 	if (sectors == dev->geom.sectors || cb_mutant(ignore_size))
 		return;
 	cb_device_lose_state(dev);

@@ -167,6 +167,8 @@ static bool cb_engine_release(struct cb_device *dev)
 			continue;
 		/* While tracking: what is before ready was preserved, and so is noted. */
 		cb_origin_note(dev, held->ready, held->last);
+		if (held->bio)
+			cb_written_note(dev, held->bio, held->first, held->last);
 		list_move_tail(&held->list, &dev->held_free);
 		dev->pieces_held -= held->piece;
 		if (cb_mutant_loses(held->first))

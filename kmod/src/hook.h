@@ -94,6 +94,12 @@ int cb_passage_wait(struct gendisk *disk, unsigned long deadline);
 /* Waits until there is no passage at all; without a limit, but it says for whom it waits. */
 void cb_passage_wait_all(void);
 
+/* ---- resized.c --------------------------------------------------------- */
+
+/* Watches sizes of disks, where the kernel can be watched. */
+void cb_resized_init(void);
+void cb_resized_exit(void);
+
 /* ---- audit.c ----------------------------------------------------------- */
 
 /* Bits of what. */

@@ -31,6 +31,7 @@ static int __init cowbird_init(void)
 	ret = cb_control_init();
 	if (ret)
 		goto out_info;
+	cb_resized_init();
 #ifdef COWBIRD_MUTANT
 	pr_info("MUTANT BUILD (%s): it loses data on purpose, for tests only\n",
 		COWBIRD_MUTANT_NAME);
@@ -57,6 +58,7 @@ out_ending:
 static void __exit cowbird_exit(void)
 {
 	/* Snapshots hold a reference to the module: there is none by now. */
+	cb_resized_exit();
 	cb_control_exit();
 	cb_info_exit();
 	cb_save_exit();

@@ -65,17 +65,49 @@ static void cb_mark_submit(struct cb_mark *mark, enum cb_meta_kind kind, u64 ind
 
 static void cb_marking_write_state(struct cb_device *dev, enum cb_status status);
 
-/* What was read is the place of the next state, and ours. */
-static bool cb_marking_is_ours(struct cb_device *dev)
+/* Where a mark is to be written, or the next state. */
+static struct cb_meta cb_marking_place(struct cb_device *dev, const struct cb_mark *mark)
 {
-	struct cb_meta expected = cb_meta_of(dev, CB_META_STATE,
-					     (dev->state_sequence + 1) % CB_STATE_COPIES, 0, 0);
-	struct cb_meta found = {};
-	u8 *slot = cb_kmap(dev->state_write.page);
+	u64 copy = (dev->state_sequence + 1) % CB_STATE_COPIES;
+
+	if (mark == &dev->state_write)
+		return cb_meta_of(dev, CB_META_STATE, copy, 0, 0);
+	return cb_meta_of(dev, CB_META_REGIONS,
+			  cb_layout_regions_of(&dev->layout, dev->epoch) + mark->index, 0, 0);
+}
+
+/* What was read is that place, and ours. */
+static bool cb_marking_is_ours(struct cb_device *dev, struct cb_mark *mark)
+{
+	struct cb_meta expected = cb_marking_place(dev, mark), found = {};
+	u8 *slot = cb_kmap(mark->page);
 	bool ours = cb_meta_open(&found, slot) != -ENOENT && cb_meta_same_place(&found, &expected);
 
 	cb_kunmap(slot);
 	return ours;
+}
+
+/*
+ * What may be somebody else's by now is looked at first. The hook sees who writes there, but
+ * not if that goes by a device below that of the COW file, or by another machine.
+ */
+static bool cb_marking_must_look(struct cb_device *dev)
+{
+	return !READ_ONCE(dev->verified) && !cb_mutant(marks_unlooked);
+}
+
+static void cb_marking_look(struct cb_device *dev, struct cb_mark *mark)
+{
+	mark->looks = true;
+	cb_mark_send(mark, REQ_OP_READ | REQ_SYNC, cb_marking_place(dev, mark).sector);
+}
+
+/* Nothing is written there any more; nobody can take the series up from such a file. */
+static void cb_marking_leave(struct cb_device *dev)
+{
+	WRITE_ONCE(dev->cow_left, true);
+	if (cb_device_tracks(dev))
+		cb_device_fail(dev, -ESTALE, "the COW file was overwritten by somebody else");
 }
 
 /*
@@ -98,12 +130,14 @@ static void cb_marking_state_done(struct cb_device *dev, int error)
 {
 	bool looked = dev->state_write.looks;
 
-	if (looked && !error && cb_marking_is_ours(dev)) {
-		cb_marking_write_state(dev, CB_STATUS_LOST);
+	if (looked && !error && cb_marking_is_ours(dev, &dev->state_write)) {
+		cb_marking_write_state(dev, cb_phase_is_lost(cb_phase_of(dev)) ?
+						    CB_STATUS_LOST : CB_STATUS_DIRTY);
 	} else if (looked && !error) {
 		/* Somebody else has the blocks. */
-		WRITE_ONCE(dev->cow_left, true);
-	} else if (looked || dev->state_status == CB_STATUS_LOST) {
+		cb_marking_leave(dev);
+	} else if (looked ? cb_phase_is_lost(cb_phase_of(dev)) :
+			    dev->state_status == CB_STATUS_LOST) {
 		if (!looked && error)
 			cb_marking_keep_copy(dev);
 		cb_losing_cow_done(dev, error);
@@ -115,6 +149,32 @@ static void cb_marking_state_done(struct cb_device *dev, int error)
 	/* After the write that follows has begun: see cb_losing_is_at_rest. */
 	if (looked)
 		smp_store_release(&dev->state_write.looks, false);
+}
+
+static void cb_marking_write_mark(struct cb_device *dev, struct cb_mark *mark)
+{
+	u8 *page = cb_kmap(mark->page);
+
+	memset(page, 0, CB_BLOCK_BYTES);
+	cb_marks_issue(&dev->marks, mark->index, page + CB_PAYLOAD_AT);
+	cb_kunmap(page);
+	trace_cowbird_mark(dev, mark->index);
+	cb_mark_submit(mark, CB_META_REGIONS,
+		       cb_layout_regions_of(&dev->layout, dev->epoch) + mark->index, 0);
+}
+
+/* A place for marks was looked at. */
+static void cb_marking_looked(struct cb_device *dev, struct cb_mark *mark, int error)
+{
+	mark->looks = false;
+	if (!cb_device_tracks(dev) || READ_ONCE(dev->cow_gone) || READ_ONCE(dev->cow_left))
+		return;
+	if (error)
+		cb_device_fail(dev, error, "cannot read the marks of changed regions in the COW file");
+	else if (cb_marking_is_ours(dev, mark))
+		cb_marking_write_mark(dev, mark);
+	else
+		cb_marking_leave(dev);
 }
 
 static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
@@ -129,7 +189,9 @@ static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)
 		wake_up_all(&dev->park_wait);
 		return;
 	}
-	if (error)
+	if (mark->looks)
+		cb_marking_looked(dev, mark, error);
+	else if (error)
 		cb_device_fail(dev, error, "cannot mark changed regions in the COW file");
 	else
 		cb_marks_done(&dev->marks, mark->index);
@@ -163,15 +225,8 @@ static void cb_marking_write_state(struct cb_device *dev, enum cb_status status)
 	cb_mark_submit(&dev->state_write, CB_META_STATE, sequence % CB_STATE_COPIES, sequence);
 }
 
-/*
- * What may be somebody else's by now is looked at first. Marks and DIRTY are not: as long
- * as tracking goes on, whoever writes there passes the hook and ends it.
- */
 static void cb_marking_write_lost(struct cb_device *dev)
 {
-	u64 copy = (dev->state_sequence + 1) % CB_STATE_COPIES;
-	struct cb_meta meta = cb_meta_of(dev, CB_META_STATE, copy, 0, 0);
-
 	dev->state_write.in_flight = true;
 	/* Pairs with cb_losing_work. */
 	smp_mb();
@@ -184,8 +239,7 @@ static void cb_marking_write_lost(struct cb_device *dev)
 		cb_marking_write_state(dev, CB_STATUS_LOST);
 		return;
 	}
-	dev->state_write.looks = true;
-	cb_mark_send(&dev->state_write, REQ_OP_READ | REQ_SYNC, meta.sector);
+	cb_marking_look(dev, &dev->state_write);
 }
 
 /* Which state the disk lacks; 0 for none. */
@@ -216,16 +270,13 @@ static bool cb_marking_start_slots(struct cb_device *dev)
 
 	for (slot = 0; slot < dev->layout.region_slots; slot++) {
 		struct cb_mark *mark = &dev->mark_slots[slot];
-		u8 *page;
 
 		if (!(wanted >> slot & 1) || mark->in_flight)
 			continue;
-		page = cb_kmap(mark->page);
-		cb_marks_issue(&dev->marks, slot, page + CB_PAYLOAD_AT);
-		cb_kunmap(page);
-		trace_cowbird_mark(dev, slot);
-		cb_mark_submit(mark, CB_META_REGIONS,
-			       cb_layout_regions_of(&dev->layout, dev->epoch) + slot, 0);
+		if (cb_marking_must_look(dev))
+			cb_marking_look(dev, mark);
+		else
+			cb_marking_write_mark(dev, mark);
 		progress = true;
 	}
 	return progress;
@@ -237,6 +288,8 @@ bool cb_marking_start(struct cb_device *dev)
 
 	if (status == CB_STATUS_LOST)
 		cb_marking_write_lost(dev);
+	else if (status && cb_marking_must_look(dev))
+		cb_marking_look(dev, &dev->state_write);
 	else if (status)
 		cb_marking_write_state(dev, status);
 	if (!cb_device_tracks(dev) || READ_ONCE(dev->cow_gone) || !dev->marks.wanted_slots)

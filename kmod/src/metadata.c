@@ -91,7 +91,7 @@ int cb_meta_scan(void *context, struct cb_reload *reload, struct cb_scan *scan)
 	return ret;
 }
 
-int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc)
+int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc, u8 *copy)
 {
 	struct cb_device *dev = io->dev;
 	u32 bytes = min_t(u64, dev->geom.sectors << SECTOR_SHIFT, CB_HEAD_BYTES);
@@ -106,6 +106,8 @@ int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc)
 		u8 *page = cb_kmap(io->pages[i]);
 
 		*crc = cb_crc32c_more(*crc, page, CB_BLOCK_BYTES);
+		if (copy)
+			memcpy(copy + i * CB_BLOCK_BYTES, page, CB_BLOCK_BYTES);
 		cb_kunmap(page);
 	}
 	return ret;
@@ -348,6 +350,8 @@ int cb_meta_format(struct cb_device *dev)
 	 * Of epoch 0: they hold nothing of any epoch. All are written, because later on
 	 * a slot of a file that is not verified is written only where one of ours is.
 	 */
+	if (!ret)
+		ret = cb_meta_write(pool, CB_META_SAMPLES, 0, CB_STATE_COPIES, 0, 0, NULL);
 	if (!ret)
 		ret = cb_meta_write(pool, CB_META_REGIONS, 0, CB_AREAS * layout->region_slots, 0,
 				    0, NULL);

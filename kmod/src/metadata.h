@@ -45,8 +45,8 @@ struct cb_meta cb_meta_of(struct cb_device *dev, enum cb_meta_kind kind, u64 ind
 /* Reads one block at a sector of the COW file's disk. */
 int cb_meta_read(struct cb_meta_io *io, u64 sector, u8 *slot);
 
-/* CRC-32C of the origin's first CB_HEAD_BYTES, or of all of it. */
-int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc);
+/* CRC-32C of the origin's first CB_HEAD_BYTES, or of all of it; with a copy, or NULL. */
+int cb_meta_head_crc(struct cb_meta_io *io, u32 *crc, u8 *copy);
 /* Has the origin's disk write down what it has taken, where that is not the COW file's. */
 int cb_meta_sync_origin(struct cb_meta_io *io);
 

@@ -98,6 +98,10 @@ enum cb_mutants {
 	CB_MUTANT_reload_any_series,
 	CB_MUTANT_refusal_is_not_told,
 	CB_MUTANT_sums_unchecked,
+	CB_MUTANT_samples_ignored,
+	CB_MUTANT_grub_sampled,
+	CB_MUTANT_marks_unlooked,
+	CB_MUTANT_resize_unseen,
 };
 
 #ifdef COWBIRD_MUTANT

@@ -200,6 +200,19 @@ static enum cb_write_action cb_origin_look(struct cb_device *dev, struct bio *bi
 	return action;
 }
 
+static bool cb_origin_lets_pass(enum cb_write_action action)
+{
+	return action == CB_WRITE_PASS || action == CB_WRITE_NOTE;
+}
+
+/* It goes on to the origin, if it concerns it. */
+static void cb_origin_note_last(struct cb_device *dev, const struct bio *bio,
+				const struct cb_blocks *touched)
+{
+	if (touched->first != U64_MAX)
+		cb_written_note(dev, bio, touched->first, touched->last);
+}
+
 bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 {
 	struct cb_blocks touched;
@@ -207,10 +220,13 @@ bool cb_origin_write(struct cb_device *dev, struct bio *bio)
 
 	if (action == CB_WRITE_PASS && touched.first != U64_MAX)
 		atomic64_inc(&dev->stats.passed_writes);
-	if (action == CB_WRITE_PASS || action == CB_WRITE_NOTE)
-		return cb_origin_act(dev, bio, &touched, action);
-	trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
-	return cb_origin_act(dev, bio, &touched, cb_origin_hold(dev, bio, &touched));
+	if (!cb_origin_lets_pass(action)) {
+		trace_cowbird_intercept(dev, touched.first, touched.last, cb_bio_opf(bio));
+		action = cb_origin_hold(dev, bio, &touched);
+	}
+	if (cb_origin_lets_pass(action))
+		cb_origin_note_last(dev, bio, &touched);
+	return cb_origin_act(dev, bio, &touched, action);
 }
 
 bool cb_origin_stops(struct cb_device *dev, struct bio *bio)
@@ -223,7 +239,9 @@ bool cb_origin_stops(struct cb_device *dev, struct bio *bio)
 	action = cb_origin_look(dev, bio, &touched);
 	if (action == CB_WRITE_NOTE)
 		cb_origin_note(dev, touched.first, touched.last);
-	return action == CB_WRITE_HOLD || action == CB_WRITE_ABSORB;
+	if (cb_origin_lets_pass(action))
+		cb_origin_note_last(dev, bio, &touched);
+	return !cb_origin_lets_pass(action);
 }
 
 /*

@@ -315,8 +315,11 @@ static int cb_step_mark(struct cb_setup *setup, unsigned long deadline)
 
 static int cb_step_begin(struct cb_setup *setup, unsigned long deadline)
 {
-	int ret = cb_device_event(setup->dev, CB_EVENT_BEGIN);
+	int ret;
 
+	if (setup->before)
+		cb_written_inherit(setup->dev, setup->before);
+	ret = cb_device_event(setup->dev, CB_EVENT_BEGIN);
 	if (ret == -EAGAIN)
 		return cb_refuse(setup->reason, ret,
 				 "a write to %s that had begun before the snapshot ended at the wrong moment; try again",

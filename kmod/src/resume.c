@@ -131,7 +131,7 @@ static int cb_resume_now(struct cb_resume *resume, struct cb_now *now)
 	/* Others that do not count cannot be drained either, and were refused for that. */
 	now->uncounted = queue_is_mq(queue) && !blk_queue_io_stat(queue);
 	memcpy(now->boot_id, dev->boot_id, sizeof(now->boot_id));
-	ret = cb_meta_head_crc(resume->io, &now->head_crc);
+	ret = cb_meta_head_crc(resume->io, &now->head_crc, NULL);
 	now->written_sectors = cb_bdev_written(dev->origin.bdev);
 	if (ret)
 		return cb_refuse(resume->setup->reason, ret, "cannot read %s", dev->origin_path);
@@ -183,6 +183,32 @@ static void cb_resume_tell(struct cb_resume *resume)
 		       dev->origin_path, ret);
 }
 
+/* Of what the head does not tell: the origin must be as it was left. */
+static int cb_resume_compare(struct cb_resume *resume)
+{
+	struct cb_samples *samples = kzalloc(sizeof(*samples), GFP_KERNEL);
+	char *reason = resume->setup->reason;
+	u64 sector = 0;
+	int ret;
+
+	if (!samples)
+		return cb_refuse(reason, -ENOMEM, "not enough memory for the snapshot");
+	ret = cb_reload_samples(&resume->reload, samples);
+	if (ret)
+		ret = cb_resume_refuse(resume, ret);
+	else if (!cb_mutant(samples_ignored) && !cb_mutant(reload_trusts_all))
+		ret = cb_samples_compare(resume->pool, samples, &sector);
+	if (ret == -ESTALE && !resume->reload.reason)
+		cb_refuse(reason, ret,
+			  "tracking cannot go on: what was at sector %llu of the origin changed since tracking was saved; take a full backup",
+			  (unsigned long long)sector);
+	else if (ret == -EIO && !resume->reload.reason)
+		cb_refuse(reason, ret, "cannot read sector %llu of %s", (unsigned long long)sector,
+			  resume->dev->origin_path);
+	kfree(samples);
+	return ret;
+}
+
 /* Room for the map of the epoch before, where there is one. */
 static int cb_resume_alloc_changes(struct cb_resume *resume)
 {
@@ -229,6 +255,8 @@ static int cb_resume_load(struct cb_resume *resume)
 
 	cb_meta_pool_limit(resume->pool, jiffies + CB_RESUME_LOAD);
 	ret = cb_resume_ask(resume, cb_reload_state);
+	if (!ret)
+		ret = cb_resume_compare(resume);
 	if (!ret)
 		ret = cb_resume_alloc_changes(resume);
 	if (!ret)

@@ -10,12 +10,13 @@
  *           changes go on, which the engine writes when it runs again
  *   leave   writes that had passed are noted, submitted
  *   drain   and done
- *   rest    the slots that have changed meanwhile, then the state
+ *   rest    the slots that have changed meanwhile, samples of the origin, then the state
  *
  * It may be done at any moment, and holds until the next write. Where the last part
  * does not get done in the time for which writes may be held, there is no clean
  * state, and the series goes on by its region marks, as after a crash.
  */
+#include <linux/mm.h>
 #include <linux/reboot.h>
 #include <linux/sched/mm.h>
 
@@ -33,6 +34,10 @@
 #define CB_SAVE_HOLD_LEAST max(HZ / 5, 1)
 /* So many slots may be left for the time in which writes are held: two bios. */
 #define CB_SAVE_FEW (2 * CB_RUN_BLOCKS)
+/* A part of the time in which writes are held, in which samples of the origin are begun. */
+#define CB_SAVE_SAMPLES 4
+/* The same while writes go on: then its disk has them at hand. */
+#define CB_SAVE_SAMPLES_AHEAD HZ
 /* How often the map is gone through until so few are left. */
 #define CB_SAVE_ROUNDS 8
 /* Longest time that preserved blocks in memory are waited for, and how often it is looked. */
@@ -40,9 +45,11 @@
 
 /* ---- while writes go on ------------------------------------------------ */
 
-static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long deadline)
+static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool,
+			 struct cb_samples_work *work, unsigned long deadline)
 {
 	int ret = 0, error, round;
+	u32 head_crc;
 
 	cb_meta_pool_limit(pool, deadline);
 	/* No other state is written before that of this save: the one on disk is not clean. */
@@ -68,6 +75,10 @@ static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool, unsig
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && READ_ONCE(dev->verified))
 		ret = cb_save_index_ahead(dev, pool, deadline);
 	error = cb_meta_flush(pool);
+	if (!ret && !error)
+		error = cb_meta_head_crc(cb_meta_pool_single(pool), &head_crc, work->head);
+	if (!ret && !error)
+		cb_samples_take(pool, work, jiffies + CB_SAVE_SAMPLES_AHEAD);
 	/* So that the flushes before the state have little to do. */
 	return ret ?: error ?: cb_meta_sync(pool) ?: cb_meta_sync_origin(cb_meta_pool_single(pool));
 }
@@ -88,7 +99,8 @@ static u64 cb_save_own_sectors(struct cb_device *dev)
 }
 
 /* All but the state. The snapshot is saved too where all of it is in the COW file. */
-static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool, struct cb_state *state,
+static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool,
+			const struct cb_samples *samples, struct cb_state *state,
 			unsigned long deadline)
 {
 	int ret, error;
@@ -110,20 +122,25 @@ static int cb_save_maps(struct cb_device *dev, struct cb_meta_pool *pool, struct
 						  cb_save_fill_index) :
 				    0;
 	}
+	if (ret >= 0)
+		ret = cb_samples_put(pool, samples);
 	error = cb_meta_flush(pool);
 	return ret < 0 ? ret : error;
 }
 
 /* Nothing passes and nothing is in flight. *begun: the state on disk may be clean. */
-static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool, bool *begun,
-			 unsigned long deadline)
+static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool,
+			 struct cb_samples_work *work, bool *begun, unsigned long deadline)
 {
 	struct cb_state state = cb_meta_state(dev, CB_STATUS_CLEAN);
 	struct cb_meta_io *io = cb_meta_pool_single(pool);
-	int ret = cb_save_maps(dev, pool, &state, deadline);
+	int ret;
 
+	cb_samples_take(pool, work, jiffies + cb_time_left(deadline) / CB_SAVE_SAMPLES);
+	ret = cb_save_maps(dev, pool, &work->samples, &state, deadline);
+	/* When this has been read, what was written before has been counted. */
 	if (!ret)
-		ret = cb_meta_head_crc(io, &state.head_crc);
+		ret = cb_meta_head_crc(io, &state.head_crc, NULL);
 	/* What is saved must be what the origin has after a power cut. */
 	if (!ret)
 		ret = cb_meta_sync_origin(io);
@@ -137,7 +154,8 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool, bool 
 	return cb_meta_write_state(io, &state, dev->on_disk.groups);
 }
 
-static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsigned long hold)
+static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool,
+			struct cb_samples_work *work, unsigned long hold)
 {
 	unsigned long since = jiffies, deadline = since + hold;
 	bool begun = false, was_saved = dev->saved;
@@ -153,7 +171,7 @@ static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool, unsign
 	if (!ret)
 		ret = cb_drain(dev, deadline);
 	if (!ret)
-		ret = cb_save_write(dev, pool, &begun, deadline);
+		ret = cb_save_write(dev, pool, work, &begun, deadline);
 	/*
 	 * The state that failed may be on disk, and so may one that an earlier save has
 	 * written: then the engine overwrites it before the next write.
@@ -199,6 +217,7 @@ static int cb_save_out_of_time(struct cb_device *dev)
 
 int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 {
+	struct cb_samples_work *work;
 	struct cb_meta_pool *pool;
 	unsigned int noio;
 	int ret;
@@ -216,12 +235,15 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	/* What an earlier one has given up must not land on top of this one. */
 	if (!wait_event_timeout(dev->reads_wait, !atomic_read(&dev->meta_in_flight), hold))
 		return cb_save_out_of_time(dev);
-	/* The head of the origin is read; before the engine is parked. */
+	/* The origin is read; before the engine is parked. */
 	ret = cb_device_use(dev);
 	if (ret)
 		return ret;
 	pool = cb_meta_pool_alloc(dev);
-	if (!pool) {
+	work = kvzalloc(sizeof(*work), GFP_KERNEL);
+	if (!pool || !work) {
+		cb_meta_pool_free(pool);
+		kvfree(work);
 		cb_device_unuse(dev);
 		pr_err("snapshot %u of %s: cannot be saved, because there is not enough memory; after a reboot its changes are known by region only\n",
 		       dev->minor, dev->origin_path);
@@ -229,13 +251,13 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	}
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
-	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool, deadline);
+	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool, work, deadline);
 	/* A hold too short for the engine to rest in is none. */
 	hold = min(hold, cb_time_left(deadline));
 	if (!ret && hold < CB_SAVE_HOLD_LEAST)
 		ret = -ETIMEDOUT;
 	if (!ret)
-		ret = cb_save_rest(dev, pool,
+		ret = cb_save_rest(dev, pool, work,
 				   cb_mutant(neighbour_saves_all) ? CB_SAVE_HOLD_ALONE : hold);
 	if (ret) {
 		cb_save_forget(dev);
@@ -244,6 +266,7 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	cb_storing_relax(dev);
 	memalloc_noio_restore(noio);
 	cb_meta_pool_free(pool);
+	kvfree(work);
 	cb_device_unuse(dev);
 	if (ret == -ETIMEDOUT)
 		pr_warn("snapshot %u of %s: not saved, because writes would have been held for too long; tracking goes on, and if the machine stops before it is saved, its changes are known by region\n",

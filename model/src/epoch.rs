@@ -30,7 +30,7 @@ pub const HEADER_BYTES: usize = 4096;
 /// First eight bytes of a header.
 pub const HEADER_MAGIC: [u8; 8] = *b"COWBIRD\x01";
 /// The version written and understood.
-pub const HEADER_VERSION: u32 = 2;
+pub const HEADER_VERSION: u32 = 3;
 const SECTOR_CHECKSUM_AT: usize = SECTOR_BYTES - 4;
 const CHECKSUM_AT: usize = HEADER_BYTES - 4;
 

@@ -52,6 +52,13 @@ pub(super) const STATE: Target = Target {
 
 // ---- whole files ----
 
+/// Of the second block behind the head.
+const SAMPLE: persist::Sample = persist::Sample {
+    sector: 136,
+    sectors: 8,
+    crc: 0xC0FF_EE01,
+};
+
 /// COW files that inputs are changes of.
 static BASES: LazyLock<Vec<CowDisk>> = LazyLock::new(|| {
     let fresh = || {
@@ -86,6 +93,7 @@ static BASES: LazyLock<Vec<CowDisk>> = LazyLock::new(|| {
         }
         .encode(&mut slot);
         slot[GROUPS.start] = 1;
+        disk.samples(4, epoch, &[SAMPLE]);
         disk.put(SlotKind::State, 0, epoch, 4, &mut slot);
         disk
     };
@@ -168,7 +176,7 @@ fn check_file(input: &[u8]) -> Result<Kind, String> {
     };
     let blocks = series.block_count;
     if !series.clean && !changed.contains_key(&header) {
-        check_marked(&series, if base.pieces.len() > 2 { 0 } else { 2048 })?;
+        check_marked(&series)?;
     }
     for range in series.tracked.ranges() {
         if range.end > blocks {
@@ -199,17 +207,12 @@ fn check_file(input: &[u8]) -> Result<Kind, String> {
     ]))
 }
 
-/// Blocks of regions that are marked on disk are in the map, but for those of the COW file itself.
-fn check_marked(series: &Series, origin_start: u64) -> Result<(), String> {
-    let is_own = |block: u64| {
-        let sector = origin_start + block * 8;
-        let mut pieces = series.extents.iter();
-        pieces.any(|(first, slots)| sector + 8 > *first && sector < first + slots * 8)
-    };
+/// Blocks of regions that are marked on disk are in the map.
+fn check_marked(series: &Series) -> Result<(), String> {
     for block in 0..series.block_count {
         let region = block / series.region_blocks;
         let is_marked = series.marked[(region / 64) as usize] >> (region % 64) & 1 != 0;
-        if is_marked && !series.tracked.contains(block) && !is_own(block) {
+        if is_marked && !series.tracked.contains(block) {
             return Err(format!("block {block} is marked and not in the map"));
         }
     }

@@ -29,22 +29,32 @@ const FOLDER: &str = "/mnt/origin/grub";
 const FILE: &str = "/mnt/origin/grub/grubenv";
 const FILE_BYTES: usize = 1024;
 
+fn environment(variables: &str) -> String {
+    let begin = format!("# GRUB Environment Block\n{variables}");
+    format!("{begin}{}", "#".repeat(FILE_BYTES - begin.len()))
+}
+
+async fn write(guest: &mut Driver<'_, '_>, variables: &str) -> CaseResult<()> {
+    guest.sync_all().await?;
+    let (path, text) = (FILE.into(), environment(variables));
+    guest.prepare(Request::WriteText { path, text }).await?;
+    guest.sync_all().await
+}
+
 /// Goal: what GRUB writes to its environment block at each boot is in the image of the next epoch. Method: an orderly
 /// reboot, and a boot without the module in which the block is overwritten on the device, as firmware does it. Nothing
-/// tells of that, so the series goes on; the tool must have the block in its map.
+/// tells of that, so the series goes on, although the block is among those that were written last; the tool must have it in its
+/// map.
 async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
     let golden = burst(guest, setting, 0).await?;
     churn_in(guest, setting, FOLDER).await?;
-    let request = Request::WriteText {
-        path: FILE.into(),
-        text: "#".repeat(FILE_BYTES),
-    };
-    guest.prepare(request).await?;
-    guest.sync_all().await?;
+    write(guest, "").await?;
     first_epoch(guest, setting).await?;
+    // As a service at the end of a boot does.
+    write(guest, "recordfail=0\n").await?;
     let place = match guest.extents(FILE).await?.as_slice() {
         [extent] => extent.physical,
         extents => return Err(vacuous(&format!("grubenv has the extents {extents:?}"))),
@@ -57,7 +67,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     let request = Request::WriteDirect {
         path: ORIGIN.into(),
         offset: place,
-        content: vec![b'x'; FILE_BYTES],
+        content: environment("recordfail=1\n").into_bytes(),
     };
     guest.prepare(request).await?;
     guest.reboot(Stop::PowerOff).await?;

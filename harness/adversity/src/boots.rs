@@ -47,7 +47,7 @@ const PRESERVING: &str = "active snapshot";
 const TRACKING: &str = "active incremental";
 
 /// Pairs of writers on the same blocks, for a while.
-async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
+pub(super) async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
     let writers = guest
         .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
             device: ORIGIN.into(),

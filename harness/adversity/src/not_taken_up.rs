@@ -170,7 +170,7 @@ async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
     ))
 }
 
-async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+pub(super) async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
     match guest.reload_all().await? {
         Err(said) if said.contains(named) => Ok(()),
         Err(said) => Err(unexpected_refusal(named, &said)),

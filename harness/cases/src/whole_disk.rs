@@ -25,7 +25,7 @@ pub const CASES: &[CaseInfo] = &[case(
 const DISK: &str = "/dev/vda";
 
 /// The disks of `whole-disk`.
-fn layout() -> Layout {
+pub fn layout() -> Layout {
     Layout {
         kind: OriginKind::WholeDisk,
         ..raw_writers::layout()

@@ -176,7 +176,24 @@ impl PowerCuts {
             let slot = SectorRange::new(Sector(sector), SECTORS_PER_BLOCK);
             state.read(slot).try_into().ok()
         };
-        persist::reload(read, header.0, state.disk_sectors(), &now)
+        let series = persist::reload(read, header.0, state.disk_sectors(), &now)?;
+        // Nothing was written since that another system could have written.
+        let changed = series.changed_sample(|sample| {
+            let first = Sector(self.origin.start.0 + sample.sector);
+            let range = SectorRange::new(first, u64::from(sample.sectors));
+            persist::sample_crc(&state.read(range))
+        });
+        match changed {
+            Some(sample) => Err(persist::Lost {
+                errno: 116,
+                overtaken: false,
+                reason: format!(
+                    "sector {} of the origin changed since it was saved",
+                    sample.sector
+                ),
+            }),
+            None => Ok(series),
+        }
     }
 }
 

@@ -66,8 +66,10 @@ const LIMITS: &[&[CaseInfo]] = &[many_snapshots::CASES, refusals::CASES, mishaps
 const PERSISTENCE: &[&[CaseInfo]] = &[
     persistence::CASES,
     boot_loader::CASES,
+    written_between::CASES,
     not_taken_up::CASES,
     faults::damaged::CASES,
+    overwritten::CASES,
     persistence::OF_COW_FILES,
 ];
 

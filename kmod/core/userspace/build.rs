@@ -1,7 +1,7 @@
 //! Compiles `kmod/core/*.c` as they stand, with the undefined-behaviour sanitizer
 //! trapping: a shift, index or overflow that C does not define ends the test.
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "geom.c",
     "slotmap.c",
     "extents.c",
@@ -15,6 +15,7 @@ const FILES: [&str; 13] = [
     "reload.c",
     "utf8.c",
     "scan.c",
+    "samples.c",
 ];
 
 /// Set where the code is to be told apart that has run and that has not.

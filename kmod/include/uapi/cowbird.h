@@ -338,7 +338,7 @@ struct cowbird_ioc_destroy {
  */
 #define COWBIRD_HEADER_MAGIC "COWBIRD\x01"
 #define COWBIRD_HEADER_MAGIC_BYTES 8
-#define COWBIRD_HEADER_VERSION 2
+#define COWBIRD_HEADER_VERSION 3
 #define COWBIRD_HEADER_BYTES 4096
 
 /* Flag of a header: the COW file lies on the disk of the origin. */

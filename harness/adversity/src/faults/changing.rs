@@ -45,6 +45,14 @@ pub const CASES: &[CaseInfo] = &[
         |driver, setting| Box::pin(origin_grows(driver, setting)),
     ),
     case(
+        "origin-shrinks-briefly",
+        "a device that becomes smaller, and at once as large as before",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        super::layout,
+        |driver, setting| Box::pin(origin_shrinks_briefly(driver, setting)),
+    ),
+    case(
         "hibernation",
         "a machine that hibernates to its origin, and comes back",
         CaseTier::Daily,
@@ -186,6 +194,33 @@ async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     let marker = start_again(guest, spec(RULED), IMAGE).await?;
     guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
     writers.stop(guest).await?;
+    guest.phase("teardown");
+    guest.destroy_snapshot(MINOR).await?;
+    guest.unstack(StackKind::Ruled).await?;
+    raw_writers::tear_down(guest).await?;
+    Ok(evidence(setting, marker, FAILURES))
+}
+
+/// Goal: an origin that is made smaller and as large as before within a second ends the series: what is at its end may be
+/// something else. Method: a table of another size is loaded, and the old one at once.
+async fn origin_shrinks_briefly(
+    guest: &mut Driver<'_, '_>,
+    setting: &Setting,
+) -> CaseResult<Evidence> {
+    if guest.kernel_is_before((5, 11)) {
+        let reason = "sizes of disks are looked at once a second on this kernel";
+        return Err(CaseError::Unsupported(reason.to_owned()));
+    }
+    raw_writers::prepare(guest, setting).await?;
+    guest.stack_ruled(ORIGIN).await?;
+    guest.setup_snapshot(spec(RULED)).await?;
+
+    guest.phase("shrink");
+    guest.rule_sized(ORIGIN, Some(SHOWN_SECTORS), &[]).await?;
+    guest.rule(ORIGIN, &[]).await?;
+    guest.wait_until_failed(MINOR, "changed its size").await?;
+    guest.destroy_snapshot(MINOR).await?;
+    let marker = start_again(guest, spec(RULED), IMAGE).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unstack(StackKind::Ruled).await?;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::persist::{
-    self, FineRule, Kind, Layout, Lost, Meta, Mode, Now, PAYLOAD, SLOT_BYTES, Series, Slot, State,
-    Status,
+    self, FineRule, Kind, Layout, Lost, Meta, Mode, Now, PAYLOAD, SLOT_BYTES, Sample, Series, Slot,
+    State, Status,
 };
 use crate::{Extents, HEADER_COW_ON_ORIGIN, HEADER_SUMS, Header};
 
@@ -58,7 +58,7 @@ impl CowDisk {
         for (index, mut slot) in persist::encode_extents(pieces).into_iter().enumerate() {
             disk.put(Kind::Extents, index as u64, 0, 0, &mut slot);
         }
-        let kinds = [Kind::Regions, Kind::Fine, Kind::Index];
+        let kinds = [Kind::Samples, Kind::Regions, Kind::Fine, Kind::Index];
         for kind in kinds {
             let slots = disk.layout.slots(kind);
             for index in 0..slots.end - slots.start {
@@ -138,11 +138,21 @@ impl CowDisk {
         self.put_state(sequence, epoch, &state);
     }
 
-    /// Writes a state.
+    /// Writes a state; before a clean one, that there are no samples.
     pub fn put_state(&mut self, sequence: u64, epoch: u64, state: &State) {
+        if state.status == Status::Clean {
+            self.samples(sequence, epoch, &[]);
+        }
         let mut slot = [0; SLOT_BYTES];
         state.encode(&mut slot);
         self.put(Kind::State, sequence % 2, epoch, sequence, &mut slot);
+    }
+
+    /// Writes the samples that belong to a clean state.
+    pub fn samples(&mut self, sequence: u64, epoch: u64, samples: &[Sample]) {
+        let mut slot = [0; SLOT_BYTES];
+        persist::encode_samples(samples, &mut slot);
+        self.put(Kind::Samples, sequence % 2, epoch, sequence, &mut slot);
     }
 
     /// A map of an epoch, in its area; bits beyond a slot go to the next one.

@@ -2,6 +2,8 @@
 
 use std::ffi::{c_char, c_void};
 
+use crate::persist::Sample;
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Geom {
@@ -91,6 +93,7 @@ pub struct Layout {
     pub index_slots: u64,
     pub extents_first: u64,
     pub state_first: u64,
+    pub samples_first: u64,
     pub regions_first: u64,
     pub fine_first: u64,
     pub index_first: u64,
@@ -121,6 +124,32 @@ pub struct State {
     pub tracked_from: u64,
     pub changes_from: u64,
     pub fine_since: u64,
+}
+
+#[repr(C)]
+pub struct Samples {
+    pub count: u32,
+    pub list: [Sample; 81],
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            list: [Sample::default(); 81],
+        }
+    }
+}
+
+#[repr(C)]
+pub struct SamplesOf {
+    pub origin_sectors: u64,
+    pub written: *const u64,
+    pub written_count: u32,
+    pub head: *const u8,
+    pub head_bytes: u32,
+    pub own: unsafe extern "C" fn(*mut c_void, u64, u32) -> bool,
+    pub context: *mut c_void,
 }
 
 #[repr(C)]
@@ -244,6 +273,10 @@ unsafe extern "C" {
     pub fn cb_state_encode(state: *const State, payload: *mut u8);
     pub fn cb_state_decode(state: *mut State, payload: *const u8);
 
+    pub fn cb_samples_choose(samples: *mut Samples, of: *const SamplesOf);
+    pub fn cb_sample_crc(crc: u32, block: *const u8) -> u32;
+    pub fn cb_samples_encode(samples: *const Samples, payload: *mut u8);
+
     pub fn cb_marks_init(
         marks: *mut Marks,
         layout: *const Layout,
@@ -259,6 +292,7 @@ unsafe extern "C" {
     pub fn cb_reload_header(reload: *mut Reload, sector: u64) -> i32;
     pub fn cb_reload_extents(reload: *mut Reload, list: *mut Extent) -> i32;
     pub fn cb_reload_state(reload: *mut Reload, now: *const Now) -> i32;
+    pub fn cb_reload_samples(reload: *mut Reload, samples: *mut Samples) -> i32;
     pub fn cb_reload_tracked(
         reload: *mut Reload,
         blocks: *mut u64,

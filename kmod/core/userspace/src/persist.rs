@@ -21,6 +21,7 @@ mod kind;
 mod layout;
 mod marks;
 mod reload;
+mod samples;
 mod slots;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use self::kind::Kind;
 pub use self::layout::{Layout, encode_extents, sector_of};
 pub use self::marks::Marks;
 pub use self::reload::reload;
+pub use self::samples::{SAMPLES_LAST, Sample, choose_samples, encode_samples, sample_crc};
 pub use self::slots::{
     FineRule, GROUPS, GROUPS_BYTES, GROUPS_MAX, Meta, PAYLOAD, SLOT_BYTES, Slot, State, Status,
 };
@@ -141,6 +143,8 @@ pub struct Series {
     pub mode: Mode,
     /// Whether its snapshot goes on: it was saved, and all of it can be read.
     pub snapshot: bool,
+    /// Of a series that was saved: what the one who takes it up must find as it was.
+    pub samples: Vec<Sample>,
     /// Slots of the maps that regions stand in for.
     pub unusable: u64,
     /// Blocks of the origin.
@@ -160,6 +164,15 @@ pub struct Series {
     pub extents: Vec<(u64, u64)>,
     /// Slots that keep preserved blocks; of a snapshot that was saved.
     pub index: Vec<Kept>,
+}
+
+impl Series {
+    /// The first sample that is not what it was when the series was saved: somebody else has written, and the module
+    /// refuses the series.
+    pub fn changed_sample(&self, mut crc_of: impl FnMut(&Sample) -> u32) -> Option<&Sample> {
+        let mut samples = self.samples.iter();
+        samples.find(|sample| crc_of(sample) != sample.crc)
+    }
 }
 
 fn words(bits: u64) -> usize {

@@ -267,7 +267,7 @@ fn header_has_the_documented_layout() {
     };
     let block = header.encode();
     assert_eq!(&block[..8], b"COWBIRD\x01");
-    assert_eq!(block[8..12], 2u32.to_le_bytes());
+    assert_eq!(block[8..12], 3u32.to_le_bytes());
     assert_eq!(block[12..16], 4096u32.to_le_bytes());
     assert_eq!(block[16..32], uuid);
     assert_eq!(block[32..40], 0x0102u64.to_le_bytes());
@@ -302,7 +302,7 @@ fn header_tells_kinds_of_damage_apart() {
     let good: [u8; HEADER_BYTES] = small_header(1).encode().try_into().unwrap();
     assert_eq!(Header::decode(&[0; HEADER_BYTES]).unwrap_err().0, 2); // ENOENT
     let mut future = good;
-    future[8] = 3;
+    future[8] = 4;
     let crc = crc32c::crc32c(&future[..4092]).to_le_bytes();
     future[4092..].copy_from_slice(&crc);
     assert_eq!(Header::decode(&future).unwrap_err().0, 71); // EPROTO

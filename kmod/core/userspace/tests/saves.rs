@@ -193,6 +193,7 @@ impl History {
             }
         }
         let index = self.sequence % 2;
+        self.disk.samples(self.sequence, self.epoch, &[]);
         self.disk
             .put(Kind::State, index, self.epoch, self.sequence, &mut slot);
         self.saved = true;

@@ -14,4 +14,6 @@ pub enum Kind {
     Fine,
     /// Which block each slot keeps.
     Index,
+    /// Samples of the origin.
+    Samples,
 }

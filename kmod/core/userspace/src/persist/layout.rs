@@ -29,6 +29,7 @@ impl Layout {
             Kind::Regions => (self.0.regions_first, 2 * self.0.region_slots),
             Kind::Fine => (self.0.fine_first, 2 * self.0.fine_slots),
             Kind::Index => (self.0.index_first, self.0.index_slots),
+            Kind::Samples => (self.0.samples_first, 2),
         };
         first..first + count
     }

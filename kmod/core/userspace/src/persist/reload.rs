@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_void};
 
 use super::slots::{GROUPS_BYTES, SLOT_BYTES, Slot};
-use super::{Changes, Lost, Mode, Now, Series, words};
+use super::{Changes, Lost, Mode, Now, Sample, Series, samples, words};
 use crate::{Errno, Kept, check, ffi};
 
 struct Source<'a> {
@@ -118,6 +118,14 @@ impl<'a> Session<'a> {
         self.check(result)
     }
 
+    fn samples(&mut self) -> Result<Vec<Sample>, Lost> {
+        let mut found = ffi::Samples::default();
+        // SAFETY: as above; the list is a live structure of the right layout.
+        let result = unsafe { ffi::cb_reload_samples(&raw mut self.raw, &raw mut found) };
+        self.check(result)?;
+        Ok(samples::listed(&found))
+    }
+
     /// Blocks since `tracked_from`, marked regions, and what [`Self::before`] needs.
     fn tracked(&mut self) -> Result<[Vec<u64>; 3], Lost> {
         let mut blocks = vec![0; words(self.raw.layout.block_count)];
@@ -226,6 +234,7 @@ pub fn reload(
 ) -> Result<Series, Lost> {
     let mut session = Session::new(&mut read, disk_sectors, now.series);
     session.open(header_sector, now)?;
+    let samples = session.samples()?;
     let [mut blocks, marked, older] = session.tracked()?;
     let before = session.before(&older)?;
     let index = session.index()?;
@@ -252,6 +261,7 @@ pub fn reload(
         clean: session.raw.clean,
         mode: session.mode(),
         snapshot: session.raw.snapshot,
+        samples,
         unusable: session.raw.unusable,
         block_count: layout.block_count,
         tracked,

@@ -3,12 +3,14 @@
 
 mod saving;
 
-use std::collections::BTreeSet;
+use saving::last_of;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use cowbird_core::persist::{
-    FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, SLOT_BYTES, Series, Slot,
-    State, Status, encode_extents,
+    FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, SLOT_BYTES, Sample, Series,
+    Slot, State, Status, encode_extents,
 };
 use cowbird_core::{HEADER_SUMS, Header, sum};
 
@@ -28,6 +30,8 @@ pub struct Machine {
     pub boot_id: [u8; 16],
     /// Sectors of the origin that were written since the boot.
     pub written: u64,
+    /// Where the writes of this boot began and ended, in order, as far as a module was there.
+    pub ends: Vec<u64>,
     /// Number of the last write to the origin.
     pub version: u32,
     pub blocks: u64,
@@ -57,6 +61,14 @@ impl Machine {
 
     pub fn head_crc(&self) -> u32 {
         let versions = (0..HEAD_BLOCKS).flat_map(|block| self.disks.version(block).to_le_bytes());
+        crc32c::crc32c(&versions.collect::<Vec<u8>>())
+    }
+
+    /// In place of a checksum of its content.
+    pub fn sample_crc(&self, sample: &Sample) -> u32 {
+        let first = sample.sector / 8;
+        let blocks = first..first + u64::from(sample.sectors / 8);
+        let versions = blocks.flat_map(|block| self.disks.version(block).to_le_bytes());
         crc32c::crc32c(&versions.collect::<Vec<u8>>())
     }
 
@@ -98,6 +110,8 @@ pub struct Device {
     /// Preserved blocks and their sums by slot, from the first data slot on.
     kept: Vec<(u64, u32)>,
     on_disk: OnDisk,
+    /// Blocks that were written last, the last one first.
+    last: VecDeque<u64>,
 }
 
 /// What is known of the maps on disk.
@@ -158,6 +172,7 @@ impl Device {
             state_in_flight: false,
             kept: Vec::new(),
             on_disk: OnDisk::default(),
+            last: VecDeque::new(),
         };
         for (index, mut slot) in encode_extents(&[(base, slots)]).into_iter().enumerate() {
             device.put(io, Kind::Extents, index as u64, 1, 0, &mut slot, false)?;
@@ -167,7 +182,7 @@ impl Device {
             device.state(io, Status::Dirty).encode(&mut slot);
             device.put(io, Kind::State, copy, 1, 0, &mut slot, false)?;
         }
-        for kind in [Kind::Regions, Kind::Fine, Kind::Index] {
+        for kind in [Kind::Samples, Kind::Regions, Kind::Fine, Kind::Index] {
             for index in 0..layout.slots(kind).count() as u64 {
                 device.put(io, kind, index, 0, 0, &mut [0; SLOT_BYTES], false)?;
             }
@@ -226,6 +241,7 @@ impl Device {
                 .map(|kept| (kept.block, kept.sum))
                 .collect(),
             on_disk: OnDisk::default(),
+            last: last_of(&series.samples),
         }
     }
 
@@ -254,6 +270,7 @@ impl Device {
             state_in_flight: false,
             kept: Default::default(),
             on_disk: OnDisk::default(),
+            last: VecDeque::new(),
         })
     }
 
@@ -334,7 +351,7 @@ impl Device {
     pub fn write(&mut self, io: &mut Machine, first: u64, count: u64) -> Result<(), Stop> {
         let mut told = Ok(());
         if !self.is_lost() && io.has(Fault::MarkAfterWrite) {
-            io.write_origin(first, count)?;
+            self.let_go(io, first, count)?;
         }
         if !self.is_lost() {
             told = self.make_stable(io, first, first + count - 1);
@@ -357,7 +374,7 @@ impl Device {
         if io.has(Fault::MarkAfterWrite) && !self.is_lost() {
             return Ok(());
         }
-        io.write_origin(first, count)
+        self.let_go(io, first, count)
     }
 
     /// `cb_marking_start`: state and marks are under way together.

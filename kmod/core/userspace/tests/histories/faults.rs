@@ -35,10 +35,12 @@ pub enum Fault {
     ForgetAtTransition,
     /// A reload takes marks for those of the epoch before.
     ReloadForgetsMarks,
+    /// A reload does not look at what was written last.
+    SamplesIgnored,
 }
 
 impl Fault {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::MarkAfterWrite,
         Self::MarkInCache,
         Self::CleanNotCleared,
@@ -55,6 +57,7 @@ impl Fault {
         Self::ReloadTrustsAll,
         Self::ForgetAtTransition,
         Self::ReloadForgetsMarks,
+        Self::SamplesIgnored,
     ];
 
     /// What it must lead to.
@@ -62,6 +65,8 @@ impl Fault {
         match self {
             // Nothing is missed: what the origin has lost is in the map. But its head is another.
             Self::OriginUnflushedAtSave => "tracking ends after PowerCut",
+            // The samples that the state names are not there.
+            Self::SaveUnflushed => "tracking ends after PowerCut",
             _ => "was missed",
         }
     }

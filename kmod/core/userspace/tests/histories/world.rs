@@ -19,6 +19,8 @@ const DISK_SECTORS: u64 = 1 << 24;
 const PLACES: [u64; 2] = [4096, 1 << 20];
 /// Blocks of origins: one slot of a map, and two.
 const SIZES: [u64; 2] = [900, 33_000];
+/// So many of the last writes' ends are sure to be looked at.
+const CERTAIN_ENDS: usize = 32;
 
 /// Why a series is taken up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +83,8 @@ pub struct World {
     recorded_serial: u32,
     /// The COW file says that tracking is lost, since a reload was refused.
     told: bool,
+    /// Another system has changed a block that was written last before an orderly end.
+    must_refuse: bool,
     /// Content at the instants of epochs, which is what images show.
     images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
     /// Epochs that were refused when their header was on disk: nobody has an image of them.
@@ -110,6 +114,7 @@ impl World {
             disks: Disks::new(disks, rng.next()),
             boot_id: [0; 16],
             written: 0,
+            ends: Vec::new(),
             version: 0,
             blocks: size,
             log: Vec::new(),
@@ -126,6 +131,7 @@ impl World {
             serial: 0,
             recorded_serial: 0,
             told: false,
+            must_refuse: false,
             images: HashMap::new(),
             refused: BTreeSet::new(),
             complete: BTreeSet::new(),
@@ -157,6 +163,7 @@ impl World {
         self.io.boot_id = [0; 16];
         self.io.boot_id[..8].copy_from_slice(&self.boots.to_le_bytes());
         self.io.written = 0;
+        self.io.ends.clear();
         self.io.disks.fuse = None;
         self.device = None;
         let untold = std::mem::take(&mut self.io.untold);
@@ -196,7 +203,7 @@ impl World {
         if done == Err(Stop::Cut) {
             self.power_cut()?;
         }
-        if self.device.is_none() && self.rng().percent(60) {
+        if self.device.is_none() && self.rng().percent(40) {
             self.set_up()?;
         }
         Ok(())
@@ -389,6 +396,8 @@ impl World {
                 self.recorded_serial = self.serial;
                 self.untracked = None;
                 self.told = false;
+                self.must_refuse = false;
+                self.io.ends.clear();
                 self.troubled = false;
                 self.hazards.clear();
                 self.io.untold.clear();
@@ -464,12 +473,16 @@ impl World {
             .latest_state()
             .is_some_and(|(_, state)| state.status == persist::Status::Clean);
         let phase = self.device.as_ref().map(|device| device.phase);
+        let tracked = phase.is_some_and(|phase| phase != Phase::Lost);
+        // What a filesystem does at its end is among these.
+        let ends = self.io.ends.iter().rev().take(CERTAIN_ENDS);
+        let last: Blocks = ends.copied().filter(|_| saved && tracked).collect();
         self.boot();
         let away = !self.ordinary && self.rng().percent(15);
         if away {
-            self.while_away(saved);
+            self.while_away(saved, &last);
         }
-        if !self.ordinary && self.rng().percent(8) {
+        if !self.ordinary && self.rng().percent(15) {
             // The series is not taken up in this boot; maybe something writes.
             self.note("not taken up", String::new());
             self.remember();

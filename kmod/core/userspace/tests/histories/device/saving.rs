@@ -1,6 +1,11 @@
 //! Clean saves, as `save.c` does them.
 
-use cowbird_core::persist::{FineRule, Kind, Mode, PAYLOAD, SLOT_BYTES, Status};
+use std::collections::VecDeque;
+
+use cowbird_core::persist::{
+    FineRule, Kind, Mode, PAYLOAD, SAMPLES_LAST, SLOT_BYTES, Sample, Status, choose_samples,
+    encode_samples,
+};
 
 use super::{Blocks, Device, Machine, OnDisk, Phase};
 use crate::disks::{Health, ORIGIN, Stop};
@@ -8,6 +13,12 @@ use crate::faults::Fault;
 
 /// Bits of a slot of a map.
 const SLOT_BITS: u64 = 32000;
+
+/// `cb_written_seed`: what a reload goes on from.
+pub(super) fn last_of(samples: &[Sample]) -> VecDeque<u64> {
+    let blocks = samples.iter().filter(|sample| sample.sectors == 8);
+    blocks.map(|sample| sample.sector / 8).collect()
+}
 
 impl Device {
     /// `cb_save`; false where it was given up. `meanwhile` are writes that come while maps are written ahead.
@@ -58,6 +69,7 @@ impl Device {
         let since = self.on_disk.since.unwrap_or(self.sequence + 1);
         state.fine_rule = FineRule::Groups { since };
         state.head_crc = io.head_crc();
+        self.save_samples(io)?;
         if !io.has(Fault::OriginUnflushedAtSave) {
             self.sync_origin(io)?;
         }
@@ -157,6 +169,38 @@ impl Device {
             )?;
         }
         Ok(())
+    }
+
+    /// `cb_written_note`, and the write.
+    pub(super) fn let_go(&mut self, io: &mut Machine, first: u64, count: u64) -> Result<(), Stop> {
+        for block in [first, first + count - 1] {
+            self.last.push_front(block);
+            io.ends.push(block);
+        }
+        self.last.truncate(SAMPLES_LAST);
+        io.write_origin(first, count)
+    }
+
+    /// `cb_samples_save`
+    fn save_samples(&self, io: &mut Machine) -> Result<(), Stop> {
+        let last: Vec<u64> = self.last.iter().copied().collect();
+        let mut samples = choose_samples(io.blocks * 8, &last, &[], |_, _| false);
+        for sample in &mut samples {
+            sample.crc = io.sample_crc(sample);
+        }
+        let mut slot = [0; SLOT_BYTES];
+        encode_samples(&samples, &mut slot);
+        let sequence = self.sequence + 1;
+        let copy = sequence % 2;
+        self.put(
+            io,
+            Kind::Samples,
+            copy,
+            self.epoch,
+            sequence,
+            &mut slot,
+            false,
+        )
     }
 
     /// `cb_meta_sync_origin`

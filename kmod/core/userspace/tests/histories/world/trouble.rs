@@ -7,6 +7,9 @@ use crate::device::{Blocks, layout_of};
 use crate::disks::{At, Content, Health, ORIGIN, Stop};
 use crate::rows::{Hazard, Row};
 
+/// Of 100 other systems that write after a clean save, so many write to a block that was written last.
+const MOUNTS_PERCENT: u64 = 60;
+
 impl World {
     pub(super) fn trouble(&mut self) -> Result<Result<(), Stop>, String> {
         let cow = self.io.disks.cow();
@@ -81,7 +84,7 @@ impl World {
         }
     }
 
-    pub(super) fn while_away(&mut self, saved: bool) {
+    pub(super) fn while_away(&mut self, saved: bool, last: &Blocks) {
         self.troubled = true;
         let before = self.io.image();
         let which = self.rng().below(5);
@@ -119,9 +122,13 @@ impl World {
             } else {
                 3
             };
+            // Whoever mounts a filesystem writes what was written at its end.
+            let mounts = row == Row::OtherSystemSaved && self.rng().percent(MOUNTS_PERCENT);
+            let known = last.iter().copied().next().filter(|_| mounts);
             for number in 0..count {
                 let block = match row {
                     Row::AnotherDisk => number,
+                    _ if number == 0 && known.is_some() => known.unwrap_or(0),
                     _ => self.some_blocks().0,
                 };
                 self.io.version += 1;
@@ -133,6 +140,7 @@ impl World {
         let differ =
             (0..self.io.blocks).filter(|block| before[*block as usize] != after[*block as usize]);
         let differ: Blocks = differ.collect();
+        self.must_refuse = row == Row::OtherSystemSaved && !differ.is_disjoint(last);
         // For a reverted COW file these are changes that it does not know.
         self.io.log.extend(&differ);
         if row == Row::AnotherDisk && self.rng().percent(60) {

@@ -38,7 +38,17 @@ impl World {
 
     fn ask(&self, now: &Now) -> Result<Series, persist::Lost> {
         let read = |sector: u64| self.io.disks.slot(sector);
-        persist::reload(read, self.record.unwrap_or(0), DISK_SECTORS, now)
+        let series = persist::reload(read, self.record.unwrap_or(0), DISK_SECTORS, now)?;
+        let ignored = self.io.has(Fault::SamplesIgnored) || self.io.has(Fault::ReloadTrustsAll);
+        match series.changed_sample(|sample| self.io.sample_crc(sample)) {
+            // `cb_samples_compare`
+            Some(_) if !ignored => Err(persist::Lost {
+                errno: 116,
+                overtaken: false,
+                reason: "the origin is not as it was when tracking was saved".to_owned(),
+            }),
+            _ => Ok(series),
+        }
     }
 
     /// `phase` is that of the module before.
@@ -90,6 +100,10 @@ impl World {
             Err(lost) => return Err(format!("tracking ends after {cause:?}: {lost}")),
         };
         self.check_doubt(&series)?;
+        let must_refuse = std::mem::take(&mut self.must_refuse) && series.clean;
+        if must_refuse && !self.io.has(Fault::ReloadTrustsAll) {
+            return Err("a change of what was written last was missed".to_owned());
+        }
         self.untracked = None;
         let count = self.tally.reloads.entry(cause).or_default();
         count[1] += 1;
@@ -189,8 +203,9 @@ impl World {
             Kind::Regions,
             Kind::Fine,
             Kind::Index,
+            Kind::Samples,
         ];
-        let kind = kinds[self.rng().below(5) as usize];
+        let kind = kinds[self.rng().below(6) as usize];
         let slots = layout.slots(kind);
         let index = self.rng().below(slots.end - slots.start);
         let bad = place + (slots.start + index) * 8;
@@ -200,6 +215,10 @@ impl World {
             Kind::Extents | Kind::State => true,
             Kind::Regions => layout.area(kind, series.epoch).contains(&index),
             Kind::Fine | Kind::Index => false,
+            Kind::Samples => {
+                let sequence = self.latest_state().map_or(0, |(sequence, _)| sequence);
+                series.clean && index == sequence % 2
+            }
         };
         *self.tally.events.entry("slot unreadable").or_default() += 1;
         let what = format!("slot {index} of {kind:?} cannot be read");
@@ -212,7 +231,10 @@ impl World {
                 self.tally.missed = missed;
                 checked.map_err(|error| format!("{what}: {error}"))
             }
-            Err(lost) if matches!(kind, Kind::Fine | Kind::Index) => {
+            Err(lost)
+                if matches!(kind, Kind::Fine | Kind::Index)
+                    || (kind == Kind::Samples && !needed) =>
+            {
                 Err(format!("{what}, and tracking ends: {lost}"))
             }
             Err(_) => Ok(()),

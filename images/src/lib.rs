@@ -41,6 +41,7 @@ mod catalogue;
 mod compile;
 mod error;
 #[cfg(test)]
+#[path = "../tests/inside/foreign_packages.rs"]
 mod foreign_packages;
 mod host;
 mod join;

@@ -2,8 +2,6 @@
 
 use std::ffi::{c_char, c_void};
 
-use crate::persist::Sample;
-
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Geom {
@@ -124,6 +122,18 @@ pub struct State {
     pub tracked_from: u64,
     pub changes_from: u64,
     pub fine_since: u64,
+}
+
+/// A piece of the origin, and its checksum at a clean save; `core/samples.h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sample {
+    /// From the start of the origin.
+    pub sector: u64,
+    /// A multiple of those of a block.
+    pub sectors: u32,
+    /// Of these, without GRUB's environment blocks.
+    pub crc: u32,
 }
 
 #[repr(C)]

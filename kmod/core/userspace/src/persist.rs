@@ -28,12 +28,13 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::Kept;
+pub use crate::ffi::Sample;
 
 pub use self::kind::Kind;
 pub use self::layout::{Layout, encode_extents, sector_of};
 pub use self::marks::Marks;
 pub use self::reload::reload;
-pub use self::samples::{SAMPLES_LAST, Sample, choose_samples, encode_samples, sample_crc};
+pub use self::samples::{SAMPLES_LAST, choose_samples, encode_samples, sample_crc};
 pub use self::slots::{
     FineRule, GROUPS, GROUPS_BYTES, GROUPS_MAX, Meta, PAYLOAD, SLOT_BYTES, Slot, State, Status,
 };

@@ -3,22 +3,10 @@
 use std::ffi::c_void;
 
 use super::slots::{PAYLOAD, SLOT_BYTES, Slot};
-use crate::ffi;
+use crate::ffi::{self, Sample};
 
 /// Blocks that were written last, of which there may be samples.
 pub const SAMPLES_LAST: usize = 64;
-
-/// A piece of the origin, and its checksum at a clean save; `core/samples.h`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Sample {
-    /// From the start of the origin.
-    pub sector: u64,
-    /// A multiple of those of a block.
-    pub sectors: u32,
-    /// As [`sample_crc`] of these.
-    pub crc: u32,
-}
 
 /// CRC-32C of whole blocks, without GRUB's environment blocks.
 pub fn sample_crc(blocks: &[u8]) -> u32 {

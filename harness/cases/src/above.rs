@@ -139,7 +139,7 @@ const fn rarely(case: CaseInfo) -> CaseInfo {
 const DISK_INDEX: usize = 0;
 
 /// More than the disk has requests, by far; each writes more than a request holds.
-const WRITERS: u32 = 24;
+pub(super) const WRITERS: u32 = 24;
 const WRITE_BYTES: u32 = 1 << 20;
 
 /// All that the writers write to, and more.

@@ -17,7 +17,7 @@ use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::modules;
 use crate::names::{COW_MOUNT, MINOR};
 use crate::setting::Setting;
-use crate::topology::{self, BESIDE, Topology};
+use crate::topology::{self, Above, BESIDE, Topology};
 
 /// The cases of this file.
 pub const CASES: &[CaseInfo] = &[
@@ -53,6 +53,11 @@ const CUTS: u32 = 12;
 /// What a writer has to itself; less where a filesystem has files of the writers beside that of a loop device.
 const STRETCH_BYTES: u64 = 8 << 20;
 const FILE_STRETCH_BYTES: u64 = 4 << 20;
+
+/// The partition of an array is as large as in the cases of one topology.
+const NESTED_STRETCH_BYTES: u64 = 1 << 20;
+const _: () =
+    assert!(above::WRITERS as u64 * NESTED_STRETCH_BYTES <= topology::NESTED.sectors as u64 * 512);
 
 /// Partitions in which all writers have room, MiB.
 const ROOM_MIB: u32 = 224;
@@ -142,9 +147,10 @@ async fn go_through(
     guest.phase("build");
     above::build(guest, topology).await?;
     let mut volume = above::volume(setting, topology);
-    let stretch = match setting.layout.filesystem {
-        Some(_) => FILE_STRETCH_BYTES,
-        None => STRETCH_BYTES,
+    let stretch = match (setting.layout.filesystem, topology.above) {
+        (Some(_), _) => FILE_STRETCH_BYTES,
+        (None, Above::Part(_)) => NESTED_STRETCH_BYTES,
+        (None, _) => STRETCH_BYTES,
     };
     let mut load = Load::start(guest, setting, topology, stretch).await?;
     load.wait(guest, BYTES_BEFORE).await?;

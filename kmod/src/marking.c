@@ -102,10 +102,8 @@ static void cb_marking_look(struct cb_device *dev, struct cb_mark *mark)
 	cb_mark_send(mark, REQ_OP_READ | REQ_SYNC, cb_marking_place(dev, mark).sector);
 }
 
-/* Nothing is written there any more; nobody can take the series up from such a file. */
-static void cb_marking_leave(struct cb_device *dev)
+static void cb_marking_is_lost(struct cb_device *dev)
 {
-	WRITE_ONCE(dev->cow_left, true);
 	if (cb_device_tracks(dev))
 		cb_device_fail(dev, -ESTALE, "the COW file was overwritten by somebody else");
 }
@@ -135,7 +133,8 @@ static void cb_marking_state_done(struct cb_device *dev, int error)
 						    CB_STATUS_LOST : CB_STATUS_DIRTY);
 	} else if (looked && !error) {
 		/* Somebody else has the blocks. */
-		cb_marking_leave(dev);
+		WRITE_ONCE(dev->cow_left, true);
+		cb_marking_is_lost(dev);
 	} else if (looked ? cb_phase_is_lost(cb_phase_of(dev)) :
 			    dev->state_status == CB_STATUS_LOST) {
 		if (!looked && error)
@@ -174,7 +173,8 @@ static void cb_marking_looked(struct cb_device *dev, struct cb_mark *mark, int e
 	else if (cb_marking_is_ours(dev, mark))
 		cb_marking_write_mark(dev, mark);
 	else
-		cb_marking_leave(dev);
+		/* Where the state is still ours, it says so. */
+		cb_marking_is_lost(dev);
 }
 
 static void cb_marking_done(struct cb_device *dev, struct cb_mark *mark)

@@ -171,8 +171,8 @@ impl Series {
     /// The first sample that is not what it was when the series was saved: somebody else has written, and the module
     /// refuses the series.
     pub fn changed_sample(&self, mut crc_of: impl FnMut(&Sample) -> u32) -> Option<&Sample> {
-        let mut samples = self.samples.iter();
-        samples.find(|sample| crc_of(sample) != sample.crc)
+        let mut all = self.samples.iter();
+        all.find(|sample| crc_of(sample) != sample.crc)
     }
 }
 

@@ -134,7 +134,10 @@ pub fn destroy(minor: u32, wipe: bool, config: &Path) -> Result<()> {
             Content::Wiped => Err(anyhow!(said)),
         }
     };
-    Series::forget(config, &device.uuid).and(removed)
+    match (Series::forget(config, &device.uuid), removed) {
+        (Err(forgotten), Err(removed)) => Err(forgotten.context(format!("{removed:#}"))),
+        (forgotten, removed) => forgotten.and(removed),
+    }
 }
 
 /// A snapshot that has just appeared may be held open for a moment by the

@@ -9,8 +9,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use crate::way;
 
 /// Nobody but the owner reads what is on a volume, or where it changes.
 pub const PRIVATE: u32 = 0o600;
@@ -194,10 +196,16 @@ impl Folder {
     /// Reads a regular file of it, of at most `limit` bytes.
     ///
     /// # Errors
-    /// When it is a link, is longer, or cannot be read.
+    /// When it is a link, is longer, belongs to another user than root and this one, has a second name, or cannot be read.
     pub fn read(&self, name: &OsStr, limit: u64) -> io::Result<Vec<u8>> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
         let (file, _) = check_file(self.open(name, flags)?, limit)?;
+        let meta = file.metadata()?;
+        if way::is_foreign(meta.uid()) || meta.nlink() != 1 {
+            return Err(io::Error::other(
+                "it belongs to another user, or has a second name",
+            ));
+        }
         read_all(&file, limit)
     }
 

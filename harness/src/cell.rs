@@ -154,6 +154,8 @@ async fn attempt(
 
     clock.enter("boot");
     let machine = Machine::new(plan, setting.layout(), files.clone());
+    let unconfined = machine.config().emulator.unconfined();
+    findings.notes.extend(unconfined.map(str::to_owned));
     let vm = machine
         .boot()
         .await

@@ -146,7 +146,7 @@ int cb_read_check_damaged(struct cb_read *read)
 		if (read->pieces[i].source != CB_READ_DAMAGED)
 			continue;
 		ret = cb_check_again(read, i);
-		cb_read_take_slots(read);
+		cb_read_take_slots(read, !ret);
 	}
 	return ret;
 }

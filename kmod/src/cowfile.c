@@ -7,6 +7,7 @@
  * defragmentation are refused with it set. The inode alone is held, so that the
  * filesystem can be unmounted; unmount.c lets go of it in time.
  */
+#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/pagemap.h>
 
@@ -72,55 +73,49 @@ void cb_cow_file_give(struct cb_device *dev, struct file *file)
 		dev->cow_file = file;
 }
 
-static void cb_cow_inode_put(struct inode *inode, struct file *file)
+struct cb_cow_ref cb_cow_file_take(struct cb_device *dev)
 {
-	cb_cow_inode_release(inode);
-	iput(inode);
-	if (file)
-		fput(file);
-}
-
-void cb_cow_file_drop(struct cb_device *dev)
-{
-	struct inode *inode = dev->cow_inode;
-	struct file *file = dev->cow_file;
+	struct cb_cow_ref ref = { .inode = dev->cow_inode, .file = dev->cow_file };
 
 	lockdep_assert_held(&cb_life_mutex);
-	if (!inode)
-		return;
 	dev->cow_inode = NULL;
 	dev->cow_file = NULL;
-	cb_cow_inode_put(inode, file);
+	return ref;
+}
+
+void cb_cow_file_put(const struct cb_cow_ref *ref)
+{
+	if (!ref->inode)
+		return;
+	cb_cow_inode_release(ref->inode);
+	iput(ref->inode);
+	if (ref->file)
+		fput(ref->file);
 }
 
 /*
- * The last reference to an inode can mean to wait for the filesystem: a time that was
- * only in memory (lazytime) goes to the journal, and its disk may not answer. It is given
- * back without the mutex, then, and the filesystem is kept from ending meanwhile. One that
- * is about to end asks for the inode by itself (unmount.c), and has nothing to wait for.
+ * The filesystem is kept from ending while the reference is given back. One that is about
+ * to end is left to its unmount, which finds the device here (unmount.c).
  */
 void cb_cow_file_end(struct cb_device *dev)
 {
-	struct inode *inode;
+	struct cb_cow_ref ref;
 	struct super_block *sb = NULL;
-	struct file *file;
 
 	mutex_lock(&cb_life_mutex);
-	list_del(&dev->end_list);
-	inode = dev->cow_inode;
-	file = dev->cow_file;
-	if (inode && atomic_inc_not_zero(&inode->i_sb->s_active)) {
-		sb = inode->i_sb;
-		dev->cow_inode = NULL;
-		dev->cow_file = NULL;
-	} else {
-		cb_cow_file_drop(dev);
+	while (dev->cow_inode && !atomic_inc_not_zero(&dev->cow_inode->i_sb->s_active)) {
+		mutex_unlock(&cb_life_mutex);
+		msleep(1);
+		mutex_lock(&cb_life_mutex);
 	}
+	ref = cb_cow_file_take(dev);
+	if (ref.inode)
+		sb = ref.inode->i_sb;
+	list_del_init(&dev->end_list);
 	mutex_unlock(&cb_life_mutex);
-	if (!sb)
-		return;
-	cb_cow_inode_put(inode, file);
-	deactivate_super(sb);
+	cb_cow_file_put(&ref);
+	if (sb)
+		deactivate_super(sb);
 }
 
 /* As cb_device_init_cow made the list in use. */

@@ -23,9 +23,21 @@ int cb_cow_file_pin(struct file *file, char *reason);
 void cb_cow_file_unpin(struct file *file);
 /* A device takes a pinned file over, with the caller's reference. */
 void cb_cow_file_give(struct cb_device *dev, struct file *file);
-/* Lets go of the device's COW file; safe when there is none. Under cb_life_mutex. */
-void cb_cow_file_drop(struct cb_device *dev);
-/* As that, for a device that has ended; also takes it off the list of those. Takes the mutex, and may sleep for long. */
+/* What a device has of its COW file; inode is NULL where it has none. */
+struct cb_cow_ref {
+	struct inode *inode;
+	struct file *file; /* where the end of its filesystem is not noticed, else NULL */
+};
+
+/* Takes that away from the device, under cb_life_mutex; safe when there is none. */
+struct cb_cow_ref cb_cow_file_take(struct cb_device *dev);
+/*
+ * Lets go of it. Not under the mutex: the last reference can mean to wait for the filesystem,
+ * because a time that was only in memory (lazytime) goes to the journal, and its disk may
+ * not answer.
+ */
+void cb_cow_file_put(const struct cb_cow_ref *ref);
+/* Both, for a device that has ended; takes it off the list of those. May sleep for long. */
 void cb_cow_file_end(struct cb_device *dev);
 /* Compares a pinned file with the extents in use, and takes it over when it is the same. */
 int cb_cow_file_verify(struct cb_device *dev, struct cb_setup *setup);

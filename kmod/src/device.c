@@ -242,6 +242,8 @@ void cb_device_unpublish(struct cb_device *dev)
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
 	mutex_lock(&cb_life_mutex);
+	/* It has its COW file until it has ended: an unmount finds it here or there. */
+	cb_ending_list(dev);
 	cb_registry_place(dev->slot, NULL);
 	cb_registry_unwatch(dev);
 	mutex_unlock(&cb_life_mutex);

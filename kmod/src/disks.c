@@ -201,25 +201,33 @@ static const char *cb_device_gone(struct cb_device *dev)
 	return NULL;
 }
 
-void cb_device_check_devices(struct cb_device *dev)
+void cb_device_check_size(struct cb_device *dev)
 {
-	const char *gone = cb_device_gone(dev);
 	u64 sectors;
 
-	if (gone) {
-		cb_device_lose_state(dev);
-		cb_device_fail(dev, -ENODEV, "%s", gone);
-		return;
-	}
 	sectors = cb_known_sectors(&dev->origin);
 	if (sectors == dev->geom.sectors && smp_load_acquire(&dev->resized))
 		sectors = READ_ONCE(dev->resized_to);
 	if (sectors == dev->geom.sectors || cb_mutant(ignore_size))
 		return;
-	cb_device_lose_state(dev);
+	/* A device that is there can be told that its series is lost. */
+	if (!sectors || cb_known_is_gone(&dev->cow))
+		cb_device_lose_state(dev);
 	if (sectors)
 		cb_device_fail(dev, -ESTALE, "the origin changed its size from %llu to %llu sectors",
 			       (unsigned long long)dev->geom.sectors, (unsigned long long)sectors);
 	else
 		cb_device_fail(dev, -ENODEV, "the origin was detached or has lost its medium");
+}
+
+void cb_device_check_devices(struct cb_device *dev)
+{
+	const char *gone = cb_device_gone(dev);
+
+	if (!gone) {
+		cb_device_check_size(dev);
+		return;
+	}
+	cb_device_lose_state(dev);
+	cb_device_fail(dev, -ENODEV, "%s", gone);
 }

@@ -60,6 +60,15 @@ static void cb_ending_work(struct work_struct *work)
 	cb_module_put();
 }
 
+void cb_ending_list(struct cb_device *dev)
+{
+	lockdep_assert_held(&cb_life_mutex);
+	if (list_empty(&dev->end_list))
+		list_add(&dev->end_list, &cb_end_devices);
+	/* Pairs with cb_unmount_concerns_any, which looks for it elsewhere first. */
+	smp_wmb();
+}
+
 bool cb_device_end(struct cb_device *dev)
 {
 	struct cb_ending *ending = dev->ending;
@@ -71,7 +80,7 @@ bool cb_device_end(struct cb_device *dev)
 	cb_snapdisk_remove(dev);
 	refcount_inc(&ending->users);
 	mutex_lock(&cb_life_mutex);
-	list_add(&dev->end_list, &cb_end_devices);
+	cb_ending_list(dev);
 	mutex_unlock(&cb_life_mutex);
 	INIT_WORK(&dev->end_work, cb_ending_work);
 	queue_work(cb_end_queue, &dev->end_work);
@@ -94,14 +103,15 @@ bool cb_ending_has_any(void)
 	return !list_empty_careful(&cb_end_devices);
 }
 
-void cb_ending_forget_files(struct super_block *sb)
+struct cb_device *cb_ending_find(const struct super_block *sb)
 {
 	struct cb_device *dev;
 
 	lockdep_assert_held(&cb_life_mutex);
 	list_for_each_entry(dev, &cb_end_devices, end_list)
 		if (dev->cow_inode && dev->cow_inode->i_sb == sb)
-			cb_cow_file_drop(dev);
+			return dev;
+	return NULL;
 }
 
 int cb_ending_init(void)

@@ -65,10 +65,13 @@ static void cb_engine_hands_over(struct cb_device *dev)
 static void cb_engine_subtract(struct cb_device *dev)
 {
 	unsigned long flags;
+	bool wake;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	dev->held_count--;
+	wake = --dev->held_count == CB_HELD_MANY;
 	spin_unlock_irqrestore(&dev->lock, flags);
+	if (wake)
+		wake_up_all(&dev->slow_wait);
 }
 
 void cb_engine_uncount(struct cb_device *dev)

@@ -28,6 +28,8 @@ struct cb_run;
 #define CB_HELD_SLOW_NOWAIT (8 * CB_HELD_SLOW)
 /* Held writes beyond which tracking is given up; what keeps them below is the pause. */
 #define CB_HELD_MAX 65536
+/* With so many all tasks pause, whatever group holds them. */
+#define CB_HELD_MANY (CB_HELD_MAX / 4)
 
 /* Notes of how many writes had arrived; see overdue.c. */
 #define CB_ARRIVAL_NOTES 64

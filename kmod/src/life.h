@@ -56,6 +56,8 @@ void cb_device_close_devices(struct cb_device *dev);
 int cb_device_use(struct cb_device *dev);
 void cb_device_unuse(struct cb_device *dev);
 
+/* Ends tracking when the origin was resized, be it for a moment. Anybody may call it. */
+void cb_device_check_size(struct cb_device *dev);
 /* Ends tracking when the origin or the COW file's device is gone, or the origin was resized. For the engine. */
 void cb_device_check_devices(struct cb_device *dev);
 
@@ -103,7 +105,9 @@ bool cb_device_end(struct cb_device *dev);
 void cb_ending_queue(struct work_struct *work);
 /* Whether there are snapshots at their end; a look without a lock. */
 bool cb_ending_has_any(void);
-/* Lets go of the COW files on a filesystem that goes, of snapshots that are at their end. */
-void cb_ending_forget_files(struct super_block *sb);
+/* Lists a snapshot that ends; safe when it is listed. Under cb_life_mutex, before its slot is empty. */
+void cb_ending_list(struct cb_device *dev);
+/* One that ends and has its COW file on that filesystem, or NULL. Under cb_life_mutex. */
+struct cb_device *cb_ending_find(const struct super_block *sb);
 
 #endif

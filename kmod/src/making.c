@@ -25,7 +25,8 @@ int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 		return cb_refuse(setup->reason, -ESTALE,
 				 "the origin was removed; destroy minor %u and take a full backup",
 				 before->minor);
-	if (before->geom.start != dev->geom.start || before->geom.sectors != dev->geom.sectors)
+	if (before->geom.start != dev->geom.start || before->geom.sectors != dev->geom.sectors ||
+	    smp_load_acquire(&before->resized))
 		return cb_refuse(setup->reason, -ESTALE,
 				 "the origin was resized; destroy minor %u and take a full backup",
 				 before->minor);
@@ -297,6 +298,11 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	mutex_unlock(&cb_life_mutex);
 	if (ret)
 		cb_device_fail(dev, ret, "the epoch before it did not come to an end");
+	/* Since it was asked whether that may go on. */
+	if (smp_load_acquire(&before->resized)) {
+		WRITE_ONCE(dev->resized_to, READ_ONCE(before->resized_to));
+		smp_store_release(&dev->resized, true);
+	}
 	cb_engine_wake(dev);
 	cb_device_wait_lookers();
 	cb_device_end(before);

@@ -252,6 +252,9 @@ static bool cb_origin_is_slow(struct cb_device *dev, const void *group, u32 limi
 {
 	if (cb_mutant(pause_for_all))
 		return READ_ONCE(dev->held_count) > limit;
+	/* Many groups together must not come near the number at which tracking is given up. */
+	if (READ_ONCE(dev->held_count) > CB_HELD_MANY)
+		return true;
 	return atomic_read(&dev->unreleased) > limit || cb_lane_backlog(dev, group) > limit;
 }
 

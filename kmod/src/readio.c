@@ -270,14 +270,14 @@ static void cb_read_from_cow(struct cb_read *read)
 	blk_finish_plug(&plug);
 }
 
-void cb_read_take_slots(struct cb_read *read)
+void cb_read_take_slots(struct cb_read *read, bool fill)
 {
 	u32 n;
 
 	for (n = 0; n < read->whole_count; n++) {
 		void *content;
 
-		if (read->pieces[read->whole_piece[n]].source == CB_READ_DAMAGED)
+		if (!fill || read->pieces[read->whole_piece[n]].source == CB_READ_DAMAGED)
 			continue;
 		content = cb_kmap(read->whole + n);
 		cb_read_fill(read, read->whole_piece[n], content);
@@ -383,6 +383,7 @@ int cb_read_elsewhere(struct cb_read *read)
 	ret = cb_read_wait(read);
 	if (!ret)
 		good = cb_read_check_pieces(read);
-	cb_read_take_slots(read);
+	/* What could not be read is no content. */
+	cb_read_take_slots(read, !ret);
 	return good ? ret : cb_read_check_damaged(read);
 }

@@ -5,6 +5,7 @@
  * The module's own blocks are not among them: it goes on to write there. Nor is what was
  * discarded, which may read as anything from then on.
  */
+#include <linux/major.h>
 #include <linux/slab.h>
 
 #include "metaio.h"
@@ -118,11 +119,14 @@ static void cb_samples_read(struct cb_meta_pool *pool, struct cb_samples *sample
 
 /* ---- a clean save ------------------------------------------------------ */
 
-static bool cb_samples_is_own(void *context, u64 sector, u32 sectors)
+/* Where we write ourselves, or where nobody may have: then the halves of a mirror differ. */
+static bool cb_samples_leaves_out(void *context, u64 sector, u32 sectors)
 {
 	struct cb_device *dev = context;
 	bool own;
 
+	if (dev->origin_disk->major == MD_MAJOR && sector + sectors == dev->geom.sectors)
+		return true;
 	if (!dev->cow_on_origin)
 		return false;
 	sector += dev->geom.start;
@@ -143,23 +147,24 @@ static void cb_samples_drop_unread(struct cb_samples *samples)
 	samples->count = kept;
 }
 
-void cb_samples_take(struct cb_meta_pool *pool, struct cb_samples_work *work,
-		     unsigned long until)
+void cb_samples_take(struct cb_samples_work *work, unsigned long until)
 {
-	struct cb_device *dev = pool->dev;
+	struct cb_device *dev = work->pool->dev;
 	struct cb_samples_of of = {
 		.origin_sectors = dev->geom.sectors,
 		.written = work->written,
 		.written_count = CB_SAMPLES_LAST,
 		.head = work->head,
 		.head_bytes = CB_HEAD_BYTES,
-		.own = cb_samples_is_own,
+		.own = cb_samples_leaves_out,
 		.context = dev,
 	};
 
 	cb_written_list(&dev->written, work->written);
 	cb_samples_choose(&work->samples, &of);
-	cb_samples_read(pool, &work->samples, until);
+	/* A place that cannot be read, or not for long, is left out, and keeps nobody waiting. */
+	cb_meta_pool_limit(work->pool, until);
+	cb_samples_read(work->pool, &work->samples, until);
 	cb_samples_drop_unread(&work->samples);
 }
 

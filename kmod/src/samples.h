@@ -35,16 +35,13 @@ void cb_written_inherit(struct cb_device *dev, const struct cb_device *before);
 /* Memory for taking them, which nobody may ask for while writes are held. */
 struct cb_samples_work {
 	struct cb_samples samples;
+	struct cb_meta_pool *pool; /* for them alone: reads that are given up keep nobody else's waiting */
 	u64 written[CB_SAMPLES_LAST];
 	u8 head[CB_HEAD_BYTES]; /* of the origin, for its partition table */
 };
 
-/*
- * Chooses and reads samples. What is not begun by a time, in jiffies, or cannot be read, is
- * left out.
- */
-void cb_samples_take(struct cb_meta_pool *pool, struct cb_samples_work *work,
-		     unsigned long until);
+/* Chooses and reads samples. What cannot be read, or not by a time, in jiffies, is left out. */
+void cb_samples_take(struct cb_samples_work *work, unsigned long until);
 /* Puts the slot that belongs to the next state; it is written with others. */
 int cb_samples_put(struct cb_meta_pool *pool, const struct cb_samples *samples);
 

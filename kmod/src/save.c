@@ -78,7 +78,7 @@ static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool,
 	if (!ret && !error)
 		error = cb_meta_head_crc(cb_meta_pool_single(pool), &head_crc, work->head);
 	if (!ret && !error)
-		cb_samples_take(pool, work, jiffies + CB_SAVE_SAMPLES_AHEAD);
+		cb_samples_take(work, jiffies + CB_SAVE_SAMPLES_AHEAD);
 	/* So that the flushes before the state have little to do. */
 	return ret ?: error ?: cb_meta_sync(pool) ?: cb_meta_sync_origin(cb_meta_pool_single(pool));
 }
@@ -136,7 +136,7 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool,
 	struct cb_meta_io *io = cb_meta_pool_single(pool);
 	int ret;
 
-	cb_samples_take(pool, work, jiffies + cb_time_left(deadline) / CB_SAVE_SAMPLES);
+	cb_samples_take(work, jiffies + cb_time_left(deadline) / CB_SAVE_SAMPLES);
 	ret = cb_save_maps(dev, pool, &work->samples, &state, deadline);
 	/* When this has been read, what was written before has been counted. */
 	if (!ret)
@@ -223,6 +223,8 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	int ret;
 
 	lockdep_assert_held(&cb_life_mutex);
+	/* A size that was another one for a moment, which the engine has not looked at yet. */
+	cb_device_check_size(dev);
 	if (!cb_device_tracks(dev) || !dev->owns_state)
 		return -ESTALE;
 	if (cb_save_is_done(dev))
@@ -241,7 +243,10 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 		return ret;
 	pool = cb_meta_pool_alloc(dev);
 	work = kvzalloc(sizeof(*work), GFP_KERNEL);
-	if (!pool || !work) {
+	if (work)
+		work->pool = cb_meta_pool_alloc(dev);
+	if (!pool || !work || !work->pool) {
+		cb_meta_pool_free(work ? work->pool : NULL);
 		cb_meta_pool_free(pool);
 		kvfree(work);
 		cb_device_unuse(dev);
@@ -265,6 +270,7 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	}
 	cb_storing_relax(dev);
 	memalloc_noio_restore(noio);
+	cb_meta_pool_free(work->pool);
 	cb_meta_pool_free(pool);
 	kvfree(work);
 	cb_device_unuse(dev);

@@ -165,8 +165,8 @@ struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i);
 bool cb_read_is_whole(const struct cb_read *read, u32 i);
 /* Reads a piece's slot, at a sector of the COW file's device, to a page of our own. */
 void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot);
-/* What was read as a whole goes where its parts are asked for, and the pages are given back. */
-void cb_read_take_slots(struct cb_read *read);
+/* Gives back the pages of what was read as a whole; fill: after it went where its parts are asked for. */
+void cb_read_take_slots(struct cb_read *read, bool fill);
 void cb_read_submit(struct cb_read *read, struct bio *bio, u64 sector);
 void cb_read_end_io(struct bio *bio);
 void cb_read_done_one(struct cb_read *read);

@@ -46,7 +46,7 @@ static bool cb_unmount_concerns(struct cb_device *dev, struct super_block *sb)
 /* Without a lock: the end of any other filesystem must not wait for a snapshot. */
 static bool cb_unmount_concerns_any(struct super_block *sb)
 {
-	bool concerned = cb_ending_has_any();
+	bool concerned = false;
 	unsigned int slot;
 
 	if (!sb->s_bdev)
@@ -58,23 +58,40 @@ static bool cb_unmount_concerns_any(struct super_block *sb)
 		concerned |= dev && cb_unmount_concerns(dev, sb);
 	}
 	rcu_read_unlock();
-	return concerned;
+	/* One that ends is listed before its slot is empty. */
+	smp_rmb();
+	return concerned || cb_ending_has_any();
 }
 
-static void cb_unmount_before(struct super_block *sb)
+static struct cb_device *cb_unmount_find(const struct super_block *sb)
 {
 	unsigned int slot;
 
-	mutex_lock(&cb_life_mutex);
 	for (slot = 0; slot < CB_DEVICE_SLOTS; slot++) {
 		struct cb_device *dev = rcu_dereference_protected(
 			cb_devices[slot], lockdep_is_held(&cb_life_mutex));
 
 		if (dev && dev->cow_inode && dev->cow_inode->i_sb == sb)
-			cb_cow_file_drop(dev);
+			return dev;
 	}
-	cb_ending_forget_files(sb);
-	mutex_unlock(&cb_life_mutex);
+	return cb_ending_find(sb);
+}
+
+/* Nobody but this unmount waits for a filesystem whose disk does not answer. */
+static void cb_unmount_before(struct super_block *sb)
+{
+	struct cb_cow_ref ref;
+	struct cb_device *dev;
+
+	do {
+		mutex_lock(&cb_life_mutex);
+		dev = cb_unmount_find(sb);
+		if (dev)
+			ref = cb_cow_file_take(dev);
+		mutex_unlock(&cb_life_mutex);
+		if (dev)
+			cb_cow_file_put(&ref);
+	} while (dev);
 }
 
 static void cb_unmount_after(struct super_block *sb)

@@ -140,7 +140,7 @@ const DISK_INDEX: usize = 0;
 
 /// More than the disk has requests, by far; each writes more than a request holds.
 pub(super) const WRITERS: u32 = 24;
-const WRITE_BYTES: u32 = 1 << 20;
+pub(super) const WRITE_BYTES: u32 = 1 << 20;
 
 /// All that the writers write to, and more.
 const COW_MIB: u32 = 40;
@@ -183,7 +183,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     build(guest, topology).await?;
-    let mut load = Load::start(guest, setting, topology, WRITE_BYTES.into()).await?;
+    let mut load = Load::start(guest, setting, topology, WRITE_BYTES.into(), WRITE_BYTES).await?;
     load.wait(guest, WARM_UP_BYTES).await?;
 
     let mut volume = volume(setting, topology);
@@ -372,13 +372,14 @@ impl Load {
         setting: &Setting,
         topology: &Topology,
         stretch_bytes: u64,
+        write_bytes: u32,
     ) -> CaseResult<Self> {
         let streams = |target| {
             WorkloadSpec::Streams(StreamsSpec {
                 target,
                 seed: setting.seed,
                 writers: WRITERS,
-                write_bytes: WRITE_BYTES,
+                write_bytes,
                 stretch_bytes,
             })
         };

@@ -54,8 +54,10 @@ const CUTS: u32 = 12;
 const STRETCH_BYTES: u64 = 8 << 20;
 const FILE_STRETCH_BYTES: u64 = 4 << 20;
 
-/// The partition of an array is as large as in the cases of one topology.
+/// The partition of an array is as large as in the cases of one topology. Smaller writes come back as late, and are still
+/// more than a request holds.
 const NESTED_STRETCH_BYTES: u64 = 1 << 20;
+const NESTED_WRITE_BYTES: u32 = 128 << 10;
 const _: () =
     assert!(above::WRITERS as u64 * NESTED_STRETCH_BYTES <= topology::NESTED.sectors as u64 * 512);
 
@@ -147,12 +149,12 @@ async fn go_through(
     guest.phase("build");
     above::build(guest, topology).await?;
     let mut volume = above::volume(setting, topology);
-    let stretch = match (setting.layout.filesystem, topology.above) {
-        (Some(_), _) => FILE_STRETCH_BYTES,
-        (None, Above::Part(_)) => NESTED_STRETCH_BYTES,
-        (None, _) => STRETCH_BYTES,
+    let (stretch, write) = match (setting.layout.filesystem, topology.above) {
+        (Some(_), _) => (FILE_STRETCH_BYTES, above::WRITE_BYTES),
+        (None, Above::Part(_)) => (NESTED_STRETCH_BYTES, NESTED_WRITE_BYTES),
+        (None, _) => (STRETCH_BYTES, above::WRITE_BYTES),
     };
-    let mut load = Load::start(guest, setting, topology, stretch).await?;
+    let mut load = Load::start(guest, setting, topology, stretch, write).await?;
     load.wait(guest, BYTES_BEFORE).await?;
 
     guest.phase("cuts");

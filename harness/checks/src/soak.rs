@@ -98,11 +98,13 @@ impl SoakEvidence {
             one.notes.clear();
             all.take_volume(&format!("{}, change maps", volume.name), one);
         }
-        all.notes.push(format!(
-            "{} images and {} change maps judged",
-            self.volumes.iter().map(|v| v.images.len()).sum::<usize>(),
-            self.volumes.iter().map(|v| v.maps.len()).sum::<usize>(),
-        ));
+        let images: usize = self.volumes.iter().map(|v| v.images.len()).sum();
+        let maps: usize = self.volumes.iter().map(|v| v.maps.len()).sum();
+        if images + maps == 0 {
+            all.fault("there is neither an image nor a change map to judge".to_owned());
+        }
+        all.notes
+            .push(format!("{images} images and {maps} change maps judged"));
         Ok(())
     }
 }

@@ -43,6 +43,9 @@ const SANDBOX_OF_ROOT: [&str; 2] = [
     "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny",
 ];
 
+/// How often a QEMU is started with each confinement before it counts as one that knows none.
+const CONFINEMENT_TRIES: u32 = 3;
+
 /// Whom a QEMU that root starts becomes when it has opened its files, user and group: neither a user of Debian's nor of systemd's,
 /// and within what a container usually has.
 const USER: u32 = 65_530;
@@ -114,6 +117,21 @@ impl Emulator {
         self.confinement() != Confinement::None
     }
 
+    /// What is missing of the confinement that is meant for this user, if anything is.
+    #[must_use]
+    pub fn unconfined(&self) -> Option<&'static str> {
+        match self.confinement() {
+            Confinement::User(_) => None,
+            Confinement::Filter if geteuid().is_root() => {
+                Some("QEMU stays root, because it cannot become another user here")
+            }
+            Confinement::Filter => None,
+            Confinement::None => {
+                Some("QEMU runs without its sandbox, which it or this kernel does not have")
+            }
+        }
+    }
+
     /// User and group that a guest's QEMU becomes. It then opens nothing any more that is the harness' alone.
     #[must_use]
     pub fn user(&self) -> Option<(u32, u32)> {
@@ -128,12 +146,15 @@ impl Emulator {
         }
         let as_users = (0..AS_USER.len()).map(Confinement::User);
         let as_users = as_users.filter(|_| geteuid().is_root());
-        let how = as_users
-            .chain([Confinement::Filter])
-            .find(|how| self.begins(*how))
-            .unwrap_or(Confinement::None);
-        known.push((self.clone(), how));
-        how
+        let ways: Vec<Confinement> = as_users.chain([Confinement::Filter]).collect();
+        // A start that fails because the machine has no room for a moment must not open the door for good.
+        for _ in 0..CONFINEMENT_TRIES {
+            if let Some(how) = ways.iter().find(|how| self.begins(**how)) {
+                known.push((self.clone(), *how));
+                return *how;
+            }
+        }
+        Confinement::None
     }
 
     /// Whether it begins with that confinement. An option that it does not know ends it, as does a user that it cannot become; else it

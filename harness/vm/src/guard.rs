@@ -50,14 +50,28 @@ impl Drop for Guard {
 /// In the child: keeps nothing open but these two, and does not end with the terminal.
 fn watch(waits: RawFd, pidfd: RawFd) -> ! {
     let mut byte = 0_u8;
-    // SAFETY: these are system calls. Of our memory they take `byte`, with its length.
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: these are system calls. Of our memory they take `byte`, the set and the name, each with its length.
     unsafe {
         libc::setsid();
+        // Who ends the harness by its name, or with all that its terminal has, does not end this one.
+        libc::prctl(libc::PR_SET_NAME, c"cowbird-guard".as_ptr());
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut());
         // Above all standard descriptors, so that neither is written over before it is copied.
         let waits = libc::fcntl(waits, libc::F_DUPFD, 3);
-        let pidfd = libc::fcntl(pidfd, libc::F_DUPFD, 3);
-        libc::dup2(waits, 0);
-        libc::dup2(pidfd, 1);
+        let guarded = libc::fcntl(pidfd, libc::F_DUPFD, 3);
+        if waits < 0 || guarded < 0 || libc::dup2(waits, 0) < 0 || libc::dup2(guarded, 1) < 0 {
+            // Without these it cannot guard, and what is not guarded does not run.
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                pidfd,
+                libc::SIGKILL,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            );
+            libc::_exit(1);
+        }
         if libc::syscall(libc::SYS_close_range, 2, libc::c_uint::MAX, 0) != 0 {
             // A kernel before 5.9.
             for file in 2..FILES {

@@ -300,7 +300,7 @@ fn epoch_header_layout() {
     let bytes = header.encode();
     let mut expected = Vec::new();
     expected.extend_from_slice(b"COWBIRD\x01");
-    expected.extend_from_slice(&[2, 0, 0, 0, 0, 16, 0, 0]);
+    expected.extend_from_slice(&[3, 0, 0, 0, 0, 16, 0, 0]);
     expected.extend_from_slice(b"a series of test");
     expected.extend_from_slice(&[8, 7, 6, 5, 4, 3, 2, 1]);
     expected.extend_from_slice(&[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);

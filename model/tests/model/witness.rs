@@ -338,13 +338,13 @@ fn epoch_header_layout() {
         Err(HeaderError::BadChecksum { .. })
     ));
     let mut newer = bytes;
-    newer[8] = 3;
+    newer[8] = 4;
     let checksum = crc32c::crc32c(&newer[..4092]);
     newer[4092..].copy_from_slice(&checksum.to_le_bytes());
     assert!(matches!(
         EpochHeader::decode(&newer),
         Err(HeaderError::UnsupportedVersion {
-            found: 3,
+            found: 4,
             header_bytes: 4096
         })
     ));

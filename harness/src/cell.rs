@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use cowbird_cases::begin;
 use cowbird_cases::info::CaseInfo;
 use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
@@ -29,7 +28,7 @@ use cowbird_vm::End;
 use crate::bundle;
 use crate::findings::Findings;
 use crate::outcome::CellOutcome;
-use crate::planned::{find_case, load_workload};
+use crate::planned::{find_case, load_workload, setting_of};
 use crate::tape::{self, Beginning, Replayed};
 
 /// Runs one cell. Every failure is a verdict.
@@ -116,15 +115,7 @@ async fn attempt(
     TrialPlan::check(&plan.trials)?;
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
-    let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = begin::setting(
-        case,
-        plan.seed,
-        replay,
-        plan.soak(),
-        &plan.trials,
-        plan.cuts,
-    );
+    let setting = setting_of(plan, case, recorded.as_ref());
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };

@@ -1,7 +1,8 @@
 //! What a plan names: its case, its disks and its workload.
 
-use cowbird_cases::begin::setting;
+use cowbird_cases::begin;
 use cowbird_cases::info::CaseInfo;
+use cowbird_cases::setting::Setting;
 use cowbird_checks::recorded::Recorded;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult};
@@ -17,11 +18,28 @@ pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
     })
 }
 
+/// What a case is played with; `recorded` is the recorded workload of the plan, if it is known.
+pub(crate) fn setting_of(
+    plan: &CellPlan,
+    case: &'static CaseInfo,
+    recorded: Option<&Recorded>,
+) -> Setting {
+    let replay = recorded.map(|recorded| recorded.replay);
+    begin::setting(
+        case,
+        plan.seed,
+        replay,
+        plan.soak(),
+        &plan.trials,
+        plan.cuts,
+    )
+}
+
 /// Size of the volume of a cell whose workload writes to the origin itself; none for all other cells.
 #[must_use]
 pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
     let case = catalogue::find(&plan.case)?;
-    let setting = setting(case, plan.seed, None, None, &plan.trials, None);
+    let setting = setting_of(plan, case, None);
     let layout = setting.layout();
     let sectors = u64::from(layout.origin().sectors);
     (layout.is_plain() && sectors > 0).then_some(sectors)
@@ -31,15 +49,7 @@ pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
 pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
     let case = find_case(plan)?;
     let recorded = load_workload(plan).await?;
-    let replay = recorded.as_ref().map(|recorded| recorded.replay);
-    let setting = setting(
-        case,
-        plan.seed,
-        replay,
-        plan.soak(),
-        &plan.trials,
-        plan.cuts,
-    );
+    let setting = setting_of(plan, case, recorded.as_ref());
     Ok(*setting.layout())
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cowbird_cases::fs_churn;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{MINOR, SNAPSHOT};
@@ -9,7 +10,7 @@ use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
-use cowbird_proto::message::{FsChurnSpec, Request, WorkloadSpec};
+use cowbird_proto::message::{FsChurnSpec, Request};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
@@ -50,23 +51,17 @@ async fn churn(
     name: &str,
     bytes: u64,
 ) -> CaseResult<()> {
-    let churn = guest
-        .start_workload(WorkloadSpec::FsChurn(FsChurnSpec {
-            root: format!("{MOUNT}/{name}"),
-            seed: setting.seed,
-            threads: 2,
-            files_per_thread: 24,
-            max_file_bytes: 256 << 10,
-            golden_files: 0,
-            budget_after_epoch_bytes: bytes,
-            pause_us: 0,
-        }))
-        .await?;
-    guest
-        .wait_until(&churn, "written enough", LIMIT, |state| {
-            state.bytes_written >= bytes
-        })
-        .await?;
+    let files = FsChurnSpec {
+        root: format!("{MOUNT}/{name}"),
+        seed: setting.seed,
+        threads: 2,
+        files_per_thread: 24,
+        max_file_bytes: 256 << 10,
+        golden_files: 0,
+        budget_after_epoch_bytes: bytes,
+        pause_us: 0,
+    };
+    let churn = fs_churn::start_until_written(guest, files, bytes, LIMIT).await?;
     guest.stop_workload(&churn).await.map(|_| ())
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cowbird_cases::fs_churn;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
@@ -10,7 +11,7 @@ use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
-use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request, WorkloadSpec};
+use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
@@ -96,24 +97,17 @@ fn mount_spec(setting: &Setting, api: MountApi, read_only: bool) -> MountSpec {
 
 /// Writes files into a directory of its own until there is enough.
 async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> CaseResult<Workload> {
-    let churn = guest
-        .start_workload(WorkloadSpec::FsChurn(FsChurnSpec {
-            root: format!("{MOUNT}/{name}"),
-            seed: setting.seed,
-            threads: 2,
-            files_per_thread: 12,
-            max_file_bytes: 256 << 10,
-            golden_files: 6,
-            budget_after_epoch_bytes: BYTES,
-            pause_us: 0,
-        }))
-        .await?;
-    guest
-        .wait_until(&churn, "written enough", LIMIT, |state| {
-            state.bytes_written >= BYTES
-        })
-        .await?;
-    Ok(churn)
+    let files = FsChurnSpec {
+        root: format!("{MOUNT}/{name}"),
+        seed: setting.seed,
+        threads: 2,
+        files_per_thread: 12,
+        max_file_bytes: 256 << 10,
+        golden_files: 6,
+        budget_after_epoch_bytes: BYTES,
+        pause_us: 0,
+    };
+    fs_churn::start_until_written(guest, files, BYTES, LIMIT).await
 }
 
 async fn churn_and_stop(

@@ -256,6 +256,25 @@ async fn under_load(
     Ok((image, churn))
 }
 
+/// Starts writers of files, and waits until they have written so many bytes; they go on.
+///
+/// # Errors
+/// When that takes longer than `limit`, or the guest ends.
+pub async fn start_until_written(
+    guest: &mut Driver<'_, '_>,
+    spec: FsChurnSpec,
+    bytes: u64,
+    limit: Duration,
+) -> CaseResult<Workload> {
+    let churn = guest.start_workload(WorkloadSpec::FsChurn(spec)).await?;
+    guest
+        .wait_until(&churn, "written enough", limit, |state| {
+            state.bytes_written >= bytes
+        })
+        .await?;
+    Ok(churn)
+}
+
 fn churn(seed: u64) -> FsChurnSpec {
     FsChurnSpec {
         root: MOUNT.into(),

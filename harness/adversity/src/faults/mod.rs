@@ -10,6 +10,7 @@ pub mod meddling;
 
 use std::time::Duration;
 
+use cowbird_cases::fs_churn;
 use cowbird_cases::names::{IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::{Claim, Evidence};
@@ -133,23 +134,17 @@ fn evidence(setting: &Setting, marker: MarkerKey, expected_log: ExpectedLog) -> 
 
 /// Files in a folder of their own.
 async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> CaseResult<()> {
-    let churn = guest
-        .start_workload(WorkloadSpec::FsChurn(FsChurnSpec {
-            root: format!("{MOUNT}/{name}"),
-            seed: setting.seed,
-            threads: 2,
-            files_per_thread: 8,
-            max_file_bytes: 256 << 10,
-            golden_files: 2,
-            budget_after_epoch_bytes: u64::MAX,
-            pause_us: 0,
-        }))
-        .await?;
-    guest
-        .wait_until(&churn, "written enough", WRITE_LIMIT, |state| {
-            state.bytes_written >= CHURN_BYTES
-        })
-        .await?;
+    let files = FsChurnSpec {
+        root: format!("{MOUNT}/{name}"),
+        seed: setting.seed,
+        threads: 2,
+        files_per_thread: 8,
+        max_file_bytes: 256 << 10,
+        golden_files: 2,
+        budget_after_epoch_bytes: u64::MAX,
+        pause_us: 0,
+    };
+    let churn = fs_churn::start_until_written(guest, files, CHURN_BYTES, WRITE_LIMIT).await?;
     guest.stop_workload(&churn).await.map(|_| ())
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Preserved blocks: those in memory and the slots in the COW file (blocks.c), by what sums
- * they are known there (sums.c), and how much memory all snapshots together may take for them
+ * they are known there (checking.c), and how much memory all snapshots together may take for them
  * and for their maps (budget.c).
  */
 #ifndef COWBIRD_BLOCKS_H
@@ -81,12 +81,9 @@ void cb_blocks_put(struct cb_device *dev, struct cb_entry *entry);
 
 bool cb_block_is_own(struct cb_device *dev, u64 block);
 
-/* ---- sums.c ------------------------------------------------------------ */
+/* ---- checking.c -------------------------------------------------------- */
 
-void cb_sums_init(void);
-/* Adds bytes to a sum (core/sum.h). Any context. */
-u32 cb_sum_more(u32 sum, const void *bytes, size_t length);
-/* That of a block whose content is in a page. */
+/* The sum (core/sum.h) of a block whose content is in a page. Any context. */
 u32 cb_sum_of_page(u64 block, struct page *page);
 
 /* ---- budget.c ---------------------------------------------------------- */

@@ -13,6 +13,15 @@
 #include "snapread.h"
 #include "core/sum.h"
 
+u32 cb_sum_of_page(u64 block, struct page *page)
+{
+	void *content = cb_kmap(page);
+	u32 sum = cb_sum(block, content);
+
+	cb_kunmap(content);
+	return sum;
+}
+
 /* Sums of a few pieces, to be compared under one lock. */
 struct cb_check {
 	struct cb_read *read;
@@ -75,16 +84,17 @@ bool cb_read_check_pages(struct cb_read *read)
 static u32 cb_check_sum(const struct cb_read *read, u32 i)
 {
 	struct bvec_iter iter = cb_read_iter(read, i);
-	u32 sum = cb_sum_begin(read->first + i);
 	struct bio_vec bvec;
+	struct cb_sum sum;
 
+	cb_sum_begin(&sum, read->first + i);
 	__bio_for_each_segment(bvec, read->bio, iter, iter) {
-		char *page = cb_kmap(bvec.bv_page);
+		u8 *page = cb_kmap(bvec.bv_page);
 
-		sum = cb_sum_more(sum, page + bvec.bv_offset, bvec.bv_len);
+		cb_sum_more(&sum, page + bvec.bv_offset, bvec.bv_len);
 		cb_kunmap(page);
 	}
-	return sum;
+	return cb_sum_end(&sum);
 }
 
 /* Slots that were read as a whole. */

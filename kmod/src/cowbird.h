@@ -17,7 +17,7 @@
  *   marking.c  its marks of changed regions, on stable storage;  losing.c that they
  *              are not complete, before the next write goes
  *   blocks.c   the blocks in memory and the slots in the COW file;  budget.c
- *              how much memory;  sums.c by what stored blocks are known
+ *              how much memory
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
  *              snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by

@@ -6,7 +6,6 @@ static int __init cowbird_init(void)
 {
 	int ret;
 
-	cb_sums_init();
 	ret = cb_ending_init();
 	if (ret)
 		return ret;

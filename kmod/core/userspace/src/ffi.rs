@@ -109,6 +109,15 @@ pub struct Meta {
     pub kind: u32,
 }
 
+/// Of a block whose content comes in pieces; `core/sum.h`.
+#[repr(C)]
+#[derive(Default)]
+pub struct Sum {
+    pub lanes: [u64; 4],
+    pub rest: [u8; 32],
+    pub rest_bytes: u32,
+}
+
 #[repr(C)]
 #[derive(Default)]
 pub struct State {
@@ -265,7 +274,10 @@ unsafe extern "C" {
     ) -> i32;
     pub fn cb_extents_touch(extents: *const Extents, sector: u64, sectors: u64) -> bool;
 
-    pub fn cb_crc32c_more(crc: u32, bytes: *const u8, length: usize) -> u32;
+    pub fn cb_sum(block: u64, content: *const u8) -> u32;
+    pub fn cb_sum_begin(sum: *mut Sum, block: u64);
+    pub fn cb_sum_more(sum: *mut Sum, bytes: *const u8, length: usize);
+    pub fn cb_sum_end(sum: *const Sum) -> u32;
     pub fn cb_crc32c(bytes: *const u8, length: usize) -> u32;
     pub fn cb_header_encode(header: *const Header, block: *mut u8);
     pub fn cb_header_decode(header: *mut Header, block: *const u8) -> i32;

@@ -342,9 +342,22 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 
 /// The sum by which a preserved block is known; `core/sum.h`.
 pub fn sum(block: u64, content: &[u8]) -> u32 {
-    let begin = crc32c(&block.to_le_bytes());
-    // SAFETY: pointer and length describe the slice.
-    unsafe { ffi::cb_crc32c_more(begin, content.as_ptr(), content.len()) }
+    assert_eq!(content.len(), HEADER_BYTES, "a block");
+    // SAFETY: the content is a block.
+    unsafe { ffi::cb_sum(block, content.as_ptr()) }
+}
+
+/// The same of a block whose content comes in pieces.
+pub fn sum_of_pieces<'a>(block: u64, pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut sum = ffi::Sum::default();
+    // SAFETY: the sum is begun before anything else; pointer and length describe each piece.
+    unsafe {
+        ffi::cb_sum_begin(&raw mut sum, block);
+        for piece in pieces {
+            ffi::cb_sum_more(&raw mut sum, piece.as_ptr(), piece.len());
+        }
+        ffi::cb_sum_end(&raw const sum)
+    }
 }
 
 /// Phases of a snapshot; `core/protocol.h`.

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use cowbird_core::{
-    Action, Event, Extents, Geom, HEADER_BYTES, Header, Kept, Phase, SlotMap, Source, crc32c, sum,
+    Action, Event, Extents, Geom, HEADER_BYTES, Header, Kept, Phase, SlotMap, Source, crc32c, sum, sum_of_pieces,
     utf8_length,
 };
 use proptest::prelude::*;
@@ -190,6 +190,22 @@ proptest! {
     #[test]
     fn crc_is_castagnoli(bytes: Vec<u8>) {
         prop_assert_eq!(crc32c(&bytes), crc32c::crc32c(&bytes));
+    }
+
+    /// Goal: a sum is the lower half of XXH64, in whatever pieces the block comes. Method: random blocks, numbers and
+    /// places where they are cut, against another implementation.
+    #[test]
+    fn a_sum_is_the_lower_half_of_xxh64(
+        block: u64,
+        content in prop::collection::vec(any::<u8>(), 4096),
+        mut cuts in prop::collection::vec(0usize..=4096, 0..20),
+    ) {
+        let expected = xxhash_rust::xxh64::xxh64(&content, block) as u32;
+        prop_assert_eq!(sum(block, &content), expected);
+        cuts.extend([0, 4096]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|ends| &content[ends[0]..ends[1]]);
+        prop_assert_eq!(sum_of_pieces(block, pieces), expected);
     }
 }
 

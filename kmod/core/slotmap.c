@@ -68,8 +68,10 @@ u32 cb_slotmap_find(const struct cb_slotmap *map, u64 block)
 
 bool cb_slotmap_keeps(const struct cb_slotmap *map, u32 slot)
 {
+	u64 block = cb_slotmap_block_of(map, map->words[slot]);
+
 	/* The word of a slot without a block is 0, and block 0 is in another slot or in none. */
-	return cb_slotmap_find(map, cb_slotmap_block_of(map, map->words[slot])) == slot;
+	return block || cb_slotmap_find(map, block) == slot;
 }
 
 int cb_slotmap_copy(struct cb_slotmap *to, const struct cb_slotmap *from, u64 *next, u64 end)

@@ -38,6 +38,8 @@ static bool cb_check_compare(struct cb_check *check, bool mark)
 	bool good = true;
 	u32 n;
 
+	if (!check->count)
+		return true;
 	spin_lock_irqsave(&check->read->dev->lock, flags);
 	for (n = 0; n < check->count; n++) {
 		struct cb_read_piece *piece = &check->read->pieces[check->piece[n]];
@@ -67,15 +69,18 @@ bool cb_read_check_pages(struct cb_read *read)
 {
 	struct cb_check check = { .read = read };
 	bool good = true;
-	u32 i;
+	u32 n;
 
 	if (cb_mutant_closes_sums())
 		return true;
-	for (i = 0; good && i < read->count; i++)
+	for (n = 0; good && n < read->found_count; n++) {
+		u32 i = read->found[n];
+
 		if (read->pieces[i].source == CB_READ_COW)
 			good = cb_check_add(&check, i,
 					    cb_sum_of_page(read->first + i, read->pieces[i].page),
 					    false);
+	}
 	return good && cb_check_compare(&check, false);
 }
 

@@ -15,23 +15,27 @@
 
 /* ---- which part of the reader's pages a piece is ------------------------ */
 
-static u32 cb_read_bytes(const struct cb_read *read, u32 i)
+/* Bytes of n pieces from the i-th on. */
+static u32 cb_read_bytes(const struct cb_read *read, u32 i, u32 n)
 {
-	u64 from, to;
+	u64 from, to, end;
 
-	cb_read_span(read, i, &from, &to);
+	if (!n)
+		return 0;
+	cb_read_span(read, i, &from, &end);
+	cb_read_span(read, i + n - 1, &end, &to);
 	return (to - from) << SECTOR_SHIFT;
 }
 
 void cb_read_map(struct cb_read *read)
 {
 	struct bvec_iter iter = cb_mutant(advanced_iterator) ? read->bio->bi_iter : read->next;
-	u32 i;
+	u32 i, n;
 
-	for (i = 0; i < read->count; i++) {
-		if (i % CB_READ_STEP == 0)
-			read->places[i / CB_READ_STEP] = iter;
-		bio_advance_iter(read->bio, &iter, cb_read_bytes(read, i));
+	for (i = 0; i < read->count; i += n) {
+		n = min_t(u32, CB_READ_STEP, read->count - i);
+		read->places[i / CB_READ_STEP] = iter;
+		bio_advance_iter(read->bio, &iter, cb_read_bytes(read, i, n));
 	}
 	read->next = iter;
 }
@@ -48,14 +52,14 @@ static u32 cb_mutant_lead(const struct cb_read *read)
 
 struct bvec_iter cb_read_iter(const struct cb_read *read, u32 i)
 {
-	u32 bytes = cb_read_bytes(read, i), before;
+	u32 bytes = cb_read_bytes(read, i, 1), before;
 	struct bvec_iter iter;
 
 	if (cb_mutant(advanced_iterator))
 		i -= min(i, cb_mutant_lead(read));
 	iter = read->places[i / CB_READ_STEP];
-	for (before = round_down(i, CB_READ_STEP); before < i; before++)
-		bio_advance_iter(read->bio, &iter, cb_read_bytes(read, before));
+	before = round_down(i, CB_READ_STEP);
+	bio_advance_iter(read->bio, &iter, cb_read_bytes(read, before, i - before));
 	iter.bi_size = bytes;
 	return iter;
 }
@@ -192,21 +196,15 @@ static int cb_read_compare(const void *a, const void *b, const void *private)
 	return first < second ? -1 : first > second;
 }
 
-u32 cb_read_sort(struct cb_read *read)
+void cb_read_sort(struct cb_read *read, u32 n)
 {
-	u32 i, n = 0;
 	bool sorted = true;
+	u32 i;
 
-	for (i = 0; i < read->count; i++) {
-		if (read->pieces[i].source != CB_READ_COW)
-			continue;
-		if (n && read->pieces[read->order[n - 1]].sector > read->pieces[i].sector)
-			sorted = false;
-		read->order[n++] = i;
-	}
+	for (i = 1; i < n && sorted; i++)
+		sorted = cb_read_compare(&read->order[i - 1], &read->order[i], read) <= 0;
 	if (!sorted && !cb_mutant(gaps_ignored))
 		sort_r(read->order, n, sizeof(read->order[0]), cb_read_compare, NULL, read);
-	return n;
 }
 
 /* Pieces from the n-th on, of all that there are, that follow each other here and there. */
@@ -225,7 +223,7 @@ static u32 cb_read_run(const struct cb_read *read, u32 n, u32 all)
 /* All of its block is asked for. A part has no sum, and the COW file's disk may not give it. */
 bool cb_read_is_whole(const struct cb_read *read, u32 i)
 {
-	return cb_read_bytes(read, i) == CB_BLOCK_BYTES || cb_mutant(split_slots);
+	return cb_read_bytes(read, i, 1) == CB_BLOCK_BYTES || cb_mutant(split_slots);
 }
 
 void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot)
@@ -246,10 +244,14 @@ void cb_read_whole_slot(struct cb_read *read, u32 i, u64 slot)
 
 static void cb_read_from_cow(struct cb_read *read)
 {
-	u32 n, run, i, all = cb_read_sort(read);
+	u32 n, run, i, all = 0;
 	struct blk_plug plug;
 	u64 sector, from, to;
 
+	for (i = 0; i < read->count; i++)
+		if (read->pieces[i].source == CB_READ_COW)
+			read->order[all++] = i;
+	cb_read_sort(read, all);
 	blk_start_plug(&plug);
 	for (n = 0; n < all; n += run) {
 		run = 1;
@@ -299,7 +301,7 @@ void cb_read_from_memory(struct cb_read *read, u32 i)
 	cb_kunmap(page);
 }
 
-void cb_read_put_entries(struct cb_read *read)
+static void cb_read_put_entries(struct cb_read *read)
 {
 	unsigned long flags;
 	u32 i = 0, put;

@@ -39,7 +39,8 @@ static void cb_read_trace(struct cb_read *read, u32 i)
 				    read->pieces[i].overtaken);
 }
 
-void cb_read_look(struct cb_read *read)
+/* Says of each piece where it is; of a preserved one not yet in which of two places. */
+static void cb_read_look(struct cb_read *read)
 {
 	struct cb_device *dev = read->dev;
 	u32 i;
@@ -59,7 +60,7 @@ void cb_read_look(struct cb_read *read)
 	}
 }
 
-/* A read that went straight: all of it is in the reader's pages. */
+/* Of a read that has gone: all of it is in the reader's pages, and is looked at again. */
 static void cb_read_recall(struct cb_read *read)
 {
 	u32 i;
@@ -95,7 +96,8 @@ static void cb_read_find(struct cb_read *read, u64 block, struct cb_read_piece *
 	}
 }
 
-void cb_read_find_all(struct cb_read *read)
+/* Finds every preserved block of the window. */
+static void cb_read_find_all(struct cb_read *read)
 {
 	unsigned long flags;
 	u32 i = 0, found;
@@ -113,7 +115,7 @@ void cb_read_find_all(struct cb_read *read)
 	}
 }
 
-u32 cb_read_count_of(const struct cb_read *read, u8 source)
+static u32 cb_read_count_of(const struct cb_read *read, u8 source)
 {
 	u32 i, n = 0;
 
@@ -122,18 +124,16 @@ u32 cb_read_count_of(const struct cb_read *read, u8 source)
 	return n;
 }
 
-void cb_read_count_elsewhere(struct cb_read *read)
+static void cb_read_count_elsewhere(struct cb_read *read)
 {
 	struct cb_stats *stats = &read->dev->stats;
 
-	atomic64_add(cb_read_count_of(read, CB_READ_MEMORY) - read->fetched,
-		     &stats->reads_memory_blocks);
-	atomic64_add(cb_read_count_of(read, CB_READ_COW) + read->fetched,
-		     &stats->reads_cow_blocks);
+	atomic64_add(cb_read_count_of(read, CB_READ_MEMORY), &stats->reads_memory_blocks);
+	atomic64_add(cb_read_count_of(read, CB_READ_COW), &stats->reads_cow_blocks);
 	atomic64_add(cb_read_count_of(read, CB_READ_ZERO), &stats->reads_zero_blocks);
 }
 
-/* ---- one window ---------------------------------------------------------- */
+/* ---- the second look ------------------------------------------------------- */
 
 /* Whether a block that came from the origin was preserved while it was read. */
 static bool cb_read_overtaken(struct cb_device *dev, u64 block)
@@ -143,7 +143,11 @@ static bool cb_read_overtaken(struct cb_device *dev, u64 block)
 	return !cb_read_confirm(CB_PHASE_ACTIVE, test_bit(block, dev->preserved));
 }
 
-u32 cb_read_revalidate(struct cb_read *read)
+/*
+ * Looks a second time at what came from the origin: what was overtaken is to be fetched
+ * from its preserved copy, with all that was preserved before. How many were.
+ */
+static u32 cb_read_revalidate(struct cb_read *read)
 {
 	u32 i, overtaken = 0;
 
@@ -162,6 +166,94 @@ u32 cb_read_revalidate(struct cb_read *read)
 		atomic64_add(overtaken, &read->dev->stats.reads_revalidated_blocks);
 	return overtaken;
 }
+
+/* ---- direct reads ---------------------------------------------------------- */
+
+bool cb_read_look_direct(struct cb_read *read)
+{
+	u64 last = cb_read_last_block(read), block, n;
+	u32 i, found = 0;
+
+	for (block = read->first;
+	     (block = find_next_bit(read->dev->preserved, last + 1, block)) <= last; block++) {
+		if (found == CB_READ_CROSSED)
+			return false;
+		i = block - read->first;
+		read->pieces[i].source = CB_READ_UNKNOWN;
+		read->pieces[i].overtaken = false;
+		read->found[found++] = i;
+	}
+	read->found_count = found;
+	if (!trace_cowbird_snapshot_read_enabled())
+		return true;
+	for (n = 0, i = 0; i < read->count; i++) {
+		if (n < found && read->found[n] == i)
+			n++;
+		else
+			trace_cowbird_snapshot_read(read->dev, read->first + i, CB_READ_ORIGIN,
+						    false);
+	}
+	return true;
+}
+
+void cb_read_find_direct(struct cb_read *read)
+{
+	unsigned long flags;
+	u32 n = 0, end;
+
+	while (n < read->found_count) {
+		end = min(n + CB_READ_LOOKUPS, read->found_count);
+		spin_lock_irqsave(&read->dev->lock, flags);
+		for (; n < end; n++) {
+			struct cb_read_piece *piece = &read->pieces[read->found[n]];
+
+			if (piece->source != CB_READ_UNKNOWN)
+				continue;
+			cb_read_find(read, read->first + read->found[n], piece);
+			cb_read_trace(read, read->found[n]);
+		}
+		spin_unlock_irqrestore(&read->dev->lock, flags);
+	}
+}
+
+u32 cb_read_count_found(const struct cb_read *read, u8 source)
+{
+	u32 n, count = 0;
+
+	for (n = 0; n < read->found_count; n++)
+		count += read->pieces[read->found[n]].source == source;
+	return count;
+}
+
+/* Whether a block is preserved by now that was not at the first look. */
+static bool cb_read_has_more(const struct cb_read *read)
+{
+	u64 last = cb_read_last_block(read), block;
+	u32 n = 0;
+
+	/* Orders the look at the bits after the completion of the reads. */
+	smp_mb();
+	for (block = read->first;
+	     (block = find_next_bit(read->dev->preserved, last + 1, block)) <= last; block++, n++)
+		/* No bit goes, so those of the first look come one by one. */
+		if (n == read->found_count || read->found[n] != block - read->first)
+			return true;
+	return false;
+}
+
+bool cb_read_is_overtaken(struct cb_read *read)
+{
+	u32 n;
+
+	if (!cb_read_has_more(read))
+		return false;
+	cb_read_recall(read);
+	for (n = 0; n < read->found_count; n++)
+		read->pieces[read->found[n]].source = CB_READ_THERE;
+	return cb_read_revalidate(read);
+}
+
+/* ---- one window ---------------------------------------------------------- */
 
 static int cb_read_preserved(struct cb_read *read)
 {

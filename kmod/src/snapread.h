@@ -21,6 +21,9 @@
 /* The reader's hints are not for the devices below; nor is FUA for a read. */
 #define CB_READ_OPF (REQ_OP_READ | REQ_SYNC)
 
+/* Preserved blocks of a direct read across which the origin is read: 256 KiB. */
+#define CB_READ_CROSSED 64
+
 /* Blocks between two places in the reader's pages that are kept. */
 #define CB_READ_STEP 16
 
@@ -55,6 +58,13 @@ struct cb_read {
 	bool ahead; /* what lies behind it in the COW file is wanted next */
 	u32 fetched; /* pieces in memory that this read had fetched to it */
 	bool rest; /* only what was overtaken is left */
+
+	/*
+	 * direct: the pieces that are preserved, ascending. The others are on the origin, and
+	 * nothing is written down of them.
+	 */
+	u16 found[CB_READ_CROSSED];
+	u32 found_count;
 
 	/* The window in hand: blocks first .. first + count - 1. */
 	u64 first;
@@ -97,18 +107,15 @@ static inline u64 cb_read_last_block(const struct cb_read *read)
 
 /* ---- snapread.c ------------------------------------------------------------ */
 
-/* Says of each piece where it is; of a preserved one not yet in which of two places. */
-void cb_read_look(struct cb_read *read);
-/* Finds every preserved block of the window. */
-void cb_read_find_all(struct cb_read *read);
-u32 cb_read_count_of(const struct cb_read *read, u8 source);
-void cb_read_count_elsewhere(struct cb_read *read);
 /*
- * Looks a second time at what came from the origin: what was overtaken is to be fetched
- * from its preserved copy, with all that was preserved before. How many were.
+ * Of direct reads: says which pieces are preserved; false when these are more than CB_READ_CROSSED.
+ * Finds those that have no place yet. How many come from a source.
  */
-u32 cb_read_revalidate(struct cb_read *read);
-
+bool cb_read_look_direct(struct cb_read *read);
+void cb_read_find_direct(struct cb_read *read);
+u32 cb_read_count_found(const struct cb_read *read, u8 source);
+/* The second look, when all is there and counted; whether something is left to be fetched. */
+bool cb_read_is_overtaken(struct cb_read *read);
 /* Ends a read, as its snapshot is at this moment, from any context. */
 void cb_read_finish(struct cb_read *read, int ret);
 /* The same when that has been looked at. */
@@ -151,13 +158,12 @@ int cb_read_origin(struct cb_read *read);
 int cb_read_elsewhere(struct cb_read *read);
 
 /* Parts of these. */
-/* Pieces from the COW file, in the order in which they lie there, are in order[]; how many. */
-u32 cb_read_sort(struct cb_read *read);
+/* Puts n pieces in order[] into the order in which they lie in the COW file. */
+void cb_read_sort(struct cb_read *read, u32 n);
 /* Copies to the reader's pages from a whole block; from NULL fills with zeros. */
 void cb_read_fill(struct cb_read *read, u32 i, const void *content);
-/* The same from memory; the references are given back by cb_read_put_entries. */
+/* The same from memory. */
 void cb_read_from_memory(struct cb_read *read, u32 i);
-void cb_read_put_entries(struct cb_read *read);
 void cb_read_begin(struct cb_read *read);
 int cb_read_wait(struct cb_read *read);
 /* Where a piece goes in the reader's pages. */

@@ -18,9 +18,6 @@
 
 /* Of the memory for preserved blocks, so much may be in the hands of such reads. */
 #define CB_READ_SHARE 8
-/* Preserved blocks of one read across which the origin is read: 256 KiB. */
-#define CB_READ_CROSSED 64
-
 /* Whether no block of the read is preserved. */
 static bool cb_read_is_untouched(const struct cb_read *read)
 {
@@ -183,13 +180,36 @@ void cb_snapread_free_spares(struct cb_device *dev)
 
 static void cb_read_put_pages(struct cb_read *read)
 {
-	u32 i;
+	u32 n;
 
-	for (i = 0; i < read->count; i++) {
-		if (read->pieces[i].source != CB_READ_COW || !read->pieces[i].page)
+	for (n = 0; n < read->found_count; n++) {
+		struct cb_read_piece *piece = &read->pieces[read->found[n]];
+
+		if (piece->source != CB_READ_COW || !piece->page)
 			continue;
-		cb_read_put_page(read->dev, read->pieces[i].page);
-		read->pieces[i].page = NULL;
+		cb_read_put_page(read->dev, piece->page);
+		piece->page = NULL;
+	}
+}
+
+/* What it has of blocks in memory. */
+static void cb_read_put_found(struct cb_read *read)
+{
+	unsigned long flags;
+	u32 n = 0, end;
+
+	while (n < read->found_count) {
+		end = min(n + CB_READ_LOOKUPS, read->found_count);
+		spin_lock_irqsave(&read->dev->lock, flags);
+		for (; n < end; n++) {
+			struct cb_read_piece *piece = &read->pieces[read->found[n]];
+
+			if (piece->source != CB_READ_MEMORY)
+				continue;
+			cb_blocks_put(read->dev, piece->entry);
+			piece->entry = NULL;
+		}
+		spin_unlock_irqrestore(&read->dev->lock, flags);
 	}
 }
 
@@ -234,9 +254,13 @@ static bool cb_read_slots(struct cb_read *read, u32 n, u32 run)
 /* Where there is no page at once, all of the read is done over again, without. */
 static void cb_read_all_slots(struct cb_read *read)
 {
-	u32 n, run, all = cb_read_sort(read);
+	u32 n, run, all = 0;
 	struct blk_plug plug;
 
+	for (n = 0; n < read->found_count; n++)
+		if (read->pieces[read->found[n]].source == CB_READ_COW)
+			read->order[all++] = read->found[n];
+	cb_read_sort(read, all);
 	blk_start_plug(&plug);
 	for (n = 0; n < all; n += run) {
 		u32 ahead;
@@ -261,10 +285,9 @@ static void cb_read_all_slots(struct cb_read *read)
  */
 static bool cb_read_may_hold(struct cb_read *read)
 {
-	u32 found = cb_read_count_of(read, CB_READ_UNKNOWN);
-
-	return found <= CB_READ_CROSSED &&
-	       (found <= read->crosses || cb_read_claim(read, found - read->crosses));
+	return cb_read_look_direct(read) &&
+	       (read->found_count <= read->crosses ||
+		cb_read_claim(read, read->found_count - read->crosses));
 }
 
 /*
@@ -273,16 +296,18 @@ static bool cb_read_may_hold(struct cb_read *read)
  */
 void cb_read_beside(struct cb_read *read)
 {
-	u32 i;
+	u32 n;
 
-	for (i = 0; i < read->count; i++)
-		if (read->pieces[i].source == CB_READ_COW)
-			read->pieces[i].source = CB_READ_UNKNOWN;
-	cb_read_find_all(read);
-	for (i = 0; i < read->count; i++) {
-		if (read->pieces[i].source == CB_READ_COW)
-			read->pieces[i].page = NULL;
-		else if (read->pieces[i].source == CB_READ_FAIL)
+	for (n = 0; n < read->found_count; n++)
+		if (read->pieces[read->found[n]].source == CB_READ_COW)
+			read->pieces[read->found[n]].source = CB_READ_UNKNOWN;
+	cb_read_find_direct(read);
+	for (n = 0; n < read->found_count; n++) {
+		struct cb_read_piece *piece = &read->pieces[read->found[n]];
+
+		if (piece->source == CB_READ_COW)
+			piece->page = NULL;
+		else if (piece->source == CB_READ_FAIL)
 			WRITE_ONCE(read->error, -EIO);
 	}
 	cb_read_all_slots(read);
@@ -290,26 +315,27 @@ void cb_read_beside(struct cb_read *read)
 }
 
 /* Finds what is preserved. False when the read may not have as much in its hands. */
-static bool cb_read_find_direct(struct cb_read *read)
+static bool cb_read_begin_direct(struct cb_read *read)
 {
-	u32 i;
+	u32 n;
 
 	read->first = cb_read_first_block(read);
 	read->count = cb_read_last_block(read) - read->first + 1;
 	read->next = read->bio->bi_iter;
-	cb_read_map(read);
-	cb_read_look(read);
 	if (!cb_read_may_hold(read))
 		return false;
+	cb_read_map(read);
 	read->direct = true;
 	/* What is pending from the beginning is the part that needs no bio for the origin. */
 	cb_read_begin(read);
-	cb_read_find_all(read);
-	for (i = 0; i < read->count; i++) {
-		if (read->pieces[i].source == CB_READ_FAIL)
+	cb_read_find_direct(read);
+	for (n = 0; n < read->found_count; n++) {
+		u8 source = read->pieces[read->found[n]].source;
+
+		if (source == CB_READ_FAIL)
 			WRITE_ONCE(read->error, -EIO);
-		else if (read->pieces[i].source == CB_READ_MEMORY && cb_mutant(patch_too_early))
-			cb_read_from_memory(read, i);
+		else if (source == CB_READ_MEMORY && cb_mutant(patch_too_early))
+			cb_read_from_memory(read, read->found[n]);
 	}
 	return true;
 }
@@ -322,13 +348,13 @@ static bool cb_read_go_direct(struct cb_read *read)
 
 	if (!bio)
 		return false;
-	if (!cb_read_find_direct(read)) {
+	if (!cb_read_begin_direct(read)) {
 		bio_put(bio);
 		return false;
 	}
 	bio->bi_opf = CB_READ_OPF;
 	bio->bi_end_io = cb_read_end_io;
-	in_memory = !cb_read_count_of(read, CB_READ_COW);
+	in_memory = !cb_read_count_found(read, CB_READ_COW);
 	cb_read_submit(read, bio, read->sector);
 	/* Only what is in the COW file takes a thread. */
 	if (in_memory)
@@ -342,15 +368,17 @@ static bool cb_read_go_direct(struct cb_read *read)
 static void cb_read_place(struct cb_read *read)
 {
 	void *content;
-	u32 i;
+	u32 n;
 
-	for (i = 0; i < read->count; i++) {
-		if (read->pieces[i].source == CB_READ_MEMORY) {
+	for (n = 0; n < read->found_count; n++) {
+		const struct cb_read_piece *piece = &read->pieces[read->found[n]];
+
+		if (piece->source == CB_READ_MEMORY) {
 			if (!cb_mutant(patch_too_early))
-				cb_read_from_memory(read, i);
-		} else if (read->pieces[i].source == CB_READ_COW) {
-			content = cb_kmap(read->pieces[i].page);
-			cb_read_fill(read, i, content);
+				cb_read_from_memory(read, read->found[n]);
+		} else if (piece->source == CB_READ_COW) {
+			content = cb_kmap(piece->page);
+			cb_read_fill(read, read->found[n], content);
 			cb_kunmap(content);
 		}
 	}
@@ -359,8 +387,9 @@ static void cb_read_place(struct cb_read *read)
 /* In the context of the last completion: at most CB_READ_CROSSED blocks are checked and copied. */
 void cb_read_put_together(struct cb_read *read)
 {
+	struct cb_stats *stats = &read->dev->stats;
 	int error = READ_ONCE(read->error);
-	u32 i;
+	u32 memory, cow;
 
 	read->direct = false;
 	if (!error && !cb_read_check_pages(read))
@@ -368,7 +397,7 @@ void cb_read_put_together(struct cb_read *read)
 	if (!error)
 		cb_read_place(read);
 	cb_read_put_pages(read);
-	cb_read_put_entries(read);
+	cb_read_put_found(read);
 	cb_read_unclaim(read);
 	if (error && !cb_mutant(bridge_errors)) {
 		read->error = 0;
@@ -376,14 +405,13 @@ void cb_read_put_together(struct cb_read *read)
 		queue_work(read->dev->read_queue, &read->work);
 		return;
 	}
-	atomic64_add(cb_read_count_of(read, CB_READ_ORIGIN),
-		     &read->dev->stats.reads_origin_blocks);
-	cb_read_count_elsewhere(read);
+	memory = cb_read_count_found(read, CB_READ_MEMORY) - read->fetched;
+	cow = cb_read_count_found(read, CB_READ_COW) + read->fetched;
 	read->fetched = 0;
-	for (i = 0; i < read->count; i++)
-		if (read->pieces[i].source != CB_READ_ORIGIN)
-			read->pieces[i].source = CB_READ_THERE;
-	if (!error && cb_read_revalidate(read)) {
+	atomic64_add(read->count - read->found_count, &stats->reads_origin_blocks);
+	atomic64_add(memory, &stats->reads_memory_blocks);
+	atomic64_add(cow, &stats->reads_cow_blocks);
+	if (!error && cb_read_is_overtaken(read)) {
 		read->rest = true;
 		queue_work(read->dev->read_queue, &read->work);
 		return;

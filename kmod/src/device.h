@@ -154,10 +154,14 @@ struct cb_device {
 	bool saved_known;
 	u32 saved_mode;
 
-	struct cb_written written; /* no lock: see samples.c */
+	/*
+	 * No lock: see samples.c. Every write that passes writes here, and reads what is before
+	 * and behind it: those have cache lines of their own.
+	 */
+	struct cb_written written ____cacheline_aligned_in_smp;
 
 	/* What the COW file holds of what is in memory; see saveslots.c. cb_life_mutex. */
-	struct cb_saved on_disk;
+	struct cb_saved on_disk ____cacheline_aligned_in_smp;
 
 	/*
 	 * Somebody else writes to the extents: never again will we, but for the

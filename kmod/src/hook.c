@@ -71,7 +71,7 @@ static bool notrace cb_hook_offer(struct bio *bio, struct gendisk *disk,
 	if (!watches)
 		return false;
 	/* A bio that was taken over may have ended. */
-	group = cb_lane_group(bio);
+	group = passage ? cb_lane_group(bio) : NULL;
 	rcu_read_lock();
 	hlist_for_each_entry_rcu(watch, watches, node) {
 		struct cb_device *dev = watch->dev;

@@ -78,6 +78,7 @@ static void cb_lane_submit(struct cb_lane *lane, struct bio *bio)
 static void cb_lane_work(struct work_struct *work)
 {
 	struct cb_lane *lane = container_of(work, struct cb_lane, work);
+	struct cb_device *dev = lane->dev;
 	struct blk_plug plug;
 	struct bio *bio;
 
@@ -89,6 +90,9 @@ static void cb_lane_work(struct work_struct *work)
 		/* Arrays submit here what they have collected, and may sleep. */
 		blk_finish_plug(&plug);
 	} while (!cb_lane_rests(lane));
+	/* A group that waits for others on its lane may have this one. */
+	if (lane > &dev->lanes[CB_LANE_RELEASE] && wq_has_sleeper(&dev->slow_wait))
+		wake_up_all(&dev->slow_wait);
 }
 
 static void cb_lane_queue(struct cb_device *dev, u32 which)

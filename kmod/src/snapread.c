@@ -25,7 +25,7 @@
 
 /* ---- where a block is ---------------------------------------------------- */
 
-static enum cb_phase cb_read_phase(struct cb_device *dev)
+enum cb_phase cb_read_phase(struct cb_device *dev)
 {
 	if (cb_mutant(failed_reads_live))
 		return CB_PHASE_ACTIVE;
@@ -350,7 +350,7 @@ void cb_read_finish(struct cb_read *read, int ret)
 {
 	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
 	smp_mb();
-	if (!ret && cb_phase_of(read->dev) != CB_PHASE_ACTIVE && !cb_mutant(failed_reads_live))
+	if (!ret && cb_read_phase(read->dev) != CB_PHASE_ACTIVE)
 		ret = -EIO;
 	cb_read_end(read, ret);
 }

@@ -107,6 +107,8 @@ static inline u64 cb_read_last_block(const struct cb_read *read)
 
 /* ---- snapread.c ------------------------------------------------------------ */
 
+/* The phase for a reader: a snapshot that is about to be spoilt is that already. */
+enum cb_phase cb_read_phase(struct cb_device *dev);
 /*
  * Of direct reads: says which pieces are preserved; false when these are more than CB_READ_CROSSED.
  * Finds those that have no place yet. How many come from a source.

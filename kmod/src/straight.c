@@ -33,7 +33,7 @@ static bool cb_read_is_plain(const struct cb_read *read)
 	bool own = dev->cow_on_origin &&
 		   cb_extents_touch(&dev->extents, dev->geom.start + read->sector, read->sectors);
 
-	return cb_read_decide(cb_phase_of(dev), own && !cb_mutant(own_blocks_live), false,
+	return cb_read_decide(cb_read_phase(dev), own && !cb_mutant(own_blocks_live), false,
 			      false) == CB_READ_ORIGIN;
 }
 
@@ -56,8 +56,7 @@ static void cb_read_straight_end_io(struct bio *clone)
 	}
 	/* Last of all: once a snapshot has failed, writes pass unpreserved. */
 	smp_mb();
-	if (!error && !cb_mutant(failed_reads_live) &&
-	    !cb_read_confirm(cb_phase_of(read->dev), preserved))
+	if (!error && !cb_read_confirm(cb_read_phase(read->dev), preserved))
 		error = -EIO;
 	cb_read_end(read, error);
 }

@@ -23,7 +23,6 @@ use cowbird_vm::accel::Accel;
 use cowbird_vm::command::DEFAULT_MEMORY_MIB;
 use cowbird_vm::probe::{AccelRequest, ProbeKernel, probe_accel};
 
-use crate::cli::AccelChoice;
 use crate::prepare::{self, Ready, Wanted};
 use crate::run::Run;
 use crate::ui::Ui;
@@ -269,7 +268,7 @@ impl Stage {
 
 /// How the cells of a run are recorded.
 fn recorded_by(store: &Store, run: &Run, ui: &Ui) -> Result<TapePlan> {
-    if run.accel == AccelChoice::Kvm {
+    if run.accel == AccelRequest::Kvm {
         bail!("QEMU records only what it emulates: leave --accel out beside --record");
     }
     let emulator = crate::tape::emulator(store, &run.catalogue, ui)?;
@@ -323,7 +322,7 @@ fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
 
 /// Decides what QEMU runs the guests with, by booting one of the kernels where that is needed.
 async fn choose_accel(
-    choice: AccelChoice,
+    request: AccelRequest,
     ready: &BTreeMap<String, Result<Arc<Ready>, String>>,
     guest: &GuestPrograms,
     cache: &Path,
@@ -348,11 +347,6 @@ async fn choose_accel(
         vmlinuz,
         boot_modules,
         guest_init: guest.init.clone(),
-    };
-    let request = match choice {
-        AccelChoice::Auto => AccelRequest::Auto,
-        AccelChoice::Kvm => AccelRequest::Kvm,
-        AccelChoice::Tcg => AccelRequest::Tcg,
     };
     let chosen = probe_accel(request, &kernel, &cache.join("accel")).await?;
     ui.line(&format!(

@@ -18,8 +18,8 @@ use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::emulator::Emulator;
 
-use crate::cli::ReplayArgs;
 use crate::guest;
+use crate::replay::args::ReplayArgs;
 use crate::ui::{Ui, print};
 use crate::{prepare, repo, runtime};
 

@@ -402,6 +402,7 @@ pub fn show_with(ended: &Ended, verdicts: &str, json: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cowbird_model::Verdict;
 
     #[test]
     fn regressions_run_before_all_else() {
@@ -416,7 +417,7 @@ mod tests {
             order_of_running(&cells, &BTreeMap::new()),
             [1, 4, 0, 2, 3, 5]
         );
-        let ended = [0, 4].map(|at| (at, runner::broken(&cells[at], String::new())));
+        let ended = [0, 4].map(|at| (at, cells[at].result(Verdict::Pass, String::new())));
         assert_eq!(order_of_running(&cells, &ended.into()), [1, 2, 3, 5]);
     }
 }

@@ -16,7 +16,6 @@ use cowbird_matrix::output::{self, OutDir};
 use cowbird_matrix::plan::PlannedCell;
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_matrix::resume::{Earlier, Known, Programs};
-use cowbird_matrix::runner;
 use cowbird_model::{CellResult, Phase, Verdict};
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
@@ -113,11 +112,8 @@ impl Stage {
     pub async fn run(&self, cell: PlannedCell) -> CellResult {
         let task = self.ui.task(&cell.id.to_string());
         let result = match self.cell_plan(&cell) {
-            Err(NoPlan::Broken(reason)) => runner::broken(&cell, reason),
-            Err(NoPlan::Unsupported(reason)) => CellResult {
-                verdict: Verdict::Unsupported,
-                ..runner::broken(&cell, reason)
-            },
+            Err(NoPlan::Broken(reason)) => cell.result(Verdict::Infrastructure, reason),
+            Err(NoPlan::Unsupported(reason)) => cell.result(Verdict::Unsupported, reason),
             Ok((ready, plan)) => {
                 let run = async || {
                     cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await
@@ -229,7 +225,6 @@ impl Stage {
         let mut result = CellResult {
             kernel_version: format!("{} {}", ready.kernel.release, ready.kernel.package_version),
             cpus: self.cpus,
-            verdict: outcome.verdict,
             blocks_checked: outcome.blocks_checked,
             blocks_bad: outcome.blocks_bad,
             classes: outcome.classes,
@@ -245,7 +240,7 @@ impl Stage {
             seconds: outcome.seconds,
             trace: outcome.trace,
             bundle: bundle.as_ref().map(|path| path.display().to_string()),
-            ..runner::broken(cell, outcome.reason)
+            ..cell.result(outcome.verdict, outcome.reason)
         };
         result.caught = self.caught(cell, &result);
         // What was recorded on purpose is not thrown away.

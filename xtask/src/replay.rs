@@ -114,7 +114,7 @@ fn replay_bundle(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
 
 /// The run of the one cell. Its names are checked as those of a command line are.
 fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
-    let cases = match &plan.workload {
+    let cases = match plan.input.workload() {
         None => Cases::Of(Selection::named(&plan.case)),
         Some(workload) => Cases::Recorded(recording_of(&args.what, workload)),
     };
@@ -122,8 +122,8 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
     let mut run = matrix::check(&RunSpec {
         kernels: Selection::named(&plan.kernel_name),
         cases,
-        soak_minutes: plan.soak_minutes,
-        cuts: plan.cuts,
+        soak_minutes: plan.input.soak_minutes(),
+        cuts: plan.input.cuts(),
         traced: plan.traced,
         cpus: plan.cpus,
         mutants: mutant.iter().cloned().collect(),
@@ -143,7 +143,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         id,
         seed: plan.seed,
     };
-    run.trials.clone_from(&plan.trials);
+    run.trials = plan.input.trials().to_vec();
     run.cells = vec![cell; args.times as usize];
     Ok(run)
 }

@@ -17,6 +17,7 @@ use cowbird_matrix::plan::PlannedCell;
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_matrix::resume::{Earlier, Known, Programs};
 use cowbird_model::{CellResult, Phase, Verdict};
+use cowbird_session::input::CaseInput;
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::command::DEFAULT_MEMORY_MIB;
@@ -183,14 +184,17 @@ impl Stage {
             .ok_or_else(|| broken("the module was not built"))?
             .clone()
             .map_err(NoPlan::Broken)?;
-        let trials = match cell.id.case.as_str() {
-            REGRESSIONS => self.trials.clone(),
-            _ => Vec::new(),
+        let input = match (&self.workload, cell.id.case.as_str()) {
+            (Some(workload), _) => CaseInput::Workload(workload.clone()),
+            (None, REGRESSIONS) => CaseInput::Trials(self.trials.clone()),
+            (None, _) => CaseInput::Lengths {
+                soak_minutes: self.soak_minutes,
+                cuts: self.cuts,
+            },
         };
         let taped = self.tape.is_some();
         let slowdown = ready.kernel.spec.slowdown * if taped { tape::SLOWDOWN } else { 1 };
         let plan = CellPlan {
-            trials,
             kernel_name: cell.id.kernel.clone(),
             kernel_release: ready.kernel.release.clone(),
             vmlinuz: ready.image.clone(),
@@ -201,9 +205,7 @@ impl Stage {
             tracer: self.guest.tracer.clone(),
             tracer_trial: self.guest.tracer_trial.clone(),
             case: cell.id.case.clone(),
-            workload: self.workload.clone(),
-            soak_minutes: self.soak_minutes,
-            cuts: self.cuts,
+            input,
             traced: self.traced,
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,

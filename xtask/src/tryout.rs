@@ -10,6 +10,7 @@ use cowbird_checks::judgement::TrialOutcome;
 use cowbird_checks::trials::TrialPlan;
 use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_model::Class;
+use cowbird_session::input::CaseInput;
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::probe::AccelRequest;
 use cowbird_workload::Script;
@@ -153,7 +154,7 @@ impl Tryout {
         // Another boot sees other pauses.
         self.boots += 1;
         let plan = CellPlan {
-            trials,
+            input: CaseInput::Trials(trials),
             seed: self.plan.seed ^ u64::from(self.boots) << 32,
             ..self.plan.clone()
         };

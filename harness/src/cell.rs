@@ -112,7 +112,7 @@ async fn attempt(
     findings: &mut Findings,
 ) -> CaseResult<Judged> {
     let case = find_case(plan)?;
-    TrialPlan::check(&plan.trials)?;
+    TrialPlan::check(plan.input.trials())?;
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
     let setting = setting_of(plan, case, recorded.as_ref());

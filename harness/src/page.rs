@@ -7,11 +7,11 @@
 //! by the dark dashes on it. What was asked of the module is a line from side to side.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use cowbird_model::{BadBlock, Class};
 use cowbird_proto::message::Event;
 use cowbird_workload::{BLOCK_SECTORS, Extent, Task};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::retold::{self, Told};
 
@@ -69,17 +69,27 @@ pub(crate) struct Shown<'a> {
 
 /// The page.
 pub(crate) fn page(shown: &Shown<'_>) -> String {
-    let (title, report) = (escaped(shown.title), escaped(shown.report));
-    format!(
-        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
-         <style>{STYLE}</style></head><body><h1>{title}</h1>{}<pre>{report}</pre></body></html>",
-        picture(shown)
-    )
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (shown.title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (shown.title) }
+                (picture(shown))
+                pre { (shown.report) }
+            }
+        }
+    };
+    page.into_string()
 }
 
-fn picture(shown: &Shown<'_>) -> String {
+fn picture(shown: &Shown<'_>) -> Markup {
     let Some(volume_sectors) = shown.volume_sectors.filter(|_| !shown.bad.is_empty()) else {
-        return String::new();
+        return Markup::default();
     };
     let told = retold::told(shown.events, volume_sectors);
     let scale = Scale {
@@ -87,23 +97,20 @@ fn picture(shown: &Shown<'_>) -> String {
         from_ns: told.tasks.first().map_or(0, |(at_ns, _)| *at_ns),
         to_ns: told.tasks.last().map_or(0, |(at_ns, _)| *at_ns),
     };
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" aria-label=\"bad blocks over address and time\">",
-        LEFT + WIDTH + 10.0,
-        HEIGHT + 30.0
-    );
-    draw_stripes(&mut svg, shown.bad, &scale);
-    draw_dashes(&mut svg, &told, shown.bad, &scale);
-    draw_controls(&mut svg, &told, &scale);
-    let mib = volume_sectors / 2048;
-    let _ = write!(
-        svg,
-        "<text x=\"{LEFT}\" y=\"{y}\" font-size=\"13\">0</text><text x=\"{}\" y=\"{y}\" font-size=\"13\" \
-         text-anchor=\"end\">{mib} MiB of the origin</text></svg>",
-        LEFT + WIDTH,
-        y = HEIGHT + 22.0
-    );
-    format!("{}{svg}", key(shown.bad))
+    let view = format!("0 0 {:.0} {:.0}", LEFT + WIDTH + 10.0, HEIGHT + 30.0);
+    let (right, y) = (LEFT + WIDTH, HEIGHT + 22.0);
+    html! {
+        (key(shown.bad))
+        svg viewBox=(view) role="img" aria-label="bad blocks over address and time" {
+            (stripes(shown.bad, &scale))
+            (dashes(&told, shown.bad, &scale))
+            (controls(&told, &scale))
+            text x=(LEFT) y=(y) font-size="13" { "0" }
+            text x=(right) y=(y) font-size="13" text-anchor="end" {
+                (volume_sectors / 2048) " MiB of the origin"
+            }
+        }
+    }
 }
 
 /// Where things lie.
@@ -129,23 +136,24 @@ impl Scale {
     }
 }
 
-fn draw_stripes(svg: &mut String, bad: &[BadBlock], scale: &Scale) {
-    for bad in bad {
-        let _ = write!(
-            svg,
-            "<rect x=\"{:.1}\" y=\"0\" width=\"{:.1}\" height=\"{HEIGHT}\" fill=\"{}\" fill-opacity=\".25\">\
-             <title>block {}: {} {}</title></rect>",
-            scale.x(bad.block.0 * BLOCK_SECTORS),
-            scale.width(BLOCK_SECTORS),
-            colour(bad.class),
-            bad.block,
-            bad.class,
-            escaped(&bad.detail)
-        );
+/// A number as coordinates have it.
+fn rounded(number: f64) -> String {
+    format!("{number:.1}")
+}
+
+fn stripes(bad: &[BadBlock], scale: &Scale) -> Markup {
+    html! {
+        @for bad in bad {
+            rect x=(rounded(scale.x(bad.block.0 * BLOCK_SECTORS))) y="0" width=(rounded(scale.width(BLOCK_SECTORS)))
+                height=(HEIGHT) fill=(colour(bad.class)) fill-opacity=".25"
+            {
+                title { "block " (bad.block) ": " (bad.class) " " (bad.detail) }
+            }
+        }
     }
 }
 
-fn draw_dashes(svg: &mut String, told: &Told, bad: &[BadBlock], scale: &Scale) {
+fn dashes(told: &Told, bad: &[BadBlock], scale: &Scale) -> Markup {
     let blocks: BTreeSet<u64> = bad.iter().map(|bad| bad.block.0).collect();
     let on_bad = |extent: &Extent| {
         let last = extent.end().0.saturating_sub(1) / BLOCK_SECTORS;
@@ -168,52 +176,38 @@ fn draw_dashes(svg: &mut String, told: &Told, bad: &[BadBlock], scale: &Scale) {
         .into_iter()
         .take(MAX_DASHES)
         .map(|task| (task, "#1f2328"));
-    for ((at_ns, task), fill) in pale.chain(dark) {
-        let _ = write!(
-            svg,
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"2\" fill=\"{fill}\"/>",
-            scale.x(task.extent.start.0),
-            scale.y(*at_ns),
-            scale.width(task.extent.sectors)
-        );
+    html! {
+        @for ((at_ns, task), fill) in pale.chain(dark) {
+            rect x=(rounded(scale.x(task.extent.start.0))) y=(rounded(scale.y(*at_ns)))
+                width=(rounded(scale.width(task.extent.sectors))) height="2" fill=(fill) {}
+        }
     }
 }
 
-fn draw_controls(svg: &mut String, told: &Told, scale: &Scale) {
-    for (at_ns, step) in &told.controls {
-        let y = scale.y(*at_ns);
-        let _ = write!(
-            svg,
-            "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#0969da\" stroke-dasharray=\"6 3\"/>\
-             <text x=\"{}\" y=\"{:.1}\" font-size=\"13\" fill=\"#0969da\" text-anchor=\"end\">{step}</text>",
-            LEFT + WIDTH,
-            LEFT - 6.0,
-            (y + 4.0).max(12.0)
-        );
+fn controls(told: &Told, scale: &Scale) -> Markup {
+    html! {
+        @for (at_ns, step) in &told.controls {
+            @let y = scale.y(*at_ns);
+            line x1=(LEFT) x2=(LEFT + WIDTH) y1=(rounded(y)) y2=(rounded(y)) stroke="#0969da"
+                stroke-dasharray="6 3" {}
+            text x=(LEFT - 6.0) y=(rounded((y + 4.0).max(12.0))) font-size="13" fill="#0969da"
+                text-anchor="end" { (step) }
+        }
     }
 }
 
-fn key(bad: &[BadBlock]) -> String {
+fn key(bad: &[BadBlock]) -> Markup {
     let classes: BTreeSet<Class> = bad.iter().map(|bad| bad.class).collect();
-    let named = classes.iter().map(|class| {
-        format!(
-            "<span class=\"key\" style=\"background:{}\"></span>{class}",
-            colour(*class)
-        )
-    });
-    format!(
-        "<p>Across: the origin. Down: the guest's time. Stripes: the first {} bad blocks. Dashes: what the \
-         workload changed, dark where a block is bad.{}</p>",
-        bad.len(),
-        named.collect::<String>()
-    )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    html! {
+        p {
+            "Across: the origin. Down: the guest's time. Stripes: the first " (bad.len()) " bad blocks. Dashes: what \
+             the workload changed, dark where a block is bad."
+            @for class in classes {
+                span class="key" style={ "background:" (colour(class)) } {}
+                (class)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +267,7 @@ mod tests {
         assert!(page.contains(">snapshot</text>") && page.contains("block 5: future"));
         // Block 5 of 8, and the later of two operations at the bottom.
         assert!(page.contains(
-            "<rect x=\"837.5\" y=\"520.0\" width=\"137.5\" height=\"2\" fill=\"#1f2328\"/>"
+            "<rect x=\"837.5\" y=\"520.0\" width=\"137.5\" height=\"2\" fill=\"#1f2328\"></rect>"
         ));
     }
 

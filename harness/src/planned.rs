@@ -25,14 +25,7 @@ pub(crate) fn setting_of(
     recorded: Option<&Recorded>,
 ) -> Setting {
     let replay = recorded.map(|recorded| recorded.replay);
-    begin::setting(
-        case,
-        plan.seed,
-        replay,
-        plan.soak(),
-        &plan.trials,
-        plan.cuts,
-    )
+    begin::setting(case, plan.seed, &plan.input, replay)
 }
 
 /// Size of the volume of a cell whose workload writes to the origin itself; none for all other cells.
@@ -55,7 +48,7 @@ pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
 
 /// Its recorded workload, if it has one.
 pub(crate) async fn load_workload(plan: &CellPlan) -> HarnessResult<Option<Recorded>> {
-    let (workload, seed) = (plan.workload.clone(), plan.seed);
+    let (workload, seed) = (plan.input.workload().cloned(), plan.seed);
     in_background(move || {
         workload
             .map(|workload| Recorded::load(&workload, seed))

@@ -186,6 +186,7 @@ mod tests {
     use crate::catalogue;
     use cowbird_cases::begin;
     use cowbird_proto::message::WorkloadId;
+    use cowbird_session::input::CaseInput;
 
     fn issued(thread: u32, told: &[(u64, Operation)]) -> Event {
         let entry = |(at_ns, what): &(u64, Operation)| JournalEntry::Issued {
@@ -313,7 +314,7 @@ mod tests {
     fn files_have_no_places() {
         let plain = |case: &str| {
             let case = catalogue::find(case).expect("a case");
-            let setting = begin::setting(case, 1, None, None, &[], None);
+            let setting = begin::setting(case, 1, &CaseInput::USUAL, None);
             setting.layout().is_plain()
         };
         for case in ["raw-writers", "hot-read", "raw-kinds", "series"] {

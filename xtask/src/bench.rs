@@ -1,16 +1,19 @@
 //! `bench`: what a snapshot costs its origin, and what the tracer costs, as ratios measured inside one boot.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use cowbird_harness::bench::{BenchOptions, BenchResult, Compared, Mode, Part, run_bench};
+use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_matrix::{output, table};
 use cowbird_outside::out;
 use serde::Serialize;
 
-use crate::cli::{BenchArgs, BenchPart, MatrixArgs};
 use crate::matrix;
+use crate::options::AccelChoice;
 use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
@@ -24,6 +27,46 @@ const PROFILED: usize = 25;
 
 /// One MiB, for sizes that people read.
 const MIB: f64 = (1u64 << 20) as f64;
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BenchPart {
+    /// What a snapshot costs its origin
+    Snapshot,
+    /// Of that, only reads of a snapshot with single preserved blocks all over it
+    ScatteredRead,
+    /// What the tracer costs
+    Tracer,
+}
+
+/// Arguments of `bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Kernels to measure on; may be given several times
+    #[arg(long, value_name = "GLOB", default_values = ["bullseye-5.10-cloud", "bookworm-6.1-cloud", "trixie-backports-7.3-cloud"])]
+    pub kernel: Vec<String>,
+    /// Also say where the CPUs were, from outside of the guest; what is measured then is slower
+    #[arg(long)]
+    pub profile: bool,
+    /// How often everything is measured; each ratio is the median of so many
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// Measure only this; by default all
+    #[arg(long, value_enum, value_name = "PART")]
+    pub part: Option<BenchPart>,
+    /// How QEMU runs the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where bench.json goes
+    #[arg(long, value_name = "DIR", default_value = "out/bench")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// A median and what it is the median of.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -43,16 +86,15 @@ struct Kernel {
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
-    let run = matrix::check(&MatrixArgs {
-        kernel: args.kernel.clone(),
-        case: vec![CASE.to_owned()],
+    let run = matrix::check(&RunSpec {
+        kernels: Selection::Globs(args.kernel.clone()),
+        cases: Cases::Of(Selection::named(CASE)),
         seed: Some(0),
         // One at a time: a guest that shares the host with another one measures that one.
         jobs: Some(1),
-        accel: args.accel,
+        accel: args.accel.into(),
         offline: args.offline,
-        json: args.json,
-        ..MatrixArgs::plain(args.out.clone())
+        ..RunSpec::new(args.out.clone())
     })?;
     host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     matrix::ensure_rooms(&run, ui)?;

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
 use cowbird_images::{Catalogue, FreshHost};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::table;
 
-use crate::cli::{FreshArgs, FreshStep};
 use crate::ui::{Ui, print};
 use crate::{prepare, repo};
 
@@ -94,6 +94,40 @@ struct Tried {
     time: Duration,
     /// What is wrong, if something is.
     wrong: Option<String>,
+}
+
+/// Arguments of `fresh`.
+#[derive(Clone, Debug, Args)]
+pub struct FreshArgs {
+    /// Only hosts that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub host: Vec<String>,
+    /// Run these steps only, in their order; may be given several times
+    #[arg(long, value_enum)]
+    pub step: Vec<FreshStep>,
+    /// The kernel that the matrix is cut to
+    #[arg(long, default_value = "bookworm-6.1-cloud")]
+    pub kernel: String,
+    /// The case that it is cut to
+    #[arg(long, default_value = "raw-writers")]
+    pub case: String,
+    /// The commit that is tried
+    #[arg(long, default_value = "HEAD")]
+    pub commit: String,
+    /// Where the layers above the roots and the logs go; it must have room for a build
+    #[arg(long, default_value = "out/fresh")]
+    pub out: PathBuf,
+}
+
+/// What is tried on a fresh machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum FreshStep {
+    /// As an ordinary user the matrix does not run: it says what to install, and ends with 2
+    User,
+    /// As root it installs what it needs, and passes
+    Matrix,
+    /// The tests that boot nothing
+    Test,
 }
 
 /// Runs the command; the value is the exit code.

@@ -1,8 +1,8 @@
 //! `fuzz`: builds the parsers so that it is counted which of their code has run, and gives them bad input.
 
 use anyhow::{Context, Result};
+use clap::Args;
 
-use crate::cli::FuzzArgs;
 use crate::repo;
 
 /// The program that does it.
@@ -20,6 +20,25 @@ const COUNT_EDGES_OF_CORE: &str = "COWBIRD_CORE_COVERAGE";
 
 /// Flags that are given only for a named target are not those of build scripts, which nobody could link.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Arguments of `fuzz`.
+#[derive(Clone, Debug, Args)]
+pub struct FuzzArgs {
+    /// Parsers; all of them where none is named
+    pub targets: Vec<String>,
+    /// Inputs for each of them; 10 million unless said
+    #[arg(long)]
+    pub inputs: Option<u64>,
+    /// Seed of the changes
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Longest time for each of them
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<u64>,
+    /// List the parsers, and do nothing else
+    #[arg(long)]
+    pub list: bool,
+}
 
 /// Runs the command; the value is the exit code. The program says itself what was found.
 pub fn command(args: &FuzzArgs) -> Result<u8> {

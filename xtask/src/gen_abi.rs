@@ -1,12 +1,20 @@
 //! `gen-abi`: the Rust bindings of the module's user-space interface, from its header.
 
 use anyhow::{Context, Result};
+use clap::Args;
 
-use crate::cli::GenAbiArgs;
 use crate::repo;
 
 /// The program that does it.
 const GENERATOR: &str = "cowbird-abi-gen";
+
+/// Arguments of `gen-abi`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct GenAbiArgs {
+    /// Change nothing; fail when the bindings in the tree are not what the header gives
+    #[arg(long)]
+    pub check: bool,
+}
 
 /// The command that generates the bindings, or only compares them.
 pub fn generator(args: GenAbiArgs) -> std::process::Command {

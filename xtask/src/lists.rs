@@ -3,18 +3,40 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use cowbird_cases::{CaseInfo, CaseTier};
 use cowbird_harness::catalogue::recorded_case;
 use cowbird_images::{Arch, Catalogue, KernelSpec, KernelStatus, Tier};
 use cowbird_matrix::{mutants, table};
 use serde::Serialize;
 
-use crate::cli::ListArgs;
 use crate::ui::{Ui, print, print_json};
 use crate::{prepare, repo};
 
 /// One MiB, for sizes that people read.
 const MIB: u64 = 1 << 20;
+
+/// Arguments of the listing commands.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `kernels`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct KernelsArgs {
+    /// Print JSON
+    #[arg(long, conflicts_with = "prune")]
+    pub json: bool,
+    /// Delete from the cache what no kernel of the catalogue is made of any more, as after `setup --refresh`
+    #[arg(long)]
+    pub prune: bool,
+    /// Only say what would be deleted
+    #[arg(long, requires = "prune")]
+    pub dry_run: bool,
+}
 
 #[derive(Serialize)]
 struct Kernel<'a> {

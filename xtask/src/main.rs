@@ -15,6 +15,7 @@ mod matrix;
 mod merge;
 mod mutant_trial;
 mod new;
+mod options;
 mod prepare;
 mod prune;
 mod replay;

@@ -1,10 +1,11 @@
 //! `test-matrix`: from the command line to a judged table of verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use cowbird_cases::REGRESSIONS;
 use cowbird_harness::catalogue::{cases, find, recorded_case};
 use cowbird_host::program::HostProgram;
@@ -13,22 +14,116 @@ use cowbird_matrix::durations::Durations;
 use cowbird_matrix::judge::{self, Judgement};
 use cowbird_matrix::mutants::{self, Mutant};
 use cowbird_matrix::output::OutDir;
-use cowbird_matrix::plan::{self, PlannedCell};
+use cowbird_matrix::plan::{self, PlannedCell, Shard};
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_matrix::resume::{Earlier, Known};
-use cowbird_matrix::select::{RoundRobin, select};
+use cowbird_matrix::select::RoundRobin;
+use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_matrix::{regression, runner, table};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;
 use cowbird_session::plan::CellPlan;
+use cowbird_vm::command::DEFAULT_CPUS;
 
-use crate::cli::MatrixArgs;
 use crate::guest;
+use crate::options::{AccelChoice, Tier};
 use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
-use crate::workload::Wanted;
+use crate::workload::{Wanted, WorkloadArgs};
 use crate::{host, prepare, repo, runtime};
+
+/// Most virtual CPUs of a guest: more than any host of the matrix has.
+const MAX_CPUS: i64 = 16;
+
+/// Arguments of `test-matrix`.
+#[derive(Clone, Debug, Args)]
+pub struct MatrixArgs {
+    /// Run this tier and all lower ones; quick kernels run all its cases, other kernels an eighth of the long ones
+    #[arg(long, value_enum, default_value = "quick")]
+    pub tier: Tier,
+    /// Only kernels that match; may be given several times; overrides the tier for kernels
+    #[arg(long, value_name = "GLOB")]
+    pub kernel: Vec<String>,
+    /// Only cases that match; may be given several times; overrides the tier for cases
+    #[arg(long, value_name = "GLOB")]
+    pub case: Vec<String>,
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// How long the case soak goes on; by default a minute and a half
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub soak_minutes: Option<u32>,
+    /// How many snapshot instants the cases with writers above the origin have, or how often the cases unload-asleep*
+    /// unload the module; by default as many as each says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cuts: Option<u32>,
+    /// Run a mutant, or all of them, instead of the module as it is; may be given several times. A
+    /// mutant is caught on a kernel when at least one of its cells there sees the fault it was built with
+    #[arg(long, value_name = "NAME|all")]
+    pub mutant: Vec<String>,
+    /// Let cowbird-trace record in every guest, and compare its trace with the witness and the journal: a
+    /// contradiction is a verdict of its own, and a trace that is not complete ends the run with 2
+    #[arg(long)]
+    pub traced: bool,
+    /// Record every cell, so that one that fails can be replayed exactly; needs QEMU 10, which is fetched if the host has
+    /// an older one. A recorded guest has one CPU and is several times slower
+    #[arg(long)]
+    pub record: bool,
+    /// Virtual CPUs of each guest. Two are enough for a race between two threads; with one CPU, faults that need two at once are not found
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS), conflicts_with = "record")]
+    pub cpus: u32,
+    /// The seed that every cell's seed is derived from; by default random, and printed first
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Continue the run in --out; finished cells keep their verdict unless harness, guest, kernel, module or options
+    /// changed
+    #[arg(long)]
+    pub resume: bool,
+    /// Cells at the same time; by default so many that their CPUs are as many as the host's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Run only the K-th of N parts of the matrix, which take about equally long
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<Shard>,
+    /// How QEMU runs the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where results.json, junit.xml, report.html and the bundles of failed cells go
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl From<&MatrixArgs> for RunSpec {
+    fn from(args: &MatrixArgs) -> Self {
+        let tier = args.tier.into();
+        Self {
+            kernels: Selection::of(&args.kernel, tier),
+            cases: match args.workload.recording() {
+                Some(recording) => Cases::Recorded(recording),
+                None => Cases::Of(Selection::of(&args.case, tier)),
+            },
+            mutants: args.mutant.clone(),
+            soak_minutes: args.soak_minutes,
+            cuts: args.cuts,
+            traced: args.traced,
+            record: args.record,
+            cpus: args.cpus,
+            seed: args.seed,
+            resume: args.resume,
+            jobs: args.jobs.map(usize::from),
+            shard: args.shard,
+            accel: args.accel.into(),
+            offline: args.offline,
+            out: args.out.clone(),
+        }
+    }
+}
 
 /// The ended run.
 #[derive(Clone, Debug)]
@@ -41,37 +136,38 @@ pub struct Ended {
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &MatrixArgs, ui: &Arc<Ui>) -> Result<u8> {
-    let run = check(args)?;
+    let run = check(&args.into())?;
     let ended = execute(&run, ui)?;
     show(&ended, args.json)?;
     Ok(ended.judgement.exit)
 }
 
-/// Reads the command line against the catalogue. Nothing is fetched, built or booted before this
+/// Compares what is wanted with the catalogue. Nothing is fetched, built or booted before this
 /// has succeeded.
-pub fn check(args: &MatrixArgs) -> Result<Run> {
+pub fn check(spec: &RunSpec) -> Result<Run> {
     let root = repo::root();
     let catalogue = Catalogue::load(root.join(Catalogue::PATH_IN_REPO))?;
-    let kernels = names(
-        &select(&catalogue.kernels, &args.kernel, args.tier.into())?,
-        |kernel| &kernel.name,
-    );
-    let workload = Wanted::check(&args.workload)?;
-    let named = !args.case.is_empty() || workload.is_some();
-    let mut chosen_cases = match &workload {
-        Some(_) => vec![recorded_case().name.to_owned()],
-        None => names(&select(cases(), &args.case, args.tier.into())?, |case| {
-            case.name
-        }),
+    let kernels = spec.kernels.among(&catalogue.kernels)?;
+    let kernels = names(&kernels, |kernel| &kernel.name);
+    let (mut chosen_cases, workload) = match &spec.cases {
+        Cases::Of(selection) => {
+            let chosen = selection.among(cases())?;
+            (names(&chosen, |case| case.name), None)
+        }
+        Cases::Recorded(recording) => {
+            let case = recorded_case().name.to_owned();
+            (vec![case], Some(Wanted::check(recording)?))
+        }
     };
+    let named = !matches!(spec.cases, Cases::Of(Selection::Tier(_)));
     let known = mutants::load(&root)?;
-    let mutants: Vec<Mutant> = mutants::select(&known, &args.mutant)?
+    let mutants: Vec<Mutant> = mutants::select(&known, &spec.mutants)?
         .into_iter()
         .cloned()
         .collect();
-    let out = OutDir::open(&args.out)?;
-    let earlier = args.resume.then(|| Earlier::read(&out)).transpose()?;
-    let seed = match (args.seed, &earlier) {
+    let out = OutDir::open(&spec.out)?;
+    let earlier = spec.resume.then(|| Earlier::read(&out)).transpose()?;
+    let seed = match (spec.seed, &earlier) {
         (Some(seed), Some(earlier)) if seed != earlier.seed => bail!(
             "the run in {} has the seed {}; leave --seed out, or --resume",
             out.path().display(),
@@ -102,16 +198,17 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
             mutant.concerns(&cell.id.kernel) && (named || mutant.is_for(&cell.id.case, in_tier))
         })
     });
-    if args.kernel.is_empty() && !named && mutants.is_empty() {
+    let kernels_of_tier = matches!(spec.kernels, Selection::Tier(_));
+    if kernels_of_tier && !named && mutants.is_empty() {
         let round_robin = RoundRobin::new(&catalogue.kernels, cases());
         cells.retain(|cell| round_robin.has(&cell.id.kernel, &cell.id.case));
     }
     let durations = Durations::load(&root)?;
-    let cells = match args.shard {
+    let cells = match spec.shard {
         Some(shard) => plan::cells_of_shard(cells, shard, |cell| durations.of_cell(cell)),
         None => cells,
     };
-    if cells.is_empty() && args.shard.is_none() {
+    if cells.is_empty() && spec.shard.is_none() {
         bail!("no kernel and case are in this tier; name them with --kernel and --case");
     }
     let earlier = earlier
@@ -122,26 +219,22 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
     } else {
         Vec::new()
     };
-    let jobs = args
-        .jobs
-        .map_or_else(|| default_jobs(args.cpus), usize::from);
-    let (shard, accel, offline) = (args.shard, args.accel, args.offline);
     Ok(Run {
         catalogue,
         cells,
         workload,
-        soak_minutes: args.soak_minutes,
-        cuts: args.cuts,
+        soak_minutes: spec.soak_minutes,
+        cuts: spec.cuts,
         trials,
         mutants,
-        traced: args.traced,
-        record: args.record,
-        cpus: args.cpus,
+        traced: spec.traced,
+        record: spec.record,
+        cpus: spec.cpus,
         seed,
-        shard,
-        jobs,
-        accel,
-        offline,
+        shard: spec.shard,
+        jobs: spec.jobs.unwrap_or_else(|| default_jobs(spec.cpus)),
+        accel: spec.accel,
+        offline: spec.offline,
         out,
         earlier,
     })
@@ -309,6 +402,7 @@ pub fn show_with(ended: &Ended, verdicts: &str, json: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cowbird_model::Verdict;
 
     #[test]
     fn regressions_run_before_all_else() {
@@ -323,7 +417,7 @@ mod tests {
             order_of_running(&cells, &BTreeMap::new()),
             [1, 4, 0, 2, 3, 5]
         );
-        let ended = [0, 4].map(|at| (at, runner::broken(&cells[at], String::new())));
+        let ended = [0, 4].map(|at| (at, cells[at].result(Verdict::Pass, String::new())));
         assert_eq!(order_of_running(&cells, &ended.into()), [1, 2, 3, 5]);
     }
 }

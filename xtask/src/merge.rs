@@ -1,16 +1,39 @@
 //! `merge`: the parts of a matrix that ran on several machines, put together and judged as one run.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use cowbird_matrix::durations::{self, Durations};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::{judge, shards};
 
-use crate::cli::{DurationsArgs, MergeArgs};
 use crate::matrix::{self, Ended};
 use crate::repo;
 use crate::ui::Ui;
+
+/// Arguments of `merge`.
+#[derive(Clone, Debug, Args)]
+pub struct MergeArgs {
+    /// results.json of every shard, or the folders that they are in
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
+    /// Where results.json, junit.xml and report.html of the whole go
+    #[arg(long, value_name = "DIR", default_value = "out/merged")]
+    pub out: PathBuf,
+    /// Print the results as JSON on standard output, everything else on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `durations`.
+#[derive(Clone, Debug, Args)]
+pub struct DurationsArgs {
+    /// results.json of runs, or the folders that they are in
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
+}
 
 /// Runs `merge`; the value is the exit code, as that of `test-matrix`.
 pub fn command(args: &MergeArgs) -> Result<u8> {

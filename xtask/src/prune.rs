@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use cowbird_host::kernel_image;
 use cowbird_images::{Catalogue, InUse, Store};
 
-use crate::cli::KernelsArgs;
+use crate::lists::KernelsArgs;
 use crate::ui::{Ui, print};
 use crate::{prepare, repo};
 

@@ -5,6 +5,8 @@
 //! fix can be tried on the cell that failed. Repeated, either says how often it fails. A cell that was recorded is played
 //! from its tape.
 
+pub mod args;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,16 +17,18 @@ use cowbird_harness::bundle::read_plan;
 use cowbird_harness::tape::Kept;
 use cowbird_matrix::plan::{CellId, PlannedCell};
 use cowbird_matrix::regression::{self, Regression};
+use cowbird_matrix::spec::{Cases, Recording, RunSpec, Selection};
 use cowbird_matrix::table;
 use cowbird_session::plan::CellPlan;
-use cowbird_vm::accel::Accel;
+use cowbird_vm::probe::AccelRequest;
 
-use crate::cli::{AccelChoice, MatrixArgs, ReplayArgs, Tier, WorkloadArgs};
 use crate::matrix;
+use crate::options::accel_again;
 use crate::run::Run;
 use crate::tape;
 use crate::tryout::{Subject, Tryout};
 use crate::ui::{Ui, print};
+use args::ReplayArgs;
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
@@ -46,7 +50,7 @@ fn replay_regression(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
         mutant,
         seed: regression.seed,
     };
-    let accel = args.accel.unwrap_or(AccelChoice::Auto);
+    let accel = args.accel.map_or(AccelRequest::Auto, AccelRequest::from);
     let mut tryout = Tryout::prepare(&subject, accel, args.offline, &args.out, ui)?;
     // Whatever is wrong: a fault of another class is a fault.
     let script = regression.script()?;
@@ -110,34 +114,24 @@ fn replay_bundle(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
 
 /// The run of the one cell. Its names are checked as those of a command line are.
 fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
-    let accel = args.accel.unwrap_or(match plan.accel {
-        Accel::Kvm => AccelChoice::Kvm,
-        Accel::Tcg => AccelChoice::Tcg,
-    });
-    let (case, workload) = match &plan.workload {
-        None => (
-            vec![glob::Pattern::escape(&plan.case)],
-            WorkloadArgs::default(),
-        ),
-        Some(workload) => (Vec::new(), workload_of(&args.what, workload)),
+    let cases = match plan.input.workload() {
+        None => Cases::Of(Selection::named(&plan.case)),
+        Some(workload) => Cases::Recorded(recording_of(&args.what, workload)),
     };
     let mutant = plan.mutant.clone().filter(|_| !args.healthy);
-    let mut run = matrix::check(&MatrixArgs {
-        tier: Tier::Full,
-        kernel: vec![glob::Pattern::escape(&plan.kernel_name)],
-        case,
-        workload,
-        soak_minutes: plan.soak_minutes,
-        cuts: plan.cuts,
+    let mut run = matrix::check(&RunSpec {
+        kernels: Selection::named(&plan.kernel_name),
+        cases,
+        soak_minutes: plan.input.soak_minutes(),
+        cuts: plan.input.cuts(),
         traced: plan.traced,
         cpus: plan.cpus,
-        mutant: mutant.iter().cloned().collect(),
+        mutants: mutant.iter().cloned().collect(),
         seed: Some(plan.seed),
         jobs: Some(1),
-        accel,
+        accel: accel_again(args.accel, plan.accel),
         offline: args.offline,
-        json: args.json,
-        ..MatrixArgs::plain(args.out.clone())
+        ..RunSpec::new(args.out.clone())
     })?;
     // The plan has the cell's own seed, not that of the run which it was derived from.
     let id = CellId {
@@ -149,16 +143,16 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         id,
         seed: plan.seed,
     };
-    run.trials.clone_from(&plan.trials);
+    run.trials = plan.input.trials().to_vec();
     run.cells = vec![cell; args.times as usize];
     Ok(run)
 }
 
 /// The workload of a bundle: the file that the plan names was the run's, and is gone with it.
-fn workload_of(bundle: &Path, plan: &WorkloadPlan) -> WorkloadArgs {
-    WorkloadArgs {
-        workload: Some(bundle.join(WORKLOAD_FILE)),
+fn recording_of(bundle: &Path, plan: &WorkloadPlan) -> Recording {
+    Recording {
+        file: bundle.join(WORKLOAD_FILE),
         timing: plan.timing,
-        snapshot_at: plan.snapshot_at_percent,
+        snapshot_at_percent: plan.snapshot_at_percent,
     }
 }

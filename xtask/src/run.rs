@@ -6,8 +6,8 @@ use cowbird_matrix::mutants::Mutant;
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::plan::{PlannedCell, Shard};
 use cowbird_matrix::resume::Earlier;
+use cowbird_vm::probe::AccelRequest;
 
-use crate::cli::AccelChoice;
 use crate::workload::Wanted;
 
 /// What a run is to do, with everything that can be wrong with the command line behind it.
@@ -40,7 +40,7 @@ pub struct Run {
     /// Cells at the same time.
     pub jobs: usize,
     /// Acceleration asked for.
-    pub accel: AccelChoice,
+    pub accel: AccelRequest,
     /// Fetch and install nothing.
     pub offline: bool,
     /// Where the results go.

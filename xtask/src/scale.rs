@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use cowbird_checks::mapped::DISCARD_MODEL;
 use cowbird_checks::sparse::{self, SparseFiles};
 use cowbird_host::scratch::Scratch;
@@ -20,7 +21,6 @@ use cowbird_model::{
     BlockSet, Epoch, EpochHeader, MarkerKey, Report, SECTOR_BYTES, Sector, SectorRange,
 };
 
-use crate::cli::ScaleArgs;
 use crate::ui::{Ui, print};
 
 /// Length of one write.
@@ -38,6 +38,20 @@ const UUID: [u8; 16] = *b"as large as that";
 /// Magic and version of the witness log; `cowbird_model::witness` describes the format.
 const LOG_MAGIC: u64 = 0x006a_7366_7773_6872;
 const LOG_VERSION: u64 = 1;
+
+/// Arguments of `scale`.
+#[derive(Clone, Debug, Args)]
+pub struct ScaleArgs {
+    /// Size of the origin, which is sparse
+    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub origin_gib: u64,
+    /// What is written to it; it is on disk three times
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub written_mib: u64,
+    /// Folder for the files, which are removed in the end
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub within: PathBuf,
+}
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &ScaleArgs, ui: &Arc<Ui>) -> Result<u8> {

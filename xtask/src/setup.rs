@@ -4,13 +4,33 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use cowbird_images::{Catalogue, Tier};
 use cowbird_matrix::select::select;
 
-use crate::cli::SetupArgs;
 use crate::prepare::{self, Wanted};
 use crate::ui::{Ui, print};
 use crate::{guest, host, repo};
+
+/// Arguments of `setup`.
+#[derive(Clone, Debug, Args)]
+pub struct SetupArgs {
+    /// Only kernels that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub kernel: Vec<String>,
+    /// Look for newer kernel packages even where the cache has one
+    #[arg(long)]
+    pub refresh: bool,
+    /// Fetch and install nothing: only say what is missing
+    #[arg(long, conflicts_with = "refresh")]
+    pub offline: bool,
+    /// Only install packages of the host, and prepare no kernel
+    #[arg(long, conflicts_with_all = ["kernel", "refresh"])]
+    pub only_host: bool,
+    /// Replace packages of the host that are in the way by older versions of the archive's
+    #[arg(long, conflicts_with = "offline")]
+    pub allow_downgrades: bool,
+}
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {

@@ -10,19 +10,19 @@
 //! blocks. How many tries that takes follows from how often the slice failed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use cowbird_harness::{bundle, planned, retold};
 use cowbird_matrix::regression::{self, Regression, VERSION};
 use cowbird_model::{BadBlock, Class, Shrinker};
 use cowbird_session::plan::CellPlan;
-use cowbird_vm::accel::Accel;
 use cowbird_workload::script::MAX_STEPS;
 use cowbird_workload::{Script, Step, Task, Thread};
 
-use crate::cli::{AccelChoice, ShrinkArgs};
+use crate::options::{AccelChoice, accel_again};
 use crate::repo;
 use crate::tryout::{Subject, Tally, Tryout};
 use crate::ui::{Ui, print};
@@ -60,6 +60,28 @@ const BLOCK_SECTORS: u64 = 8;
 /// those of addresses.
 const PERIODS: [u64; 4] = [1, 61, 64, 256];
 
+/// Arguments of `shrink`.
+#[derive(Clone, Debug, Args)]
+pub struct ShrinkArgs {
+    /// The bundle of a failed cell whose workload writes to the origin itself
+    pub bundle: PathBuf,
+    /// Name of the regression; by default that of the mutant, or of the case with the seed
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where the regression goes; by default harness/regressions
+    #[arg(long, value_name = "DIR")]
+    pub into: Option<PathBuf>,
+    /// How QEMU runs the guest; by default as it was
+    #[arg(long, value_enum)]
+    pub accel: Option<AccelChoice>,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Where the evidence of the tries goes
+    #[arg(long, value_name = "DIR", default_value = "out/shrink")]
+    pub out: PathBuf,
+}
+
 /// Runs the command; the value is the exit code.
 pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
     let plan = bundle::read_plan(&args.bundle)
@@ -70,10 +92,7 @@ pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
         mutant: plan.mutant.clone(),
         seed: plan.seed,
     };
-    let accel = args.accel.unwrap_or(match plan.accel {
-        Accel::Kvm => AccelChoice::Kvm,
-        Accel::Tcg => AccelChoice::Tcg,
-    });
+    let accel = accel_again(args.accel, plan.accel);
     ui.line(&format!(
         "{} steps of {} on {}, {} bad blocks: {}",
         told.steps.len(),

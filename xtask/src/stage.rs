@@ -16,14 +16,13 @@ use cowbird_matrix::output::{self, OutDir};
 use cowbird_matrix::plan::PlannedCell;
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_matrix::resume::{Earlier, Known, Programs};
-use cowbird_matrix::runner;
 use cowbird_model::{CellResult, Phase, Verdict};
+use cowbird_session::input::CaseInput;
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::command::DEFAULT_MEMORY_MIB;
 use cowbird_vm::probe::{AccelRequest, ProbeKernel, probe_accel};
 
-use crate::cli::AccelChoice;
 use crate::prepare::{self, Ready, Wanted};
 use crate::run::Run;
 use crate::ui::Ui;
@@ -114,11 +113,8 @@ impl Stage {
     pub async fn run(&self, cell: PlannedCell) -> CellResult {
         let task = self.ui.task(&cell.id.to_string());
         let result = match self.cell_plan(&cell) {
-            Err(NoPlan::Broken(reason)) => runner::broken(&cell, reason),
-            Err(NoPlan::Unsupported(reason)) => CellResult {
-                verdict: Verdict::Unsupported,
-                ..runner::broken(&cell, reason)
-            },
+            Err(NoPlan::Broken(reason)) => cell.result(Verdict::Infrastructure, reason),
+            Err(NoPlan::Unsupported(reason)) => cell.result(Verdict::Unsupported, reason),
             Ok((ready, plan)) => {
                 let run = async || {
                     cowbird_harness::run_cell(&plan, &|phase: &str| task.step(phase)).await
@@ -188,14 +184,17 @@ impl Stage {
             .ok_or_else(|| broken("the module was not built"))?
             .clone()
             .map_err(NoPlan::Broken)?;
-        let trials = match cell.id.case.as_str() {
-            REGRESSIONS => self.trials.clone(),
-            _ => Vec::new(),
+        let input = match (&self.workload, cell.id.case.as_str()) {
+            (Some(workload), _) => CaseInput::Workload(workload.clone()),
+            (None, REGRESSIONS) => CaseInput::Trials(self.trials.clone()),
+            (None, _) => CaseInput::Lengths {
+                soak_minutes: self.soak_minutes,
+                cuts: self.cuts,
+            },
         };
         let taped = self.tape.is_some();
         let slowdown = ready.kernel.spec.slowdown * if taped { tape::SLOWDOWN } else { 1 };
         let plan = CellPlan {
-            trials,
             kernel_name: cell.id.kernel.clone(),
             kernel_release: ready.kernel.release.clone(),
             vmlinuz: ready.image.clone(),
@@ -206,9 +205,7 @@ impl Stage {
             tracer: self.guest.tracer.clone(),
             tracer_trial: self.guest.tracer_trial.clone(),
             case: cell.id.case.clone(),
-            workload: self.workload.clone(),
-            soak_minutes: self.soak_minutes,
-            cuts: self.cuts,
+            input,
             traced: self.traced,
             mutant: cell.id.mutant.clone(),
             seed: cell.seed,
@@ -230,7 +227,6 @@ impl Stage {
         let mut result = CellResult {
             kernel_version: format!("{} {}", ready.kernel.release, ready.kernel.package_version),
             cpus: self.cpus,
-            verdict: outcome.verdict,
             blocks_checked: outcome.blocks_checked,
             blocks_bad: outcome.blocks_bad,
             classes: outcome.classes,
@@ -246,7 +242,7 @@ impl Stage {
             seconds: outcome.seconds,
             trace: outcome.trace,
             bundle: bundle.as_ref().map(|path| path.display().to_string()),
-            ..runner::broken(cell, outcome.reason)
+            ..cell.result(outcome.verdict, outcome.reason)
         };
         result.caught = self.caught(cell, &result);
         // What was recorded on purpose is not thrown away.
@@ -269,7 +265,7 @@ impl Stage {
 
 /// How the cells of a run are recorded.
 fn recorded_by(store: &Store, run: &Run, ui: &Ui) -> Result<TapePlan> {
-    if run.accel == AccelChoice::Kvm {
+    if run.accel == AccelRequest::Kvm {
         bail!("QEMU records only what it emulates: leave --accel out beside --record");
     }
     let emulator = crate::tape::emulator(store, &run.catalogue, ui)?;
@@ -323,7 +319,7 @@ fn wanted_of(spec: &KernelSpec, cells: &[&PlannedCell]) -> Wanted {
 
 /// Decides what QEMU runs the guests with, by booting one of the kernels where that is needed.
 async fn choose_accel(
-    choice: AccelChoice,
+    request: AccelRequest,
     ready: &BTreeMap<String, Result<Arc<Ready>, String>>,
     guest: &GuestPrograms,
     cache: &Path,
@@ -348,11 +344,6 @@ async fn choose_accel(
         vmlinuz,
         boot_modules,
         guest_init: guest.init.clone(),
-    };
-    let request = match choice {
-        AccelChoice::Auto => AccelRequest::Auto,
-        AccelChoice::Kvm => AccelRequest::Kvm,
-        AccelChoice::Tcg => AccelRequest::Tcg,
     };
     let chosen = probe_accel(request, &kernel, &cache.join("accel")).await?;
     ui.line(&format!(

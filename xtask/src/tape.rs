@@ -14,12 +14,13 @@ use cowbird_images::{Catalogue, Store};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_model::Verdict;
+use cowbird_session::input::CaseInput;
 use cowbird_session::plan::{CellPlan, TapePlan};
 use cowbird_vm::accel::Accel;
 use cowbird_vm::emulator::Emulator;
 
-use crate::cli::ReplayArgs;
 use crate::guest;
+use crate::replay::args::ReplayArgs;
 use crate::ui::{Ui, print};
 use crate::{prepare, repo, runtime};
 
@@ -144,11 +145,14 @@ struct Own<'a> {
 /// The plan of a replay: of the recording's it has what decides the cell, and no file. Kernel and initramfs come from the
 /// tape; what runs on the host is this machine's. A tape is of one boot, so that nothing is built into its guest.
 fn played(plan: &CellPlan, bundle: &Path, own: Own<'_>) -> CellPlan {
-    let workload = plan.workload.as_ref().map(|workload| WorkloadPlan {
-        file: bundle.join(WORKLOAD_FILE),
-        timing: workload.timing,
-        snapshot_at_percent: workload.snapshot_at_percent,
-    });
+    let input = match &plan.input {
+        CaseInput::Workload(workload) => CaseInput::Workload(WorkloadPlan {
+            file: bundle.join(WORKLOAD_FILE),
+            timing: workload.timing,
+            snapshot_at_percent: workload.snapshot_at_percent,
+        }),
+        input @ (CaseInput::Lengths { .. } | CaseInput::Trials(_)) => input.clone(),
+    };
     // Named one by one: whoever adds a field decides whether a bundle from elsewhere may set it.
     CellPlan {
         kernel_name: plan.kernel_name.clone(),
@@ -161,11 +165,8 @@ fn played(plan: &CellPlan, bundle: &Path, own: Own<'_>) -> CellPlan {
         tracer: own.guest.tracer,
         tracer_trial: own.guest.tracer_trial,
         case: plan.case.clone(),
-        workload,
-        soak_minutes: plan.soak_minutes,
-        cuts: plan.cuts,
+        input,
         traced: plan.traced,
-        trials: plan.trials.clone(),
         mutant: plan.mutant.clone(),
         seed: plan.seed,
         accel: Accel::Tcg,

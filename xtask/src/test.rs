@@ -9,15 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use cowbird_cases::CaseTier;
-use cowbird_images::Catalogue;
+use cowbird_images::{Catalogue, Tier};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::select::select;
+use cowbird_matrix::spec::{Cases, Recording, RunSpec, Selection};
 use cowbird_matrix::{judge, mutants, table};
+use cowbird_workload::Timing;
 
-use crate::cli::{GenAbiArgs, MatrixArgs, TestArgs, Tier};
+use crate::gen_abi::{self, GenAbiArgs};
 use crate::ui::{Ui, print};
-use crate::{failure, gen_abi, host, matrix, prepare, repo, tape};
+use crate::{failure, host, matrix, prepare, repo, tape};
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -31,6 +34,20 @@ const RECORDING_MUTANT: &str = "no-revalidate";
 
 /// The case of the traced cells: all kinds of direct writes and a snapshot.
 const TRACED_CASE: &str = "raw-writers";
+
+/// Arguments of `test`.
+#[derive(Clone, Debug, Args)]
+pub struct TestArgs {
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Leave out everything that boots a kernel
+    #[arg(long)]
+    pub no_matrix: bool,
+    /// Where logs, results.json and bundles go
+    #[arg(long, value_name = "DIR", default_value = "out/test")]
+    pub out: PathBuf,
+}
 
 /// What became of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +118,7 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     };
     steps.sources()?;
     if !args.no_matrix {
-        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick.into())?
+        let kernels: Vec<&str> = select(&catalogue.kernels, &[], Tier::Quick)?
             .into_iter()
             .map(|kernel| kernel.name.as_str())
             .collect();
@@ -156,7 +173,7 @@ impl Steps {
     /// plan of a cell, so plain `cargo test` leaves them out.
     fn verdicts(&mut self, out: &Path, kernels: &[&str]) {
         self.stepped("verdicts", |steps| {
-            let run = matrix::check(&matrix_args(out.to_owned(), kernels, steps.offline))?;
+            let run = matrix::check(&run_of(out.to_owned(), kernels, steps.offline))?;
             let plan = matrix::plan_first(&run, &out.join("running"), &steps.ui)?;
             let path = out.join("plan.json");
             let text = serde_json::to_string_pretty(&plan).context("a plan does not fit JSON")?;
@@ -193,43 +210,46 @@ impl Steps {
     /// with the cases that it has of its own, and the daily cases on all kernels are for a daily run.
     fn matrices(&mut self, out: &Path, kernels: &[&str], quick_mutants: &[String]) {
         self.verdicts(&out.join("verdicts"), &kernels[..kernels.len().min(1)]);
-        self.matrix(
-            "matrix",
-            &matrix_args(out.join("matrix"), &[], self.offline),
-        );
+        self.matrix("matrix", &run_of(out.join("matrix"), &[], self.offline));
         let oldest = &kernels[..kernels.len().min(1)];
         let ends: Vec<&str> = match kernels {
             [first, .., last] => vec![first, last],
             all => all.to_vec(),
         };
-        let mut args = matrix_args(out.join("traced"), &ends, self.offline);
-        args.traced = true;
-        args.case = vec![TRACED_CASE.to_owned()];
-        self.matrix("traced cells", &args);
-        let mut args = matrix_args(out.join("daily"), oldest, self.offline);
-        args.tier = Tier::Daily;
-        args.case = cowbird_harness::catalogue::cases()
-            .iter()
-            .filter(|case| case.tier == CaseTier::Daily)
-            .map(|case| glob::Pattern::escape(case.name))
-            .collect();
-        self.matrix("daily cases", &args);
-        let mut args = matrix_args(out.join("recorded"), &ends, self.offline);
-        args.workload.workload = Some(repo::root().join(RECORDING));
-        self.matrix("recorded workload", &args);
+        let mut run = run_of(out.join("traced"), &ends, self.offline);
+        run.traced = true;
+        run.cases = Cases::Of(Selection::named(TRACED_CASE));
+        self.matrix("traced cells", &run);
+        let mut run = run_of(out.join("daily"), oldest, self.offline);
+        let cases = cowbird_harness::catalogue::cases().iter();
+        let daily = cases.filter(|case| case.tier == CaseTier::Daily);
+        run.cases = Cases::Of(Selection::Names(
+            daily.map(|case| case.name.to_owned()).collect(),
+        ));
+        self.matrix("daily cases", &run);
+        let recording = |snapshot_at_percent| {
+            Cases::Recorded(Recording {
+                file: repo::root().join(RECORDING),
+                timing: Timing::Fast,
+                snapshot_at_percent,
+            })
+        };
+        let mut run = run_of(out.join("recorded"), &ends, self.offline);
+        run.cases = recording(None);
+        self.matrix("recorded workload", &run);
         // Early, so that many blocks are overwritten for the first time behind it: that is when it is seen.
-        args.workload.snapshot_at = Some(20);
-        args.mutant = vec![RECORDING_MUTANT.to_owned()];
-        args.out = out.join("recorded-mutant");
-        self.matrix("its mutant", &args);
-        let mut args = matrix_args(out.join("mutants"), &ends, self.offline);
-        args.mutant = quick_mutants.to_vec();
-        self.matrix("mutants", &args);
+        run.cases = recording(Some(20));
+        run.mutants = vec![RECORDING_MUTANT.to_owned()];
+        run.out = out.join("recorded-mutant");
+        self.matrix("its mutant", &run);
+        let mut run = run_of(out.join("mutants"), &ends, self.offline);
+        run.mutants = quick_mutants.to_vec();
+        self.matrix("mutants", &run);
     }
 
-    fn matrix(&mut self, name: &'static str, args: &MatrixArgs) {
+    fn matrix(&mut self, name: &'static str, run: &RunSpec) {
         self.stepped(name, |steps| {
-            let ended = matrix::execute(&matrix::check(args)?, &steps.ui)?;
+            let ended = matrix::execute(&matrix::check(run)?, &steps.ui)?;
             matrix::show(&ended, false)?;
             let (passed, failed) = ended.judgement.passed_and_failed();
             // An exit code that says "failed" is never outvoted by counts.
@@ -383,15 +403,17 @@ impl Steps {
     }
 }
 
-fn matrix_args(out: PathBuf, kernels: &[&str], offline: bool) -> MatrixArgs {
-    MatrixArgs {
-        kernel: kernels
-            .iter()
-            .map(|name| glob::Pattern::escape(name))
-            .collect(),
+/// The quick cases on these kernels; on those of the quick tier where none is named.
+fn run_of(out: PathBuf, kernels: &[&str], offline: bool) -> RunSpec {
+    let mut run = RunSpec {
         offline,
-        ..MatrixArgs::plain(out)
+        ..RunSpec::new(out)
+    };
+    if !kernels.is_empty() {
+        let names = kernels.iter().map(ToString::to_string);
+        run.kernels = Selection::Names(names.collect());
     }
+    run
 }
 
 /// Whether a folder has a makefile with a target: asked of make, which knows best.

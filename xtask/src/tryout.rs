@@ -8,13 +8,15 @@ use anyhow::{Context, Result, bail};
 use cowbird_cases::REGRESSIONS;
 use cowbird_checks::judgement::TrialOutcome;
 use cowbird_checks::trials::TrialPlan;
+use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_model::Class;
+use cowbird_session::input::CaseInput;
 use cowbird_session::plan::CellPlan;
+use cowbird_vm::probe::AccelRequest;
 use cowbird_workload::Script;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::cli::{AccelChoice, MatrixArgs, Tier};
 use crate::stage::Stage;
 use crate::ui::Ui;
 use crate::{guest, host, matrix, runtime};
@@ -79,21 +81,20 @@ impl Tryout {
     /// Prepares the kernel and builds the module. `out`: where evidence goes.
     pub fn prepare(
         subject: &Subject,
-        accel: AccelChoice,
+        accel: AccelRequest,
         offline: bool,
         out: &std::path::Path,
         ui: &Arc<Ui>,
     ) -> Result<Self> {
-        let run = matrix::check(&MatrixArgs {
-            tier: Tier::Full,
-            kernel: vec![glob::Pattern::escape(&subject.kernel)],
-            case: vec![REGRESSIONS.to_owned()],
-            mutant: subject.mutant.iter().cloned().collect(),
+        let run = matrix::check(&RunSpec {
+            kernels: Selection::named(&subject.kernel),
+            cases: Cases::Of(Selection::named(REGRESSIONS)),
+            mutants: subject.mutant.iter().cloned().collect(),
             seed: Some(subject.seed),
             jobs: Some(1),
             accel,
             offline,
-            ..MatrixArgs::plain(out.to_owned())
+            ..RunSpec::new(out.to_owned())
         })?;
         host::ensure_room(run.out.path())?;
         host::ensure(&run.catalogue, host::Needs::Matrix, &[], run.offline, ui)?;
@@ -153,7 +154,7 @@ impl Tryout {
         // Another boot sees other pauses.
         self.boots += 1;
         let plan = CellPlan {
-            trials,
+            input: CaseInput::Trials(trials),
             seed: self.plan.seed ^ u64::from(self.boots) << 32,
             ..self.plan.clone()
         };

@@ -5,14 +5,15 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use cowbird_checks::recorded::WorkloadPlan;
 use cowbird_matrix::programs::GuestPrograms;
+use cowbird_matrix::spec::Recording;
 use cowbird_outside::foreign::{self, Input};
 use cowbird_workload::{
     ImportError, Instant, MAX_FILE_BYTES, Source, Timing, Workload, import, recognise,
 };
 
-use crate::cli::WorkloadArgs;
 use crate::ui::Ui;
 
 /// Name of the workload in the scratch folder of a run.
@@ -24,6 +25,38 @@ const TRACER_INCOMPLETE: i32 = 3;
 /// Where a snapshot is tried if nobody says where, percent: a workload too short for this is too short for
 /// all that the seed may choose.
 const PROBE_PERCENT: u32 = 25;
+
+/// What is replayed, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WorkloadArgs {
+    /// Replay what was recorded on some device, instead of a case: a trace or workload of cowbird-trace,
+    /// the text of blkparse, or an iolog of fio
+    #[arg(long, value_name = "FILE", conflicts_with = "case")]
+    pub workload: Option<PathBuf>,
+    /// How fast the workload is replayed: fast, kept (with the recorded pauses), or scaled:X (with pauses X
+    /// times as long)
+    #[arg(
+        long,
+        value_name = "TIMING",
+        default_value = "fast",
+        requires = "workload"
+    )]
+    pub timing: Timing,
+    /// Take the snapshot after so many percent of the workload's changes; by default the seed decides
+    #[arg(long, value_name = "PERCENT", requires = "workload", value_parser = clap::value_parser!(u32).range(1..100))]
+    pub snapshot_at: Option<u32>,
+}
+
+impl WorkloadArgs {
+    /// What is replayed, if anything is.
+    pub fn recording(&self) -> Option<Recording> {
+        Some(Recording {
+            file: self.workload.clone()?,
+            timing: self.timing,
+            snapshot_at_percent: self.snapshot_at,
+        })
+    }
+}
 
 /// A workload that was asked for and is known to be of a kind that can be read.
 #[derive(Clone, Debug)]
@@ -37,11 +70,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads the command line, and the file as far as possible before anything is built.
-    pub fn check(args: &WorkloadArgs) -> Result<Option<Self>> {
-        let Some(path) = &args.workload else {
-            return Ok(None);
-        };
+    /// Reads the file as far as possible before anything is built.
+    pub fn check(recording: &Recording) -> Result<Self> {
+        let path = &recording.file;
         let input = Input::open(path, |start| recognise(start).is_some())?;
         let workload = match recognise(&input.start()?) {
             Some(Source::Trace) => None,
@@ -58,13 +89,13 @@ impl Wanted {
                 .with_context(|| path.display().to_string())?,
             path: path.clone(),
             input: Arc::new(input),
-            timing: args.timing,
-            snapshot_at_percent: args.snapshot_at,
+            timing: recording.timing,
+            snapshot_at_percent: recording.snapshot_at_percent,
         };
         if let Some(workload) = &wanted.workload {
             wanted.probe(workload)?;
         }
-        Ok(Some(wanted))
+        Ok(wanted)
     }
 
     fn probe(&self, workload: &Workload) -> Result<()> {
@@ -126,13 +157,13 @@ mod tests {
     const IOLOG: &str = "fio version 2 iolog\nf add\nf write 0 4096\nf write 4096 4096\nf write 0 4096\n\
                          f write 0 4096\nf close\n";
 
-    fn check(content: &[u8], snapshot_at: Option<u32>) -> Result<Option<Wanted>, String> {
+    fn check(content: &[u8], snapshot_at_percent: Option<u32>) -> Result<Wanted, String> {
         let file = tempfile::NamedTempFile::new().expect("a file for the test");
         std::fs::write(file.path(), content).expect("it can be written");
-        Wanted::check(&WorkloadArgs {
-            workload: Some(file.path().to_owned()),
+        Wanted::check(&Recording {
+            file: file.path().to_owned(),
             timing: Timing::Fast,
-            snapshot_at,
+            snapshot_at_percent,
         })
         .map_err(|error| format!("{error:#}"))
     }
@@ -142,10 +173,10 @@ mod tests {
     fn files_are_checked_first() {
         let good = check(IOLOG.as_bytes(), None).expect("it is one");
         assert_eq!(
-            good.map(|wanted| wanted.workload.map(|w| w.operations().len())),
-            Some(Some(4))
+            good.workload.map(|workload| workload.operations().len()),
+            Some(4)
         );
-        assert!(check(b"CBTRACE\n", None).is_ok_and(|trace| trace.is_some()));
+        assert!(check(b"CBTRACE\n", None).is_ok_and(|trace| trace.workload.is_none()));
         let cases: [(&[u8], Option<u32>, &str); 4] = [
             (b"PNG", None, "nothing that a workload can be made of"),
             (b"CBWORKL\n", None, "cut off"),
@@ -156,8 +187,6 @@ mod tests {
             let error = check(content, at).expect_err(reason);
             assert!(error.contains(reason), "{error}");
         }
-        let none = Wanted::check(&WorkloadArgs::default()).expect("it is allowed");
-        assert!(none.is_none());
     }
 
     /// Goal: what a cell replays is what was read, and what the tracer cannot read is told with its words.
@@ -169,7 +198,6 @@ mod tests {
         let made = folder.path().join("made.cbw");
         std::fs::write(&made, workload.encode()).expect("it can be written");
         let trace = check(b"CBTRACE\n", None).expect("it is a trace");
-        let trace = trace.expect("it was asked for");
         let tracer = |script: String| {
             let path = folder.path().join("tracer.sh");
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("it can be written");

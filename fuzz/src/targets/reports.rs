@@ -160,9 +160,9 @@ fn check_plan(input: &[u8]) -> Result<Kind, String> {
     file("plan.json", &json(&plan))?;
     let again = bundle::read_plan(&folder).map_err(|error| error.to_string());
     let figures = [
-        plan.trials.len() as u64,
+        plan.input.trials().len() as u64,
         plan.boot_modules.len() as u64,
-        u64::from(plan.workload.is_some()),
+        u64::from(plan.input.workload().is_some()),
         u64::from(plan.tape.is_some()),
     ];
     same("written again", &again, &Ok(plan))?;

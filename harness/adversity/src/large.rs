@@ -18,7 +18,7 @@ use cowbird_proto::message::{
     RawWritersSpec, Request, Rule, RuledPiece, StackKind, StopwatchSpec, WorkloadSpec,
 };
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
-use cowbird_vm::layout::{Layout, MIB_SECTORS};
+use cowbird_vm::layout::{CowDisk, Layout, MIB_SECTORS};
 
 /// The cases of this file.
 pub const CASES: &[CaseInfo] = &[
@@ -473,7 +473,9 @@ fn layout_neighbour() -> Layout {
     Layout {
         kind: OriginKind::WholeDisk,
         disk_sectors: Some(DISK_SECTORS),
-        cow_disk_mib: Some(LARGE_SIZE.cow_mib() + LARGE_SIZE.cow_mib() / 16 + 40),
+        cow_disk: Some(CowDisk::InPlaceOfImage {
+            mib: LARGE_SIZE.cow_mib() + LARGE_SIZE.cow_mib() / 16 + 40,
+        }),
         memory_mib: Some(LARGE_SIZE.memory_mib),
         ..Layout::raw(PIECES_SECTORS, 32)
     }

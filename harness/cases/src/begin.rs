@@ -1,9 +1,7 @@
 //! What a case begins with: its disks, and what its plan gave it.
 
-use std::time::Duration;
-
 use cowbird_checks::recorded::Replay;
-use cowbird_checks::trials::TrialPlan;
+use cowbird_session::input::CaseInput;
 
 use crate::info::CaseInfo;
 use crate::setting::Setting;
@@ -11,15 +9,9 @@ use crate::topology::Topology;
 use crate::{recorded, regressions};
 
 /// What a case finds when it starts. With a recorded workload or with scripts its disks are those that these need.
-/// `soak`: how long the long load goes on; `cuts`: how many snapshot instants the cases made of topologies have.
-pub fn setting(
-    case: &CaseInfo,
-    seed: u64,
-    replay: Option<Replay>,
-    soak: Option<Duration>,
-    trials: &[TrialPlan],
-    cuts: Option<u32>,
-) -> Setting {
+/// `replay`: what is known of the recorded workload of `input`.
+pub fn setting(case: &CaseInfo, seed: u64, input: &CaseInput, replay: Option<Replay>) -> Setting {
+    let trials = input.trials();
     let layout = match &replay {
         Some(replay) => recorded::layout(replay),
         None if trials.is_empty() => case.topology.map_or_else(case.layout, Topology::layout),
@@ -29,9 +21,9 @@ pub fn setting(
         layout,
         seed,
         replay,
-        soak,
+        soak: input.soak(),
         trials: trials.to_vec(),
         topology: case.topology,
-        cuts,
+        cuts: input.cuts(),
     }
 }

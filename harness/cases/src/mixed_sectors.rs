@@ -13,7 +13,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::error::PathContext;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
-use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::{CowDisk, Layout};
 
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
@@ -110,7 +110,10 @@ const fn spec(origin: &'static str) -> SnapshotSpec {
 /// The disk of the COW file has larger blocks than the origin's.
 fn layout() -> Layout {
     Layout {
-        cow_disk: Some((COW_HOME_MIB, 4096)),
+        cow_disk: Some(CowDisk::Own {
+            mib: COW_HOME_MIB,
+            logical_block_bytes: 4096,
+        }),
         cow_home: None,
         ..Layout::raw(ORIGIN_SECTORS, 0)
     }
@@ -119,7 +122,10 @@ fn layout() -> Layout {
 /// It has smaller ones.
 fn layout_reversed() -> Layout {
     Layout {
-        cow_disk: Some((COW_HOME_MIB, 512)),
+        cow_disk: Some(CowDisk::Own {
+            mib: COW_HOME_MIB,
+            logical_block_bytes: 512,
+        }),
         cow_home: None,
         logical_block_bytes: 4096,
         ..Layout::raw(LARGE_ORIGIN_SECTORS, 0)

@@ -6,7 +6,7 @@ use cowbird_checks::recorded::Replay;
 use cowbird_checks::trials::TrialPlan;
 use cowbird_model::{Sector, SectorRange};
 use cowbird_vm::disks::Bus;
-use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::{CowDisk, Layout, Third};
 
 use crate::topology::Topology;
 
@@ -41,13 +41,14 @@ impl Setting {
         SectorRange::new(Sector(origin.start.into()), origin.sectors.into())
     }
 
-    /// The third partition as sectors of the first disk; empty without one.
+    /// The third partition, an ext4, as sectors of the first disk; empty without one.
     pub(super) fn third_range(&self) -> SectorRange {
-        self.layout
-            .third
-            .map_or(SectorRange::new(Sector(0), 0), |third| {
+        match self.layout.third {
+            Some(Third::Ext4(third)) => {
                 SectorRange::new(Sector(third.start.into()), third.sectors.into())
-            })
+            }
+            Some(Third::Zeros(_)) | None => SectorRange::new(Sector(0), 0),
+        }
     }
 
     /// The first disk in the guest, as a name without its folder.
@@ -67,7 +68,7 @@ impl Setting {
     /// Where the COW file is when it is not on the origin: the second partition of the first disk, or a disk of its own,
     /// where there are two with the image.
     pub fn cow_home(&self) -> &'static str {
-        if self.layout.cow_disk.is_some() {
+        if let Some(CowDisk::Own { .. }) = self.layout.cow_disk {
             return "/dev/vdc";
         }
         match self.layout.bus {

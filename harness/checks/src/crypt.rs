@@ -5,15 +5,11 @@
 //! IEEE 1619 with the number of the 512-byte sector as the tweak, which dm-crypt calls `plain64`.
 
 use aes::Aes128;
-use aes::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use aes::cipher::consts::{U16, U32};
+use aes::cipher::{Array, KeyInit};
 use cowbird_model::{EntryKind, SECTOR_BYTES, SectorRange, WitnessError, WitnessLog};
 use cowbird_proto::message::CRYPT_KEY;
-
-/// Bytes of one block of the cipher.
-const CIPHER_BLOCK: usize = 16;
-
-/// The polynomial of XTS.
-const FEEDBACK: u128 = 0x87;
+use xts_mode::{Xts128, get_tweak_default};
 
 /// Decrypts the origin on a disk.
 pub fn decrypt_disk(disk: &mut [u8], origin: SectorRange) {
@@ -54,35 +50,19 @@ pub fn decrypt_log(bytes: &mut [u8], origin: SectorRange) -> Result<(), WitnessE
     Ok(())
 }
 
-struct Xts {
-    data: Aes128,
-    tweak: Aes128,
-}
+/// The cipher, and the number of the sector as its tweak.
+struct Xts(Xts128<Aes128>);
 
 impl Xts {
+    /// The first half of the key is for the data, the second one for the tweak.
     fn new(key: &[u8; 32]) -> Self {
-        let half = |from: usize| {
-            let mut half = [0; CIPHER_BLOCK];
-            half.copy_from_slice(&key[from..from + CIPHER_BLOCK]);
-            Aes128::new(&Array(half))
-        };
-        Self {
-            data: half(0),
-            tweak: half(CIPHER_BLOCK),
-        }
+        let (data, tweak) = Array::<u8, U32>(*key).split::<U16>();
+        Self(Xts128::new(Aes128::new(&data), Aes128::new(&tweak)))
     }
 
     fn decrypt_sector(&self, sector: u64, bytes: &mut [u8]) {
-        let mut tweak = Array(u128::from(sector).to_le_bytes());
-        self.tweak.encrypt_block(&mut tweak);
-        let mut tweak = u128::from_le_bytes(tweak.0);
-        for chunk in bytes.as_chunks_mut::<CIPHER_BLOCK>().0 {
-            let mut block = Array((u128::from_le_bytes(*chunk) ^ tweak).to_le_bytes());
-            self.data.decrypt_block(&mut block);
-            *chunk = (u128::from_le_bytes(block.0) ^ tweak).to_le_bytes();
-            let carry = if tweak >> 127 == 1 { FEEDBACK } else { 0 };
-            tweak = tweak << 1 ^ carry;
-        }
+        self.0
+            .decrypt_sector(bytes, get_tweak_default(sector.into()));
     }
 }
 

@@ -161,8 +161,9 @@ fn unpack_lz4(mut stream: &[u8]) -> Result<Vec<u8>, String> {
 
 fn unpack_zstd(stream: &[u8]) -> Result<Vec<u8>, String> {
     let mut kernel = Vec::new();
-    let decoder = ruzstd::decoding::StreamingDecoder::new(stream).map_err(|e| e.to_string())?;
+    let decoder = zstd::stream::read::Decoder::with_buffer(stream).map_err(|e| e.to_string())?;
     decoder
+        .single_frame()
         .take(MAX_KERNEL_BYTES as u64)
         .read_to_end(&mut kernel)
         .map_err(|error| error.to_string())?;

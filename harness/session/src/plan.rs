@@ -1,16 +1,15 @@
 //! What a cell is to do.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use cowbird_checks::recorded::WorkloadPlan;
-use cowbird_checks::trials::TrialPlan;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::limits::Limits;
 use cowbird_vm::accel::Accel;
 use cowbird_vm::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB, TapeMode};
 use cowbird_vm::emulator::Emulator;
 use serde::{Deserialize, Serialize};
+
+use crate::input::CaseInput;
 
 /// The longest name of a kernel, release, case or mutant.
 const MAX_WORD_CHARS: usize = 128;
@@ -47,21 +46,12 @@ pub struct CellPlan {
     pub tracer_trial: PathBuf,
     /// Name of the case.
     pub case: String,
-    /// The recorded workload, for the case that replays one.
-    #[serde(default)]
-    pub workload: Option<WorkloadPlan>,
-    /// How long the long load goes on, minutes; none: as long as its case says.
-    #[serde(default)]
-    pub soak_minutes: Option<u32>,
-    /// How many snapshot instants a case with writers above the origin has; none: as many as the case says.
-    #[serde(default)]
-    pub cuts: Option<u32>,
+    /// What the case is given.
+    #[serde(flatten)]
+    pub input: CaseInput,
     /// Whether the tracer records beside the case, to be compared with the witness and the journal.
     #[serde(default)]
     pub traced: bool,
-    /// The scripts, for the case that runs some.
-    #[serde(default)]
-    pub trials: Vec<TrialPlan>,
     /// Name of the fault that the module was built with.
     pub mutant: Option<String>,
     /// Seed of everything random.
@@ -98,11 +88,8 @@ impl CellPlan {
             tracer: "/nonexistent/cowbird-trace".into(),
             tracer_trial: "/nonexistent/trial".into(),
             case: "raw-writers".into(),
-            workload: None,
-            soak_minutes: None,
-            cuts: None,
+            input: CaseInput::USUAL,
             traced: false,
-            trials: Vec::new(),
             mutant: None,
             seed: 7,
             accel: Accel::Tcg,
@@ -113,13 +100,6 @@ impl CellPlan {
             limits: Limits::default(),
             tape: None,
         }
-    }
-
-    /// How long the long load goes on, if the plan says.
-    #[must_use]
-    pub fn soak(&self) -> Option<Duration> {
-        let minutes = self.soak_minutes?;
-        Some(Duration::from_secs(u64::from(minutes) * 60))
     }
 }
 
@@ -167,8 +147,8 @@ pub fn check_plan(plan: &CellPlan) -> HarnessResult<()> {
         ("slowdown", plan.limits.slowdown, SLOWDOWN),
     ];
     let wanted = [
-        ("soak_minutes", plan.soak_minutes, SOAK_MINUTES),
-        ("cuts", plan.cuts, CUTS),
+        ("soak_minutes", plan.input.soak_minutes(), SOAK_MINUTES),
+        ("cuts", plan.input.cuts(), CUTS),
     ];
     let wanted = wanted
         .into_iter()
@@ -223,12 +203,18 @@ mod tests {
         slow.limits.slowdown = u32::MAX;
         assert!(check_plan(&slow).is_err());
         let endless = CellPlan {
-            soak_minutes: Some(u32::MAX),
+            input: CaseInput::Lengths {
+                soak_minutes: Some(u32::MAX),
+                cuts: None,
+            },
             ..CellPlan::example()
         };
         assert!(check_plan(&endless).is_err());
         let many = CellPlan {
-            cuts: Some(0),
+            input: CaseInput::Lengths {
+                soak_minutes: None,
+                cuts: Some(0),
+            },
             ..CellPlan::example()
         };
         assert!(check_plan(&many).is_err());

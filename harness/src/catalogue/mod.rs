@@ -328,6 +328,7 @@ mod tests {
     use super::*;
 
     use cowbird_cases::info::REGRESSIONS;
+    use cowbird_session::input::CaseInput;
 
     /// Goal: a name means one case, and what failed once is tried before anything else.
     #[test]
@@ -338,5 +339,14 @@ mod tests {
             assert!(names.insert(case.name), "{} is there twice", case.name);
         }
         assert_eq!(ALL[0].name, REGRESSIONS);
+    }
+
+    /// Goal: no case has disks that contradict themselves.
+    #[test]
+    fn disks_do_not_contradict_themselves() {
+        for case in ALL.iter().chain([&RECORDED]).chain(&self_test::CASES) {
+            let setting = begin::setting(case, 1, &CaseInput::USUAL, None);
+            assert_eq!(setting.layout().contradiction(), None, "{}", case.name);
+        }
     }
 }

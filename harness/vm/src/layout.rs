@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cowbird_host::disk::{self, Filesystem, Partition};
-use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
 use cowbird_host::nature::{FurtherDisk, Nature, OriginKind};
 use cowbird_host::scratch::Scratch;
@@ -28,7 +28,43 @@ const METADATA_SECTORS: u32 = 4 * MIB_SECTORS;
 /// Unit of the disks where a case says nothing else, bytes.
 const LOGICAL_BLOCK_BYTES: u32 = 512;
 
-/// The disks of a case. The second one is always the image.
+/// The third partition of the first disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Third {
+    /// All zeros: for the metadata of a thin pool, or for another device beside the origin.
+    Zeros(Partition),
+    /// An ext4 of its own.
+    Ext4(Partition),
+}
+
+impl Third {
+    /// Where it is.
+    pub fn partition(self) -> Partition {
+        match self {
+            Self::Zeros(partition) | Self::Ext4(partition) => partition,
+        }
+    }
+}
+
+/// A disk for the COW file, which is an ext4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CowDisk {
+    /// One of its own, behind all others.
+    Own {
+        /// Its size, MiB.
+        mib: u32,
+        /// Its unit, bytes.
+        logical_block_bytes: u32,
+    },
+    /// The second disk, which then has no image.
+    InPlaceOfImage {
+        /// Its size, MiB.
+        mib: u32,
+    },
+}
+
+/// The disks of a case. The second one is the image, if nothing else is said. What two fields cannot say together is in
+/// [`Layout::contradiction`].
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     /// The origin, first partition of the first disk.
@@ -39,17 +75,15 @@ pub struct Layout {
     pub filesystem_mib: Option<u32>,
     /// The second partition, an ext4 for the COW file.
     pub cow_home: Option<Partition>,
-    /// A disk of its own for the COW file, an ext4: its size, MiB, and its unit, bytes.
-    pub cow_disk: Option<(u32, u32)>,
-    /// The third partition, all zeros: for the metadata of a thin pool, or for another device beside the origin.
-    pub metadata: Option<Partition>,
+    /// A disk for the COW file.
+    pub cow_disk: Option<CowDisk>,
     /// Whether the origin is filled with sectors that say where they are, before anything else is made on it.
     pub filled: bool,
-    /// The third partition, an ext4 of its own.
-    pub third: Option<Partition>,
+    /// The third partition.
+    pub third: Option<Third>,
     /// What the origin is.
     pub kind: OriginKind,
-    /// A disk beside the first one, with a witness of its own. A mirror has a copy, whatever is said here.
+    /// A disk beside the first one, with a witness of its own. A mirror has a copy also where none is said here.
     pub further: FurtherDisk,
     /// Whether the origin lets discards through.
     pub discards: bool,
@@ -61,13 +95,11 @@ pub struct Layout {
     pub images: u32,
     /// Length of the first disk where it is more than its partitions need, sectors: a hole.
     pub disk_sectors: Option<u32>,
-    /// Size of the second disk, MiB, where it is an ext4 for the COW file and no image.
-    pub cow_disk_mib: Option<u32>,
     /// Memory of the machine, MiB, where a case needs more than others, or less.
     pub memory_mib: Option<u32>,
     /// Further parameters of the kernel.
     pub kernel_parameters: &'static str,
-    /// What makes files below a folder that is then the first content of the filesystem, which is an ext.
+    /// What makes files below a folder that is then the first content of the filesystem, which is an ext4.
     pub content: Option<fn(&Path) -> HarnessResult<()>>,
 }
 
@@ -104,7 +136,6 @@ impl Layout {
             filesystem_mib: None,
             cow_home: None,
             cow_disk: None,
-            metadata: None,
             filled: true,
             third: None,
             kind: OriginKind::Partition,
@@ -114,7 +145,6 @@ impl Layout {
             logical_block_bytes: LOGICAL_BLOCK_BYTES,
             images: 1,
             disk_sectors: None,
-            cow_disk_mib: None,
             memory_mib: None,
             kernel_parameters: "",
             content: None,
@@ -130,7 +160,7 @@ impl Layout {
     pub fn with_zeros(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
-            metadata: Some(Self::behind(last, mib * MIB_SECTORS)),
+            third: Some(Third::Zeros(Self::behind(last, mib * MIB_SECTORS))),
             ..self
         }
     }
@@ -139,7 +169,7 @@ impl Layout {
     pub fn with_third(self, mib: u32) -> Self {
         let last = self.cow_home.unwrap_or(self.origin);
         Self {
-            third: Some(Self::behind(last, mib * MIB_SECTORS)),
+            third: Some(Third::Ext4(Self::behind(last, mib * MIB_SECTORS))),
             ..self
         }
     }
@@ -161,7 +191,7 @@ impl Layout {
 
     /// The first disk. Some room is behind its last partition, so that one's end is not the other's.
     pub fn disk(&self) -> Partition {
-        let third = self.metadata.or(self.third);
+        let third = self.third.map(Third::partition);
         let last = third.or(self.cow_home).unwrap_or(self.origin);
         let needed = last.end().next_multiple_of(PARTITION_ALIGN) + PARTITION_ALIGN;
         Partition {
@@ -172,19 +202,48 @@ impl Layout {
         }
     }
 
-    /// All of the COW file's own disk.
-    fn cow_disk(&self) -> Option<Partition> {
-        self.cow_disk.map(|(mib, _)| Partition {
-            start: 0,
-            sectors: mib * MIB_SECTORS,
-        })
+    /// What its fields cannot mean together, if there is such a thing.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let second_volume = self.further == FurtherDisk::SecondVolume;
+        let own_cow_disk = matches!(self.cow_disk, Some(CowDisk::Own { .. }));
+        let cow_for_image = matches!(self.cow_disk, Some(CowDisk::InPlaceOfImage { .. }));
+        let refused = [
+            (
+                self.kind == OriginKind::Mirror && second_volume,
+                "the disk beside a mirror is its copy, and no second volume",
+            ),
+            (
+                own_cow_disk && second_volume,
+                "a second volume has no disk of its own for its COW file",
+            ),
+            (
+                cow_for_image && self.images != 1,
+                "a disk that is for the COW file has no images",
+            ),
+            (
+                self.content.is_some() && self.filesystem != Some(Filesystem::Ext4),
+                "only an ext4 begins with files",
+            ),
+            (
+                self.filesystem_mib.is_some() && self.filesystem.is_none(),
+                "what has no filesystem has no size of it",
+            ),
+            (
+                self.filesystem_mib
+                    .is_some_and(|mib| mib * MIB_SECTORS > self.origin.sectors),
+                "a filesystem is not larger than its partition",
+            ),
+        ];
+        let mut refused = refused.into_iter();
+        refused.find_map(|(holds, why)| holds.then_some(why))
     }
 
     /// The partitions of the first disk, in their order.
     pub fn partitions(&self) -> Vec<Partition> {
         let mut partitions = vec![self.origin];
         partitions.extend(self.cow_home);
-        partitions.extend(self.metadata.or(self.third));
+        partitions.extend(self.third.map(Third::partition));
         partitions
     }
 
@@ -251,6 +310,11 @@ impl Layout {
 
     /// Makes the disks and the files beside them.
     pub fn create(&self, files: &CellFiles, seed: u64) -> HarnessResult<()> {
+        if let Some(why) = self.contradiction() {
+            return Err(HarnessError::Plan {
+                detail: format!("its disks contradict themselves: {why}"),
+            });
+        }
         self.create_volume(files, seed)?;
         if self.further() == FurtherDisk::SecondVolume {
             let second = files.second();
@@ -289,12 +353,15 @@ impl Layout {
                 }
             }
         }
-        for partition in self.cow_home.into_iter().chain(self.third) {
+        let third = match self.third {
+            Some(Third::Ext4(partition)) => Some(partition),
+            Some(Third::Zeros(_)) | None => None,
+        };
+        for partition in self.cow_home.into_iter().chain(third) {
             disk::make_filesystem(Filesystem::Ext4, &path, partition, seed)?;
         }
-        if let Some(partition) = self.cow_disk() {
-            disk::create_sparse(&files.cow_disk(), partition.length_bytes())?;
-            disk::make_filesystem(Filesystem::Ext4, &files.cow_disk(), partition, seed)?;
+        if let Some(CowDisk::Own { mib, .. }) = self.cow_disk {
+            make_ext4_disk(&files.cow_disk(), mib, seed)?;
         }
         disk::copy_sparse(&path, &files.base())?;
         if self.further() == FurtherDisk::Copy {
@@ -306,13 +373,8 @@ impl Layout {
             count => u64::from(count) * self.image_stride_bytes(),
         };
         disk::create_sparse(&files.image(), images_bytes)?;
-        if let Some(mib) = self.cow_disk_mib {
-            let whole = Partition {
-                start: 0,
-                sectors: mib * MIB_SECTORS,
-            };
-            disk::create_sparse(&files.image(), whole.length_bytes())?;
-            disk::make_filesystem(Filesystem::Ext4, &files.image(), whole, seed)?;
+        if let Some(CowDisk::InPlaceOfImage { mib }) = self.cow_disk {
+            make_ext4_disk(&files.image(), mib, seed)?;
         }
         disk::create_sparse(&files.witness(), 0)?;
         Ok(())
@@ -330,7 +392,11 @@ impl Layout {
                 ..disks[0].clone()
             }),
         }
-        if let Some((_, logical_block_bytes)) = self.cow_disk {
+        if let Some(CowDisk::Own {
+            logical_block_bytes,
+            ..
+        }) = self.cow_disk
+        {
             disks.push(Disk {
                 image: files.cow_disk(),
                 witness: None,
@@ -368,5 +434,116 @@ impl Layout {
                 logical_block_bytes: LOGICAL_BLOCK_BYTES,
             },
         ]
+    }
+}
+
+/// Makes a disk that is an ext4 as a whole.
+fn make_ext4_disk(path: &Path, mib: u32, seed: u64) -> HarnessResult<()> {
+    let whole = Partition {
+        start: 0,
+        sectors: mib * MIB_SECTORS,
+    };
+    disk::create_sparse(path, whole.length_bytes())?;
+    disk::make_filesystem(Filesystem::Ext4, path, whole, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(_: &Path) -> HarnessResult<()> {
+        Ok(())
+    }
+
+    /// Goal: disks that cannot be as they are told are refused, with the reason, before anything is made of them.
+    #[test]
+    fn contradictions_are_refused() {
+        let bare = Layout::bare(8);
+        let (mirror, second) = (OriginKind::Mirror, FurtherDisk::SecondVolume);
+        let own = CowDisk::Own {
+            mib: 8,
+            logical_block_bytes: LOGICAL_BLOCK_BYTES,
+        };
+        let refused = [
+            (
+                Layout {
+                    kind: mirror,
+                    further: second,
+                    ..bare
+                },
+                "mirror",
+            ),
+            (
+                Layout {
+                    cow_disk: Some(own),
+                    further: second,
+                    ..bare
+                },
+                "second volume",
+            ),
+            (
+                Layout {
+                    cow_disk: Some(CowDisk::InPlaceOfImage { mib: 8 }),
+                    images: 2,
+                    ..bare
+                },
+                "images",
+            ),
+            (
+                Layout {
+                    content: Some(files),
+                    ..bare
+                },
+                "ext4",
+            ),
+            (
+                Layout {
+                    content: Some(files),
+                    ..Layout::filesystem(Filesystem::Xfs, 8)
+                },
+                "ext4",
+            ),
+            (
+                Layout {
+                    filesystem_mib: Some(8),
+                    ..bare
+                },
+                "no filesystem",
+            ),
+            (
+                Layout {
+                    filesystem_mib: Some(9),
+                    ..Layout::filesystem(Filesystem::Xfs, 8)
+                },
+                "larger",
+            ),
+        ];
+        let folder = Scratch::temporary().expect("a folder for the test");
+        let files = CellFiles {
+            dir: folder.path().join("cell"),
+        };
+        for (layout, why) in refused {
+            let error = layout.create(&files, 1).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
+            assert!(!files.dir.exists());
+        }
+        let allowed = [
+            Layout {
+                kind: mirror,
+                ..bare
+            },
+            Layout {
+                kind: mirror,
+                further: FurtherDisk::Copy,
+                ..bare
+            },
+            Layout {
+                cow_disk: Some(own),
+                ..Layout::raw(2048, 8)
+            },
+        ];
+        for layout in allowed {
+            assert_eq!(layout.contradiction(), None, "{layout:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! Plots as SVG, by hand: nothing that a page would have to load.
+//! Plots as SVG: nothing that a page would have to load.
 
 use std::fmt::Write;
+
+use maud::{Markup, PreEscaped, html};
 
 use super::{COLUMNS, Heat, ROWS};
 
@@ -16,7 +18,7 @@ const LINES: usize = 4;
 
 /// A picture that grows.
 pub struct Picture {
-    text: String,
+    markup: String,
     height: f64,
 }
 
@@ -32,19 +34,22 @@ pub fn short(value: f64, unit: &str) -> String {
     format!("{scaled:.digits$} {suffix}{unit}")
 }
 
+/// A number as coordinates have it.
+pub fn rounded(number: f64) -> String {
+    format!("{number:.1}")
+}
+
 impl Picture {
     /// An empty picture whose plotted area has this height.
     pub fn new(height: f64) -> Self {
-        let (width, whole) = (LEFT + WIDTH + RIGHT, TOP + height + BOTTOM);
         Self {
-            text: format!("<svg viewBox=\"0 0 {width} {whole}\" role=\"img\">"),
+            markup: String::new(),
             height,
         }
     }
 
-    fn add(&mut self, part: std::fmt::Arguments<'_>) {
-        // Writing to a string cannot fail.
-        let _ = self.text.write_fmt(part);
+    fn add(&mut self, part: Markup) {
+        self.markup += &part.into_string();
     }
 
     /// Scales: seconds below, up to `peak` at the left; an address scale runs downwards.
@@ -52,23 +57,21 @@ impl Picture {
         for line in 0..=LINES {
             let part = line as f64 / LINES as f64;
             let y = TOP + self.height * if downwards { part } else { 1.0 - part };
-            let label = short(peak * part, unit);
-            self.add(format_args!(
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-                 <text class=\"scale\" text-anchor=\"end\" x=\"{}\" y=\"{:.1}\">{label}</text>",
-                LEFT + WIDTH,
-                LEFT - 6.0,
-                y + 4.0
-            ));
+            self.add(html! {
+                line class="grid" x1=(LEFT) x2=(LEFT + WIDTH) y1=(rounded(y)) y2=(rounded(y)) {}
+                text class="scale" text-anchor="end" x=(LEFT - 6.0) y=(rounded(y + 4.0)) {
+                    (short(peak * part, unit))
+                }
+            });
         }
         for tick in 0..=8 {
             let part = f64::from(tick) / 8.0;
-            let x = LEFT + WIDTH * part;
-            let y = TOP + self.height + 16.0;
-            self.add(format_args!(
-                "<text class=\"scale\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{y:.1}\">{:.2} s</text>",
-                seconds * part
-            ));
+            let (x, y) = (LEFT + WIDTH * part, TOP + self.height + 16.0);
+            self.add(html! {
+                text class="scale" text-anchor="middle" x=(rounded(x)) y=(rounded(y)) {
+                    (format!("{:.2} s", seconds * part))
+                }
+            });
         }
     }
 
@@ -76,25 +79,19 @@ impl Picture {
     pub fn heat(&mut self, heat: &Heat, class: &str) {
         let peak = f64::from(heat.peak().max(1));
         let (width, height) = (WIDTH / COLUMNS as f64, self.height / ROWS as f64);
-        self.add(format_args!("<g class=\"{class}\">"));
-        for row in 0..ROWS {
-            for column in 0..COLUMNS {
-                let count = f64::from(heat.cell(column, row));
-                if count > 0.0 {
+        let bins = (0..ROWS).flat_map(|row| (0..COLUMNS).map(move |column| (row, column)));
+        let filled = bins.filter(|(row, column)| heat.cell(*column, *row) > 0);
+        self.add(html! {
+            g class=(class) {
+                @for (row, column) in filled {
                     // The root shows what is seldom beside what is frequent.
-                    let opacity = 0.18 + 0.82 * (count / peak).sqrt();
-                    self.add(format_args!(
-                        "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
-                         opacity=\"{opacity:.2}\"/>",
-                        LEFT + width * column as f64,
-                        TOP + height * row as f64,
-                        width + 0.3,
-                        height + 0.3
-                    ));
+                    @let part = (f64::from(heat.cell(column, row)) / peak).sqrt();
+                    rect x=(rounded(LEFT + width * column as f64)) y=(rounded(TOP + height * row as f64))
+                        width=(rounded(width + 0.3)) height=(rounded(height + 0.3))
+                        opacity=(format!("{:.2}", 0.18 + 0.82 * part)) {}
                 }
             }
-        }
-        self.add(format_args!("</g>"));
+        });
     }
 
     /// A line over time.
@@ -103,51 +100,48 @@ impl Picture {
         for (at, value) in values.iter().enumerate() {
             let x = LEFT + WIDTH * (at as f64 + 0.5) / values.len() as f64;
             let y = TOP + self.height * (1.0 - value / peak.max(f64::MIN_POSITIVE));
+            // Writing to a string cannot fail.
             let _ = write!(points, "{x:.1},{y:.1} ");
         }
-        self.add(format_args!(
-            "<polyline class=\"line {class}\" points=\"{points}\"/>"
-        ));
+        self.add(html! { polyline class={ "line " (class) } points=(points) {} });
     }
 
     /// Columns that stand on those drawn before; `floor` is where each begins and is moved up.
     pub fn stack(&mut self, values: &[u64], floor: &mut [f64], peak: f64, class: &str) {
         let width = WIDTH / values.len() as f64;
-        self.add(format_args!("<g class=\"{class}\">"));
-        for (at, value) in values.iter().enumerate().filter(|(_, value)| **value > 0) {
-            let height = self.height * *value as f64 / peak.max(1.0);
-            let below = self.height * floor[at] / peak.max(1.0);
-            self.add(format_args!(
-                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
-                LEFT + width * at as f64,
-                TOP + self.height - below - height,
-                width - 0.4
-            ));
-            floor[at] += *value as f64;
+        let scale = self.height / peak.max(1.0);
+        let columns = values.iter().zip(floor.iter()).enumerate();
+        self.add(html! {
+            g class=(class) {
+                @for (at, (value, floor)) in columns.filter(|(_, (value, _))| **value > 0) {
+                    @let height = scale * *value as f64;
+                    rect x=(rounded(LEFT + width * at as f64)) y=(rounded(TOP + self.height - scale * floor - height))
+                        width=(rounded(width - 0.4)) height=(rounded(height)) {}
+                }
+            }
+        });
+        for (floor, value) in floor.iter_mut().zip(values) {
+            *floor += *value as f64;
         }
-        self.add(format_args!("</g>"));
     }
 
     /// A labelled bar from one part of the time to another, 0 to 1.
     pub fn bar(&mut self, from: f64, to: f64, label: &str, class: &str) {
         let (x, width) = (LEFT + WIDTH * from, (WIDTH * (to - from)).max(1.5));
         let height = self.height;
-        self.add(format_args!(
-            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\">\
-             <title>{label}</title></rect>"
-        ));
-        if width > 60.0 {
-            self.add(format_args!(
-                "<text class=\"inside\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
-                x + 6.0,
-                TOP + height / 2.0 + 4.0
-            ));
-        }
+        self.add(html! {
+            rect class=(class) x=(rounded(x)) y=(TOP) width=(rounded(width)) height=(height) { title { (label) } }
+            @if width > 60.0 {
+                text class="inside" x=(rounded(x + 6.0)) y=(rounded(TOP + height / 2.0 + 4.0)) { (label) }
+            }
+        });
     }
 
     /// The whole picture.
-    pub fn finish(mut self) -> String {
-        self.text.push_str("</svg>");
-        self.text
+    pub fn finish(self) -> Markup {
+        let (width, height) = (LEFT + WIDTH + RIGHT, TOP + self.height + BOTTOM);
+        html! {
+            svg viewBox={ "0 0 " (width) " " (height) } role="img" { (PreEscaped(self.markup)) }
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod resume;
 pub mod runner;
 pub mod select;
 pub mod shards;
+pub mod spec;
 pub mod table;
 
 /// The root of the checkout that the tests look at.

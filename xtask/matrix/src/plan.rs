@@ -9,9 +9,11 @@
 //! kernel go to the same shard, because a mutant counts as caught when any of them catches it, and no
 //! shard sees another's results.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use cowbird_model::{CellResult, Verdict};
 use sha2::{Digest, Sha256};
 
 /// Seeds stay below 2^53: every reader of `results.json` must get the number back, and those that
@@ -86,6 +88,34 @@ pub struct PlannedCell {
     pub id: CellId,
     /// Its seed.
     pub seed: u64,
+}
+
+impl PlannedCell {
+    /// Its result with a verdict and the reason, and nothing that a guest would have to say.
+    pub fn result(&self, verdict: Verdict, reason: String) -> CellResult {
+        CellResult {
+            kernel: self.id.kernel.clone(),
+            kernel_version: String::new(),
+            case: self.id.case.clone(),
+            mutant: self.id.mutant.clone(),
+            seed: self.seed,
+            cpus: 0,
+            first_attempt: None,
+            made_of: None,
+            verdict,
+            reason,
+            notes: Vec::new(),
+            // Whoever ran it decides.
+            caught: self.id.mutant.as_ref().map(|_| false),
+            blocks_checked: 0,
+            blocks_bad: 0,
+            classes: BTreeMap::new(),
+            phases: Vec::new(),
+            seconds: 0.0,
+            trace: None,
+            bundle: None,
+        }
+    }
 }
 
 /// One of several parts of a matrix: the `index`-th of `count`, from 1.

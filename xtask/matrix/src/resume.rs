@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::foreign::read_text;
+use cowbird_session::input::CaseInput;
 use cowbird_session::plan::CellPlan;
 use sha2::{Digest, Sha256};
 
@@ -48,7 +49,7 @@ impl Programs {
     pub fn made_of(&self, plan: &CellPlan) -> Result<String> {
         let mut digest = self.digest.clone();
         let mut plan = plan.clone();
-        if let Some(workload) = &mut plan.workload {
+        if let CaseInput::Workload(workload) = &mut plan.input {
             add_file(&mut digest, &workload.file)?;
             workload.file = PathBuf::new();
         }
@@ -257,11 +258,8 @@ mod tests {
             tracer: guest.tracer.clone(),
             tracer_trial: guest.tracer_trial.clone(),
             case: "a".into(),
-            workload: None,
-            soak_minutes: None,
-            cuts: None,
+            input: CaseInput::USUAL,
             traced: false,
-            trials: Vec::new(),
             mutant: None,
             seed: 3,
             accel: Accel::Tcg,

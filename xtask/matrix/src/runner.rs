@@ -51,37 +51,15 @@ async fn feed<F, R>(
             // A task of its own, so that a panic ends this cell and not the others.
             let result = match tokio::spawn(run(cell)).await {
                 Ok(result) => result,
-                Err(error) => broken(&id, format!("the harness failed: {error}")),
+                Err(error) => {
+                    let reason = format!("the harness failed: {error}");
+                    id.result(Verdict::Infrastructure, reason)
+                }
             };
             drop(slot);
             // The channel has room for every result, and its receiver waits for all of them.
             let _ = sender.send((at, result)).await;
         });
-    }
-}
-
-/// The result of a cell that could not run.
-pub fn broken(cell: &PlannedCell, reason: String) -> CellResult {
-    CellResult {
-        kernel: cell.id.kernel.clone(),
-        kernel_version: String::new(),
-        case: cell.id.case.clone(),
-        mutant: cell.id.mutant.clone(),
-        seed: cell.seed,
-        cpus: 0,
-        first_attempt: None,
-        made_of: None,
-        verdict: Verdict::Infrastructure,
-        reason,
-        notes: Vec::new(),
-        caught: cell.id.mutant.as_ref().map(|_| false),
-        blocks_checked: 0,
-        blocks_bad: 0,
-        classes: std::collections::BTreeMap::new(),
-        phases: Vec::new(),
-        seconds: 0.0,
-        trace: None,
-        bundle: None,
     }
 }
 
@@ -125,10 +103,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(cell.seed % 20)).await;
                 running.fetch_sub(1, Ordering::SeqCst);
                 assert_ne!(cell.id.case, "panics", "on purpose");
-                CellResult {
-                    verdict: Verdict::Pass,
-                    ..broken(&cell, String::new())
-                }
+                cell.result(Verdict::Pass, String::new())
             }
         };
         let mut reported = Vec::new();
@@ -177,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_cells_are_no_results() {
-        let run = |cell: PlannedCell| async move { broken(&cell, String::new()) };
+        let run = |cell: PlannedCell| async move { cell.result(Verdict::Pass, String::new()) };
         assert!(run_cells(&[], 4, run, |_, _| {}).await.is_empty());
     }
 }

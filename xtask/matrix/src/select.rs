@@ -38,6 +38,17 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
     Ok(all.iter().filter(wanted).collect())
 }
 
+/// Those that have one of these names, in their own order. A name that nothing has is an error.
+pub fn select_named<'a, T: Selectable>(all: &'a [T], names: &[String]) -> Result<Vec<&'a T>> {
+    for name in names {
+        if !all.iter().any(|item| item.name() == name) {
+            bail!("there is no {} {name}", T::KIND);
+        }
+    }
+    let wanted = |item: &&T| names.iter().any(|name| name == item.name());
+    Ok(all.iter().filter(wanted).collect())
+}
+
 /// The ends of the quick tier, where kernels differ most.
 pub fn oldest_and_newest(catalogue: &Catalogue) -> Result<Vec<String>> {
     let quick = select(&catalogue.kernels, &[], Tier::Quick)?;
@@ -187,5 +198,20 @@ mod tests {
             chosen(&["["], Tier::Quick),
             Err("`[` is not a valid pattern".into())
         );
+    }
+
+    /// Goal: a name is no pattern, whatever characters it has, and one that nothing has is an error.
+    #[test]
+    fn names_are_taken_as_they_are() {
+        let things = [Thing("raw", Tier::Daily), Thing("raw[1]*", Tier::Full)];
+        let named = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            select_named(&things, &names)
+                .map(|chosen| chosen.iter().map(|thing| thing.0).collect::<Vec<_>>())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(named(&["raw[1]*"]), Ok(vec!["raw[1]*"]));
+        assert_eq!(named(&["raw[1]*", "raw"]), Ok(vec!["raw", "raw[1]*"]));
+        assert_eq!(named(&["raw*"]), Err("there is no thing raw*".into()));
     }
 }

@@ -92,7 +92,7 @@ fn describe(layout: &Layout) -> String {
             layout.logical_block_bytes
         ));
     }
-    if layout.cow_disk.is_some() || layout.cow_disk_mib.is_some() {
+    if layout.cow_disk.is_some() {
         parts.push("a disk for the COW file".to_owned());
     }
     parts.extend(match layout.further() {

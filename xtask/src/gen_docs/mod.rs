@@ -7,17 +7,25 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use cowbird_images::{Catalogue, KernelSpec, Tier};
 use cowbird_matrix::mutants;
 
 use self::page::{COMMAND, code, head, table};
-use crate::cli::GenDocsArgs;
 use crate::lists::word;
 use crate::repo;
 use crate::ui::print;
 
 /// The folder of the pages.
 const FOLDER: &str = "docs/reference";
+
+/// Arguments of `gen-docs`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct GenDocsArgs {
+    /// Change nothing; fail when a page is not what the code says
+    #[arg(long)]
+    pub check: bool,
+}
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: GenDocsArgs) -> Result<u8> {

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
 
-use crate::cli::{NewArgs, NewThing};
 use crate::repo;
 use crate::ui::print;
 
@@ -26,6 +26,24 @@ const LIST_ENDS: &str = "];";
 
 /// What the skeleton has in place of the name of its case.
 const NAME: &str = "NAME-OF-THE-CASE";
+
+/// Arguments of `new`.
+#[derive(Clone, Debug, Args)]
+pub struct NewArgs {
+    /// What it is
+    #[command(subcommand)]
+    pub thing: NewThing,
+}
+
+/// What there is a skeleton of.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NewThing {
+    /// A case: one story that is played in a guest, and what must then be true
+    Case {
+        /// Its name, as in `hot-read`
+        name: String,
+    },
+}
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &NewArgs) -> Result<u8> {

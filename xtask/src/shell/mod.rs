@@ -4,14 +4,16 @@ mod terminal;
 
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use cowbird_harness::catalogue::find;
 use cowbird_harness::shell::{BUSYBOX, Input, ShellGuest};
 use cowbird_host::limits::MAX_CONSOLE_FILE_BYTES;
+use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_outside::{foreign, out};
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::CallError;
@@ -22,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::cli::{MatrixArgs, ShellArgs, Tier};
+use crate::options::AccelChoice;
 use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::Ui;
@@ -50,6 +52,35 @@ const INTERRUPT: i32 = 2;
 
 /// Folder of what is kept, in that of the results.
 const KEPT: &str = "kept";
+
+/// Arguments of `shell`.
+#[derive(Clone, Debug, Args)]
+pub struct ShellArgs {
+    /// The kernel: its name, or a pattern that matches one only
+    #[arg(long, value_name = "GLOB")]
+    pub kernel: String,
+    /// The case whose disks, modules and programs the guest has; /dev/vda has its origin
+    #[arg(long, value_name = "GLOB", default_value = "ext4-churn")]
+    pub case: String,
+    /// With this mutant in place of the module as it is
+    #[arg(long, value_name = "NAME")]
+    pub mutant: Option<String>,
+    /// The seed of what is on the disks
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How QEMU runs the guest
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+    /// Fetch and install nothing
+    #[arg(long)]
+    pub offline: bool,
+    /// Keep the disks, the console and the messages of QEMU, in the folder kept of --out
+    #[arg(long)]
+    pub keep: bool,
+    /// Where the files of the running guest are; removed in the end
+    #[arg(long, value_name = "DIR", default_value = "out/shell")]
+    pub out: PathBuf,
+}
 
 /// Runs the command; the value is the exit code, which is that of the shell.
 pub fn command(args: &ShellArgs, ui: &Arc<Ui>) -> Result<u8> {
@@ -88,16 +119,15 @@ pub fn command(args: &ShellArgs, ui: &Arc<Ui>) -> Result<u8> {
 
 /// Reads the command line against the catalogue.
 fn check(args: &ShellArgs) -> Result<Run> {
-    let run = matrix::check(&MatrixArgs {
-        tier: Tier::Full,
-        kernel: vec![args.kernel.clone()],
-        case: vec![args.case.clone()],
-        mutant: args.mutant.iter().cloned().collect(),
+    let run = matrix::check(&RunSpec {
+        kernels: Selection::Globs(vec![args.kernel.clone()]),
+        cases: Cases::Of(Selection::Globs(vec![args.case.clone()])),
+        mutants: args.mutant.iter().cloned().collect(),
         seed: Some(args.seed),
         jobs: Some(1),
-        accel: args.accel,
+        accel: args.accel.into(),
         offline: args.offline,
-        ..MatrixArgs::plain(args.out.clone())
+        ..RunSpec::new(args.out.clone())
     })?;
     let cells = run.cells.iter().map(|cell| cell.id.to_string());
     let cells: Vec<String> = cells.collect();

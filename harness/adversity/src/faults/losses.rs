@@ -13,7 +13,7 @@ use cowbird_proto::message::{Reply, Request, StackKind};
 use cowbird_session::driver::{
     CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, vacuous,
 };
-use cowbird_vm::layout::Layout;
+use cowbird_vm::layout::{CowDisk, Layout};
 
 use super::io_errors::{fail_cow_file, layout_filesystem};
 use super::{
@@ -90,7 +90,10 @@ fn layout_briefly() -> Layout {
 /// The disks of `flush-at-instant`.
 fn layout_flush() -> Layout {
     Layout {
-        cow_disk: Some((COW_DISK_MIB, 512)),
+        cow_disk: Some(CowDisk::Own {
+            mib: COW_DISK_MIB,
+            logical_block_bytes: 512,
+        }),
         ..Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
     }
 }

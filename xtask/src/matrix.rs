@@ -16,7 +16,7 @@ use cowbird_matrix::output::OutDir;
 use cowbird_matrix::plan::{self, PlannedCell};
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_matrix::resume::{Earlier, Known};
-use cowbird_matrix::select::{RoundRobin, select};
+use cowbird_matrix::select::{Sharing, select};
 use cowbird_matrix::{regression, runner, table};
 use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::out;
@@ -103,8 +103,8 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         })
     });
     if args.kernel.is_empty() && !named && mutants.is_empty() {
-        let round_robin = RoundRobin::new(&catalogue.kernels, cases());
-        cells.retain(|cell| round_robin.has(&cell.id.kernel, &cell.id.case));
+        let sharing = Sharing::new(&catalogue.kernels, cases());
+        cells.retain(|cell| sharing.has(&cell.id.kernel, &cell.id.case));
     }
     let durations = Durations::load(&root)?;
     let cells = match args.shard {

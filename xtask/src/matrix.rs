@@ -17,7 +17,7 @@ use cowbird_matrix::output::OutDir;
 use cowbird_matrix::plan::{self, PlannedCell, Shard};
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_matrix::resume::{Earlier, Known};
-use cowbird_matrix::select::RoundRobin;
+use cowbird_matrix::select::Sharing;
 use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_matrix::{regression, runner, table};
 use cowbird_model::{CellResult, RunResults};
@@ -200,8 +200,8 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
     });
     let kernels_of_tier = matches!(spec.kernels, Selection::Tier(_));
     if kernels_of_tier && !named && mutants.is_empty() {
-        let round_robin = RoundRobin::new(&catalogue.kernels, cases());
-        cells.retain(|cell| round_robin.has(&cell.id.kernel, &cell.id.case));
+        let sharing = Sharing::new(&catalogue.kernels, cases());
+        cells.retain(|cell| sharing.has(&cell.id.kernel, &cell.id.case));
     }
     let durations = Durations::load(&root)?;
     let cells = match spec.shard {

@@ -1,10 +1,11 @@
 //! A boot loader writes to a file in place: the module is not there, the filesystem is not mounted, and no superblock
 //! changes.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
 use cowbird_proto::message::Request;
@@ -15,14 +16,14 @@ use crate::persistence;
 use super::persistence::{MOUNT, burst, churn_in, first_epoch, go_on};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
     "boot-loader-writes",
     "a boot in which GRUB writes to its environment block",
     CaseTier::Daily,
     &GUEST_MODULES,
     persistence::layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// GRUB's environment block, as on a filesystem that is mounted on `/boot`.
 const FOLDER: &str = "/mnt/origin/grub";

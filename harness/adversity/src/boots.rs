@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
@@ -17,7 +18,7 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Boots.cases(&[
     case(
         "power-off",
         "a snapshot, then a change map, that go on after the machine was powered off and booted",
@@ -34,7 +35,7 @@ pub const CASES: &[CaseInfo] = &[
         raw_writers::layout,
         |driver, setting| Box::pin(power_cut(driver, setting)),
     ),
-];
+]);
 
 /// Data of one burst of writes.
 const BURST_BYTES: u64 = 4 << 20;

@@ -10,6 +10,7 @@ use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::nature::FurtherDisk;
@@ -21,7 +22,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "exerciser",
@@ -31,7 +32,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
-}];
+}]);
 
 /// What makes and checks the filesystems.
 pub const PROGRAMS: &[HostProgram] = &[MAKE, CHECK];

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use cowbird_cases::fs_churn;
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
@@ -15,14 +16,14 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuo
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Filesystems.cases(&[case(
     "f2fs-home",
     "an f2fs that holds its own COW file, and whose garbage collection is in a hurry",
     CaseTier::Daily,
     &modules(["f2fs"]),
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 const ORIGIN_MIB: u32 = 192;
 const COW_MIB: u32 = 44;

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use cowbird_cases::fs_churn;
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
@@ -16,7 +17,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workl
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Surroundings.cases(&[
     case(
         "frozen",
         "a filesystem that others have frozen when its snapshot is asked for",
@@ -49,7 +50,7 @@ pub const CASES: &[CaseInfo] = &[
         layout,
         |driver, setting| Box::pin(act_destroyed(driver, setting)),
     ),
-];
+]);
 
 const ORIGIN_MIB: u32 = 56;
 const COW_HOME_MIB: u32 = 64;

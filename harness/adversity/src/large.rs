@@ -5,10 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
@@ -21,7 +22,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec
 use cowbird_vm::layout::{CowDisk, Layout, MIB_SECTORS};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Large.cases(&[
     case(
         "large-origin",
         "an origin of 2 TiB that is mostly empty, its COW file far away, through boots and a power cut",
@@ -62,7 +63,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_neighbour,
         |driver, setting| Box::pin(neighbour(driver, setting)),
     ),
-];
+]);
 
 /// What of the origin is anywhere, sectors.
 const PIECES_SECTORS: u32 = 48 * MIB_SECTORS;

@@ -9,6 +9,7 @@ use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::nature::FurtherDisk;
@@ -20,7 +21,7 @@ use cowbird_session::driver::{
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Limits.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "many-snapshots",
@@ -30,7 +31,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
-}];
+}]);
 
 /// What the scripts use.
 pub const PROGRAMS: &[HostProgram] = &[SHELL, coreutil("dd")];

@@ -6,6 +6,7 @@ use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
@@ -13,7 +14,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Limits.cases(&[
     CaseInfo {
         programs: PROGRAMS,
         ..case(
@@ -36,7 +37,7 @@ pub const CASES: &[CaseInfo] = &[
             |driver, setting| Box::pin(act_elsewhere(driver, setting)),
         )
     },
-];
+]);
 
 /// What the scripts use.
 pub const PROGRAMS: &[HostProgram] = &[

@@ -1,10 +1,11 @@
 //! Series that must not be taken up, now or ever: something was written while nobody tracked, or the record is of
 //! another series or another device.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::power::Stop;
@@ -20,7 +21,7 @@ use super::persistence::{
 };
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Persistence.cases(&[
     case(
         "refused-for-good",
         "a reload that came too late, and another one in the next boot",
@@ -45,7 +46,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_beside,
         |driver, setting| Box::pin(deleted_while_away(driver, setting)),
     ),
-];
+]);
 
 /// Where the COW file has a filesystem of its own.
 const ORIGIN_SECTORS: u32 = 64 * MIB_SECTORS;

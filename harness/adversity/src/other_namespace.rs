@@ -5,6 +5,7 @@ use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
@@ -15,7 +16,7 @@ use crate::stale_cache;
 use crate::stale_cache::shell;
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Surroundings.cases(&[
     case(
         "frozen-home",
         "a filesystem that others have frozen and that is to hold the COW file",
@@ -35,7 +36,7 @@ pub const CASES: &[CaseInfo] = &[
             |driver, setting| Box::pin(act(driver, setting)),
         )
     },
-];
+]);
 
 const SPEC: SnapshotSpec = SnapshotSpec {
     origin: ORIGIN,

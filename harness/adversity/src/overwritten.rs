@@ -1,10 +1,11 @@
 //! Somebody writes into a COW file where the module does not see it.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
@@ -14,14 +15,14 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuo
 use super::persistence::start_again;
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
     "marks-overwritten",
     "a COW file that somebody overwrites below its device while it is not held",
     CaseTier::Daily,
     &modules(["dm_mod"]),
     raw_writers::layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// Where the marks of either epoch are in a COW file of few pieces, bytes: behind the epoch header, a slot of pieces, two of
 /// the state and two of samples.

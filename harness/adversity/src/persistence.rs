@@ -5,10 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
@@ -18,8 +19,8 @@ use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadS
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
-/// The cases of this file that come first.
-pub const CASES: &[CaseInfo] = &[
+/// The cases of this file.
+pub const CASES: CasesOf = Subject::Persistence.cases(&[
     case(
         "lazy-unmount",
         "unmounted lazily and in another mount namespace, and mounted again, while changes are tracked",
@@ -44,10 +45,6 @@ pub const CASES: &[CaseInfo] = &[
         layout,
         |driver, setting| Box::pin(written_meanwhile(driver, setting)),
     ),
-];
-
-/// Cases of COW files that end or are replaced.
-pub const OF_COW_FILES: &[CaseInfo] = &[
     case(
         "cow-replaced",
         "a COW file that is replaced by a copy of it while it is not held",
@@ -64,7 +61,7 @@ pub const OF_COW_FILES: &[CaseInfo] = &[
         layout,
         |driver, setting| Box::pin(cow_full(driver, setting)),
     ),
-];
+]);
 
 const ORIGIN_MIB: u32 = 112;
 

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::MINOR;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::power::Stop;
 use cowbird_checks::power_cuts::{EarlierPowerCuts, PowerCuts};
@@ -19,7 +20,7 @@ use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Endurance.cases(&[
     case(
         "ext4-power-cuts",
         "a series on a busy ext4, and a hundred power cuts that are tried on its witness",
@@ -36,7 +37,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_xfs,
         |driver, setting| Box::pin(act(driver, setting)),
     ),
-];
+]);
 
 const ORIGIN_MIB: u32 = 112;
 

@@ -1,11 +1,12 @@
 //! What cannot be snapshot correctly is refused, for a reason that names it.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, ORIGIN};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
@@ -13,7 +14,7 @@ use cowbird_session::driver::{CaseResult, Driver, RULED};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Limits.cases(&[
     case(
         "refusals",
         "btrfs, ZFS, a zoned device and one with DAX are refused",
@@ -30,7 +31,7 @@ pub const CASES: &[CaseInfo] = &[
         raw_writers::layout,
         |driver, setting| Box::pin(act_no_answer(driver, setting)),
     ),
-];
+]);
 
 /// The smallest btrfs that its tools make, sectors.
 const BTRFS_SECTORS: u32 = 128 * 2048;

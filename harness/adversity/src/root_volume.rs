@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
@@ -21,7 +22,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workl
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Root.cases(&[
     case(
         "root-volume",
         "the root filesystem of a running system, through a reboot and a power cut with its boot hooks",
@@ -38,7 +39,7 @@ pub const CASES: &[CaseInfo] = &[
         layout,
         |driver, setting| Box::pin(act_unhooked(driver, setting)),
     ),
-];
+]);
 
 /// Room for the COW files, the system and what the writers leave.
 const ORIGIN_MIB: u32 = 104;

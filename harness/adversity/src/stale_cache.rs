@@ -7,6 +7,7 @@ use cowbird_cases::modules::modules;
 use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
@@ -16,7 +17,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpe
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "stale-cache",
@@ -26,7 +27,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
-}];
+}]);
 
 const fn program(program: &'static str, package: &'static str) -> HostProgram {
     HostProgram { program, package }

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
@@ -15,14 +16,14 @@ use cowbird_session::driver::{CaseResult, Driver, vacuous};
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Surroundings.cases(&[case(
     "throttled",
     "writes that a cgroup's limit delays across the snapshot instant",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// Blocks that are written. They are submitted at once.
 const BLOCKS: u32 = 32;

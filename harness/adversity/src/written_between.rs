@@ -1,10 +1,11 @@
 //! Another system writes between two boots, after an orderly end, and the first 64 KiB of the origin stay as they are.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_cases::whole_disk;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
@@ -18,7 +19,7 @@ use super::not_taken_up::expect_refusal;
 use super::persistence::start_again;
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Persistence.cases(&[
     case(
         "database-goes-on",
         "a boot in which the block is rewritten that was written last",
@@ -35,7 +36,7 @@ pub const CASES: &[CaseInfo] = &[
         whole_disk::layout,
         |driver, setting| Box::pin(partition(driver, setting)),
     ),
-];
+]);
 
 /// The first disk, of which [`ORIGIN`] is a partition.
 const DISK: &str = "/dev/vda";

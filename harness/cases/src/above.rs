@@ -26,87 +26,91 @@ use crate::info::{CaseInfo, CaseTier, case};
 use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
 use crate::stacked::UNCOUNTED;
+use crate::subject::{CasesOf, Subject};
 use crate::topology;
 use crate::topology::{Above, BESIDE, NESTED, Topology};
 
 /// The cases of one topology each. Most are for a run before a release.
-pub const CASES: &[CaseInfo] = &[
-    writers(
-        "writers-above",
-        "a whole disk whose partition is written through a logical volume, with few requests and a slow disk",
-        &topology::LINEAR,
-    ),
-    rarely(writers(
-        "writers-above-striped",
-        "the same through a striped logical volume of two partitions of the origin",
-        &topology::STRIPED,
-    )),
-    rarely(writers(
-        "writers-above-crypt",
-        "the same through an encrypted device, whose threads submit",
-        &topology::CRYPT,
-    )),
-    rarely(writers(
-        "writers-above-crypt-inline",
-        "the same through an encrypted device without queues, where the writers submit",
-        &topology::CRYPT_INLINE,
-    )),
-    rarely(writers(
-        "writers-above-thin",
-        "the same through a thin volume, data and metadata of which are on the origin",
-        &topology::THIN,
-    )),
-    rarely(writers(
-        "writers-above-raid1",
-        "the same through a RAID 1 with a half on the origin",
-        &topology::RAID1,
-    )),
-    rarely(writers(
-        "writers-above-raid5",
-        "the same through a RAID 5 with two members on the origin",
-        &topology::RAID5,
-    )),
-    rarely(writers(
-        "writers-above-loop",
-        "the same through a loop device on a file of a filesystem on the origin",
-        &topology::LOOP_ON_FILE,
-    )),
-    rarely(writers(
-        "writers-above-unseen",
-        "the same to files of a filesystem that is mounted in another mount namespace only",
-        &topology::UNSEEN,
-    )),
-    rarely(writers(
-        "swap-above",
-        "a whole disk to a partition of which the kernel swaps",
-        &topology::SWAP,
-    )),
-    rarely(writers(
-        "writers-above-disk",
-        "a disk without partitions that is written through a logical volume on all of it",
-        &topology::DISK_ABOVE,
-    )),
-    rarely(writers(
-        "writers-above-mapped",
-        "a logical volume that is written through an encrypted device on it",
-        &topology::MAPPED_ABOVE,
-    )),
-    rarely(writers(
-        "writers-above-array",
-        "a RAID 1 that is written through a logical volume on it",
-        &topology::VOLUME_ON_ARRAY,
-    )),
-    rarely(writers(
-        "array-partition-above",
-        "a RAID 1 that is written through its partition",
-        &topology::ARRAY_ABOVE,
-    )),
-    rarely(writers(
-        "array-partition",
-        "the partition of a RAID 1",
-        &topology::ARRAY_PART,
-    )),
-];
+pub const CASES: CasesOf = CasesOf {
+    subject: Subject::Above,
+    cases: &[
+        writers(
+            "writers-above",
+            "a whole disk whose partition is written through a logical volume, with few requests and a slow disk",
+            &topology::LINEAR,
+        ),
+        rarely(writers(
+            "writers-above-striped",
+            "the same through a striped logical volume of two partitions of the origin",
+            &topology::STRIPED,
+        )),
+        rarely(writers(
+            "writers-above-crypt",
+            "the same through an encrypted device, whose threads submit",
+            &topology::CRYPT,
+        )),
+        rarely(writers(
+            "writers-above-crypt-inline",
+            "the same through an encrypted device without queues, where the writers submit",
+            &topology::CRYPT_INLINE,
+        )),
+        rarely(writers(
+            "writers-above-thin",
+            "the same through a thin volume, data and metadata of which are on the origin",
+            &topology::THIN,
+        )),
+        rarely(writers(
+            "writers-above-raid1",
+            "the same through a RAID 1 with a half on the origin",
+            &topology::RAID1,
+        )),
+        rarely(writers(
+            "writers-above-raid5",
+            "the same through a RAID 5 with two members on the origin",
+            &topology::RAID5,
+        )),
+        rarely(writers(
+            "writers-above-loop",
+            "the same through a loop device on a file of a filesystem on the origin",
+            &topology::LOOP_ON_FILE,
+        )),
+        rarely(writers(
+            "writers-above-unseen",
+            "the same to files of a filesystem that is mounted in another mount namespace only",
+            &topology::UNSEEN,
+        )),
+        rarely(writers(
+            "swap-above",
+            "a whole disk to a partition of which the kernel swaps",
+            &topology::SWAP,
+        )),
+        rarely(writers(
+            "writers-above-disk",
+            "a disk without partitions that is written through a logical volume on all of it",
+            &topology::DISK_ABOVE,
+        )),
+        rarely(writers(
+            "writers-above-mapped",
+            "a logical volume that is written through an encrypted device on it",
+            &topology::MAPPED_ABOVE,
+        )),
+        rarely(writers(
+            "writers-above-array",
+            "a RAID 1 that is written through a logical volume on it",
+            &topology::VOLUME_ON_ARRAY,
+        )),
+        rarely(writers(
+            "array-partition-above",
+            "a RAID 1 that is written through its partition",
+            &topology::ARRAY_ABOVE,
+        )),
+        rarely(writers(
+            "array-partition",
+            "the partition of a RAID 1",
+            &topology::ARRAY_PART,
+        )),
+    ],
+};
 
 /// A case that is made of a topology.
 const fn writers(

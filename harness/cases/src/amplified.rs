@@ -7,14 +7,15 @@ use cowbird_proto::message::{NoiseSpec, Rule, RuledPiece, StackKind, WorkloadSpe
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, RULED, Workload};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::ORIGIN;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 use crate::{hot_read, raw_writers};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Volume.cases(&[
     case(
         "hot-read-amplified",
         "hot-read on an origin that delays reads and writes, with CPUs that go and come",
@@ -31,7 +32,7 @@ pub const CASES: &[CaseInfo] = &[
         raw_writers::layout,
         |driver, setting| Box::pin(raw_writes(driver, setting)),
     ),
-];
+]);
 
 /// The origin has so many stretches with rules of their own.
 const STRETCHES: u64 = 16;

@@ -14,21 +14,22 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     "incremental-chain",
     "24 epochs; in each the snapshot and the image that is kept up to date, in the end the restored disk",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// 2 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 2 * MIB_SECTORS + 5;

@@ -9,14 +9,15 @@ use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Operation.cases(&[
     case(
         "expand",
         "a COW file that is expanded twice under writers, and needs it",
@@ -33,7 +34,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_auto,
         |driver, setting| Box::pin(act_auto(driver, setting)),
     ),
-];
+]);
 
 /// 16 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 16 * 2048 + 5;

@@ -21,10 +21,11 @@ use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
     programs: &[FIO],
     ..case(
         "fio-profiles",
@@ -34,7 +35,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
-}];
+}]);
 
 /// The origin: all regions.
 const ORIGIN_MIB: u32 = 36;

@@ -16,24 +16,25 @@ use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::restored;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     "ext4-churn",
     "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
     CaseTier::Quick,
     &GUEST_MODULES,
     layout_ext4,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// Cases of filesystems other than the ext4 with its own COW file.
-pub const OTHER_FILESYSTEMS: &[CaseInfo] = &[
+pub const OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
     case(
         "ext2-churn",
         "ext2, served by the ext4 driver, beside a mounted ext4 with the COW file",
@@ -82,7 +83,7 @@ pub const OTHER_FILESYSTEMS: &[CaseInfo] = &[
         layout_f2fs,
         |driver, setting| Box::pin(act(driver, setting)),
     ),
-];
+]);
 
 /// Size of the origin: as small as the COW file and the workload allow, because under software
 /// emulation the copy costs 20 ms per MiB.

@@ -12,30 +12,31 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuo
 use cowbird_vm::layout::Layout;
 use serde::Deserialize;
 
-use crate::info::{CaseInfo, CaseTier, case, traced};
+use crate::info::{CaseTier, case, traced};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     "hot-read",
     "many readers of snapshot blocks that are overwritten at the same moment",
     CaseTier::Quick,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// The case that the tracer records even when nobody asks for it.
-pub const TRACED: &[CaseInfo] = &[traced(case(
+pub const TRACED: CasesOf = Subject::Tracing.cases(&[traced(case(
     "hot-read-traced",
     "as hot-read, and the tracer must name the same wrong blocks without the witness",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act_traced(driver, setting)),
-))];
+))]);
 
 /// 64 MiB and three sectors: every block is one attempt.
 const ORIGIN_SECTORS: u32 = 64 * 2048 + 3;

@@ -11,20 +11,21 @@ use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     "incremental",
     "an image kept up to date through three epochs by changed blocks alone",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 const ORIGIN_MIB: u32 = 112;
 

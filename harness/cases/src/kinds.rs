@@ -12,13 +12,14 @@ use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Volume.cases(&[
     case(
         "raw-kinds",
         "every kind of write to a raw partition, across two epochs",
@@ -43,7 +44,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_ext4,
         |driver, setting| Box::pin(act(driver, setting)),
     ),
-];
+]);
 
 /// The zones of all writers, and five sectors.
 const RAW_SECTORS: u32 = 36 * MIB_SECTORS + 5;

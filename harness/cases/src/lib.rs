@@ -27,6 +27,7 @@ pub mod series;
 pub mod setting;
 pub mod soak;
 pub mod stacked;
+pub mod subject;
 pub mod sync_above;
 pub mod throttled_set;
 pub mod topology;

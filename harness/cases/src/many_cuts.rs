@@ -13,14 +13,15 @@ use cowbird_session::driver::{CaseResult, Driver, Throttle};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::above::{self, Load};
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::{COW_MOUNT, MINOR};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 use crate::topology::{self, Above, BESIDE, Topology};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Above.cases(&[
     case(
         "many-cuts-mapped",
         "instant after instant under writers on devices of device-mapper above the origin",
@@ -45,7 +46,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_files,
         |driver, setting| Box::pin(act(driver, setting, &FILES)),
     ),
-];
+]);
 
 /// Instants of each topology.
 const CUTS: u32 = 12;

@@ -15,13 +15,14 @@ use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{CowDisk, Layout};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Disks.cases(&[
     case(
         "mixed-sectors",
         "a COW file on a disk with larger logical blocks than the origin's",
@@ -54,7 +55,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_errors,
         |driver, setting| Box::pin(act_cow_errors(driver, setting)),
     ),
-];
+]);
 
 /// 8 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 8 * 2048 + 5;

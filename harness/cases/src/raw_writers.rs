@@ -12,23 +12,24 @@ use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuou
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     "raw-writers",
     "raw partition of odd size with pairs of writers on the same blocks, and discards",
     CaseTier::Quick,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// The same case on other kinds of disks.
-pub const OTHER_DISKS: &[CaseInfo] = &[
+pub const OTHER_DISKS: CasesOf = Subject::Disks.cases(&[
     case(
         "scsi",
         "a partition of a SCSI disk",
@@ -53,7 +54,7 @@ pub const OTHER_DISKS: &[CaseInfo] = &[
         layout_large_sectors,
         |driver, setting| Box::pin(act(driver, setting)),
     ),
-];
+]);
 
 /// 48 MiB and five sectors: the last block is short.
 const ORIGIN_SECTORS: u32 = 48 * 2048 + 5;

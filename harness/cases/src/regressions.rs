@@ -17,21 +17,22 @@ use cowbird_vm::layout::Layout;
 use cowbird_workload::script::MAX_TASK_SECTORS;
 use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
 
-use crate::info::{CaseInfo, CaseTier, REGRESSIONS, case};
+use crate::info::{CaseTier, REGRESSIONS, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::recorded;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Regressions.cases(&[case(
     REGRESSIONS,
     "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
     CaseTier::Quick,
     &GUEST_MODULES,
     || Layout::bare(0),
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// The disk of the origin in the guest, and the origin's number on it.
 const DISK: &str = "/dev/vda";

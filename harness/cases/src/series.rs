@@ -10,21 +10,22 @@ use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Operation.cases(&[case(
     "series",
     "a series switched from snapshot to snapshot under writers on the same few blocks",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// 3 MiB and five sectors: every block is written in every epoch.
 const ORIGIN_SECTORS: u32 = 3 * 2048 + 5;

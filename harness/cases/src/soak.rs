@@ -15,21 +15,22 @@ use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Endurance.cases(&[case(
     "soak",
     "a long mixed load with snapshots taken, copied, transitioned and destroyed at random",
     CaseTier::Full,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// The raw origins: 6 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 6 * MIB_SECTORS + 5;

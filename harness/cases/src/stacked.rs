@@ -8,14 +8,15 @@ use cowbird_proto::message::StackKind;
 use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::ORIGIN;
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Stacked.cases(&[
     case(
         "dm-linear",
         "a device-mapper device, which works on bios and has no queue to freeze",
@@ -64,7 +65,7 @@ pub const CASES: &[CaseInfo] = &[
         raw_writers::layout,
         |driver, setting| Box::pin(act(driver, setting, StackKind::Loop)),
     ),
-];
+]);
 
 /// Sectors of a thin volume: a whole number of the pool's blocks.
 const THIN_SECTORS: u32 = 48 * MIB_SECTORS;

@@ -16,14 +16,15 @@ use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 use crate::topology::{BESIDE, Origin};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Above.cases(&[
     case(
         "sync-above",
         "a filesystem on a logical volume of the origin with very many dirty pages, all of them written back at once",
@@ -40,7 +41,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_large,
         |driver, setting| Box::pin(act(driver, setting, VERY_MANY)),
     ),
-];
+]);
 
 /// The first disk.
 const DISK_INDEX: usize = 0;

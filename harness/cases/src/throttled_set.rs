@@ -15,14 +15,15 @@ use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadS
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Above.cases(&[
     case(
         "throttled-set",
         "delayed writes to one of two volumes, while the other one is slow to write its epoch header",
@@ -39,7 +40,7 @@ pub const CASES: &[CaseInfo] = &[
         layout,
         |driver, setting| Box::pin(act(driver, setting, Slow::Drain)),
     ),
-];
+]);
 
 /// What keeps the second volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

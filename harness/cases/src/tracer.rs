@@ -10,9 +10,10 @@ use cowbird_vm::layout::Layout;
 use crate::info::{CaseInfo, CaseTier, case, traced};
 use crate::modules::GUEST_MODULES;
 use crate::names::ORIGIN;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[traced(CaseInfo {
+pub const CASES: CasesOf = Subject::Tracing.cases(&[traced(CaseInfo {
     uses_module: false,
     ..case(
         "tracer",
@@ -22,7 +23,7 @@ pub const CASES: &[CaseInfo] = &[traced(CaseInfo {
         layout,
         |driver, _| Box::pin(act(driver)),
     )
-})];
+})]);
 
 /// What the trial needs.
 const ORIGIN_MIB: u32 = 48;

@@ -14,21 +14,22 @@ use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, SNAPSHOT};
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Operation.cases(&[case(
     "two-volumes",
     "snapshots of two disks and a filesystem at one instant, again and again",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// 8 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 8 * MIB_SECTORS + 5;

@@ -6,20 +6,21 @@ use cowbird_host::nature::OriginKind;
 use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_vm::layout::Layout;
 
-use crate::info::{CaseInfo, CaseTier, case};
+use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::raw_writers;
 use crate::setting::Setting;
+use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Disks.cases(&[case(
     "whole-disk",
     "a whole disk that is written through its partitions, COW file on one of them",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// The first disk.
 const DISK: &str = "/dev/vda";

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use cowbird_images::{Catalogue, Tier};
 use glob::Pattern;
+use sha2::{Digest, Sha256};
 
 /// Something that has a name and takes part from some tier on.
 pub trait Selectable {
@@ -63,17 +64,18 @@ pub fn oldest_and_newest(catalogue: &Catalogue) -> Result<Vec<String>> {
 
 /// Of the cases that come after the quick tier, a kernel that comes after it runs one in so many. Prime to the three
 /// flavours of a series, so that a case meets them all.
-const ROUND_ROBIN_CASES: usize = 8;
+const TURNS: usize = 8;
 
-/// Assigns the later cases to the later kernels, round robin. Kernels of one series and flavour differ by little, and all of
+/// Shares the later cases out to the later kernels. Kernels of one series and flavour differ by little, and all of
 /// them by all cases are too many to be run: every kernel runs the quick cases, every case runs on the quick
-/// kernels, and the rest is shared. A cell's turn does not depend on the tier, so that tiers nest.
-pub struct RoundRobin {
+/// kernels, and the rest is shared. A kernel's turn follows from its place in the catalogue, that of a case from its name
+/// alone: a case that comes or goes moves no other. Neither depends on the tier, so that tiers nest.
+pub struct Sharing {
     kernels: Vec<String>,
     cases: Vec<String>,
 }
 
-impl RoundRobin {
+impl Sharing {
     /// Of everything that there is.
     pub fn new<K: Selectable, C: Selectable>(kernels: &[K], cases: &[C]) -> Self {
         Self {
@@ -84,12 +86,20 @@ impl RoundRobin {
 
     /// Whether the kernel runs the case where neither was asked for by name.
     pub fn has(&self, kernel: &str, case: &str) -> bool {
-        let place = |all: &[String], name| all.iter().position(|known| known == name);
-        match (place(&self.kernels, kernel), place(&self.cases, case)) {
-            (Some(kernel), Some(case)) => (kernel + case).is_multiple_of(ROUND_ROBIN_CASES),
+        let place = self.kernels.iter().position(|known| known == kernel);
+        match place {
+            Some(place) if self.cases.iter().any(|known| known == case) => {
+                place % TURNS == turn(case)
+            }
             _ => true,
         }
     }
+}
+
+/// The turn of a case. The last byte of the digest is as good as any other.
+fn turn(case: &str) -> usize {
+    let digest = Sha256::digest(case.as_bytes());
+    usize::from(digest[digest.len() - 1]) % TURNS
 }
 
 fn later<T: Selectable>(all: &[T]) -> Vec<String> {
@@ -168,25 +178,59 @@ mod tests {
         );
     }
 
+    fn names(what: &str, count: usize) -> Vec<String> {
+        (0..count)
+            .map(|number| format!("{what}-{number}"))
+            .collect()
+    }
+
     #[test]
     fn later_ones_meet_in_turn() {
-        let kernels: Vec<String> = (0..36).map(|number| format!("later-{number}")).collect();
-        let cases: Vec<String> = (0..60).map(|number| format!("long-{number}")).collect();
-        let round_robin = RoundRobin {
+        let (kernels, cases) = (names("later", 36), names("long", 200));
+        let sharing = Sharing {
             kernels: kernels.clone(),
             cases: cases.clone(),
         };
-        assert!(round_robin.has("quick", "long-3") && round_robin.has("later-3", "short"));
+        assert!(sharing.has("quick", "long-3") && sharing.has("later-3", "short"));
         for case in &cases {
             let met = kernels
                 .iter()
                 .enumerate()
-                .filter(|(_, kernel)| round_robin.has(kernel, case));
+                .filter(|(_, kernel)| sharing.has(kernel, case));
             let met: Vec<usize> = met.map(|(at, _)| at).collect();
             assert!((4..=5).contains(&met.len()), "{case}: {met:?}");
             for flavour in 0..3 {
                 assert!(met.iter().any(|at| at % 3 == flavour), "{case}: {met:?}");
             }
+        }
+        for kernel in &kernels {
+            let of_it = cases.iter().filter(|case| sharing.has(kernel, case));
+            let of_it = of_it.count();
+            assert!((13..=38).contains(&of_it), "{kernel}: {of_it} of 200");
+        }
+    }
+
+    /// Goal: a new case moves no other one. Method: cases come before, between and behind others, which keep their kernels.
+    #[test]
+    fn a_new_case_moves_no_other() {
+        let kernels = names("later", 36);
+        let before = Sharing {
+            kernels: kernels.clone(),
+            cases: names("long", 20),
+        };
+        let mut after = names("long", 20);
+        for (at, name) in [(0, "new"), (7, "newer"), (22, "newest")] {
+            after.insert(at, name.to_owned());
+        }
+        let after = Sharing {
+            kernels: kernels.clone(),
+            cases: after,
+        };
+        for (kernel, case) in kernels
+            .iter()
+            .flat_map(|kernel| before.cases.iter().map(move |case| (kernel, case)))
+        {
+            assert_eq!(before.has(kernel, case), after.has(kernel, case));
         }
     }
 

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use cowbird_cases::begin;
 use cowbird_cases::info::CaseInfo;
-use cowbird_harness::catalogue::{GROUPS, recorded_case};
+use cowbird_harness::catalogue::{groups, recorded_case};
 use cowbird_host::nature::{FurtherDisk, OriginKind};
+use cowbird_session::input::CaseInput;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
@@ -23,16 +24,17 @@ pub(super) fn page() -> Result<String> {
         "The cases by subject, in the order of the results. A kernel that lacks a driver that a case needs makes the cell \
          `unsupported`, never a pass. Each case is in a file of `harness/cases/src` or `harness/adversity/src`, under its name.",
     );
-    for group in GROUPS {
-        text += &format!("\n## {}\n", group.subject);
-        if !group.see.is_empty() {
-            let links = group
+    for group in groups() {
+        let about = group.subject.about();
+        text += &format!("\n## {}\n", about.title);
+        if !about.see.is_empty() {
+            let links = about
                 .see
                 .iter()
                 .map(|see| format!("[{}](../{})", see.what, see.page));
             text += &format!("\nSee {}.\n", links.collect::<Vec<_>>().join("; "));
         }
-        let rows = group.files.iter().copied().flatten().map(|case| {
+        let rows = group.cases.iter().map(|case| {
             Ok([
                 code(case.name),
                 word(&case.tier)?,
@@ -60,7 +62,7 @@ const COLUMNS: [&str; 4] = ["case", "tier", "origin and disks", "what it is for"
 
 /// What a case begins with, in words. What it builds on its disks is not in it.
 fn disks(case: &CaseInfo) -> String {
-    let setting = begin::setting(case, SEED, None, None, &[], None);
+    let setting = begin::setting(case, SEED, &CaseInput::USUAL, None);
     let text = describe(setting.layout());
     match case.topology {
         None => text,

@@ -13,16 +13,11 @@ use crate::ui::print;
 /// A case that takes a snapshot under writers.
 const CASE: &str = include_str!("case.rs.txt");
 
-/// Where cases live, what names their modules, and the list that a new one comes to: that of what the skeleton does.
+/// Where cases live, and what names their modules. The list of all cases is made of these files.
 const CASES: &str = "harness/cases/src";
 const MODULES: &str = "harness/cases/src/lib.rs";
-/// The other crate of cases: the list names the modules of both.
+/// The other crate of cases. A module is not in both: one would be taken for the other.
 const OTHER_MODULES: &str = "harness/adversity/src/lib.rs";
-const LIST: &str = "harness/src/catalogue/mod.rs";
-
-/// The line that the list begins with, and the one that it ends with.
-const LIST_BEGINS: &str = "const PLAIN: &[&[CaseInfo]] = &[";
-const LIST_ENDS: &str = "];";
 
 /// What the skeleton has in place of the name of its case.
 const NAME: &str = "NAME-OF-THE-CASE";
@@ -50,18 +45,16 @@ pub fn command(args: &NewArgs) -> Result<u8> {
     let NewThing::Case { name } = &args.thing;
     check_name(name)?;
     let module = name.replace('-', "_");
-    let (modules, list) = (repo::root().join(MODULES), repo::root().join(LIST));
+    let modules = repo::root().join(MODULES);
     if declares(&read(&repo::root().join(OTHER_MODULES))?, &module) {
         bail!("there is a module `{module}` in {OTHER_MODULES} already; choose another name");
     }
     let with_module = with_module(&read(&modules)?, &module)?;
-    let with_case = with_case(&read(&list)?, &module)?;
     let path = repo::root().join(CASES).join(format!("{module}.rs"));
     write_new(&path, &CASE.replace(NAME, name))?;
     write(&modules, &with_module)?;
-    write(&list, &with_case)?;
     print(&format!(
-        "made {}, and added it to {MODULES} and {LIST}\nmove its line in {LIST} to the list of its subject\n\
+        "made {}, and declared it in {MODULES}\nits subject is `Subject::Volume`: say another one there if it has another\n\
          run it: cargo xtask test-matrix --kernel bookworm-6.1-cloud --case {name} --seed 1\n",
         path.display()
     ))?;
@@ -128,19 +121,6 @@ fn with_module(modules: &str, module: &str) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// The list with the cases of one more module, at its end.
-fn with_case(list: &str, module: &str) -> Result<String> {
-    let mut lines: Vec<String> = list.lines().map(str::to_owned).collect();
-    let begin = lines.iter().position(|line| line == LIST_BEGINS);
-    let end = begin.and_then(|begin| {
-        let rest = lines[begin..].iter().position(|line| line == LIST_ENDS)?;
-        Some(begin + rest)
-    });
-    let end = end.with_context(|| format!("{LIST} has no list of cases"))?;
-    lines.insert(end, format!("    {module}::CASES,"));
-    Ok(lines.join("\n") + "\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,27 +163,13 @@ mod tests {
         assert!(declares(&others, "stuck") && !declares(&others, "my_case"));
     }
 
-    /// Goal: the list of this checkout takes a case by one line, behind all others, and nothing else of it changes.
-    /// Nothing is imported: the list sees every module of the cases.
-    #[test]
-    fn the_list_takes_a_case() {
-        let list = read(&repo::root().join(LIST)).expect("it can be read");
-        assert!(list.contains("\nuse cowbird_cases::*;\n"));
-        for module in ["aaa", "my_case", "zzz"] {
-            let line = format!("    {module}::CASES,");
-            let longer = with_case(&list, module).expect("it fits");
-            assert!(longer.contains(&format!("{line}\n];\n")), "{longer}");
-            assert_eq!(added(&longer, &list), [line]);
-            assert_eq!(longer.lines().count(), list.lines().count() + 1);
-        }
-        assert!(with_case("", "a").is_err());
-    }
-
     /// Goal: the skeleton registers its case under the name that was asked for, in one place.
     #[test]
     fn the_skeleton_has_the_name() {
         assert_eq!(CASE.matches(NAME).count(), 1);
         let text = CASE.replace(NAME, "my-case");
-        assert!(text.contains("pub const CASES: &[CaseInfo] = &[case(\n    \"my-case\",\n"));
+        let registers =
+            "pub const CASES: CasesOf = Subject::Volume.cases(&[case(\n    \"my-case\",\n";
+        assert!(text.contains(registers), "{text}");
     }
 }

@@ -1,10 +1,11 @@
 //! What the snapshot is taken of changes: its filesystem becomes read-only or grows, the device grows, or goes.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
@@ -19,7 +20,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "read-only",
         "a filesystem that is made read-only and writable again",
@@ -68,7 +69,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_scsi,
         |driver, setting| Box::pin(removed(driver, setting)),
     ),
-];
+]);
 
 /// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.
 const PARTITION_MIB: u32 = 112;

@@ -5,6 +5,7 @@ use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::program::HostProgram;
@@ -15,7 +16,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SHELL, core
 use super::{ORIGIN_SECTORS, spec, update};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Persistence.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "preserved-damaged",
@@ -25,7 +26,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         super::layout,
         |driver, setting| Box::pin(preserved_blocks(driver, setting)),
     )
-}];
+}]);
 
 /// What the scripts use.
 const PROGRAMS: &[HostProgram] = &[

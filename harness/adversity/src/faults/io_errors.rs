@@ -1,10 +1,11 @@
 //! Disks that cannot be read or written: the origin's, the COW file's, the image's.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
@@ -16,8 +17,8 @@ use super::{
     COW_MIB, FAILURES, FS_COW_FILE, MOUNT, Writers, churn, evidence, spec, start_again, update,
 };
 
-/// The cases of this file that come first.
-pub const CASES: &[CaseInfo] = &[
+/// The cases of this file.
+pub const CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "origin-read-errors",
         "an origin that cannot be read while its snapshot is copied, then while it is overwritten",
@@ -34,17 +35,15 @@ pub const CASES: &[CaseInfo] = &[
         layout_filesystem,
         |driver, setting| Box::pin(cow_write(driver, setting)),
     ),
-];
-
-/// Cases of images that cannot be written.
-pub const OF_IMAGES: &[CaseInfo] = &[case(
-    "image-errors",
-    "an image that cannot be written, and filesystems without room for image and COW file",
-    CaseTier::Daily,
-    &modules(["dm_mod", "dm_delay"]),
-    layout_image,
-    |driver, setting| Box::pin(image_write(driver, setting)),
-)];
+    case(
+        "image-errors",
+        "an image that cannot be written, and filesystems without room for image and COW file",
+        CaseTier::Daily,
+        &modules(["dm_mod", "dm_delay"]),
+        layout_image,
+        |driver, setting| Box::pin(image_write(driver, setting)),
+    ),
+]);
 
 /// A filesystem with its own COW file.
 const FS_MIB: u32 = 96;

@@ -1,10 +1,11 @@
 //! Tracking that is lost, and a machine that goes down and comes back: what the module could not write to the COW file in
 //! time must not be forgotten, or changes would be missed without a word.
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
@@ -22,7 +23,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "loss-told-late",
         "a COW file that cannot be written for a moment, and then an orderly reboot: the series must not go on",
@@ -47,7 +48,7 @@ pub const CASES: &[CaseInfo] = &[
         layout_flush,
         |driver, setting| Box::pin(flushed(driver, setting)),
     ),
-];
+]);
 
 /// The COW file's own disk, MiB and bytes, and what it is in the guest.
 const COW_DISK_MIB: u32 = 48;

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::Request;
 use cowbird_proto::rng::Rng;
@@ -16,7 +17,7 @@ use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuo
 use super::{COW_FILE, COW_MIB, Writers, evidence, spec, update};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "tools-killed",
         "tools that are killed while they take a snapshot, copy it and bring an image up to date",
@@ -41,7 +42,7 @@ pub const CASES: &[CaseInfo] = &[
         super::layout,
         |driver, setting| Box::pin(memory(driver, setting)),
     ),
-];
+]);
 
 /// How often each tool is killed, and when at the latest.
 const KILLS: u32 = 4;

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_proto::message::{Request, TimedMode, TimedSpec};
@@ -19,7 +20,7 @@ use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Waiting.cases(&[
     case(
         "unload-asleep",
         "the module is unloaded while readers and writers sleep for a request of the queue",
@@ -60,7 +61,7 @@ pub const CASES: &[CaseInfo] = &[
         super::layout,
         |driver, setting| Box::pin(act(driver, setting, Sleep::Maximum)),
     ),
-];
+]);
 
 /// The first disk.
 const DISK: usize = 0;

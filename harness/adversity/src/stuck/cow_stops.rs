@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
@@ -30,7 +31,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Waiting.cases(&[
     case(
         "cow-disk-stops",
         "the disk of the COW file stops answering under a snapshot",
@@ -87,7 +88,7 @@ pub const CASES: &[CaseInfo] = &[
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Watched)),
     ),
-];
+]);
 
 /// The disk of the COW file.
 const DISK: usize = 2;

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
@@ -21,14 +22,14 @@ use super::{
 };
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     "huge-write",
     "one write of many times the memory for preserved blocks, beside a small writer",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// What the huge write zeroes, MiB, at the start of the origin. A disk of this emulator takes it in one piece.
 const HUGE_MIB: u32 = 224;

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{Request, StackKind, TimedSpec};
@@ -21,14 +22,14 @@ use super::{
 };
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     "stuck-neighbours",
     "snapshots of a healthy disk beside others on which tasks sleep all the time",
     CaseTier::Daily,
     &modules(["dm_mod"]),
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 /// The disk that does not answer, and its first partition.
 const DISK_NAME: &str = "vdc";

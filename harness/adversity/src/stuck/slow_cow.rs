@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
@@ -21,14 +22,14 @@ use super::{
 };
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[case(
+pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     "slow-cow",
     "thousands of writes in flight, and a COW file on a disk that is slow but moves",
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)];
+)]);
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {
     cow_file: COW_DISK_FILE,

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use cowbird_cases::info::{CaseInfo, CaseTier, case};
+use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
 use cowbird_cases::setting::Setting;
+use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
@@ -16,7 +17,7 @@ use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
 
 /// The cases of this file.
-pub const CASES: &[CaseInfo] = &[
+pub const CASES: CasesOf = Subject::Waiting.cases(&[
     case(
         "throttled-cgroup",
         "two control groups that overwrite one origin, of which one may do next to nothing",
@@ -33,7 +34,7 @@ pub const CASES: &[CaseInfo] = &[
         super::layout,
         |driver, setting| Box::pin(act_crowd(driver, setting)),
     ),
-];
+]);
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.
 const OPERATIONS: u64 = 100;

@@ -22,11 +22,12 @@ use cowbird_vm::layout::Layout;
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::restored;
+use crate::subject::{CasesOf, Subject};
 
 use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
     programs: PROGRAMS,
     files,
     ..case(
@@ -37,7 +38,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
-}];
+}]);
 
 const fn of_server(program: &'static str) -> HostProgram {
     HostProgram {

@@ -10,11 +10,12 @@ use cowbird_session::driver::{CaseResult, Driver, Workload};
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::restored;
+use crate::subject::{CasesOf, Subject};
 
 use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
 
 /// The case of this file.
-pub const CASES: &[CaseInfo] = &[CaseInfo {
+pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
     programs: &[SQLITE],
     ..case(
         "sqlite",
@@ -24,7 +25,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
         super::layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
-}];
+}]);
 
 /// The shell of SQLite, which has all of SQLite in it.
 pub const SQLITE: HostProgram = HostProgram {

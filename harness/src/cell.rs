@@ -20,6 +20,7 @@ use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
 use cowbird_host::limits::EVIDENCE_LIMIT;
 use cowbird_model::{TraceResult, TraceStanding, Verdict};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing, shut_down_error};
+use cowbird_session::fault::Declared;
 use cowbird_session::machine::Machine;
 use cowbird_session::phases::{CellProgress, PhaseClock};
 use cowbird_session::plan::CellPlan;
@@ -152,7 +153,8 @@ async fn attempt(
         .await
         .map_err(|end| boot_failure(end, findings))?;
 
-    let mut driver = Driver::new(vm, machine, clock);
+    let declared = Declared::by(case.name, case.faults);
+    let mut driver = Driver::new(vm, machine, clock, declared);
     if plan.traced {
         driver.tracing = Some(Tracing::of(setting.layout()));
     }
@@ -240,6 +242,7 @@ async fn act(
         acted = Err(error);
     }
     if acted.is_ok() {
+        driver.note_unmade_faults();
         match driver.memory_leaks().await {
             Ok(leaks) => findings.leaks = leaks,
             Err(error) => acted = Err(error),

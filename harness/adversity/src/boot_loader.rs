@@ -10,6 +10,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseResult, Driver, vacuous};
+use cowbird_session::fault::Fault;
 
 use crate::persistence;
 
@@ -23,7 +24,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
     &GUEST_MODULES,
     persistence::layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::UnseenWrites])]);
 
 /// GRUB's environment block, as on a filesystem that is mounted on `/boot`.
 const FOLDER: &str = "/mnt/origin/grub";
@@ -65,6 +67,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("boot loader");
     guest.unmount(MOUNT).await?;
     guest.reboot(Stop::PowerOff).await?;
+    guest.makes(Fault::UnseenWrites)?;
     let request = Request::WriteDirect {
         path: ORIGIN.into(),
         offset: place,

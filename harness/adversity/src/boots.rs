@@ -16,6 +16,7 @@ use cowbird_checks::power::Stop;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver};
+use cowbird_session::fault::Fault;
 
 /// The cases of this file.
 pub const CASES: CasesOf = Subject::Boots.cases(&[
@@ -34,7 +35,8 @@ pub const CASES: CasesOf = Subject::Boots.cases(&[
         &GUEST_MODULES,
         raw_writers::layout,
         |driver, setting| Box::pin(power_cut(driver, setting)),
-    ),
+    )
+    .making(&[Fault::PowerCut]),
 ]);
 
 /// Data of one burst of writes.

@@ -19,6 +19,7 @@ use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, Rule, RuledPiece, StackKind, WorkloadSpec,
 };
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
@@ -32,6 +33,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
+    .making(&[Fault::LostWrites, Fault::Shutdown])
 }]);
 
 /// What makes and checks the filesystems.
@@ -221,6 +223,7 @@ async fn next_snapshot(guest: &mut Driver<'_, '_>) -> CaseResult<cowbird_model::
 /// Shuts the filesystem down and mounts it again; what it holds then.
 async fn crash(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<String> {
     let report = format!("/tmp/{}.after", place.disk);
+    guest.makes(Fault::Shutdown)?;
     guest.run(AGENT, &["shutdown", place.mount]).await?;
     guest.unmount(place.mount).await?;
     guest.mount(place.device, place.mount, "").await?;
@@ -264,6 +267,7 @@ async fn lose(
     if read(guest, report.clone()).await? == held {
         return Err(vacuous("what is to be lost changes nothing"));
     }
+    guest.makes(Fault::Shutdown)?;
     guest.run(AGENT, &["shutdown", above.mount]).await?;
     guest.unmount(above.mount).await?;
     guest.rule(place.device, &[]).await?;

@@ -14,6 +14,7 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
@@ -25,7 +26,8 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act_frozen(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Frozen]),
     case(
         "mounted-twice",
         "a filesystem that is mounted at two places",
@@ -49,7 +51,8 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act_destroyed(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Frozen]),
 ]);
 
 const ORIGIN_MIB: u32 = 56;

@@ -19,6 +19,7 @@ use cowbird_proto::message::{
     RawWritersSpec, Request, Rule, RuledPiece, StackKind, StopwatchSpec, WorkloadSpec,
 };
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{CowDisk, Layout, MIB_SECTORS};
 
 /// The cases of this file.
@@ -30,7 +31,8 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_large,
         |driver, setting| Box::pin(large(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Delays, Fault::PowerCut]),
     case(
         "huge-origin",
         "as large-origin, with 20 TiB",
@@ -38,7 +40,8 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_huge_20,
         |driver, setting| Box::pin(huge_20(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Delays, Fault::PowerCut]),
     case(
         "huge-origin-64",
         "as large-origin, with 64 TiB",
@@ -46,7 +49,8 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_huge_64,
         |driver, setting| Box::pin(huge_64(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Delays, Fault::PowerCut]),
     case(
         "large-little-memory",
         "an origin of 6 TiB, whose maps a machine of 256 MiB cannot have",

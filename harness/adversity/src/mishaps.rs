@@ -11,6 +11,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
@@ -25,6 +26,7 @@ pub const CASES: CasesOf = Subject::Limits.cases(&[
             layout,
             |driver, setting| Box::pin(act(driver, setting)),
         )
+        .making(&[Fault::NoRoom])
     },
     CaseInfo {
         programs: XFS_PROGRAMS,
@@ -452,6 +454,7 @@ async fn without_fallocate(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
             "mke2fs -q -F -t ext3 -b 4096 -m 0 -J size=4 {THIRD}; mkdir -p {THIRD_MOUNT}; mount -t ext4 {THIRD} {THIRD_MOUNT}"
         ))
         .await?;
+    guest.makes(Fault::NoRoom)?;
     guest
         .expect_shell_refusal(
             &format!("cowbirdctl setup-snapshot -f 500 {ORIGIN} {THIRD_MOUNT}/cow {MINOR}"),

@@ -12,6 +12,7 @@ use cowbird_checks::power::Stop;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::persistence;
@@ -29,7 +30,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         persistence::layout,
         |driver, setting| Box::pin(refused_for_good(driver, setting)),
-    ),
+    )
+    .making(&[Fault::UnseenWrites, Fault::PowerCut]),
     case(
         "recorded-otherwise",
         "records of another series, and of another partition",
@@ -45,7 +47,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         layout_beside,
         |driver, setting| Box::pin(deleted_while_away(driver, setting)),
-    ),
+    )
+    .making(&[Fault::DeletedCowFile]),
 ]);
 
 /// Where the COW file has a filesystem of its own.
@@ -67,6 +70,7 @@ async fn refused_for_good(guest: &mut Driver<'_, '_>, setting: &Setting) -> Case
     guest.phase("first reload");
     let seed = setting.seed;
     guest.reboot(Stop::PowerCut { after, seed }).await?;
+    guest.makes(Fault::UnseenWrites)?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     write_file(guest).await?;
     guest.unmount(MOUNT).await?;
@@ -147,6 +151,7 @@ async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
     guest.remove_module().await?;
     guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
     let path = spec.cow_file.to_owned();
+    guest.makes(Fault::DeletedCowFile)?;
     guest.prepare(Request::RemoveFile { path }).await?;
     guest.insert_module().await?;
     // The module has it again, and the tool has noticed that its file is missing.

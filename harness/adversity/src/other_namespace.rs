@@ -9,6 +9,7 @@ use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 use crate::freezing;
@@ -24,7 +25,8 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act_frozen_home(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Frozen]),
     CaseInfo {
         programs: stale_cache::PROGRAMS,
         ..case(

@@ -11,6 +11,7 @@ use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_proto::message::{Extent, Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::fault::Fault;
 
 use super::persistence::start_again;
 
@@ -22,7 +23,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
     &modules(["dm_mod"]),
     raw_writers::layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::ChangedCowFile])]);
 
 /// Where the marks of either epoch are in a COW file of few pieces, bytes: behind the epoch header, a slot of pieces, two of
 /// the state and two of samples.
@@ -72,6 +74,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 
     guest.phase("overwrite");
     guest.unmount(COW_MOUNT).await?;
+    guest.makes(Fault::ChangedCowFile)?;
     write(guest, setting.cow_home(), at, MARKS_BYTES).await?;
     write(guest, ORIGIN, WRITE_AT, 4096).await?;
     let info = guest.info().await?;

@@ -17,6 +17,7 @@ use cowbird_host::disk::Filesystem;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -28,7 +29,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(lazy_unmount(driver, setting)),
-    ),
+    )
+    .making(&[Fault::LazyUnmount]),
     case(
         "module-away",
         "a snapshot, then a change map, that go on after the module was unloaded and loaded",
@@ -44,7 +46,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(written_meanwhile(driver, setting)),
-    ),
+    )
+    .making(&[Fault::UnseenWrites]),
     case(
         "cow-replaced",
         "a COW file that is replaced by a copy of it while it is not held",
@@ -52,7 +55,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(cow_replaced(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReplacedCowFile]),
     case(
         "cow-full",
         "a COW file that becomes full while changes go on to be tracked",
@@ -60,7 +64,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(cow_full(driver, setting)),
-    ),
+    )
+    .making(&[Fault::FullCowFile]),
 ]);
 
 const ORIGIN_MIB: u32 = 112;
@@ -380,6 +385,7 @@ async fn written_meanwhile(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
     let (golden, _) = begin(guest, setting).await?;
     guest.phase("away");
     leave(guest).await?;
+    guest.makes(Fault::UnseenWrites)?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     write_file(guest).await?;
     guest.unmount(MOUNT).await?;
@@ -442,6 +448,7 @@ async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
         .expect_auto_expand_refusal(MINOR, 8, 0, "the origin of minor 0")
         .await?;
     guest.phase("fill");
+    guest.makes(Fault::FullCowFile)?;
     let churn = start(guest, setting, 1).await?;
     wait_until_full(guest, &churn).await?;
     guest.expect_unreadable(SNAPSHOT, IMAGE).await?;

@@ -17,6 +17,7 @@ use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -28,7 +29,8 @@ pub const CASES: CasesOf = Subject::Endurance.cases(&[
         &GUEST_MODULES,
         layout_ext4,
         |driver, setting| Box::pin(act(driver, setting)),
-    ),
+    )
+    .making(&[Fault::PowerCut]),
     case(
         "xfs-power-cuts",
         "a series on a busy xfs, and a hundred power cuts that are tried on its witness",
@@ -36,7 +38,8 @@ pub const CASES: CasesOf = Subject::Endurance.cases(&[
         &modules(["xfs"]),
         layout_xfs,
         |driver, setting| Box::pin(act(driver, setting)),
-    ),
+    )
+    .making(&[Fault::PowerCut]),
 ]);
 
 const ORIGIN_MIB: u32 = 112;

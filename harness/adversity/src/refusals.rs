@@ -11,6 +11,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, RULED};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -30,7 +31,8 @@ pub const CASES: CasesOf = Subject::Limits.cases(&[
         &modules(["loop", "dm_mod", "dm_delay"]),
         raw_writers::layout,
         |driver, setting| Box::pin(act_no_answer(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Delays]),
 ]);
 
 /// The smallest btrfs that its tools make, sectors.

@@ -19,6 +19,7 @@ use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 use cowbird_session::boot_hooks::Generator;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -30,7 +31,8 @@ pub const CASES: CasesOf = Subject::Root.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReadOnly, Fault::PowerCut]),
     case(
         "root-unhooked",
         "a root filesystem that is written to before the module is there, and copied anew",
@@ -38,7 +40,8 @@ pub const CASES: CasesOf = Subject::Root.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act_unhooked(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReadOnly, Fault::UnseenWrites]),
 ]);
 
 /// Room for the COW files, the system and what the writers leave.
@@ -103,6 +106,7 @@ async fn act_unhooked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     make_read_only(guest).await?;
     guest.reboot(Stop::PowerOff).await?;
     guest.expect_root(ORIGIN).await?;
+    guest.makes(Fault::UnseenWrites)?;
     burst(guest, setting, 2).await?;
     guest.insert_module().await?;
     // The volume itself has the record.

@@ -14,6 +14,7 @@ use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The case of this file.
@@ -27,6 +28,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
         layout,
         |driver, setting| Box::pin(act(driver, setting)),
     )
+    .making(&[Fault::TakenDevice])
 }]);
 
 const fn program(program: &'static str, package: &'static str) -> HostProgram {
@@ -189,6 +191,7 @@ async fn compare(guest: &mut Driver<'_, '_>, expected: &[String], when: &str) ->
 async fn take_partition_away(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     let start = 2048;
     let sectors = u64::from(ORIGIN_MIB * MIB_SECTORS);
+    guest.makes(Fault::TakenDevice)?;
     shell(guest, "PATH=/usr/bin:/usr/sbin; delpart /dev/vda 1").await?;
     let add = |start: u64, sectors| {
         format!("PATH=/usr/bin:/usr/sbin; addpart /dev/vda 1 {start} {sectors}")
@@ -217,6 +220,7 @@ async fn take_apart(guest: &mut Driver<'_, '_>, kind: StackKind) -> CaseResult<(
         }
         taken => taken?,
     };
+    guest.makes(Fault::TakenDevice)?;
     guest.unstack(kind).await?;
     expect_gone(
         guest,

@@ -13,6 +13,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
@@ -23,7 +24,8 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[case(
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::LimitedGroup])]);
 
 /// Blocks that are written. They are submitted at once.
 const BLOCKS: u32 = 32;

@@ -13,6 +13,7 @@ use cowbird_checks::power::Stop;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
+use cowbird_session::fault::Fault;
 
 use super::boots::burst;
 use super::not_taken_up::expect_refusal;
@@ -27,7 +28,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         raw_writers::layout,
         |driver, setting| Box::pin(database(driver, setting)),
-    ),
+    )
+    .making(&[Fault::UnseenWrites]),
     case(
         "partition-mounted",
         "a whole disk, and a boot in which one of its partitions is mounted",
@@ -35,7 +37,8 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         &GUEST_MODULES,
         whole_disk::layout,
         |driver, setting| Box::pin(partition(driver, setting)),
-    ),
+    )
+    .making(&[Fault::UnseenWrites]),
 ]);
 
 /// The first disk, of which [`ORIGIN`] is a partition.
@@ -61,6 +64,7 @@ async fn database(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
     let record = guest.record(MINOR, IMAGE).await?;
     guest.phase("other system");
     guest.reboot(Stop::PowerOff).await?;
+    guest.makes(Fault::UnseenWrites)?;
     write_log_head(guest, b'2').await?;
     guest.reboot(Stop::PowerOff).await?;
 
@@ -81,6 +85,7 @@ async fn partition(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<
     guest.phase("other system");
     guest.unmount(COW_MOUNT).await?;
     guest.reboot(Stop::PowerOff).await?;
+    guest.makes(Fault::UnseenWrites)?;
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     let (path, text) = ("/mnt/cow/other".to_owned(), "of another system".to_owned());
     guest.prepare(Request::WriteText { path, text }).await?;

@@ -20,6 +20,7 @@ use cowbird_proto::sector::SECTOR_BYTES;
 use cowbird_session::driver::{
     CaseError, CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous,
 };
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 use crate::info::{CaseInfo, CaseTier, case};
@@ -128,6 +129,7 @@ const fn writers(
             || Layout::bare(0),
             |driver, setting| Box::pin(act(driver, setting)),
         )
+        .making(&[Fault::SlowDisk])
     }
 }
 

@@ -6,6 +6,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{NoiseSpec, Rule, RuledPiece, StackKind, WorkloadSpec};
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseResult, Driver, RULED, Workload};
+use cowbird_session::fault::Fault;
 
 use crate::info::{CaseTier, case};
 use crate::modules::modules;
@@ -23,7 +24,8 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         hot_read::layout,
         |driver, setting| Box::pin(hot_reads(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Delays, Fault::CpuHotplug]),
     case(
         "raw-writers-amplified",
         "raw-writers on an origin that delays reads and writes, with CPUs that go and come",
@@ -31,7 +33,8 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         raw_writers::layout,
         |driver, setting| Box::pin(raw_writes(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Delays, Fault::CpuHotplug]),
 ]);
 
 /// The origin has so many stretches with rules of their own.

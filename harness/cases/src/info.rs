@@ -8,6 +8,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::error::HarnessResult;
 use cowbird_host::program::HostProgram;
 use cowbird_session::driver::{CaseResult, Driver};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 use serde::Serialize;
 
@@ -57,11 +58,18 @@ pub struct CaseInfo {
     pub layout: fn() -> Layout,
     /// What it is made of, if that is a topology; the layout is then that of the topology.
     pub topology: Option<&'static Topology>,
+    /// What it makes go wrong. The driver refuses any other fault.
+    pub faults: &'static [Fault],
     /// What it does.
     pub act: Act,
 }
 
 impl CaseInfo {
+    /// The case with the faults that it makes.
+    pub const fn making(self, faults: &'static [Fault]) -> Self {
+        Self { faults, ..self }
+    }
+
     /// Does it.
     pub fn act<'a>(&self, driver: &'a mut Driver<'_, '_>, setting: &'a Setting) -> ActFuture<'a> {
         (self.act)(driver, setting)
@@ -88,6 +96,7 @@ pub const fn case(
         files: || Ok(Vec::new()),
         layout,
         topology: None,
+        faults: &[],
         act,
     }
 }

@@ -10,6 +10,7 @@ use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::nature::{FurtherDisk, OriginKind};
 use cowbird_session::driver::{CaseResult, Driver, Throttle};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::above::{self, Load};
@@ -29,7 +30,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &modules(["dm_mod", "dm_crypt", "xts", "dm_thin_pool"]),
         layout,
         |driver, setting| Box::pin(act(driver, setting, &MAPPED)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
     case(
         "many-cuts-arrays",
         "the same with arrays, above the origin and below it",
@@ -37,7 +39,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &modules(["md_mod", "raid1", "raid456", "dm_mod"]),
         layout,
         |driver, setting| Box::pin(act(driver, setting, &ARRAYS)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
     case(
         "many-cuts-files",
         "the same with a loop device, a filesystem that the tools do not see, and swap",
@@ -45,7 +48,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &modules(["loop", "dm_mod"]),
         layout_files,
         |driver, setting| Box::pin(act(driver, setting, &FILES)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
 ]);
 
 /// Instants of each topology.

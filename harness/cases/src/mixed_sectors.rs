@@ -13,6 +13,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::error::PathContext;
 use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{CowDisk, Layout};
 
 use crate::info::{CaseTier, case};
@@ -46,7 +47,8 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         layout_errors,
         |driver, setting| Box::pin(act_errors(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReadErrors]),
     case(
         "cow-read-errors",
         "a COW file that cannot be read while the snapshot is copied, and then can be read again",
@@ -54,7 +56,8 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         layout_errors,
         |driver, setting| Box::pin(act_cow_errors(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReadErrors, Fault::Delays]),
 ]);
 
 /// 8 MiB and five sectors: the last block is short.

@@ -14,6 +14,7 @@ use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::info::{CaseTier, case};
@@ -32,7 +33,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &modules(["dm_mod"]),
         layout,
         |driver, setting| Box::pin(act(driver, setting, MANY)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
     case(
         "sync-above-large",
         "the same with 2 GiB of dirty pages",
@@ -40,7 +42,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &modules(["dm_mod"]),
         layout_large,
         |driver, setting| Box::pin(act(driver, setting, VERY_MANY)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
 ]);
 
 /// The first disk.

@@ -13,6 +13,7 @@ use cowbird_host::nature::FurtherDisk;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::info::{CaseTier, case};
@@ -31,7 +32,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Slow::Mark)),
-    ),
+    )
+    .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
     case(
         "throttled-set-drain",
         "delayed writes to one of two volumes, while the other one is slow to come to rest",
@@ -39,7 +41,8 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Slow::Drain)),
-    ),
+    )
+    .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
 ]);
 
 /// What keeps the second volume.

@@ -12,6 +12,7 @@ use cowbird_host::nature::FurtherDisk;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::info::{CaseTier, case};
@@ -29,7 +30,8 @@ pub const CASES: CasesOf = Subject::Operation.cases(&[case(
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::Frozen])]);
 
 /// 8 MiB and five sectors.
 const ORIGIN_SECTORS: u32 = 8 * MIB_SECTORS + 5;

@@ -2,6 +2,7 @@
 
 pub mod boot_hooks;
 pub mod driver;
+pub mod fault;
 pub mod input;
 pub mod machine;
 pub mod phases;

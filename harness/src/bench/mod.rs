@@ -22,6 +22,7 @@ use cowbird_host::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
 use cowbird_host::program::FIO;
 use cowbird_proto::message::{Reply, Request};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use cowbird_session::fault::Declared;
 use cowbird_session::machine::Machine;
 use cowbird_session::phases::{CellProgress, PhaseClock};
 use cowbird_session::plan::CellPlan;
@@ -193,7 +194,7 @@ pub async fn run_bench(
     let machine = Machine::unwitnessed(plan, files);
     let vm = machine.boot().await?;
     let mut bench = Bench {
-        guest: Driver::new(vm, machine, &mut clock),
+        guest: Driver::new(vm, machine, &mut clock, Declared::by("bench", &[])),
         fio,
         options,
         result: BenchResult::default(),

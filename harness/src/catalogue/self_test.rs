@@ -12,6 +12,7 @@ use cowbird_checks::power::Stop;
 use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;
 use cowbird_session::driver::{CaseError, CaseResult, Driver};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 /// Size of the origin.
@@ -50,10 +51,12 @@ const UNSEEN_AT: u64 = 6 << 20;
 pub(super) static CASES: [CaseInfo; 6] = [
     case(PANIC, "the kernel panics", |driver, _| {
         Box::pin(panic(driver))
-    }),
+    })
+    .making(&[Fault::KernelPanic]),
     case(SILENT, "the guest stops answering", |driver, _| {
         Box::pin(silent(driver))
-    }),
+    })
+    .making(&[Fault::SilentGuest]),
     case(STUCK, "a request never ends", |driver, _| {
         Box::pin(stuck(driver))
     }),
@@ -90,6 +93,7 @@ const fn case(
         files: || Ok(Vec::new()),
         layout: || Layout::bare(ORIGIN_MIB),
         topology: None,
+        faults: &[],
         act,
     }
 }

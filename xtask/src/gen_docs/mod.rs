@@ -1,6 +1,7 @@
 //! `gen-docs`: the tables of `docs/reference`, from the lists that the commands use. Nothing is fetched or booted.
 
 mod cases;
+mod faults;
 mod page;
 
 use std::fs;
@@ -31,6 +32,7 @@ pub struct GenDocsArgs {
 pub fn command(args: GenDocsArgs) -> Result<u8> {
     let pages = [
         ("cases.md", cases::page()?),
+        ("faults.md", faults::page()?),
         ("kernels.md", kernels()?),
         ("mutants.md", mutant_page()?),
     ];

@@ -1,10 +1,11 @@
 //! Checks of the whole checkout: what documents point to exists, versions agree, dependencies are used and may be used, files are
-//! short, parts are those of the map, and none uses one that uses it.
+//! short, parts are those of the map, none uses one that uses it, and cases make faults through the driver.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod dependencies;
 mod documents;
+mod faults;
 mod floors;
 mod generated;
 mod licences;

@@ -11,6 +11,7 @@ use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use cowbird_session::fault::Fault;
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
@@ -28,7 +29,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &GUEST_MODULES,
         layout_filesystem,
         |driver, setting| Box::pin(read_only(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReadOnly]),
     case(
         "filesystem-grows",
         "a filesystem that becomes larger under its snapshot, and while changes are tracked",
@@ -36,7 +38,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &GUEST_MODULES,
         layout_filesystem,
         |driver, setting| Box::pin(filesystem_grows(driver, setting)),
-    ),
+    )
+    .making(&[Fault::LargerFilesystem]),
     case(
         "origin-grows",
         "a device that becomes larger under its snapshot",
@@ -44,7 +47,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         super::layout,
         |driver, setting| Box::pin(origin_grows(driver, setting)),
-    ),
+    )
+    .making(&[Fault::OtherSize]),
     case(
         "origin-shrinks-briefly",
         "a device that becomes smaller, and at once as large as before",
@@ -52,7 +56,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         super::layout,
         |driver, setting| Box::pin(origin_shrinks_briefly(driver, setting)),
-    ),
+    )
+    .making(&[Fault::OtherSize]),
     case(
         "hibernation",
         "a machine that hibernates to its origin, and comes back",
@@ -60,7 +65,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &GUEST_MODULES,
         layout_swap,
         |driver, setting| Box::pin(hibernation(driver, setting)),
-    ),
+    )
+    .making(&[Fault::Hibernation]),
     case(
         "disk-removed",
         "a disk that is pulled under writers, and comes back",
@@ -68,7 +74,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["virtio_scsi", "sd_mod"]),
         layout_scsi,
         |driver, setting| Box::pin(removed(driver, setting)),
-    ),
+    )
+    .making(&[Fault::PulledDisk]),
 ]);
 
 /// A filesystem with its own COW file: what its partition has, and sizes that it has one after the other.

@@ -12,6 +12,7 @@ use cowbird_host::program::HostProgram;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::Request;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SHELL, coreutil, vacuous};
+use cowbird_session::fault::Fault;
 
 use super::{ORIGIN_SECTORS, spec, update};
 
@@ -26,6 +27,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[CaseInfo {
         super::layout,
         |driver, setting| Box::pin(preserved_blocks(driver, setting)),
     )
+    .making(&[Fault::ChangedCowFile])
 }]);
 
 /// What the scripts use.
@@ -225,6 +227,7 @@ impl Round {
             self.place_of(guest, one).await?,
             self.place_of(guest, other).await?,
         ];
+        guest.makes(Fault::ChangedCowFile)?;
         for (place, block, instead) in [(places[0], one, other), (places[1], other, one)] {
             let content = self.damaged(damage, block, instead);
             write(guest, COW_HOME, place, content).await?;

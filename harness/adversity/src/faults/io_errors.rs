@@ -11,6 +11,7 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Rule, RuledPiece, StackKind};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 use super::{
@@ -26,7 +27,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         super::layout,
         |driver, setting| Box::pin(origin_read(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ReadErrors]),
     case(
         "cow-write-errors",
         "a COW file that cannot be written under a snapshot, then while changes are tracked",
@@ -34,7 +36,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         layout_filesystem,
         |driver, setting| Box::pin(cow_write(driver, setting)),
-    ),
+    )
+    .making(&[Fault::WriteErrors]),
     case(
         "image-errors",
         "an image that cannot be written, and filesystems without room for image and COW file",
@@ -42,7 +45,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         layout_image,
         |driver, setting| Box::pin(image_write(driver, setting)),
-    ),
+    )
+    .making(&[Fault::WriteErrors, Fault::NoRoom]),
 ]);
 
 /// A filesystem with its own COW file.
@@ -208,6 +212,7 @@ async fn image_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
     guest.mount(SMALL_HOME, SMALL_MOUNT, "").await?;
     guest.stack_ruled(IMAGE).await?;
     let mut writers = Writers::start(guest, ORIGIN, setting.seed).await?;
+    guest.makes(Fault::NoRoom)?;
     guest
         .expect_failure(
             &format!("setup-snapshot -f {COW_MIB} {ORIGIN} {SMALL_MOUNT}/cow {MINOR}"),

@@ -14,6 +14,7 @@ use cowbird_proto::message::{Reply, Request, StackKind};
 use cowbird_session::driver::{
     CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, vacuous,
 };
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::{CowDisk, Layout};
 
 use super::io_errors::{fail_cow_file, layout_filesystem};
@@ -31,7 +32,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         layout_briefly,
         |driver, setting| Box::pin(briefly(driver, setting)),
-    ),
+    )
+    .making(&[Fault::WriteErrors]),
     case(
         "loss-told-at-once",
         "changes that cannot be marked in a COW file that can be written otherwise: it says so before the next write goes",
@@ -39,7 +41,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &modules(["dm_mod", "dm_delay"]),
         layout_briefly,
         |driver, setting| Box::pin(at_once(driver, setting)),
-    ),
+    )
+    .making(&[Fault::WriteErrors]),
     case(
         "flush-at-instant",
         "the origin's disk, which is not the COW file's, is flushed at an instant and by a clean save",

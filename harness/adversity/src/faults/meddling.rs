@@ -13,6 +13,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::Request;
 use cowbird_proto::rng::Rng;
 use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::fault::Fault;
 
 use super::{COW_FILE, COW_MIB, Writers, evidence, spec, update};
 
@@ -25,7 +26,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(killed(driver, setting)),
-    ),
+    )
+    .making(&[Fault::KilledTool]),
     case(
         "meddling",
         "unloading, second snapshots of the same disk, and a clock that jumps",
@@ -33,7 +35,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(meddled(driver, setting)),
-    ),
+    )
+    .making(&[Fault::ClockJumps]),
     case(
         "little-memory",
         "a machine whose memory others have taken",
@@ -41,7 +44,8 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(memory(driver, setting)),
-    ),
+    )
+    .making(&[Fault::LittleMemory]),
 ]);
 
 /// How often each tool is killed, and when at the latest.

@@ -15,6 +15,7 @@ use cowbird_proto::message::{Request, TimedMode, TimedSpec};
 use cowbird_session::driver::{
     Begun, CaseError, CaseResult, Driver, Pace, Workload, longest, vacuous,
 };
+use cowbird_session::fault::Fault;
 
 use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
@@ -28,7 +29,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act(driver, setting, Sleep::Requests)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
     case(
         "unload-asleep-frozen",
         "the same with tasks that sleep because the queue is frozen",
@@ -36,7 +38,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act(driver, setting, Sleep::FrozenQueue)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk]),
     case(
         "unload-asleep-wbt",
         "the same with writeback that is throttled",
@@ -44,7 +47,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act(driver, setting, Sleep::Writeback)),
-    ),
+    )
+    .making(&[Fault::SlowDisk]),
     case(
         "unload-asleep-iocost",
         "the same with processes in a group that iocost lets do little",
@@ -52,7 +56,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act(driver, setting, Sleep::Cost)),
-    ),
+    )
+    .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
     case(
         "unload-asleep-io-max",
         "the same with processes in a group that io.max lets do little",
@@ -60,7 +65,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act(driver, setting, Sleep::Maximum)),
-    ),
+    )
+    .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
 ]);
 
 /// The first disk.

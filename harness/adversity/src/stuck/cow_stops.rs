@@ -22,6 +22,7 @@ use cowbird_session::driver::{
     Begun, CaseError, CaseResult, Driver, FAILED, Pace, SeriesRecord, SnapshotSpec, Workload,
     control, longest, vacuous,
 };
+use cowbird_session::fault::Fault;
 use cowbird_vm::End;
 use cowbird_vm::layout::Layout;
 
@@ -39,7 +40,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Snapshot)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk]),
     case(
         "cow-disk-stops-long",
         "the same for ten minutes",
@@ -47,7 +49,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Long)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk]),
     case(
         "cow-disk-returns",
         "the same; it answers again before the snapshot is destroyed",
@@ -55,7 +58,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Returns)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk]),
     case(
         "cow-disk-stops-tracking",
         "the same while only changes are tracked",
@@ -63,7 +67,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Tracking)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk]),
     case(
         "cow-disk-stops-transition",
         "the same while the next snapshot of a series is taken",
@@ -71,7 +76,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Transition)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk]),
     case(
         "cow-disk-stops-power-off",
         "the same under a snapshot, and then the machine is powered off",
@@ -79,7 +85,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::PowerOff)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk, Fault::HardPowerOff]),
     case(
         "cow-disk-stops-watched",
         "the same while only changes are tracked, a process that watches, and a machine that is powered off",
@@ -87,7 +94,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         layout,
         |driver, setting| Box::pin(act(driver, setting, Moment::Watched)),
-    ),
+    )
+    .making(&[Fault::StoppedDisk, Fault::HardPowerOff]),
 ]);
 
 /// The disk of the COW file.

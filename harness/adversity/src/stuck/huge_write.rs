@@ -14,6 +14,7 @@ use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{Request, TimedSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 use super::{
@@ -29,7 +30,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::SlowDisk])]);
 
 /// What the huge write zeroes, MiB, at the start of the origin. A disk of this emulator takes it in one piece.
 const HUGE_MIB: u32 = 224;

@@ -14,6 +14,7 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{Request, StackKind, TimedSpec};
 use cowbird_session::driver::{Begun, CaseError, CaseResult, Driver, Pace, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 use super::{
@@ -29,7 +30,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     &modules(["dm_mod"]),
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::StoppedDisk])]);
 
 /// The disk that does not answer, and its first partition.
 const DISK_NAME: &str = "vdc";

@@ -13,6 +13,7 @@ use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
+use cowbird_session::fault::Fault;
 use cowbird_vm::layout::Layout;
 
 use super::{
@@ -29,7 +30,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     &GUEST_MODULES,
     layout,
     |driver, setting| Box::pin(act(driver, setting)),
-)]);
+)
+.making(&[Fault::SlowDisk])]);
 
 const SPEC_SLOW: SnapshotSpec = SnapshotSpec {
     cow_file: COW_DISK_FILE,

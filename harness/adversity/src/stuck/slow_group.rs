@@ -12,6 +12,7 @@ use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
 use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
+use cowbird_session::fault::Fault;
 
 use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
@@ -25,7 +26,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act(driver, setting)),
-    ),
+    )
+    .making(&[Fault::LimitedGroup]),
     case(
         "throttled-cgroup-crowd",
         "two control groups that overwrite one origin, of which one may do next to nothing and has 2,100 writes under way",
@@ -33,7 +35,8 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         &GUEST_MODULES,
         super::layout,
         |driver, setting| Box::pin(act_crowd(driver, setting)),
-    ),
+    )
+    .making(&[Fault::LimitedGroup]),
 ]);
 
 /// What the disk can do by iocost's model, operations in a second; and what ends all waiting.

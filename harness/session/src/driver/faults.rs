@@ -8,6 +8,7 @@ use cowbird_vm::disks;
 use serde_json::json;
 
 use super::{CaseError, CaseResult, DeviceInfo, Driver, unexpected};
+use crate::fault::Fault;
 
 /// Time for a snapshot to fail once there is a reason; also for a disk to go or to come.
 const FAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -163,6 +164,7 @@ impl Driver<'_, '_> {
 
     /// Takes a disk out of the running machine; `name` is what the guest calls it.
     pub async fn unplug(&mut self, index: usize, name: &str) -> CaseResult<()> {
+        self.makes(Fault::PulledDisk)?;
         let id = disks::device_id(index);
         self.vm
             .qmp()

@@ -32,7 +32,7 @@ impl Driver<'_, '_> {
             path,
             text: (HUNG_TASK_SECONDS * self.limits.slowdown).to_string(),
         };
-        match self.vm.call(request, self.limits.request).await {
+        match self.call(request, self.limits.request).await {
             Ok(_) | Err(CallError::Guest { .. }) => Ok(()),
             Err(CallError::Ended(end)) => Err(end.into()),
         }
@@ -88,7 +88,7 @@ impl Driver<'_, '_> {
                 text: "scan".into(),
             };
             let limit = self.limits.control;
-            self.vm.call(request, limit).await.map_err(leak_error)?;
+            self.call(request, limit).await.map_err(leak_error)?;
         }
         self.read_leaks().await.map(Some).map_err(leak_error)
     }
@@ -97,7 +97,7 @@ impl Driver<'_, '_> {
         let request = Request::ReadText {
             path: LEAK_DETECTOR.into(),
         };
-        match self.vm.call(request, self.limits.control).await? {
+        match self.call(request, self.limits.control).await? {
             Reply::Text(text) => Ok(text),
             reply => Err(protocol(&reply).into()),
         }
@@ -118,7 +118,7 @@ impl Driver<'_, '_> {
         for _ in 0..MAX_PAGES {
             let after = all.last().map(|record| record.sequence).or(self.logged);
             let request = Request::KernelLog { after };
-            match self.vm.call(request, limit).await? {
+            match self.call(request, limit).await? {
                 Reply::KernelLog { records, complete } => {
                     all.extend(records);
                     if complete {

@@ -37,6 +37,7 @@ pub use self::snapshots::{DeviceInfo, ModuleInfo, SnapshotSpec};
 pub use self::traced::Tracing;
 pub use self::workloads::Workload;
 
+use crate::fault::{Declared, Fault};
 use crate::machine::Machine;
 use crate::phases::PhaseClock;
 
@@ -80,12 +81,19 @@ pub struct Driver<'a, 'p> {
     pub tracing: Option<Tracing>,
     /// Disks that do not run at their own pace.
     paced: BTreeSet<usize>,
+    /// What the case may make go wrong.
+    declared: Declared,
     machine: Machine,
 }
 
 impl<'a, 'p> Driver<'a, 'p> {
-    /// The guest of a machine that was booted.
-    pub fn new(vm: Vm, machine: Machine, clock: &'a mut PhaseClock<'p>) -> Self {
+    /// The guest of a machine that was booted, and what may be made go wrong with it.
+    pub fn new(
+        vm: Vm,
+        machine: Machine,
+        clock: &'a mut PhaseClock<'p>,
+        declared: Declared,
+    ) -> Self {
         Self {
             vm,
             limits: machine.plan().limits.clone(),
@@ -96,6 +104,7 @@ impl<'a, 'p> Driver<'a, 'p> {
             logged: None,
             tracing: None,
             paced: BTreeSet::new(),
+            declared,
             machine,
         }
     }
@@ -108,6 +117,11 @@ impl Driver<'_, '_> {
         if self.machine.plan().tape.is_some() {
             let reason = "a tape is of one boot, and this case boots its machine again";
             return Err(CaseError::Unsupported(reason.to_owned()));
+        }
+        match stop {
+            Stop::PowerOff => {}
+            Stop::PowerOffNow { .. } => self.makes(Fault::HardPowerOff)?,
+            Stop::PowerCut { .. } => self.makes(Fault::PowerCut)?,
         }
         match stop {
             Stop::PowerOff | Stop::PowerOffNow { .. } => self.stop_tracing().await?,
@@ -181,6 +195,32 @@ impl Driver<'_, '_> {
         self.notes.push(note.into());
     }
 
+    /// The case makes a fault now, which it must have declared. What the driver makes itself it says itself; a case says it
+    /// before what only the case knows to be one.
+    pub fn makes(&mut self, fault: Fault) -> CaseResult<()> {
+        self.declared.make(fault).map_err(CaseError::from)
+    }
+
+    /// Notes what the case has declared and not made in this run.
+    pub fn note_unmade_faults(&mut self) {
+        let unmade: Vec<&str> = self
+            .declared
+            .unmade()
+            .map(|fault| fault.about().name)
+            .collect();
+        if !unmade.is_empty() {
+            self.note(format!("declared and not made: {}", unmade.join(", ")));
+        }
+    }
+
+    /// Sends a request, if it makes nothing that the case does not declare.
+    async fn call(&mut self, request: Request, limit: Duration) -> Result<Reply, CallError> {
+        self.declared
+            .request(&request)
+            .map_err(|error| CallError::Ended(error.into()))?;
+        self.vm.call(request, limit).await
+    }
+
     /// Asks for something that has nothing to do with the module: failure is infrastructure.
     pub async fn prepare(&mut self, request: Request) -> CaseResult<Reply> {
         self.prepare_within(request, self.limits.control).await
@@ -188,7 +228,7 @@ impl Driver<'_, '_> {
 
     /// As [`Self::prepare`], for what takes its time.
     pub async fn prepare_within(&mut self, request: Request, limit: Duration) -> CaseResult<Reply> {
-        match self.vm.call(request, limit).await {
+        match self.call(request, limit).await {
             Ok(reply) => Ok(reply),
             Err(CallError::Ended(end)) => Err(end.into()),
             Err(CallError::Guest { error }) => {
@@ -200,7 +240,7 @@ impl Driver<'_, '_> {
 
     /// Asks for something that may fail, which is then the answer.
     pub async fn try_request(&mut self, request: Request) -> CaseResult<Result<Reply, GuestError>> {
-        match self.vm.call(request, self.limits.copy).await {
+        match self.call(request, self.limits.copy).await {
             Ok(reply) => Ok(Ok(reply)),
             Err(CallError::Ended(end)) => Err(end.into()),
             Err(CallError::Guest { error }) => Ok(Err(error)),
@@ -209,7 +249,7 @@ impl Driver<'_, '_> {
 
     /// Asks for something that only a faulty module can make fail.
     async fn expect(&mut self, request: Request, limit: Duration) -> CaseResult<Reply> {
-        match self.vm.call(request, limit).await {
+        match self.call(request, limit).await {
             Ok(reply) => Ok(reply),
             Err(CallError::Ended(end)) => Err(end.into()),
             Err(CallError::Guest { error }) if error.errno == Some(UNSUPPORTED_ERRNO) => {
@@ -247,7 +287,7 @@ impl Driver<'_, '_> {
         };
         // Longer than the guest's own limit, whose message has the kernel stack of the program.
         let limit = self.limits.control + self.limits.request;
-        match self.vm.call(request, limit).await {
+        match self.call(request, limit).await {
             Ok(Reply::Exited(exited)) => Ok(exited),
             Ok(reply) => Err(unexpected(&reply)),
             Err(CallError::Ended(end)) => Err(end.into()),

@@ -12,6 +12,7 @@ use cowbird_vm::{CallError, Pending, disks};
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver, ModuleInfo, Workload, unexpected};
+use crate::fault::Fault;
 
 /// Beside what is waited for, an answer takes so much longer at most.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
@@ -116,6 +117,11 @@ impl Driver<'_, '_> {
     /// Gives a disk of the machine a pace; `index` is its place among the disks. It is as fast as always again
     /// when the case has ended.
     pub async fn set_pace(&mut self, index: usize, pace: Pace) -> CaseResult<()> {
+        match pace {
+            Pace::Full => {}
+            Pace::Operations(_) | Pace::Bytes(_) => self.makes(Fault::SlowDisk)?,
+            Pace::Stopped => self.makes(Fault::StoppedDisk)?,
+        }
         let (bytes, operations) = pace.limits();
         let disks = self.machine.config().disks;
         let Some(disk) = disks.get(index) else {
@@ -174,6 +180,7 @@ impl Driver<'_, '_> {
         let request = Request::Timed {
             request: Box::new(request),
         };
+        self.declared.request(&request)?;
         Ok(Begun {
             what: what.to_owned(),
             pending: Some(self.vm.begin(request).await?),

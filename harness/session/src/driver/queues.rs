@@ -5,6 +5,7 @@ use cowbird_vm::disks;
 use serde_json::json;
 
 use super::{CaseError, CaseResult, Driver};
+use crate::fault::Fault;
 
 /// How the guest treats requests to a disk; what is `None` stays as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,9 @@ impl Driver<'_, '_> {
             let reason =
                 "a tape does not have how slow QEMU makes a disk, and this case changes that";
             return Err(CaseError::Unsupported(reason.to_owned()));
+        }
+        if throttle != Throttle::NONE {
+            self.makes(Fault::SlowDisk)?;
         }
         let bus = self.machine.bus_of(index)?;
         let arguments = json!({

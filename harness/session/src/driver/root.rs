@@ -62,7 +62,7 @@ impl Driver<'_, '_> {
         let request = Request::ReadText {
             path: BOOT_LOG.into(),
         };
-        let text = match self.vm.call(request, self.limits.request).await {
+        let text = match self.call(request, self.limits.request).await {
             Ok(Reply::Text(text)) => text,
             Ok(reply) => return Err(unexpected(&reply)),
             Err(CallError::Guest { error }) if error.errno == Some(ENOENT) => String::new(),

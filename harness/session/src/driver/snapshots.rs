@@ -380,7 +380,7 @@ impl Driver<'_, '_> {
         let mut files = Vec::new();
         for path in [format!("{RECORDS}/{uuid}.json"), format!("{image}.cowbird")] {
             let request = Request::ReadText { path: path.clone() };
-            match self.vm.call(request, self.limits.request).await {
+            match self.call(request, self.limits.request).await {
                 Ok(Reply::Text(text)) => files.push((path, text)),
                 Ok(reply) => return Err(unexpected(&reply)),
                 // There is no image yet.

@@ -450,6 +450,11 @@ pub enum NewThing {
         /// Its name, as in `hot-read`
         name: String,
     },
+    /// A mutant: a known fault that the module can be built with, and what must then be seen
+    Mutant {
+        /// Its name, as in `no-gate`
+        name: String,
+    },
 }
 
 /// Arguments of `fresh`.

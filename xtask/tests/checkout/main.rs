@@ -8,6 +8,7 @@ mod dependencies;
 mod documents;
 mod floors;
 mod generated;
+mod invariants;
 mod licences;
 mod mutants;
 mod parts;

@@ -107,6 +107,9 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         cells.retain(|cell| round_robin.has(&cell.id.kernel, &cell.id.case));
     }
     let durations = Durations::load(&root)?;
+    let warning = args
+        .shard
+        .and_then(|_| durations.warning(cells.iter().map(|cell| &cell.id)));
     let cells = match args.shard {
         Some(shard) => plan::cells_of_shard(cells, shard, |cell| durations.of_cell(cell)),
         None => cells,
@@ -139,6 +142,7 @@ pub fn check(args: &MatrixArgs) -> Result<Run> {
         cpus: args.cpus,
         seed,
         shard,
+        warning,
         jobs,
         accel,
         offline,
@@ -177,6 +181,9 @@ pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     ensure_host(run, ui)?;
     ensure_rooms(run, ui)?;
     ui.line(&format!("seed {}", run.seed));
+    if let Some(warning) = &run.warning {
+        ui.line(&format!("warning: {warning}"));
+    }
     let guest = guest::build(run.offline, ui)?;
     let results = runtime::start()?.block_on(run_all(run, &guest, ui))?;
     let judgement = judge::judge(results.cells_expected, &results.cells);

@@ -25,7 +25,7 @@
  *
  * In ACTIVE, SPOILT and TRACKING a write passes only when the disk knows of it:
  * the regions that it touches are marked on stable storage, and the state there
- * is not clean (invariant 6).
+ * is not clean (I6, the map is true).
  *
  * A series that was saved is taken up again from HOLDING too, by begin or track.
  */

@@ -28,7 +28,7 @@
  *
  * A region that is marked names all of its blocks, those of the COW file among them. They
  * stay in the map: the extents may be another file's by now, and only cb_cow_file_verify knows.
- * They read as zeros from a snapshot (invariant 9), as they do in its image.
+ * They read as zeros from a snapshot (I9, own blocks), as they do in its image.
  */
 #ifndef COWBIRD_CORE_RELOAD_H
 #define COWBIRD_CORE_RELOAD_H

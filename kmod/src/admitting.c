@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Held writes come from the list on which the hook has put them to the engine, as many as it
- * works on at once, in order of arrival; large ones piece by piece.
+ * works on at once, in order of arrival; large ones piece by piece, so that others get
+ * their turn (I13, one's slowness is not another's).
  */
 #include "cowbird.h"
 #include "cowbird_trace.h"
@@ -31,8 +32,7 @@ static bool cb_engine_is_large(struct cb_device *dev, struct bio *bio,
 			       const struct cb_blocks *touched)
 {
 	return touched->last - touched->first >= CB_HELD_BLOCKS && cb_bio_may_split(bio) &&
-	       cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_mutant(hold_whole) &&
-	       !cb_mutant(remainder_only);
+	       cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_mutant_splits_nothing();
 }
 
 /* A piece that was split off, in the memory of its bio set. */
@@ -164,6 +164,21 @@ static bool cb_engine_admit_large(struct cb_device *dev)
 	return progress;
 }
 
+/* Whether a write that was put on the list touches the origin, and where. */
+static bool cb_engine_concerns(struct cb_device *dev, struct bio *bio, struct cb_blocks *touched)
+{
+	if (cb_mutant_forgets_gated(dev))
+		return false;
+	return cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
+			       bio->bi_iter.bi_size >> SECTOR_SHIFT, touched);
+}
+
+/* When the write with this number arrived. */
+static unsigned long cb_engine_arrival(struct cb_device *dev, u64 arrived)
+{
+	return cb_mutant(age_from_admission) ? jiffies : cb_arrivals_time(dev, arrived);
+}
+
 bool cb_engine_admit(struct cb_device *dev)
 {
 	/* Before small writes, which may come without end, have taken all room. */
@@ -181,18 +196,13 @@ bool cb_engine_admit(struct cb_device *dev)
 		if (!bio)
 			break;
 		progress = true;
-		if (all || cb_mutant_forgets_gated(dev) ||
-		    !cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio),
-				     bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
+		if (all || !cb_engine_concerns(dev, bio, &touched))
 			cb_engine_let_go(dev, bio);
 		else if (cb_engine_is_large(dev, bio, &touched))
 			cb_engine_add_large(dev, bio);
 		else
 			cb_engine_admit_one(dev, bio, cb_mutant_touched(&touched),
-					    cb_mutant(age_from_admission) ?
-						    jiffies :
-						    cb_arrivals_time(dev, arrived),
-					    false);
+					    cb_engine_arrival(dev, arrived), false);
 	}
 	return cb_engine_admit_large(dev) || progress;
 }

@@ -9,8 +9,8 @@
  * snapshot is active, a write that goes to the origin has all of its blocks
  * preserved; while changes are tracked, they are noted and their regions marked on
  * disk. A write for which that is wrong has been done; the snapshot is spoilt or
- * tracking given up, visibly (invariant 5). The function is only watched, not
- * replaced.
+ * tracking given up, visibly (I5, no silent hole). The function is only watched,
+ * not replaced.
  */
 #include <linux/rculist.h>
 
@@ -116,9 +116,7 @@ static void cb_audit_write(struct cb_device *dev, struct bio *bio)
 	if (!cb_phase_is_live(phase) ||
 	    (phase != CB_PHASE_HOLDING && !READ_ONCE(dev->drained)))
 		return;
-	if (cb_mutant_is_deaf(dev, bio))
-		return;
-	if (cb_mutant_passes(bio) || cb_mutant_closes_audit())
+	if (cb_mutant_hides(dev, bio))
 		return;
 	if (!cb_geom_touched(&dev->geom, sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, &touched))
 		return;

@@ -96,6 +96,18 @@ void cb_run_submit_load(struct cb_run *run)
 		    cb_run_bio(run, dev->origin.bdev, REQ_OP_READ | REQ_SYNC, sector));
 }
 
+/* Faults: blocks are stored where they do not belong. */
+static void cb_mutant_bend_store(const struct cb_run *run, u64 *sector, u64 contiguous)
+{
+	const struct cb_device *dev = run->dev;
+
+	if (cb_mutant(shift_stored_copy) && contiguous > run->count)
+		*sector += CB_BLOCK_SECTORS;
+	if (cb_mutant(cow_base_forgotten) &&
+	    *sector + run->count * CB_BLOCK_SECTORS <= cb_bdev_sectors(dev->cow.bdev))
+		*sector += dev->cow_base;
+}
+
 void cb_run_submit_store(struct cb_run *run)
 {
 	struct cb_device *dev = run->dev;
@@ -108,11 +120,7 @@ void cb_run_submit_store(struct cb_run *run)
 		llist_add(&run->done, &dev->done);
 		return;
 	}
-	if (cb_mutant(shift_stored_copy) && contiguous > run->count)
-		sector += CB_BLOCK_SECTORS;
-	if (cb_mutant(cow_base_forgotten) &&
-	    sector + run->count * CB_BLOCK_SECTORS <= cb_bdev_sectors(dev->cow.bdev))
-		sector += dev->cow_base;
+	cb_mutant_bend_store(run, &sector, contiguous);
 	cb_lane_add(dev, CB_LANE_COW,
 		    cb_run_bio(run, dev->cow.bdev, REQ_OP_WRITE | REQ_SYNC,
 			       sector - dev->cow_base));

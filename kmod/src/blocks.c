@@ -3,7 +3,7 @@
  * Preserved blocks: first in memory, then in the COW file.
  *
  * All memory is allocated when the snapshot is set up, or when its bound is
- * raised. A block moves
+ * raised (I8, bounded memory). A block moves
  *
  *   (free) -> LOADING -> DIRTY -> STORING -> STORED -> (free)
  *

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory for preserved blocks: what each snapshot may have, and all of them together.
+ * Memory for preserved blocks: what each snapshot may have, and all of them together
+ * (I8, bounded memory).
  * And for its maps, which follow from the size of the origin and of the COW file: they
  * are counted before the first of them is asked for.
  */

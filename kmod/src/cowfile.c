@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * COW files: pinned, so that the filesystem leaves their blocks where they are.
+ * COW files: pinned, so that the filesystem leaves their blocks where they are
+ * (I7, fixed extents).
  *
  * S_SWAPFILE is what the kernel itself uses for a file whose extents are written
  * below the filesystem: writes, truncation, renaming over, unlinking and

@@ -139,7 +139,7 @@ struct cb_device {
 	unsigned long *preserved;
 
 	/*
-	 * What the disk knows (invariant 6). marks are the engine's, but stable
+	 * What the disk knows (I6, the map is true). marks are the engine's, but stable
 	 * is read by every writer. saved: the state on disk is clean, or may be;
 	 * nothing may pass until the engine has written that it is not. Set
 	 * while the engine is parked, cleared by the engine.

@@ -5,7 +5,8 @@
  * Whatever a snapshot has under way uses its memory: pages that a disk may still
  * write to or read from, and the structures that completions look at. A COW disk
  * that does not answer keeps all of that. So a thread does the end, and whoever
- * has asked for it waits with a limit. Until the last bio has come back the
+ * has asked for it waits with a limit (I12, every wait of the control path has a
+ * bound). Until the last bio has come back (I10, nobody is freed under a sleeper) the
  * snapshot stays in memory, holds its COW file, whose blocks may still be
  * written, and a reference to the module; nobody finds it, and its minor is free.
  */

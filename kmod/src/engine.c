@@ -15,9 +15,10 @@
  *   store    preserved blocks (storing.c)
  *   check    how long writes have waited (overdue.c)
  *
- * Invariants 1 and 6 are the order of finish and release: a write leaves only
- * after cb_engine_loaded() has set the bits of all its blocks, and
- * cb_marks_done() those of its regions.
+ * The order of finish and release is what I1, old before new, and I6, the map is true,
+ * rest on: a write leaves only after cb_engine_loaded() has set the bits of all its
+ * blocks, and cb_marks_done() those of its regions. The engine itself sends nothing to a
+ * disk (I11, no thread that others wait for sleeps in a disk).
  */
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -160,6 +161,15 @@ static bool cb_engine_may_go(struct cb_device *dev, struct cb_held *held)
 	}
 }
 
+static void cb_engine_let_held_go(struct cb_device *dev, struct cb_held *held)
+{
+	/* That fault has let it go before. */
+	if (cb_mutant(read_after_write) && !held->bio)
+		cb_engine_uncount(dev);
+	else
+		cb_engine_let_go(dev, held->bio);
+}
+
 static bool cb_engine_release(struct cb_device *dev)
 {
 	struct cb_held *held, *next;
@@ -176,10 +186,7 @@ static bool cb_engine_release(struct cb_device *dev)
 		dev->pieces_held -= held->piece;
 		if (cb_mutant_loses(held->first))
 			continue;
-		if (cb_mutant(read_after_write) && !held->bio)
-			cb_engine_uncount(dev);
-		else
-			cb_engine_let_go(dev, held->bio);
+		cb_engine_let_held_go(dev, held);
 		progress = true;
 	}
 	return progress;

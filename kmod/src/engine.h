@@ -130,7 +130,7 @@ void cb_storing_stored(struct cb_device *dev, struct cb_run *run);
 
 /* ---- overdue.c --------------------------------------------------------- */
 
-/* Time limits and changes under our feet (invariants 4 and 5). */
+/* Time limits (I4, the origin first) and changes under our feet (I5, no silent hole). */
 void cb_engine_check(struct cb_device *dev);
 /* When a write arrived that is not admitted yet, by its number. */
 unsigned long cb_arrivals_time(struct cb_device *dev, u64 number);

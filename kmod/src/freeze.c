@@ -50,11 +50,13 @@ int cb_freeze_recheck(struct cb_set *set)
 {
 	u32 i;
 
-	for (i = 0; i < set->frozen_count && !cb_mutant(freeze_nothing); i++) {
+	if (cb_mutant_believes_frozen())
+		return 0;
+	for (i = 0; i < set->frozen_count; i++) {
 		const struct super_block *sb = set->frozen[i].sb;
 
 		if (sb && !sb_rdonly(sb) &&
-		    READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE && !cb_mutant(trust_frozen))
+		    READ_ONCE(sb->s_writers.frozen) != SB_FREEZE_COMPLETE)
 			return cb_refuse(set->setups->reason, -EAGAIN,
 					 "somebody has thawed the filesystem on %s while the snapshot was taken; try again",
 					 sb->s_id);
@@ -65,6 +67,13 @@ int cb_freeze_recheck(struct cb_set *set)
 static bool cb_sb_is_frozen(const struct super_block *sb)
 {
 	return READ_ONCE(sb->s_writers.frozen) != SB_UNFROZEN;
+}
+
+/* Faults: no filesystem is frozen, or none that somebody else has frozen. */
+static bool cb_mutant_leaves_sb(const struct super_block *sb)
+{
+	return cb_mutant(freeze_nothing) ||
+	       (cb_mutant(trust_frozen) && sb->s_bdev && cb_sb_is_frozen(sb));
 }
 
 static int cb_refuse_frozen(char *reason, const struct super_block *sb)
@@ -78,7 +87,7 @@ static int cb_freeze_sb(struct cb_setup *setup, struct super_block *sb)
 {
 	int ret;
 
-	if (cb_mutant(freeze_nothing))
+	if (cb_mutant_leaves_sb(sb))
 		return 0;
 	if (!sb->s_bdev)
 		return cb_refuse(setup->reason, -EOPNOTSUPP,
@@ -89,8 +98,6 @@ static int cb_freeze_sb(struct cb_setup *setup, struct super_block *sb)
 	 * then returns an error and keeps the device's count of freezes: later
 	 * ones would do nothing.
 	 */
-	if (cb_sb_is_frozen(sb) && cb_mutant(trust_frozen))
-		return 0;
 	if (cb_sb_is_frozen(sb))
 		return cb_refuse_frozen(setup->reason, sb);
 	ret = cb_freeze(sb->s_bdev);

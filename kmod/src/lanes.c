@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Lanes: threads that submit bios, so that nobody else of ours sleeps in a disk.
+ * Lanes: threads that submit bios, so that nobody else of ours sleeps in a disk
+ * (I11, no thread that others wait for sleeps in a disk).
  *
  * To submit a bio can mean to sleep: for a free request, at a frozen queue, in
  * the limits of a cgroup. The engine, which releases writes and watches time
@@ -12,6 +13,7 @@
  *   CB_LANE_RELEASE  held writes of the root cgroup, which go on to the origin
  *   and behind it    those of other cgroups, each group with a lane to itself as long as
  *                    there are enough, so that the limits of one do not delay others
+ *                    (I13, one's slowness is not another's)
  *
  * A bio that is still on its lane can be taken back (cb_lane_cancel). When the
  * snapshot is being taken apart, what is left for the COW file is not submitted

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Blocks go from the origin to memory, for the writes that wait for them: begun while there
- * is memory and a slot for each, and preserved as soon as all of a bio is there.
+ * is memory and a slot for each, and preserved as soon as all of a bio is there
+ * (I1, old before new).
  */
 #include "cowbird.h"
 #include "cowbird_trace.h"

@@ -7,8 +7,8 @@
  * write waits until the state LOST is on stable storage. Often it is the disk of the COW
  * file that has failed, so this is tried again and again for as long as the snapshot
  * exists, and at once when the machine or a filesystem is shut down. A write waits for
- * CB_LOSING_LIMIT at most (invariant 4); that it goes without the COW file knowing is in
- * the log.
+ * CB_LOSING_LIMIT at most (I4, the origin first); that it goes without the COW file
+ * knowing is in the log.
  */
 #include "cowbird.h"
 
@@ -139,8 +139,7 @@ void cb_losing_cow_done(struct cb_device *dev, int error)
 
 static bool cb_losing_waits(struct cb_device *dev)
 {
-	if (READ_ONCE(dev->lost_in_cow) || cb_mutant(tell_loss_once) ||
-	    cb_mutant(loss_holds_nothing))
+	if (READ_ONCE(dev->lost_in_cow) || cb_mutant_waits_for_no_loss())
 		return false;
 	/* The series may be taken over yet. */
 	if (!cb_losing_has_cow(dev) && READ_ONCE(dev->taken_over))

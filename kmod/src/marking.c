@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the engine tells the disk before it lets a write go (invariant 6).
+ * What the engine tells the disk before it lets a write go (I6, the map is true).
  *
  *   marks   one FUA write per slot of the region map, with all regions that
  *           held writes wait for by then; one per slot at a time

@@ -22,13 +22,9 @@ u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last)
 
 	while (next <= last) {
 		next = find_next_zero_bit(dev->preserved, last + 1, next);
-		if (cb_mutant(skip_cow_every_nth) && next <= last && next % CB_MUTANT_NTH == 0)
-			next++;
-		else if (cb_mutant(short_last_block) && next <= last &&
-			 cb_geom_block_sectors(&dev->geom, next) < CB_BLOCK_SECTORS)
-			next++;
-		else
+		if (!cb_mutant_skips_block(dev, next, last))
 			break;
+		next++;
 	}
 	return next;
 }
@@ -169,35 +165,23 @@ static bool cb_origin_act(struct cb_device *dev, struct bio *bio, const struct c
 	return false;
 }
 
+/* Whether a write touches the origin, and where. */
+static bool cb_origin_touches(struct cb_device *dev, struct bio *bio, struct cb_blocks *touched)
+{
+	bool touches = cb_geom_touched(&dev->geom, cb_bio_disk_sector(bio), cb_bio_sectors(bio),
+				       touched);
+
+	return cb_mutant_bend_write(dev, bio, touches, touched);
+}
+
 /* What to do with a write; PASS also where it does not concern the snapshot. */
 static enum cb_write_action cb_origin_look(struct cb_device *dev, struct bio *bio,
 					   struct cb_blocks *touched)
 {
-	enum cb_write_action action;
-	u64 sector = cb_bio_disk_sector(bio);
-
 	touched->first = U64_MAX;
-	if (!cb_phase_is_live(cb_phase_of(dev)))
+	if (!cb_phase_is_live(cb_phase_of(dev)) || !cb_origin_touches(dev, bio, touched))
 		return CB_WRITE_PASS;
-	if (cb_mutant_is_deaf(dev, bio))
-		return CB_WRITE_PASS;
-	if (cb_mutant(partition_offset_twice))
-		sector += dev->geom.start;
-	if (cb_mutant(whole_disk_only) && !dev->geom.start && sector != bio->bi_iter.bi_sector &&
-	    cb_bio_sectors(bio) < CB_BLOCK_SECTORS)
-		return CB_WRITE_PASS;
-	if (!cb_geom_touched(&dev->geom, sector, cb_bio_sectors(bio), touched))
-		return CB_WRITE_PASS;
-	if (cb_mutant(sub_block_offset) && (sector - dev->geom.start) % CB_BLOCK_SECTORS &&
-	    touched->first++ == touched->last)
-		return CB_WRITE_PASS;
-	cb_mutant_touched(touched);
-	action = cb_origin_decide(dev, bio, touched);
-	if (action == CB_WRITE_NOTE && cb_mutant(note_whole_blocks) &&
-	    (sector + cb_bio_sectors(bio) - dev->geom.start) % CB_BLOCK_SECTORS &&
-	    touched->first == touched->last--)
-		return CB_WRITE_PASS;
-	return action;
+	return cb_mutant_bend_action(dev, bio, cb_origin_decide(dev, bio, touched), touched);
 }
 
 static bool cb_origin_lets_pass(enum cb_write_action action)

@@ -53,7 +53,7 @@ bool cb_origin_guards_cow(struct cb_device *dev, struct bio *bio);
 /* First block in [from, last] that a write must wait for, or last + 1. */
 u64 cb_next_unpreserved(struct cb_device *dev, u64 from, u64 last);
 
-/* Whether the disk knows that these blocks may be written (invariant 6). */
+/* Whether the disk knows that these blocks may be written (I6, the map is true). */
 bool cb_origin_marked(struct cb_device *dev, u64 first, u64 last);
 
 /* A bio's operation and flags as the tracepoints show them. */
@@ -95,6 +95,70 @@ static inline bool cb_mutant_is_deaf(const struct cb_device *dev, const struct b
 		return true;
 	return cb_mutant(switch_too_early) && dev->minor < COWBIRD_MAX_MINORS &&
 	       rcu_access_pointer(cb_devices[dev->minor + COWBIRD_MAX_MINORS]);
+}
+
+/* Faults: the second look does not see a write, because it would make good for what passed. */
+static inline bool cb_mutant_hides(const struct cb_device *dev, struct bio *bio)
+{
+	if (!cb_mutant_any())
+		return false;
+	return cb_mutant_is_deaf(dev, bio) || cb_mutant_passes(bio) || cb_mutant_closes_audit();
+}
+
+/* Faults: a block, up to last, counts as preserved, and is not. */
+static inline bool cb_mutant_skips_block(const struct cb_device *dev, u64 block, u64 last)
+{
+	if (block > last)
+		return false;
+	return (cb_mutant(skip_cow_every_nth) && block % CB_MUTANT_NTH == 0) ||
+	       (cb_mutant(short_last_block) &&
+		cb_geom_block_sectors(&dev->geom, block) < CB_BLOCK_SECTORS);
+}
+
+/*
+ * Faults: a write is not seen, or for another one than it is. touches and touched are what
+ * it is; what is returned, and touched, what it is taken for.
+ */
+static inline bool cb_mutant_bend_write(const struct cb_device *dev, struct bio *bio,
+					bool touches, struct cb_blocks *touched)
+{
+	u64 sector = cb_bio_disk_sector(bio), sectors = bio->bi_iter.bi_size >> SECTOR_SHIFT;
+
+	if (!cb_mutant_any())
+		return touches;
+	if (cb_mutant_is_deaf(dev, bio) ||
+	    (cb_mutant(whole_disk_only) && !dev->geom.start && sector != bio->bi_iter.bi_sector &&
+	     sectors < CB_BLOCK_SECTORS)) {
+		touched->first = U64_MAX;
+		return false;
+	}
+	if (cb_mutant(partition_offset_twice)) {
+		touched->first = U64_MAX;
+		touches = cb_geom_touched(&dev->geom, sector + dev->geom.start, sectors, touched);
+	}
+	if (!touches)
+		return false;
+	if (cb_mutant(sub_block_offset) && (sector - dev->geom.start) % CB_BLOCK_SECTORS &&
+	    touched->first++ == touched->last)
+		return false;
+	cb_mutant_touched(touched);
+	return true;
+}
+
+/* Fault: the last block of a write that is only noted is not, where it is written in part. */
+static inline enum cb_write_action cb_mutant_bend_action(const struct cb_device *dev,
+							 struct bio *bio,
+							 enum cb_write_action action,
+							 struct cb_blocks *touched)
+{
+	u64 end;
+
+	if (!cb_mutant(note_whole_blocks) || action != CB_WRITE_NOTE)
+		return action;
+	end = cb_bio_disk_sector(bio) + (bio->bi_iter.bi_size >> SECTOR_SHIFT);
+	if ((end - dev->geom.start) % CB_BLOCK_SECTORS && touched->first == touched->last--)
+		return CB_WRITE_PASS;
+	return action;
 }
 
 #endif

@@ -118,7 +118,7 @@ static void cb_engine_check_oldest(struct cb_device *dev)
 			       dev->hold_limit_jiffies / HZ);
 }
 
-/* Time limits and changes under our feet (invariants 4 and 5). */
+/* Time limits (I4, the origin first) and changes under our feet (I5, no silent hole). */
 void cb_engine_check(struct cb_device *dev)
 {
 	if (time_before(jiffies, dev->next_check))

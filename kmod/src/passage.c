@@ -8,7 +8,8 @@
  *
  *   a cut      waits until no task carries a write to the origin that passed
  *              before the gate closed;
- *   an unload  waits until no task has our replacement on its stack.
+ *   an unload  waits until no task has our replacement on its stack
+ *              (I10, nobody is freed under a sleeper).
  *
  * The outermost call of a task registers a passage, on its own stack, before it
  * decides anything, and removes it after the original has returned. A call from
@@ -18,7 +19,7 @@
  * nested call alone would end long before the bio is dispatched.
  *
  * A passage knows its disks, so that a task asleep at one disk delays nobody who
- * waits for another.
+ * waits for another (I13, one's slowness is not another's).
  *
  * Ordering: a passage is inserted under its bucket's lock before its task looks
  * at any snapshot's phase. Who changes a phase and then looks through the

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The cut at T0 (invariant 3).
+ * The cut at T0 (I3, a true cut).
  *
  *   freeze    every filesystem that writes to the origin; see freeze.c
  *   gate      writes that enter the hook from now on are held, not blocked

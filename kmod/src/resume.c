@@ -196,7 +196,7 @@ static int cb_resume_compare(struct cb_resume *resume)
 	ret = cb_reload_samples(&resume->reload, samples);
 	if (ret)
 		ret = cb_resume_refuse(resume, ret);
-	else if (!cb_mutant(samples_ignored) && !cb_mutant(reload_trusts_all))
+	else if (!cb_mutant_believes_samples())
 		ret = cb_samples_compare(resume->pool, samples, &sector);
 	if (ret == -ESTALE && !resume->reload.reason)
 		cb_refuse(reason, ret,

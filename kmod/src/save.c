@@ -51,6 +51,8 @@ static int cb_save_ahead(struct cb_device *dev, struct cb_meta_pool *pool,
 	int ret = 0, error, round;
 	u32 head_crc;
 
+	if (cb_mutant(neighbour_saves_all))
+		return 0;
 	cb_meta_pool_limit(pool, deadline);
 	/* No other state is written before that of this save: the one on disk is not clean. */
 	if (!dev->on_disk.since)
@@ -157,10 +159,13 @@ static int cb_save_write(struct cb_device *dev, struct cb_meta_pool *pool,
 static int cb_save_rest(struct cb_device *dev, struct cb_meta_pool *pool,
 			struct cb_samples_work *work, unsigned long hold)
 {
-	unsigned long since = jiffies, deadline = since + hold;
+	unsigned long since = jiffies, deadline;
 	bool begun = false, was_saved = dev->saved;
 	int ret;
 
+	if (cb_mutant(neighbour_saves_all))
+		hold = CB_SAVE_HOLD_ALONE;
+	deadline = since + hold;
 	cb_meta_pool_limit(pool, deadline);
 	ret = cb_engine_park_for(dev, hold);
 	if (ret)
@@ -256,14 +261,13 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	}
 	/* Memory that held writes could free must not be waited for. */
 	noio = memalloc_noio_save();
-	ret = cb_mutant(neighbour_saves_all) ? 0 : cb_save_ahead(dev, pool, work, deadline);
+	ret = cb_save_ahead(dev, pool, work, deadline);
 	/* A hold too short for the engine to rest in is none. */
 	hold = min(hold, cb_time_left(deadline));
 	if (!ret && hold < CB_SAVE_HOLD_LEAST)
 		ret = -ETIMEDOUT;
 	if (!ret)
-		ret = cb_save_rest(dev, pool, work,
-				   cb_mutant(neighbour_saves_all) ? CB_SAVE_HOLD_ALONE : hold);
+		ret = cb_save_rest(dev, pool, work, hold);
 	if (ret) {
 		cb_save_forget(dev);
 		cb_save_skip_sequence(dev);

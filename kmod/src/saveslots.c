@@ -121,6 +121,12 @@ static bool cb_save_is_empty(struct cb_device *dev, const unsigned long *map, u6
 	return find_next_bit(map, end, first) >= end && !cb_mutant(neighbour_saves_all);
 }
 
+/* Faults: every slot is written again, or none that was written before. */
+static bool cb_mutant_bend_saved(bool is_saved)
+{
+	return !cb_mutant(neighbour_saves_all) && (cb_mutant(save_skips_changed) || is_saved);
+}
+
 /* The slots of a group that differ from what is on disk; how many, or an error. */
 static int cb_save_group(struct cb_device *dev, struct cb_meta_pool *pool, u64 group)
 {
@@ -132,8 +138,8 @@ static int cb_save_group(struct cb_device *dev, struct cb_meta_pool *pool, u64 g
 		u16 *bits = &dev->on_disk.bits[slot];
 		int ret;
 
-		if (*bits != CB_SAVED_NOTHING && !cb_mutant(neighbour_saves_all) &&
-		    (cb_mutant(save_skips_changed) || *bits == cb_save_bits(part.words, part.count)))
+		if (*bits != CB_SAVED_NOTHING &&
+		    cb_mutant_bend_saved(*bits == cb_save_bits(part.words, part.count)))
 			continue;
 		ret = cb_save_slot(dev, pool, dev->preserved, dev->epoch, slot, bits);
 		if (ret)

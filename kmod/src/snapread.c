@@ -4,7 +4,7 @@
  *
  * Each block of a read comes from one of four places: zeros (the COW file's own
  * blocks), memory, the COW file, or the origin. The origin is read straight
- * into the reader's pages and *then* looked at again (invariant 2): a block
+ * into the reader's pages and *then* looked at again (I2, revalidate): a block
  * that has been preserved meanwhile may have been overwritten while it was
  * being read, and is fetched from its preserved copy instead. A preserved copy
  * never changes within an epoch, so that second fetch is final.

@@ -3,7 +3,7 @@
  * Reads of the snapshot device that the reader's own context sends off, with nothing to wait for.
  *
  * Where no block is preserved, one bio reads the origin, and its completion takes the
- * second look (invariant 2).
+ * second look (I2, revalidate).
  *
  * Where single blocks are, the origin is read by one bio, across them, straight into the
  * reader's pages. What is in memory is found beforehand. Beside the bio a thread has what

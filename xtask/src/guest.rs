@@ -16,9 +16,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// itself.
 const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 const PROFILE: &str = "guest";
-const PACKAGES: [&str; 3] = ["cowbird-guest", "cowbirdctl", "cowbird-trace"];
-/// An example of the tracer's, because it is no part of what the tracer's users get.
-const TRIAL: &str = "trial";
+/// The last one puts the tracer on trial, and is no part of what the tracer's users get.
+const PACKAGES: [&str; 4] = ["cowbird-guest", "cowbirdctl", "cowbird-trace", TRIAL];
+const TRIAL: &str = "cowbird-tracer-trial";
 
 /// Runs cargo and gives what it says line by line, as it says it: on a fresh machine it is at work for minutes.
 fn run_by_line(mut cargo: Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
@@ -51,7 +51,7 @@ pub fn build(offline: bool, ui: &std::sync::Arc<Ui>) -> Result<GuestPrograms> {
     cargo.args(["build", "--profile", PROFILE, "--target", TARGET]);
     cargo
         .args(PACKAGES.iter().flat_map(|package| ["-p", *package]))
-        .args(["--bins", "--example", TRIAL, "--target-dir"])
+        .args(["--bins", "--target-dir"])
         .arg(&target_dir);
     cargo
         .env("RUSTFLAGS", RUSTFLAGS)
@@ -74,7 +74,7 @@ pub fn build(offline: bool, ui: &std::sync::Arc<Ui>) -> Result<GuestPrograms> {
         init: folder.join("cowbird-guest"),
         cowbirdctl: folder.join("cowbirdctl"),
         tracer: folder.join("cowbird-trace"),
-        tracer_trial: folder.join("examples").join(TRIAL),
+        tracer_trial: folder.join(TRIAL),
     };
     let GuestPrograms {
         init,

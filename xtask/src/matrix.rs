@@ -204,6 +204,9 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
         cells.retain(|cell| sharing.has(&cell.id.kernel, &cell.id.case));
     }
     let durations = Durations::load(&root)?;
+    let warning = spec
+        .shard
+        .and_then(|_| durations.warning(cells.iter().map(|cell| &cell.id)));
     let cells = match spec.shard {
         Some(shard) => plan::cells_of_shard(cells, shard, |cell| durations.of_cell(cell)),
         None => cells,
@@ -232,6 +235,7 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
         cpus: spec.cpus,
         seed,
         shard: spec.shard,
+        warning,
         jobs: spec.jobs.unwrap_or_else(|| default_jobs(spec.cpus)),
         accel: spec.accel,
         offline: spec.offline,
@@ -270,6 +274,9 @@ pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     ensure_host(run, ui)?;
     ensure_rooms(run, ui)?;
     ui.line(&format!("seed {}", run.seed));
+    if let Some(warning) = &run.warning {
+        ui.line(&format!("warning: {warning}"));
+    }
     let guest = guest::build(run.offline, ui)?;
     let results = runtime::start()?.block_on(run_all(run, &guest, ui))?;
     let judgement = judge::judge(results.cells_expected, &results.cells);

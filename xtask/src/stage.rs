@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cowbird_cases::{CaseInfo, REGRESSIONS};
@@ -137,7 +138,7 @@ impl Stage {
                 CellResult {
                     first_attempt: first,
                     made_of: self.programs.made_of(&plan).ok(),
-                    ..self.result(&cell, &ready, outcome)
+                    ..self.result(&cell, &plan, &ready, outcome)
                 }
             }
         };
@@ -222,27 +223,17 @@ impl Stage {
         Ok((ready, plan))
     }
 
-    fn result(&self, cell: &PlannedCell, ready: &Ready, outcome: CellOutcome) -> CellResult {
-        let bundle = outcome.bundle;
+    fn result(
+        &self,
+        cell: &PlannedCell,
+        plan: &CellPlan,
+        ready: &Ready,
+        outcome: CellOutcome,
+    ) -> CellResult {
+        let bundle = outcome.bundle.clone();
         let mut result = CellResult {
             kernel_version: format!("{} {}", ready.kernel.release, ready.kernel.package_version),
-            cpus: self.cpus,
-            blocks_checked: outcome.blocks_checked,
-            blocks_bad: outcome.blocks_bad,
-            classes: outcome.classes,
-            notes: outcome.notes,
-            phases: outcome
-                .phases
-                .into_iter()
-                .map(|(name, time)| Phase {
-                    name,
-                    seconds: time.as_secs_f64(),
-                })
-                .collect(),
-            seconds: outcome.seconds,
-            trace: outcome.trace,
-            bundle: bundle.as_ref().map(|path| path.display().to_string()),
-            ..cell.result(outcome.verdict, outcome.reason)
+            ..told(cell, plan, outcome)
         };
         result.caught = self.caught(cell, &result);
         // What was recorded on purpose is not thrown away.
@@ -260,6 +251,27 @@ impl Stage {
         let name = cell.id.mutant.as_ref()?;
         let mutant = self.mutants.iter().find(|mutant| mutant.name == *name);
         Some(mutant.is_some_and(|mutant| mutant.is_caught(result)))
+    }
+}
+
+/// What a cell's outcome says, as its plan had it done.
+fn told(cell: &PlannedCell, plan: &CellPlan, outcome: CellOutcome) -> CellResult {
+    let phase = |(name, time): (String, Duration)| Phase {
+        name,
+        seconds: time.as_secs_f64(),
+    };
+    let bundle = outcome.bundle;
+    CellResult {
+        cpus: plan.cpus,
+        blocks_checked: outcome.blocks_checked,
+        blocks_bad: outcome.blocks_bad,
+        classes: outcome.classes,
+        notes: outcome.notes,
+        phases: outcome.phases.into_iter().map(phase).collect(),
+        seconds: outcome.seconds,
+        trace: outcome.trace,
+        bundle: bundle.map(|path| path.display().to_string()),
+        ..cell.result(outcome.verdict, outcome.reason)
     }
 }
 
@@ -400,4 +412,42 @@ fn one_line(result: &CellResult) -> String {
         "{}{caught}, {} of {} blocks bad, {:.1}s{reason}",
         result.verdict, result.blocks_bad, result.blocks_checked, result.seconds
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use cowbird_matrix::plan;
+
+    use super::*;
+
+    /// Goal: a result tells with how many CPUs its cell ran, which for a recorded one are those of the tape, whatever the
+    /// run was asked for. Method: an outcome, told by a plan.
+    #[test]
+    fn a_result_has_the_cpus_of_its_plan() {
+        let cells = plan::plan(&["k".into()], &["raw-writers".into()], &[], 7);
+        let plan = CellPlan {
+            cpus: tape::CPUS,
+            ..CellPlan::example()
+        };
+        let outcome = CellOutcome {
+            verdict: Verdict::Pass,
+            reason: String::new(),
+            blocks_checked: 5,
+            blocks_bad: 0,
+            classes: BTreeMap::new(),
+            notes: vec!["a note".into()],
+            trials: Vec::new(),
+            phases: vec![("copy".into(), Duration::from_millis(1500))],
+            trace: None,
+            says_nothing: false,
+            replayed: None,
+            bundle: Some("/bundle".into()),
+            seconds: 2.0,
+        };
+        let result = told(&cells[0], &plan, outcome);
+        assert_eq!((result.cpus, result.verdict), (tape::CPUS, Verdict::Pass));
+        assert_eq!(result.bundle.as_deref(), Some("/bundle"));
+        assert_eq!(result.phases[0].seconds, 1.5);
+        assert_ne!(tape::CPUS, CellPlan::example().cpus);
+    }
 }

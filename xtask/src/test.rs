@@ -1,7 +1,8 @@
 //! `test`: everything that must hold before a change lands, from the format to several matrices.
 //!
 //! Every step runs, whatever became of those before it: one run shows all that is wrong. The last
-//! line counts tests and cells; a step that is not made of tests counts as one.
+//! line counts tests and cells; a step that is not made of tests counts as one. What this machine cannot do is skipped, which is
+//! counted as well, and named.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,12 +79,26 @@ impl Count {
 struct Outcome {
     count: Count,
     failures: String,
+    /// What was left out, and why.
+    skipped: Vec<String>,
+}
+
+impl Outcome {
+    /// A step that was left out.
+    fn skip(reason: String) -> Self {
+        Self {
+            skipped: vec![reason],
+            ..Self::default()
+        }
+    }
 }
 
 impl From<Count> for Outcome {
     fn from(count: Count) -> Self {
-        let failures = String::new();
-        Self { count, failures }
+        Self {
+            count,
+            ..Self::default()
+        }
     }
 }
 
@@ -166,7 +181,25 @@ impl Steps {
                 .args(["--silent", "-C", "kmod/core", "check"]);
             self.tool("C checks", make)?;
         }
-        self.tool("bindings", gen_abi::generator(GenAbiArgs { check: true }))
+        self.tool("bindings", gen_abi::generator(GenAbiArgs { check: true }))?;
+        self.dependencies()
+    }
+
+    /// What is known of the crates that our programs are made of. `cargo test -p xtask` looks at their licences; advisories, and what was
+    /// withdrawn, come from a network.
+    fn dependencies(&mut self) -> Result<()> {
+        const NAME: &str = "dependencies";
+        let mut asking = repo::cargo();
+        asking.args(["deny", "--version"]);
+        let has_it = asking.output().is_ok_and(|output| output.status.success());
+        match deny_arguments(has_it, self.offline) {
+            Ok(arguments) => {
+                let mut deny = repo::cargo();
+                deny.args(arguments);
+                self.tool(NAME, deny)
+            }
+            Err(reason) => self.step(NAME, |_| Ok(Outcome::skip(reason.to_owned()))),
+        }
     }
 
     /// The harness on trial: guests that end in every way, on the oldest kernel. Its tests need the
@@ -181,20 +214,22 @@ impl Steps {
                 .with_context(|| format!("cannot write {}", path.display()))?;
             let mut tests = steps.cargo("test");
             tests.args(["-p", "cowbird-harness", "--test", "verdicts"]);
-            // A skip that is said aloud: only where no QEMU that records can be had.
+            // Only where no QEMU that records can be had.
+            let mut skipped = Vec::new();
             match steps.emulator(&run.catalogue) {
                 Ok(emulator) => {
                     tests.args(["--test", "tapes"]);
                     tests.env("COWBIRD_SELF_TEST_EMULATOR", emulator);
                 }
-                Err(error) => steps
-                    .ui
-                    .line(&format!("tapes: SKIPPED, {}", failure::describe(&error))),
+                Err(error) => skipped.push(format!("tapes: {}", failure::describe(&error))),
             }
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
             let (good, output) = steps.run("verdicts", tests)?;
-            Ok(steps.judge_tests(&output, good))
+            Ok(Outcome {
+                skipped,
+                ..steps.judge_tests(&output, good)
+            })
         });
     }
 
@@ -260,6 +295,7 @@ impl Steps {
                 count: Count { passed, failed },
                 failures: table::failures(&attention, &ended.judgement)
                     + &table::complaints(&ended.judgement),
+                skipped: Vec::new(),
             })
         });
     }
@@ -272,8 +308,8 @@ impl Steps {
             self.done.push(Done {
                 name,
                 outcome: Outcome {
-                    count: Count::one(false),
                     failures,
+                    ..Count::one(false).into()
                 },
                 time: Duration::ZERO,
             });
@@ -285,8 +321,8 @@ impl Steps {
         let count = count_tests(output, good);
         self.show_if(count.failed > 0, output);
         Outcome {
-            count,
             failures: failed_tests(output),
+            ..count.into()
         }
     }
 
@@ -316,10 +352,10 @@ impl Steps {
         let started = Instant::now();
         let outcome = work(self)?;
         let time = started.elapsed();
-        let verdict = if outcome.count.failed == 0 {
-            "ok"
-        } else {
-            "FAILED"
+        let verdict = match outcome.count {
+            Count { failed: 1.., .. } => "FAILED",
+            Count { passed: 0, .. } if !outcome.skipped.is_empty() => "SKIPPED",
+            _ => "ok",
         };
         self.ui
             .line(&format!("{name}: {verdict} ({:.1}s)", time.as_secs_f64()));
@@ -368,12 +404,12 @@ impl Steps {
     /// The table of steps, what failed in them, and the closing line.
     fn summary(&self) -> String {
         let mut rows = vec![
-            ["step", "passed", "failed", "time"]
+            ["step", "passed", "failed", "skipped", "time"]
                 .map(String::from)
                 .to_vec(),
         ];
         let mut all = Count::default();
-        let mut failures = String::new();
+        let (mut failures, mut skips, mut skipped) = (String::new(), String::new(), 0);
         for Done {
             name,
             outcome,
@@ -385,17 +421,22 @@ impl Steps {
                 let lines = outcome.failures.trim_end().replace('\n', "\n  ");
                 failures += &format!("{name}:\n  {lines}\n");
             }
+            for reason in &outcome.skipped {
+                skips += &format!("skipped: {name}: {reason}\n");
+            }
+            skipped += outcome.skipped.len();
             all.passed += count.passed;
             all.failed += count.failed;
             rows.push(vec![
                 (*name).to_owned(),
                 count.passed.to_string(),
                 count.failed.to_string(),
+                outcome.skipped.len().to_string(),
                 format!("{:.1}s", time.as_secs_f64()),
             ]);
         }
         format!(
-            "{}\n{failures}{} passed, {} failed\n",
+            "{}\n{skips}{failures}{} passed, {skipped} skipped, {} failed\n",
             table::columns(&rows),
             all.passed,
             all.failed
@@ -429,6 +470,18 @@ fn has_make_target(folder: &str, target: &str) -> bool {
             .args(["--dry-run", "--silent", target])
             .output()
             .is_ok_and(|output| output.status.success())
+}
+
+/// What cargo is told to have `cargo deny` look at, or why it does not look.
+fn deny_arguments(has_it: bool, offline: bool) -> Result<&'static [&'static str], &'static str> {
+    match (has_it, offline) {
+        (false, _) => {
+            Err("cargo-deny is not installed; `cargo install --locked cargo-deny` installs it")
+        }
+        (true, false) => Ok(&["deny", "check"]),
+        // The list of advisories is fetched; the rest is in the checkout and the registry's copy.
+        (true, true) => Ok(&["deny", "--offline", "check", "bans", "licenses", "sources"]),
+    }
 }
 
 /// Counts the tests in the output of `cargo test`. A run that failed without a failing test did not
@@ -508,8 +561,8 @@ test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         let done = |name, passed, failed, failures: &str| Done {
             name,
             outcome: Outcome {
-                count: Count { passed, failed },
                 failures: failures.to_owned(),
+                ..Count { passed, failed }.into()
             },
             time: Duration::from_millis(1500),
         };
@@ -526,9 +579,27 @@ test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
                     1,
                     "a-kernel a-case: lost guest\n  the reason\n",
                 ),
+                Done {
+                    name: "dependencies",
+                    outcome: Outcome::skip("cargo-deny is not installed".into()),
+                    time: Duration::ZERO,
+                },
             ],
         };
         insta::assert_snapshot!(steps.summary());
+    }
+
+    /// Goal: a tool that is absent is a skip with a reason that says how to have it, never a pass; one that is there is asked for all that
+    /// can be had without a network, and with one for all.
+    #[test]
+    fn cargo_deny_looks_or_says_why_not() {
+        for offline in [false, true] {
+            let reason = deny_arguments(false, offline).expect_err("it is absent");
+            assert!(reason.contains("cargo install --locked cargo-deny"));
+        }
+        assert_eq!(deny_arguments(true, false), Ok(&["deny", "check"][..]));
+        let offline = deny_arguments(true, true).expect("it is there");
+        assert!(offline.contains(&"--offline") && !offline.contains(&"advisories"));
     }
 
     #[test]

@@ -37,3 +37,18 @@ pub mod whole_disk;
 
 pub use info::{Act, CaseInfo, CaseTier, REGRESSIONS, case, traced};
 pub use modules::{GUEST_MODULES, modules};
+
+/// What `cargo xtask new case` writes, compiled as it is among the cases, so that it fits what it uses.
+#[cfg(test)]
+#[path = "../../../xtask/src/new/case.rs.txt"]
+mod skeleton;
+
+#[cfg(test)]
+mod tests {
+    /// Goal: the skeleton of a case compiles as it is written. Method: it is a module of these tests. What it does not check: that a
+    /// guest plays it.
+    #[test]
+    fn the_skeleton_compiles() {
+        let _cases = super::skeleton::CASES;
+    }
+}

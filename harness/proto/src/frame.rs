@@ -1,17 +1,19 @@
 //! Frames: where one message starts and ends, and whether it arrived whole.
 //!
 //! ```text
-//!  0      3 4         8         12                   12 + length
-//!  +-------+-+---------+---------+--------------------+
-//!  | "CWB" |v| length  | crc32c  | payload (postcard) |
-//!  +-------+-+---------+---------+--------------------+
+//!  0       3         11        15        19                   19 + length
+//!  +-------+---------+---------+---------+--------------------+
+//!  | "CWB" | version | length  | crc32c  | payload (postcard) |
+//!  +-------+---------+---------+---------+--------------------+
 //! ```
-//! `v` is [`PROTOCOL_VERSION`], `length` (u32, little endian) counts the payload only and is at most
-//! [`MAX_PAYLOAD_BYTES`], `crc32c` (u32, little endian) covers version, length and payload.
+//! `version` (u64) is [`PROTOCOL_VERSION`], `length` (u32) counts the payload only and is at most
+//! [`MAX_PAYLOAD_BYTES`], `crc32c` (u32) covers version, length and payload. All are little endian.
 //!
 //! A virtio-serial port neither loses nor reorders bytes, so a bad frame means a bug or a guest
 //! that scribbles over its memory. [`Decoder`] reports it once, with the offset in the stream, and
 //! then continues at the next magic: the host wants to read what a dying guest still says.
+
+use std::ops::Range;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +25,14 @@ use crate::PROTOCOL_VERSION;
 pub const MAGIC: [u8; 3] = *b"CWB";
 
 /// Bytes before the payload.
-pub const HEADER_BYTES: usize = 12;
+pub const HEADER_BYTES: usize = 19;
+
+/// Where the fields of the header are.
+const VERSION: Range<usize> = 3..11;
+const LENGTH: Range<usize> = 11..15;
+const CHECKSUM: Range<usize> = 15..19;
+/// What the checksum covers of the header.
+const COVERED: Range<usize> = 3..15;
 
 /// Largest payload. Bulk replies (kernel log, extents) are paged to stay below it.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
@@ -51,14 +60,14 @@ pub enum FrameError {
     },
     /// The peer speaks another version.
     #[error(
-        "protocol stream at byte {offset}: frame of version {theirs}, this build speaks \
-         {PROTOCOL_VERSION}; rebuild cowbird-guest from the same checkout"
+        "protocol stream at byte {offset}: frame of version {theirs:#x}, this build speaks \
+         {PROTOCOL_VERSION:#x}; rebuild cowbird-guest from the same checkout"
     )]
     Version {
         /// Offset of the frame in the stream.
         offset: u64,
         /// Version in the frame.
-        theirs: u8,
+        theirs: u64,
     },
     /// The header announces more than a frame may hold.
     #[error(
@@ -110,10 +119,10 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
         return Err(FrameError::TooLarge { length });
     };
     frame[..3].copy_from_slice(&MAGIC);
-    frame[3] = PROTOCOL_VERSION;
-    frame[4..8].copy_from_slice(&wire_length.to_le_bytes());
-    let checksum = checksum(&frame[3..8], &frame[HEADER_BYTES..]);
-    frame[8..12].copy_from_slice(&checksum.to_le_bytes());
+    frame[VERSION].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+    frame[LENGTH].copy_from_slice(&wire_length.to_le_bytes());
+    let checksum = checksum(&frame[COVERED], &frame[HEADER_BYTES..]);
+    frame[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
     Ok(frame)
 }
 
@@ -163,9 +172,9 @@ impl Decoder {
         if pending.len() < HEADER_BYTES {
             return Ok(None);
         }
-        let length = u32_at(pending, 4) as usize;
-        if pending[3] != PROTOCOL_VERSION {
-            let theirs = pending[3];
+        let length = number_at(pending, LENGTH) as usize;
+        let theirs = number_at(pending, VERSION);
+        if theirs != PROTOCOL_VERSION {
             self.consumed += MAGIC.len();
             return Err(FrameError::Version { offset, theirs });
         }
@@ -177,7 +186,7 @@ impl Decoder {
             return Ok(None);
         }
         let payload = &pending[HEADER_BYTES..HEADER_BYTES + length];
-        if checksum(&pending[3..8], payload) != u32_at(pending, 8) {
+        if u64::from(checksum(&pending[COVERED], payload)) != number_at(pending, CHECKSUM) {
             self.consumed += MAGIC.len();
             return Err(FrameError::Checksum { offset });
         }
@@ -206,6 +215,8 @@ fn garbage_before_magic(pending: &[u8]) -> usize {
         .unwrap_or(pending.len())
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+/// A little-endian number of at most 8 bytes.
+fn number_at(bytes: &[u8], at: Range<usize>) -> u64 {
+    let number = bytes[at].iter().rev();
+    number.fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

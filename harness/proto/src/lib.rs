@@ -22,9 +22,10 @@ pub const PORT_NAME: &str = "cowbird.agent";
 /// guests have it, because what a device of QEMU sends must never have to wait for its reader.
 pub const SEND_PORT_NAME: &str = "cowbird.agent.send";
 
-/// Version of frames and messages together. It travels in every frame header, so that a guest of
-/// another build is refused by name and not by a decoding error somewhere in a message.
-pub const PROTOCOL_VERSION: u8 = 6;
+/// Version of frames, messages and what workloads write, together: a digest that the build makes of the code that says them
+/// (`build/digest.rs`). It travels in every frame header, so that a guest of another build is refused by name and not by a decoding
+/// error somewhere in a message.
+pub const PROTOCOL_VERSION: u64 = include!(concat!(env!("OUT_DIR"), "/version.rs"));
 
 /// Where a guest with a root volume keeps what was said until that was mounted: by the boot hooks, and by
 /// its own init.

@@ -1,5 +1,6 @@
 //! Frames against arbitrary messages, arbitrary chunking and arbitrary damage.
 
+use cowbird_proto::PROTOCOL_VERSION;
 use cowbird_proto::frame::{self, Decoder, FrameError, HEADER_BYTES, MAX_PAYLOAD_BYTES};
 use cowbird_proto::message::{
     Event, FromGuest, GuestError, KernelRecord, Reply, Request, RequestId, ToGuest, WorkloadId,
@@ -148,7 +149,7 @@ fn another_version_is_named() {
         request: Request::Ping,
     };
     let mut bytes = frame::encode(&request).unwrap();
-    bytes[3] = 200;
+    bytes[3..11].copy_from_slice(&200_u64.to_le_bytes());
     let mut decoder = Decoder::new();
     decoder.push(&bytes);
     let error = decoder.next_message::<ToGuest>().unwrap_err();
@@ -161,8 +162,8 @@ fn another_version_is_named() {
     );
 }
 
-/// Goal: the wire format does not drift unnoticed between two builds of the same version.
-/// Method: golden bytes of one frame.
+/// Goal: the wire format does not drift unnoticed. Method: golden bytes of one frame; its version, and the checksum over it, are
+/// those of the build.
 #[test]
 fn the_wire_format_is_pinned() {
     let event = FromGuest::Event(Event::WorkloadFailed {
@@ -173,9 +174,13 @@ fn the_wire_format_is_pinned() {
         },
     });
     let bytes = frame::encode(&event).unwrap();
-    let golden = [
-        0x43, 0x57, 0x42, 0x06, 0x08, 0x00, 0x00, 0x00, 0x8e, 0x76, 0x4a, 0x06, 0x02, 0x05, 0x03,
-        0x02, 0x6e, 0x6f, 0x01, 0x38,
-    ];
-    assert_eq!(bytes, golden);
+    assert_eq!(bytes[..3], *b"CWB");
+    assert_eq!(bytes[3..11], PROTOCOL_VERSION.to_le_bytes());
+    assert_eq!(bytes[11..15], [0x08, 0x00, 0x00, 0x00]);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[3..15]), &bytes[19..]);
+    assert_eq!(bytes[15..19], checksum.to_le_bytes());
+    assert_eq!(
+        bytes[19..],
+        [0x02, 0x05, 0x03, 0x02, 0x6e, 0x6f, 0x01, 0x38]
+    );
 }

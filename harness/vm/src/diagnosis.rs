@@ -12,7 +12,8 @@ use crate::accel::Accel;
 use crate::command::{CONSOLE, REGISTERS_FILE};
 use crate::process::{ProcessEnd, last_lines};
 use crate::socket::connect;
-use crate::{End, Vm, stuck};
+use crate::vm::Vm;
+use crate::{End, stuck};
 
 impl Vm {
     /// Finds out whether the guest is still one that can answer.
@@ -65,7 +66,7 @@ impl Vm {
     }
 
     /// QEMU has ended and nobody asked it to: says why.
-    pub(super) fn classify_exit(&mut self, end: ProcessEnd) -> End {
+    pub(crate) fn classify_exit(&mut self, end: ProcessEnd) -> End {
         if let Err(error) = self.console.refresh() {
             return error.into();
         }
@@ -183,7 +184,7 @@ impl Vm {
     }
 
     /// The receiver of an answer was dropped, which only the end of the connection does.
-    pub(super) async fn no_answer(&mut self, name: &str) -> End {
+    pub(crate) async fn no_answer(&mut self, name: &str) -> End {
         let _ = timeout(PANIC_GRACE, self.process.wait()).await;
         match self.check().await {
             Err(end) => end,

@@ -9,6 +9,7 @@ mod diagnosis;
 pub mod disks;
 pub mod emulator;
 mod end;
+mod exchange;
 mod guard;
 mod host_clock;
 pub mod layout;
@@ -20,4 +21,5 @@ mod stuck;
 mod vm;
 
 pub use end::End;
-pub use vm::{CallError, Pending, Vm};
+pub use exchange::{CallError, Pending};
+pub use vm::Vm;

@@ -16,15 +16,15 @@ pub const MAX_FINDINGS: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// Invariant 1.
+    /// I1, old before new.
     WrittenUnpreserved,
-    /// Invariant 2: the reader got what was written after the instant.
+    /// I2, revalidate: the reader got what was written after the instant.
     Future,
-    /// Invariant 2: the reader got something else, such as parts of both.
+    /// I2, revalidate: the reader got something else, such as parts of both.
     Wrong,
-    /// Invariant 3: in flight at the cut.
+    /// I3, a true cut: in flight at the cut.
     InFlightAtCut,
-    /// Invariant 6.
+    /// I6, the map is true.
     NotInMap,
 }
 
@@ -32,14 +32,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::WrittenUnpreserved => {
-                "was written before its content at the instant had been read (invariant 1)"
+                "was written before its content at the instant had been read (I1, old before new)"
             }
-            Self::Future => "was read with content from after the instant (invariant 2)",
+            Self::Future => "was read with content from after the instant (I2, revalidate)",
             Self::Wrong => {
-                "was read with content that it did not have at the instant (invariant 2)"
+                "was read with content that it did not have at the instant (I2, revalidate)"
             }
-            Self::InFlightAtCut => "was being written when the cut was made (invariant 3)",
-            Self::NotInMap => "was written without being in the change map (invariant 6)",
+            Self::InFlightAtCut => "was being written when the cut was made (I3, a true cut)",
+            Self::NotInMap => "was written without being in the change map (I6, the map is true)",
         })
     }
 }

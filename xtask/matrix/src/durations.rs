@@ -3,7 +3,7 @@
 //! The file is part of the repository, so that all shards of a run split it alike. A machine's speed does
 //! not matter, only how its cases compare; the record is by case, since kernels differ far less.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -69,6 +69,30 @@ impl Durations {
         Ok(count)
     }
 
+    /// The cases of these cells of which nothing is recorded, each once: what they take is assumed.
+    pub fn assumed<'c>(&self, cells: impl IntoIterator<Item = &'c CellId>) -> BTreeSet<&'c str> {
+        let cases = cells.into_iter().map(|cell| cell.case.as_str());
+        cases
+            .filter(|case| !self.by_case.contains_key(*case))
+            .collect()
+    }
+
+    /// What whoever splits these cells into shards should know of the record, if anything.
+    pub fn warning<'c>(
+        &self,
+        cells: impl IntoIterator<Item = &'c CellId> + Clone,
+    ) -> Option<String> {
+        let assumed = self.assumed(cells.clone()).len();
+        let cases: BTreeSet<&str> = cells.into_iter().map(|cell| &*cell.case).collect();
+        (assumed > 0).then(|| {
+            format!(
+                "{PATH_IN_REPO} lacks {assumed} of {} cases: each is assumed to take as long as the others on average, and shards may \
+                 take unequally long; `cargo xtask durations DIR` adds what a run that passed has taken",
+                cases.len()
+            )
+        })
+    }
+
     /// Seconds that a cell takes; the mean of all where nothing is known of its case.
     pub fn of_cell(&self, cell: &CellId) -> f64 {
         let mean = || {
@@ -115,6 +139,12 @@ mod tests {
         let record = Durations::of(&[run]);
         assert_eq!(record.of_cell(&cell("a")), 4.0);
         assert_eq!(record.of_cell(&cell("new")), 6.0);
+        let cells = ["a", "new", "other", "new"].map(cell);
+        assert_eq!(record.assumed(&cells), ["new", "other"].into());
+        assert!(record.assumed(&cells[..1]).is_empty());
+        assert_eq!(record.warning(&cells[..1]), None);
+        let warning = record.warning(&cells).expect("two are not known");
+        assert!(warning.contains("lacks 2 of 3 cases"), "{warning}");
 
         let root = tempfile::tempdir().expect("a folder for the test");
         std::fs::create_dir(root.path().join("ci")).expect("it can be made");

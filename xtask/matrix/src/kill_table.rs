@@ -208,6 +208,7 @@ mod tests {
             says: None,
             ends: Vec::new(),
             kernels: Vec::new(),
+            closes: Vec::new(),
         };
         let spoken = Mutant {
             expect: [].into(),
@@ -242,6 +243,7 @@ mod tests {
             says: None,
             ends: Vec::new(),
             kernels: Vec::new(),
+            closes: Vec::new(),
         };
         let cell = |case: &str, phases: &[(&str, f64)]| CellResult {
             blocks_bad: 10,

@@ -40,6 +40,19 @@ pub struct Mutant {
     /// The kernels that it can be seen on, as patterns; none for all.
     #[serde(default)]
     pub kernels: Vec<String>,
+    /// What would make good for the fault, or turn it into an error, and is off in this build; Kbuild reads it.
+    #[serde(default)]
+    pub closes: Vec<Look>,
+}
+
+/// A second look of the module's, which the harness is on trial without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Look {
+    /// That no write ends whose blocks are not preserved, and that none goes on unseen which a cgroup has delayed.
+    Audit,
+    /// That what comes from the COW file is what was stored there.
+    Sums,
 }
 
 impl Mutant {
@@ -305,6 +318,7 @@ mod tests {
             says: None,
             ends: Vec::new(),
             kernels: Vec::new(),
+            closes: Vec::new(),
         };
         assert!(mutant.is_caught(&result("k", "a", Some("m"), Verdict::Mismatch)));
         assert!(!mutant.is_caught(&result("k", "a", Some("m"), Verdict::Pass)));

@@ -1,16 +1,16 @@
 //! `new`: the skeleton of what is to be added. It runs as it is, and is then changed.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::Path;
+mod files;
+mod mutant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
+use self::files::{check_words, read, write, write_new};
 use crate::repo;
 use crate::ui::print;
 
-/// A case that takes a snapshot under writers.
+/// A case that takes a snapshot under writers. The crate of the cases compiles it in its tests.
 const CASE: &str = include_str!("case.rs.txt");
 
 /// Where cases live, and what names their modules. The list of all cases is made of these files.
@@ -38,11 +38,22 @@ pub enum NewThing {
         /// Its name, as in `hot-read`
         name: String,
     },
+    /// A mutant: a known fault that the module can be built with, and what must then be seen
+    Mutant {
+        /// Its name, as in `no-gate`
+        name: String,
+    },
 }
 
 /// Runs the command; the value is the exit code.
 pub fn command(args: &NewArgs) -> Result<u8> {
-    let NewThing::Case { name } = &args.thing;
+    match &args.thing {
+        NewThing::Case { name } => new_case(name),
+        NewThing::Mutant { name } => mutant::command(name),
+    }
+}
+
+fn new_case(name: &str) -> Result<u8> {
     check_name(name)?;
     let module = name.replace('-', "_");
     let modules = repo::root().join(MODULES);
@@ -61,20 +72,9 @@ pub fn command(args: &NewArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// A name as cases have it: it becomes a file, a module and a word of command lines.
+/// A name that a case can have: it becomes a file and a module, too.
 fn check_name(name: &str) -> Result<()> {
-    let is_word = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    if !name.split('-').all(is_word) || !name.starts_with(|first: char| first.is_ascii_lowercase())
-    {
-        bail!(
-            "`{name}` is no name of a case: use lower case letters, digits and hyphens, as in `hot-read`"
-        );
-    }
+    check_words(name, "case", "hot-read")?;
     if cowbird_harness::catalogue::cases()
         .iter()
         .any(|case| case.name == name)
@@ -82,20 +82,6 @@ fn check_name(name: &str) -> Result<()> {
         bail!("there is a case `{name}` already; `cargo xtask cases` lists all");
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn write_new(path: &Path, text: &str) -> Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot make {}", path.display()))
 }
 
 fn declares(modules: &str, module: &str) -> bool {

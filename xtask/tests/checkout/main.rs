@@ -8,6 +8,7 @@ mod documents;
 mod faults;
 mod floors;
 mod generated;
+mod invariants;
 mod licences;
 mod mutants;
 mod parts;

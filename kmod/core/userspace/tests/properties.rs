@@ -348,18 +348,18 @@ fn protocol_rules_hold_in_every_phase() {
             for (marked, advisory) in [(false, false), (false, true), (true, false), (true, true)] {
                 let action = phase.write_action(preserved, marked, advisory);
                 let expected = match phase {
-                    // Invariant 3: while the cut is made nothing passes.
+                    // I3, a true cut: while the cut is made nothing passes.
                     Phase::Holding => Action::Hold,
-                    // Invariant 6: nor before a disk knows that tracking is lost.
+                    // I6, the map is true: nor before a disk knows that tracking is lost.
                     Phase::Losing => Action::Hold,
-                    // Invariant 1: only preserved blocks are overwritten.
+                    // I1, old before new: only preserved blocks are overwritten.
                     Phase::Active if !preserved && advisory => Action::Absorb,
                     Phase::Active if !preserved => Action::Hold,
-                    // Invariant 6: the disk knows of it before it is released ...
+                    // I6, the map is true: the disk knows of it before it is released ...
                     Phase::Active | Phase::Spoilt | Phase::Tracking if !marked => Action::Hold,
                     // ... and so does the map in memory.
                     Phase::Spoilt | Phase::Tracking if !preserved => Action::Note,
-                    // Invariant 4: once tracking is lost, no write is held.
+                    // I4, the origin first: once tracking is lost, no write is held.
                     _ => Action::Pass,
                 };
                 assert_eq!(
@@ -367,7 +367,7 @@ fn protocol_rules_hold_in_every_phase() {
                     "{phase:?} {preserved} {marked} {advisory}"
                 );
             }
-            // Invariant 2: what may have been overwritten is never returned.
+            // I2, revalidate: what may have been overwritten is never returned.
             assert_eq!(
                 phase.read_confirmed(preserved),
                 phase == Phase::Active && !preserved
@@ -376,7 +376,7 @@ fn protocol_rules_hold_in_every_phase() {
                 for in_memory in [false, true] {
                     let source = phase.read_source(own, preserved, in_memory);
                     let expected = match (phase, own, preserved, in_memory) {
-                        (Phase::Active, true, _, _) => Source::Zero, // Invariant 9.
+                        (Phase::Active, true, _, _) => Source::Zero, // I9, own blocks.
                         (Phase::Active, false, false, _) => Source::Origin,
                         (Phase::Active, false, true, true) => Source::Memory,
                         (Phase::Active, false, true, false) => Source::Cow,

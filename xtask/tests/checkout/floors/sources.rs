@@ -43,6 +43,8 @@ struct Module {
     globs: Vec<Segments>,
     /// Paths that the code of the module names, those of private imports among them.
     paths: BTreeSet<Segments>,
+    /// Methods that it calls, each with the type that it calls them on, where that is known.
+    calls: BTreeSet<(Option<String>, String)>,
 }
 
 /// Which files a file names, each with one of the paths that it does so by.
@@ -52,6 +54,10 @@ pub type Edges = BTreeMap<PathBuf, BTreeMap<PathBuf, String>>;
 #[derive(Default)]
 pub struct Crate {
     modules: Vec<Module>,
+    /// Methods by their names: the types that they are of, and the modules that define them, outside of traits.
+    methods: BTreeMap<String, BTreeSet<(String, ModuleId)>>,
+    /// Methods of this crate's traits, which say nothing of who defines them.
+    of_traits: BTreeSet<String>,
 }
 
 impl Crate {
@@ -85,11 +91,13 @@ impl Crate {
             names: BTreeMap::new(),
             globs: Vec::new(),
             paths: BTreeSet::new(),
+            calls: BTreeSet::new(),
         });
         let mut reader = Reader {
             all: self,
             id,
             dir: dir.to_owned(),
+            of_type: None,
         };
         for item in items {
             reader.visit_item(item);
@@ -98,23 +106,53 @@ impl Crate {
     }
 
     /// Which files of the crate name which others.
-    pub fn edges(&self) -> Edges {
+    /// `of_others`: names of methods that other crates have, too.
+    pub fn edges(&self, of_others: &BTreeSet<String>) -> Edges {
         let mut edges = Edges::new();
         for (id, module) in self.modules.iter().enumerate() {
+            let mut name = |other: ModuleId, by: &dyn Fn() -> String| {
+                let other = &self.modules[other].file;
+                if *other != module.file {
+                    let named = edges.entry(module.file.clone()).or_default();
+                    named.entry(other.clone()).or_insert_with(by);
+                }
+            };
             for path in &module.paths {
                 for found in self.resolve(id, path, MAX_HOPS) {
                     let (Found::ItemOf(other) | Found::Module(other)) = found;
-                    let other = &self.modules[other].file;
-                    if *other != module.file {
-                        let named = edges.entry(module.file.clone()).or_default();
-                        named
-                            .entry(other.clone())
-                            .or_insert_with(|| path.join("::"));
-                    }
+                    name(other, &|| path.join("::"));
+                }
+            }
+            for (of_type, method) in &module.calls {
+                if let Some(other) = self.defines(of_type.as_deref(), method, of_others) {
+                    name(other, &|| format!(".{method}()"));
                 }
             }
         }
         edges
+    }
+
+    /// The names of the methods that the crate has.
+    pub fn method_names(&self) -> impl Iterator<Item = &String> {
+        self.methods.keys().chain(&self.of_traits)
+    }
+
+    /// The module that defines a method, if only one can be meant.
+    fn defines(
+        &self,
+        of_type: Option<&str>,
+        method: &str,
+        of_others: &BTreeSet<String>,
+    ) -> Option<ModuleId> {
+        let all = self.methods.get(method)?;
+        let own = |(name, _): &&(String, ModuleId)| of_type.is_none_or(|known| known == name);
+        let mut fitting = all.iter().filter(own);
+        let (_, id) = fitting.next()?;
+        let may_be_others = self.of_traits.contains(method)
+            || of_others.contains(method)
+            || OF_THE_LIBRARY.contains(&method);
+        let is_known = of_type.is_some() || !may_be_others;
+        (is_known && fitting.next().is_none()).then_some(*id)
     }
 
     /// What a path that stands in a module leads to. A name may stand for several things: a type, a value and a macro.
@@ -190,6 +228,8 @@ struct Reader<'a> {
     all: &'a mut Crate,
     id: ModuleId,
     dir: PathBuf,
+    /// What `self` is.
+    of_type: Option<String>,
 }
 
 impl Reader<'_> {
@@ -293,6 +333,115 @@ fn defined(item: &syn::Item) -> Option<&syn::Ident> {
     }
 }
 
+/// Methods of the standard library, and of what others give us, that some crate of ours has one of, too: without the type nobody knows
+/// whose is meant.
+const OF_THE_LIBRARY: &[&str] = &[
+    "add",
+    "all",
+    "any",
+    "args",
+    "as_bytes",
+    "as_path",
+    "as_str",
+    "bytes",
+    "chunks",
+    "clear",
+    "clone",
+    "code",
+    "contains",
+    "count",
+    "create",
+    "display",
+    "end",
+    "entry",
+    "env",
+    "extend",
+    "file_name",
+    "filter",
+    "find",
+    "finish",
+    "first",
+    "flush",
+    "get",
+    "insert",
+    "into_inner",
+    "is_empty",
+    "is_file",
+    "iter",
+    "join",
+    "keys",
+    "kill",
+    "last",
+    "len",
+    "lines",
+    "lock",
+    "map",
+    "max",
+    "metadata",
+    "min",
+    "name",
+    "new",
+    "next",
+    "open",
+    "parent",
+    "parse",
+    "path",
+    "pop",
+    "position",
+    "push",
+    "read",
+    "remove",
+    "replace",
+    "reset",
+    "run",
+    "send",
+    "set_len",
+    "size",
+    "skip",
+    "sort",
+    "spawn",
+    "split",
+    "start",
+    "status",
+    "step",
+    "stop",
+    "sum",
+    "sync",
+    "take",
+    "text",
+    "to_string",
+    "values",
+    "wait",
+    "with_context",
+    "write",
+];
+
+/// Keys of `serde` whose values are paths.
+const NAMING: [&str; 6] = [
+    "with",
+    "default",
+    "serialize_with",
+    "deserialize_with",
+    "skip_serializing_if",
+    "try_from",
+];
+
+/// The paths that an attribute of `serde` has in texts.
+fn texts_of(tokens: TokenStream) -> Vec<String> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let texts = tokens.windows(3).filter_map(|three| match three {
+        [
+            TokenTree::Ident(key),
+            TokenTree::Punct(_),
+            TokenTree::Literal(text),
+        ] if NAMING.iter().any(|naming| key == naming) => {
+            Some(text.to_string().trim_matches('"').to_owned())
+        }
+        _ => None,
+    });
+    texts.collect()
+}
+
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -357,7 +506,61 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         visit::visit_macro(self, call);
     }
 
-    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        let name = match &*item.self_ty {
+            syn::Type::Path(path) => path.path.segments.last(),
+            _ => None,
+        };
+        let name = name.map(|segment| segment.ident.to_string());
+        for inside in &item.items {
+            if let (syn::ImplItem::Fn(method), None, Some(name)) = (inside, &item.trait_, &name)
+                && method.sig.receiver().is_some()
+                && !is_for_tests(&method.attrs)
+            {
+                let all = self.all.methods.entry(method.sig.ident.to_string());
+                all.or_default().insert((name.clone(), self.id));
+            }
+        }
+        let outer = std::mem::replace(&mut self.of_type, name);
+        visit::visit_item_impl(self, item);
+        self.of_type = outer;
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        if !is_for_tests(&item.attrs) {
+            visit::visit_impl_item_fn(self, item);
+        }
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+        self.all.of_traits.insert(item.sig.ident.to_string());
+        visit::visit_trait_item_fn(self, item);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        let of_self =
+            matches!(&*call.receiver, syn::Expr::Path(path) if path.path.is_ident("self"));
+        let of_type = self.of_type.clone().filter(|_| of_self);
+        if of_type.is_some() == of_self {
+            let call = (of_type, call.method.to_string());
+            self.module().calls.insert(call);
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
+    /// Attributes name functions too: `serde` in texts, others by their paths.
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        let syn::Meta::List(list) = &attribute.meta else {
+            return;
+        };
+        if list.path.is_ident("serde") {
+            for text in texts_of(list.tokens.clone()) {
+                self.path(text.split("::").map(str::to_owned).collect());
+            }
+        } else {
+            self.tokens(list.tokens.clone());
+        }
+    }
 
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 }

@@ -1,6 +1,6 @@
 //! Packages that somebody brought: kernels of distributions whose archives this crate does not fetch from.
 //!
-//! They lie in a folder of their kernel's name, below `$COWBIRD_PACKAGES` or else `brought` in the cache, as `.deb` or
+//! They lie in a folder of their kernel's name, below `$COWBIRD_PACKAGES` or else `supplied` in the cache, as `.deb` or
 //! `.rpm`. Nobody's signature vouches for them but that of whoever put them there. What is in them tells the release.
 
 use std::collections::BTreeSet;
@@ -20,6 +20,9 @@ use crate::tool::Tool;
 
 /// Names the folder of all of them.
 pub const VARIABLE: &str = "COWBIRD_PACKAGES";
+
+/// Their folder in the cache, and what it was called before.
+const FOLDERS: [&str; 2] = ["supplied", "brought"];
 
 /// The first bytes of a package of the RPM package manager.
 const RPM_MAGIC: [u8; 4] = [0xED, 0xAB, 0xEE, 0xDB];
@@ -93,11 +96,16 @@ fn wanted(spec: &KernelSpec) -> Option<&BroughtPackages> {
     }
 }
 
-/// Where the packages of a kernel have to be.
+/// Where the packages of a kernel have to be. A folder of the cache that had the name of before is still good.
 pub(crate) fn folder(cache: &Cache, spec: &KernelSpec) -> PathBuf {
-    let all = std::env::var_os(VARIABLE).filter(|dir| !dir.is_empty());
-    all.map_or_else(|| cache.path("brought"), PathBuf::from)
-        .join(&spec.name)
+    if let Some(all) = std::env::var_os(VARIABLE).filter(|dir| !dir.is_empty()) {
+        return PathBuf::from(all).join(&spec.name);
+    }
+    let [now, before] = FOLDERS.map(|folder| cache.path(folder).join(&spec.name));
+    match !now.exists() && before.is_dir() {
+        true => before,
+        false => now,
+    }
 }
 
 /// The files in the folder that a glob of the catalogue matches; the globs that match none.

@@ -136,7 +136,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
     // The plan has the cell's own seed, not that of the run which it was derived from.
     let id = CellId {
         kernel: plan.kernel_name.clone(),
-        case: plan.case.clone(),
+        case: cowbird_cases::former::current(&plan.case).to_owned(),
         mutant,
     };
     let cell = PlannedCell {

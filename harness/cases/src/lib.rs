@@ -9,6 +9,7 @@ pub mod chain;
 pub mod databases;
 pub mod expand;
 pub mod fio_profiles;
+pub mod former;
 pub mod fs_churn;
 pub mod hot_read;
 pub mod incremental;

@@ -62,14 +62,14 @@ pub fn cases() -> &'static [CaseInfo] {
     &ALL
 }
 
-/// The case of that name, self-tests included.
+/// The case of that name, which may be one that it had before; self-tests included.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static CaseInfo> {
     cases()
         .iter()
         .chain(&self_test::CASES)
         .chain([&RECORDED])
-        .find(|case| case.name == name)
+        .find(|case| case.name == cowbird_cases::former::current(name))
 }
 
 /// The case that replays a recorded workload. It belongs to no matrix without one.
@@ -100,6 +100,10 @@ mod tests {
         let mut names = BTreeSet::new();
         for case in all {
             assert!(names.insert(case.name), "{} is there twice", case.name);
+        }
+        for (first, now) in cowbird_cases::former::renamed() {
+            assert!(names.insert(first), "{first} is there twice");
+            assert_eq!(find(first).expect(first).name, now);
         }
         assert_eq!(ALL[0].name, REGRESSIONS);
     }

@@ -35,7 +35,12 @@ impl Durations {
         if let Some((case, _)) = by_case.iter().find(|(_, seconds)| **seconds <= 0.0) {
             bail!("{}: case {case} has no duration", path.display());
         }
-        Ok(Self { by_case })
+        let named = |(case, seconds): (String, f64)| {
+            (cowbird_cases::former::current(&case).to_owned(), seconds)
+        };
+        Ok(Self {
+            by_case: by_case.into_iter().map(named).collect(),
+        })
     }
 
     /// The record that the healthy cells of some runs make. Cells that did not pass took the time

@@ -11,6 +11,18 @@ use cowbird_model::RunResults;
 use crate::judge::Judgement;
 use crate::report;
 
+/// The results of a run from the text of their file, with the names that its cases have now.
+///
+/// # Errors
+/// When the text is something else.
+pub fn results_of(text: &str) -> serde_json::Result<RunResults> {
+    let mut results: RunResults = serde_json::from_str(text)?;
+    for cell in &mut results.cells {
+        cell.case = cowbird_cases::former::current(&cell.case).to_owned();
+    }
+    Ok(results)
+}
+
 /// Name of the file with the results.
 pub const RESULTS: &str = "results.json";
 
@@ -165,8 +177,13 @@ mod tests {
         out.write_results(&results).expect("it can be written");
         let text = std::fs::read_to_string(out.path().join(RESULTS)).expect("it is there");
         insta::assert_snapshot!(text);
-        let read: RunResults = serde_json::from_str(&text).expect("it can be read back");
+        let read = results_of(&text).expect("it can be read back");
         assert_eq!(read, results);
+        for (first, now) in cowbird_cases::former::renamed() {
+            let text = text.replace("\"raw\"", &format!("\"{first}\""));
+            let read = results_of(&text).expect("it can be read back");
+            assert!(read.cells.iter().all(|cell| cell.case == now));
+        }
     }
 
     /// Goal: two runs never share a folder, and what a killed run left goes. Method: a second open

@@ -3,6 +3,7 @@
 //! # Seeds
 //! A cell's seed is derived from the run's seed and the cell's identity alone, so a cell of a full
 //! run is repeated by running it alone with the same `--seed`, whatever else the two runs select.
+//! A case that was renamed keeps its seeds.
 //!
 //! # Shards
 //! Cells are assigned to shards so that all shards take about equally long. All cells of one mutant on one
@@ -61,9 +62,9 @@ impl CellId {
         let mut hash = Sha256::new();
         hash.update(run.to_le_bytes());
         for part in [
-            &self.kernel,
-            &self.case,
-            self.mutant.as_ref().unwrap_or(&String::new()),
+            self.kernel.as_str(),
+            cowbird_cases::former::first(&self.case),
+            self.mutant.as_deref().unwrap_or_default(),
         ] {
             // The length keeps ("ab", "c") apart from ("a", "bc").
             hash.update((part.len() as u64).to_le_bytes());
@@ -290,6 +291,16 @@ mod tests {
         assert_eq!(seeds.len(), 4);
         assert!(seeds.iter().all(|seed| *seed < 1 << SEED_BITS));
         assert_ne!(one[0].seed, one[0].id.seed(8));
+    }
+
+    /// Goal: a case that is renamed keeps its seeds.
+    #[test]
+    fn seeds_outlive_names() {
+        let id = |case: &str| plan(&names(&["k"]), &names(&[case]), &[], 7).remove(0);
+        for (first, now) in cowbird_cases::former::renamed() {
+            assert_eq!(id(first).seed, id(now).seed);
+            assert_ne!(id(now).seed, id("another").seed);
+        }
     }
 
     /// Goal: the shards of a matrix are a partition of it, and keep a mutant's cells on one kernel

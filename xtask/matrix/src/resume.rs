@@ -16,7 +16,7 @@ use cowbird_session::plan::CellPlan;
 use sha2::{Digest, Sha256};
 
 use crate::judge::{Standing, standing};
-use crate::output::{OutDir, RESULTS};
+use crate::output::{self, OutDir, RESULTS};
 use crate::plan::{CellId, PlannedCell};
 use crate::programs::GuestPrograms;
 
@@ -105,7 +105,7 @@ impl Earlier {
                 path.display()
             )
         })?;
-        serde_json::from_str(&text)
+        output::results_of(&text)
             .with_context(|| format!("{} is not the results of a run", path.display()))
     }
 

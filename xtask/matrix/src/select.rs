@@ -11,12 +11,21 @@ pub trait Selectable {
     const KIND: &'static str;
     /// Its name.
     fn name(&self) -> &str;
+    /// The name that it had first.
+    fn first_name(&self) -> &str {
+        self.name()
+    }
+    /// Whether a pattern matches its name, or the first one.
+    fn is_named(&self, pattern: &Pattern) -> bool {
+        pattern.matches(self.name()) || pattern.matches(self.first_name())
+    }
     /// Whether it takes part in runs of `tier`.
     fn is_in(&self, tier: Tier) -> bool;
 }
 
 /// Those that any glob matches, each once, in their own order; without globs those of the tier. A
 /// glob that matches nothing is an error: it is far more often a typing error than a wish.
+/// A former name is as good as today's.
 pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> Result<Vec<&'a T>> {
     if globs.is_empty() {
         return Ok(all.iter().filter(|item| item.is_in(tier)).collect());
@@ -25,7 +34,7 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
     for glob in globs {
         let pattern =
             Pattern::new(glob).with_context(|| format!("`{glob}` is not a valid pattern"))?;
-        if !all.iter().any(|item| pattern.matches(item.name())) {
+        if !all.iter().any(|item| item.is_named(&pattern)) {
             let names: Vec<&str> = all.iter().map(T::name).collect();
             bail!(
                 "no {} matches `{glob}`; there are: {}",
@@ -35,7 +44,7 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
         }
         patterns.push(pattern);
     }
-    let wanted = |item: &&T| patterns.iter().any(|pattern| pattern.matches(item.name()));
+    let wanted = |item: &&T| patterns.iter().any(|pattern| item.is_named(pattern));
     Ok(all.iter().filter(wanted).collect())
 }
 
@@ -126,6 +135,10 @@ impl Selectable for cowbird_cases::CaseInfo {
         self.name
     }
 
+    fn first_name(&self) -> &str {
+        cowbird_cases::former::first(self.name)
+    }
+
     fn is_in(&self, tier: Tier) -> bool {
         use cowbird_cases::CaseTier;
         let from = match self.tier {
@@ -150,6 +163,13 @@ mod tests {
             self.0
         }
 
+        fn first_name(&self) -> &str {
+            match self.0 {
+                "raw" => "bare",
+                name => name,
+            }
+        }
+
         fn is_in(&self, tier: Tier) -> bool {
             self.1 <= tier
         }
@@ -169,6 +189,7 @@ mod tests {
 
     #[test]
     fn tiers_choose_where_no_glob_does() {
+        assert_eq!(chosen(&["bare"], Tier::Quick), Ok(vec!["raw"]));
         assert_eq!(chosen(&[], Tier::Quick), Ok(vec!["ext4-files"]));
         assert_eq!(chosen(&[], Tier::Daily), Ok(vec!["ext4-files", "raw"]));
         assert_eq!(chosen(&["*-long"], Tier::Quick), Ok(vec!["ext4-long"]));

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use cowbird_model::RunResults;
 use cowbird_outside::foreign::read_text;
 
-use crate::output::RESULTS;
+use crate::output::{self, RESULTS};
 use crate::plan::Shard;
 
 /// Reads results; a folder stands for the file in it.
@@ -19,7 +19,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<RunResults>> {
         };
         let text = read_text(&path)
             .with_context(|| format!("cannot read the results {}", path.display()))?;
-        serde_json::from_str(&text)
+        output::results_of(&text)
             .with_context(|| format!("{} is not the results of a run", path.display()))
     };
     paths.iter().map(read).collect()

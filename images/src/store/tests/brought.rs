@@ -44,7 +44,7 @@ impl Bench {
             tree = tree.display(),
         );
         fs::write(&spec, text).unwrap();
-        let folder = self.path("cache/brought/other-9.9");
+        let folder = self.path("cache/supplied/other-9.9");
         fs::create_dir_all(&folder).unwrap();
         let define = |name: &str, value: &Path| format!("{name} {}", value.display());
         run(std::process::Command::new("rpmbuild")
@@ -91,7 +91,7 @@ fn brought_packages_are_unpacked() {
     );
     bench.bring("kernel-devel", NEWEST, &headers, (&from, &to));
     assert_eq!(store.not_brought(&bench.spec), None);
-    let image = bench.path("cache/brought/other-9.9/kernel-core-9.9.10.rpm");
+    let image = bench.path("cache/supplied/other-9.9/kernel-core-9.9.10.rpm");
     assert_eq!(brought::Format::of(&image).unwrap(), brought::Format::Rpm);
 
     // This package of the archive has no kernel image; the error says what is missing of which packages.
@@ -118,7 +118,15 @@ fn brought_packages_are_unpacked() {
         "{doubt}"
     );
 
+    // The folder may have its name of before.
+    let before = bench.path("cache/brought");
+    fs::rename(bench.path("cache/supplied"), &before).unwrap();
+    assert_eq!(
+        bench.offline().unwrap_err(),
+        doubt.replace("supplied", "brought")
+    );
+
     // What is in the cache needs no folder.
-    fs::remove_dir_all(bench.path("cache/brought")).unwrap();
+    fs::remove_dir_all(before).unwrap();
     assert_eq!(bench.offline(), Ok(NEWEST.to_owned()));
 }

@@ -41,14 +41,14 @@ bool cb_audit_take_escaped(struct cb_device *dev)
 
 static void cb_audit_spoils(struct cb_device *dev, u64 block)
 {
-	cb_device_spoil(dev, -EIO, "a write that had begun before the snapshot overwrote block %llu",
+	cb_device_spoil(dev, -EIO, "a write that started before the snapshot overwrote block %llu",
 			(unsigned long long)block);
 }
 
 static void cb_audit_fails(struct cb_device *dev, const struct cb_blocks *touched)
 {
 	cb_device_fail(dev, -EIO,
-		       "a write that had begun before the snapshot changed blocks %llu to %llu unmarked",
+		       "a write that started before the snapshot changed blocks %llu to %llu, and they are missing from the change map",
 		       (unsigned long long)touched->first, (unsigned long long)touched->last);
 }
 

@@ -116,7 +116,8 @@ static int cb_file_run(struct cb_control *control, struct cb_setup *setup, cb_fi
 	if (dev)
 		ret = act(dev, setup);
 	else
-		ret = cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
+		ret = cb_refuse(setup->reason, -ENOENT,
+				"there is no snapshot with minor %u; cowbirdctl info lists them",
 				setup->minor);
 	mutex_unlock(&cb_control_mutex);
 	if (!ret)

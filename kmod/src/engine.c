@@ -330,7 +330,7 @@ int cb_engine_park_for(struct cb_device *dev, unsigned long limit)
 		return 0;
 	WRITE_ONCE(dev->cow_slow, true);
 	cb_engine_unpark(dev);
-	pr_warn("snapshot %u of %s: its own I/O has not ended within %lu s; the disk of the COW file or of the origin does not answer\n",
+	pr_warn("snapshot %u of %s: I/O that Cowbird submitted has not completed within %lu s; check the disks of the COW file and of the origin\n",
 		dev->minor, dev->origin_path, limit / HZ);
 	return -ETIMEDOUT;
 }

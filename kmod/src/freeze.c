@@ -153,7 +153,7 @@ static void cb_note_claim(const struct cb_setup *setup, const struct cowbird_fre
 			  struct block_device *bdev)
 {
 	if (READ_ONCE(bdev->bd_holder) && !(device->flags & COWBIRD_FREEZE_HARMLESS))
-		pr_info("snapshot %u of %s: device %u:%u is in exclusive use by something that cannot be frozen; what that has in memory will not be in the snapshot\n",
+		pr_info("snapshot %u of %s: device %u:%u is held by a user that cannot be frozen (swap, a database); its unwritten data is not in the snapshot\n",
 			setup->minor, setup->origin_path, device->major, device->minor);
 }
 

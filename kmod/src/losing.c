@@ -115,7 +115,7 @@ void cb_losing_say_unknown(struct cb_device *dev)
 	if (dev->lost_unknown)
 		return;
 	dev->lost_unknown = true;
-	pr_err("snapshot %u of %s: the COW file still says that its marks are complete, but they are not; destroy snapshot %u before the next boot\n",
+	pr_err("snapshot %u of %s: tracking was lost, but this could not be recorded in the COW file; destroy snapshot %u before the next boot, or a reload may miss changes\n",
 	       dev->minor, dev->origin_path, dev->minor);
 }
 

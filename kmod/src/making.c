@@ -297,7 +297,8 @@ static void cb_device_take_over(struct cb_device *dev, struct cb_device *before)
 	smp_store_release(&dev->owns_state, true);
 	mutex_unlock(&cb_life_mutex);
 	if (ret)
-		cb_device_fail(dev, ret, "the epoch before it did not come to an end");
+		cb_device_fail(dev, ret,
+			       "the previous epoch could not be closed; its changes are incomplete");
 	/* Since it was asked whether that may go on. */
 	if (smp_load_acquire(&before->resized)) {
 		WRITE_ONCE(dev->resized_to, READ_ONCE(before->resized_to));

@@ -322,7 +322,7 @@ static int cb_step_begin(struct cb_setup *setup, unsigned long deadline)
 	ret = cb_device_event(setup->dev, CB_EVENT_BEGIN);
 	if (ret == -EAGAIN)
 		return cb_refuse(setup->reason, ret,
-				 "a write to %s that had begun before the snapshot ended at the wrong moment; try again",
+				 "a write to %s that started before the snapshot completed at the snapshot instant; try again",
 				 setup->origin_path);
 	if (ret)
 		return cb_refuse(setup->reason, ret, "the snapshot failed while it was being taken");

@@ -213,7 +213,8 @@ static int cb_setup_continue(struct cb_setup *setup)
 
 	setup->before = cb_device_get(setup->minor);
 	if (!setup->before)
-		return cb_refuse(setup->reason, -ENOENT, "there is nothing with minor %u",
+		return cb_refuse(setup->reason, -ENOENT,
+				 "there is no snapshot with minor %u; cowbirdctl info lists them",
 				 setup->minor);
 	if (cb_phase_of(setup->before) == CB_PHASE_SPOILT)
 		ret = cb_device_track(setup->minor, setup->reason);

@@ -179,7 +179,7 @@ static void cb_resume_tell(struct cb_resume *resume)
 	ret = cb_meta_write_state(resume->io, &lost, NULL);
 	WRITE_ONCE(dev->tells_refusal, false);
 	if (ret)
-		pr_err("%s: changes may be missing, and LOST cannot be written to the COW file (error %d): remove the record of the series, also from the initramfs\n",
+		pr_err("%s: changes may be missing, and the COW file cannot be updated to say so (error %d); delete /etc/cowbird/<series>.json, rebuild the initramfs, and take a full backup\n",
 		       dev->origin_path, ret);
 }
 

@@ -94,7 +94,7 @@ int cb_device_track(unsigned int minor, char *reason)
 		bitmap_zero(dev->preserved, dev->block_count);
 	cb_device_tell_tracking(dev);
 	WRITE_ONCE(dev->error, 0);
-	pr_info("snapshot %u of %s: given up, changes since epoch %llu are tracked\n", dev->minor,
+	pr_info("snapshot %u of %s: dropped; tracking changes since epoch %llu\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch);
 	return 0;
 }
@@ -180,7 +180,7 @@ int cb_device_suspend(unsigned int minor, char *reason)
 			  ret == -EBUSY ?
 				  "preserved blocks of minor %u are in memory only; verify its COW file first" :
 			  ret == -EFBIG ?
-				  "the COW file of minor %u was expanded, and no save covers that; turn it to incremental first" :
+				  "the COW file of minor %u was expanded, and an expanded snapshot cannot be saved; run cowbirdctl transition-to-incremental first" :
 				  "minor %u cannot be saved",
 			  minor);
 		goto out_claim;

@@ -210,7 +210,7 @@ static void cb_save_skip_sequence(struct cb_device *dev)
 
 static int cb_save_out_of_time(struct cb_device *dev)
 {
-	pr_warn("snapshot %u of %s: not saved, because the disk of its COW file, or of one saved before, does not answer in time; tracking goes on, and if the machine stops before it is saved, its changes are known by region\n",
+	pr_warn("snapshot %u of %s: not saved: the disk of this or an earlier COW file did not answer in time. Change tracking continues; if the machine stops before the next save, changes are known only in units of 1 MiB or more\n",
 		dev->minor, dev->origin_path);
 	return -ETIMEDOUT;
 }
@@ -250,7 +250,7 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 		cb_meta_pool_free(pool);
 		kvfree(work);
 		cb_device_unuse(dev);
-		pr_err("snapshot %u of %s: cannot be saved, because there is not enough memory; after a reboot its changes are known by region only\n",
+		pr_err("snapshot %u of %s: cannot be saved, because there is not enough memory; after a reboot, changes are known only in units of 1 MiB or more\n",
 		       dev->minor, dev->origin_path);
 		return -ENOMEM;
 	}
@@ -275,10 +275,10 @@ int cb_save(struct cb_device *dev, unsigned long deadline, unsigned long hold)
 	kvfree(work);
 	cb_device_unuse(dev);
 	if (ret == -ETIMEDOUT)
-		pr_warn("snapshot %u of %s: not saved, because writes would have been held for too long; tracking goes on, and if the machine stops before it is saved, its changes are known by region\n",
+		pr_warn("snapshot %u of %s: not saved, because writes would have been held for too long. Change tracking continues; if the machine stops before the next save, changes are known only in units of 1 MiB or more\n",
 			dev->minor, dev->origin_path);
 	else if (ret)
-		pr_err("snapshot %u of %s: cannot be saved (error %d); after a reboot its changes are known by region only\n",
+		pr_err("snapshot %u of %s: cannot be saved (error %d); after a reboot, changes are known only in units of 1 MiB or more\n",
 		       dev->minor, dev->origin_path, ret);
 	return ret;
 }
@@ -296,7 +296,7 @@ int cb_save_status(struct cb_device *dev, struct cb_meta_io *io, enum cb_status 
 	cb_meta_io_limit(io, jiffies + CB_STATUS_LIMIT);
 	ret = cb_meta_write_state(io, &state, NULL);
 	if (ret)
-		pr_warn("snapshot %u of %s: the state in the COW file is out of date (error %d)\n",
+		pr_warn("snapshot %u of %s: cannot write the tracking state to the COW file (error %d)\n",
 			dev->minor, dev->origin_path, ret);
 	return ret;
 }

@@ -159,7 +159,8 @@ bool cb_storing_start(struct cb_device *dev)
 		cb_storing_fill(dev, run);
 		if (!run->count) {
 			list_add(&run->free, &dev->runs_free);
-			cb_device_spoil(dev, -EIO, "no slot for a preserved block");
+			cb_device_spoil(dev, -EIO,
+					"internal error: a preserved block has no place in the COW file");
 			break;
 		}
 		dev->stores_in_flight++;

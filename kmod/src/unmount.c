@@ -171,7 +171,7 @@ int cb_unmount_init(void)
 		ret = register_ftrace_function(&cb_unmount_ops);
 	cb_unmount_registered = !ret;
 	if (ret) {
-		pr_warn("cannot see filesystems end (error %d); those with a COW file cannot be unmounted\n",
+		pr_warn("cannot intercept generic_shutdown_super (error %d; a live patch or another driver?); a filesystem with a COW file in use cannot be unmounted\n",
 			ret);
 		ftrace_set_filter(&cb_unmount_ops, NULL, 0, 1);
 	}

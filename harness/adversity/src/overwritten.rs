@@ -35,7 +35,11 @@ const WRITE_AT: u64 = 30 << 20;
 const OVERWRITTEN: &str = "was overwritten by somebody else";
 
 /// And that its end is not written there, either. Where the host is slow, the unmount does not save it.
-const EXPECTED_LOG: ExpectedLog = &[OVERWRITTEN, "is out of date", "not saved, because writes"];
+const EXPECTED_LOG: ExpectedLog = &[
+    OVERWRITTEN,
+    "cannot write the tracking state to the COW file",
+    "not saved, because writes",
+];
 
 /// Goal: a mark is not written over what is somebody else's, although nobody was seen to write there. Method: the COW file is on
 /// a logical device and not held, and its marks are overwritten through the disk below; then the origin is written to.

@@ -159,10 +159,10 @@ async fn act(
 }
 
 /// Why it must have failed, if it has.
-const STRAGGLER: &str = "a write that had begun before the snapshot";
+const STRAGGLER: &str = "a write that started before the snapshot";
 
 /// Why it must have been refused, if it was.
-const TOO_LATE: &str = "that had begun before the snapshot ended at the wrong moment";
+const TOO_LATE: &str = "that started before the snapshot completed at the snapshot instant";
 
 /// A write that was not seen in flight ends the snapshot, visibly. The writers still have the device;
 /// it goes with the guest.

@@ -46,8 +46,8 @@ const BURST_BYTES: u64 = 3 << 20;
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the module says of a series whose COW file cannot be written: when marks are lost, and at its end.
-const MARKS_LOST: &str = "the COW file still says that its marks are complete";
-const STATE_LOST: &str = "the state in the COW file is out of date";
+const MARKS_LOST: &str = "this could not be recorded in the COW file";
+const STATE_LOST: &str = "cannot write the tracking state to the COW file";
 
 /// What it may say in the kernel log where a snapshot has to fail.
 const FAILURES: ExpectedLog = &[FAILED, MARKS_LOST, STATE_LOST];

@@ -77,9 +77,9 @@ const DESTROYS: u32 = 3;
 
 /// A snapshot that is destroyed while its disk does next to nothing says so: its COW file is on the same disk.
 const SAYS: ExpectedLog = &[
-    "its own I/O has not ended",
+    "I/O that Cowbird submitted has not completed",
     "its COW file still says that changes are tracked",
-    "the state in the COW file is out of date",
+    "cannot write the tracking state to the COW file",
     "has ended, but I/O of its own has not",
     "waited for more than",
 ];

@@ -136,9 +136,9 @@ const LONG_BLOCKED_LIMIT: Duration = Duration::from_secs(1200);
 /// What the module may say.
 const EXPECTED: ExpectedLog = &[
     FAILED,
-    "the COW file still says that its marks are complete",
-    "the state in the COW file is out of date",
-    "its own I/O has not ended",
+    "this could not be recorded in the COW file",
+    "cannot write the tracking state to the COW file",
+    "I/O that Cowbird submitted has not completed",
     "has ended, but I/O of its own has not",
     "its COW file still says that changes are tracked",
     "not saved, because writes would have been held for too long",

@@ -53,7 +53,7 @@ const SLOW: Duration = Duration::from_secs(2);
 const EXPECTED: ExpectedLog = &[
     FAILED,
     // So slow a disk may also be too slow to be told within a second that tracking is lost.
-    "the COW file still says that its marks are complete",
+    "this could not be recorded in the COW file",
 ];
 
 /// The disks of `slow-cow`.

@@ -1,8 +1,7 @@
 //! Arguments that several commands have, or that are taken apart elsewhere.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 
 /// Options of `setup-snapshot` and `setup-snapshots`.
 #[derive(clap::Args)]
@@ -27,9 +26,25 @@ pub struct SetupOptions {
     pub plaintext_cow_file: bool,
 }
 
-/// The number of a snapshot, if it is one.
-pub fn minor_of(argument: &Path) -> Option<u32> {
-    argument.to_str()?.parse().ok()
+/// Arguments that make no sense, in a way that clap does not see.
+#[derive(Debug)]
+pub struct Misuse(pub String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// The number of a snapshot.
+///
+/// # Errors
+/// When the argument is none.
+pub fn minor_of(argument: &Path) -> Result<u32, Misuse> {
+    let number = argument.to_str().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Misuse(format!("{argument:?} is not the number of a snapshot")))
 }
 
 /// Arguments of `reload-snapshot` and `reload-incremental`.
@@ -79,16 +94,17 @@ pub struct TransitionToSnapshot {
 impl TransitionToSnapshot {
     /// The COW file, if it was named, and the minors. A COW file that is named like a number is
     /// given with its folder.
-    pub fn parse(&self) -> Result<(Option<&Path>, Vec<u32>)> {
+    ///
+    /// # Errors
+    /// When one of the minors is no number.
+    pub fn parse(&self) -> Result<(Option<&Path>, Vec<u32>), Misuse> {
         let (cow_file, minors) = match self.what.as_slice() {
-            [first, minor] if minor_of(first).is_none() => {
+            [first, minor] if minor_of(first).is_err() => {
                 (Some(first.as_path()), std::slice::from_ref(minor))
             }
             minors => (None, minors),
         };
-        let minors = minors.iter().map(|minor| {
-            minor_of(minor).with_context(|| format!("{minor:?} is not the number of a snapshot"))
-        });
-        Ok((cow_file, minors.collect::<Result<_>>()?))
+        let minors = minors.iter().map(|minor| minor_of(minor));
+        Ok((cow_file, minors.collect::<Result<_, _>>()?))
     }
 }

@@ -27,7 +27,7 @@ const SLOT_BYTES: u64 = 4096;
 pub fn transition_to_incremental(minor: u32) -> Result<()> {
     let control = Control::open()?;
     patiently(|| control.track(minor))
-        .with_context(|| format!("cannot turn snapshot {minor} to incremental"))
+        .with_context(|| format!("cannot switch minor {minor} from snapshot to change tracking"))
 }
 
 /// `cowbirdctl reconfigure`
@@ -196,7 +196,7 @@ fn remove_cow_file(device: &Device, content: Content) -> Result<()> {
     let said = match cow_id(device).and_then(|id| removal::remove_within(path, id, content, limit))
     {
         Ok(Removal::Done) if content == Content::Wiped && device.expansions > 0 => format!(
-            "the COW file {} was overwritten, but not what it was expanded by, which lies on the same filesystem without a name",
+            "the COW file {} was overwritten, but the space added by expand-cow-file was not",
             names::shown(path)
         ),
         Ok(Removal::Done) => return Ok(()),
@@ -268,7 +268,7 @@ mod tests {
             ..snapshot_of(&path)
         };
         let said = remove_cow_file(&expanded, Content::Wiped).unwrap_err();
-        assert!(said.to_string().contains("expanded by"), "{said}");
+        assert!(said.to_string().contains("added by expand-cow-file was not"), "{said}");
         assert!(!path.exists());
     }
 

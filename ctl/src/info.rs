@@ -89,6 +89,17 @@ pub struct Device {
     pub max_cache: u64,
 }
 
+impl Device {
+    /// What to do once its snapshot has failed.
+    pub fn advice(&self) -> &'static str {
+        if self.tracks {
+            "change tracking continues; take the next one with transition-to-snapshot"
+        } else {
+            "a full backup is needed; destroy it and take a new snapshot"
+        }
+    }
+}
+
 impl Report {
     /// From the report's bytes. Those that are not UTF-8, which no module of this release writes, are replaced.
     ///
@@ -240,16 +251,12 @@ pub fn render(report: &Report) -> String {
             );
         }
         if device.error != 0 {
-            let advice = if device.tracks {
-                "change tracking continues; take the next one with transition-to-snapshot"
-            } else {
-                "a full backup is needed; destroy it and take a new snapshot"
-            };
             let _ = writeln!(
                 out,
-                "  FAILED     {} (error {}); {advice}",
+                "  FAILED     {} (error {}); {}",
                 names::printable(&device.error_text),
-                device.error
+                device.error,
+                device.advice()
             );
         }
     }

@@ -37,11 +37,11 @@ mod way;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use cowbird_devices::{boot, discards, identity, mounts, probe, removal, signature, topology};
 
-use arguments::{ReloadOne, SetupOptions, TransitionToSnapshot, minor_of};
+use arguments::{Misuse, ReloadOne, SetupOptions, TransitionToSnapshot, minor_of};
 use auto_expand::AutoExpand;
 use module::Loaded;
 use setup::Volume;
@@ -50,7 +50,7 @@ use setup::Volume;
 #[derive(Parser)]
 #[command(name = "cowbirdctl", version, max_term_width = 100)]
 struct Arguments {
-    /// Where it is remembered which series there are, for after a boot
+    /// Directory of series records, read by reload and verify after a reboot
     #[arg(long, global = true, value_name = "DIR", default_value = series::DEFAULT_FOLDER)]
     config: PathBuf,
     #[command(subcommand)]
@@ -71,7 +71,7 @@ enum Command {
         /// Number of the snapshot, as in /dev/cowbird<MINOR>
         minor: u32,
     },
-    /// Give a snapshot up, and track from now on which blocks change
+    /// Drop a snapshot, and go on tracking which blocks change
     TransitionToIncremental {
         /// Number of the snapshot
         minor: u32,
@@ -129,7 +129,7 @@ enum Command {
         #[arg(long, required = true)]
         all: bool,
     },
-    /// Hand over the COW file again after its filesystem was mounted
+    /// Give the module its COW file again once that file's filesystem is mounted
     Verify {
         /// All snapshots whose COW file can be reached
         #[arg(long, conflicts_with = "minor")]
@@ -211,10 +211,11 @@ struct SetupSnapshots {
 }
 
 impl SetupSnapshots {
-    fn volumes(&self) -> Result<Vec<Volume>> {
+    fn volumes(&self) -> Result<Vec<Volume>, Misuse> {
         let (threes, rest) = self.what.as_chunks::<3>();
         if !rest.is_empty() {
-            bail!("each snapshot takes three arguments: <BLOCK_DEVICE> <COW_FILE> <MINOR>");
+            let takes = "each snapshot takes three arguments: <BLOCK_DEVICE> <COW_FILE> <MINOR>";
+            return Err(Misuse(takes.to_owned()));
         }
         threes
             .iter()
@@ -222,8 +223,7 @@ impl SetupSnapshots {
                 Ok(Volume {
                     block_device: block_device.clone(),
                     cow_file: cow_file.clone(),
-                    minor: minor_of(minor)
-                        .with_context(|| format!("{minor:?} is not the number of a snapshot"))?,
+                    minor: minor_of(minor)?,
                 })
             })
             .collect()
@@ -242,6 +242,16 @@ enum Exit {
     Partly = 3,
 }
 
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.is::<every::Partly>() {
+        Exit::Partly
+    } else if error.is::<Misuse>() {
+        Exit::Usage
+    } else {
+        Exit::Failure
+    }
+}
+
 /// The program.
 pub fn main() -> ExitCode {
     let mut exit = match Arguments::try_parse() {
@@ -249,10 +259,7 @@ pub fn main() -> ExitCode {
             Ok(()) => Exit::Success,
             Err(error) => {
                 out::complain(format_args!("{error:#}"));
-                match error.downcast_ref::<every::Partly>() {
-                    Some(_) => Exit::Partly,
-                    None => Exit::Failure,
-                }
+                exit_of(&error)
             }
         },
         Err(error) if error.use_stderr() => {
@@ -289,9 +296,9 @@ fn run(command: Command, config: &Path) -> Result<()> {
             };
             setup::first(&[volume], &options, config)
         }
-        Command::SetupSnapshots(arguments) => arguments
-            .volumes()
-            .and_then(|volumes| setup::first(&volumes, &arguments.options, config)),
+        Command::SetupSnapshots(arguments) => {
+            setup::first(&arguments.volumes()?, &arguments.options, config)
+        }
         Command::Destroy { minor, wipe } => commands::destroy(minor, wipe, config),
         Command::ReloadSnapshot(arguments) => reload::one(&arguments, true, config, &Loaded),
         Command::ReloadIncremental(arguments) => reload::one(&arguments, false, config, &Loaded),

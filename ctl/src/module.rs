@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use cowbird_abi::cowbird_extent;
 
 use crate::control::{Control, Reload};
@@ -73,9 +73,9 @@ impl Module for Loaded {
 
     fn verify(&self, device: &Device) -> Result<()> {
         let control = Control::open()?;
-        let cow = CowFile::open(&device.cow_file).with_context(|| {
-            format!(
-                "mount the COW file's filesystem, or destroy minor {} if the file is gone",
+        let cow = CowFile::open(&device.cow_file).map_err(|error| {
+            anyhow!(
+                "{error:#}; mount its filesystem, or destroy minor {} if the file is gone",
                 device.minor
             )
         })?;

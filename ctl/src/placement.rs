@@ -233,8 +233,8 @@ fn journalled(file: &File, path: &Path, made: Made) -> Result<Vec<Proof>> {
         return Ok(Vec::new());
     }
     bail!(
-        "the filesystem of {} journals the data of files (data=journal, or chattr +j), and would write what was in the file \
-         before over the preserved blocks; put the COW file on another one",
+        "the filesystem of {} journals file data (data=journal or chattr +j); replaying the journal would overwrite preserved \
+         blocks; choose another filesystem",
         path.display()
     )
 }

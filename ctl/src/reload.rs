@@ -186,8 +186,8 @@ fn unrecorded(arguments: &ReloadOne, path: &Path, folder: &Path) -> Result<Serie
     });
     match other {
         Some(other) => bail!(
-            "{} has a record, in which it is {} and its origin is {}; name them so, or remove {}/{}.json if that is of a \
-             series which is no more",
+            "{}: the record names the COW file {} and the origin {}; use these names, or delete {}/{}.json if that series no \
+             longer exists",
             names::shown(path),
             names::shown(&other.cow_file),
             names::shown(&other.origin),

@@ -126,7 +126,9 @@ pub fn settle(series: &Series, folder: &Path, module: &impl Module) -> Result<()
                     device.minor
                 )
             })?;
-            bail!("an older copy of its record took it up, so it has been ended: {reason}")
+            bail!(
+                "it was reloaded from an outdated record, such as an initramfs holds, so tracking was ended: {reason}"
+            )
         }
     }
 }

@@ -167,13 +167,13 @@ impl Series {
     /// When they are no series that this tool knows.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let value: serde_json::Value =
-            serde_json::from_slice(text).context("it describes no series; remove it")?;
+            serde_json::from_slice(text).context("it is not a valid series record; delete it")?;
         if let Some(format) = value.get("format").and_then(serde_json::Value::as_u64)
             && format > FORMAT
         {
             bail!("it was written by a newer cowbirdctl (format {format}); use that one");
         }
-        serde_json::from_value(value).context("it describes no series; remove it")
+        serde_json::from_value(value).context("it is not a valid series record; delete it")
     }
 
     /// The bytes of its file.
@@ -374,10 +374,10 @@ mod tests {
         for (at, expected) in [
             "copy: it describes series 00000000000000000000000000000001",
             "dangling: cannot read it: it is a symbolic link",
-            "empty: it describes no series",
+            "empty: it is not a valid series record",
             "endless: cannot read it: it is a symbolic link",
             "folder: cannot read it: it is not a regular file",
-            "foreign: it describes no series; remove it: missing field",
+            "foreign: it is not a valid series record; delete it: missing field",
             "large: cannot read it: it has more than 65536 bytes",
             "newer: it was written by a newer cowbirdctl (format 2)",
             "pipe: cannot read it: it is not a regular file",

@@ -92,9 +92,9 @@ pub fn first(volumes: &[Volume], options: &SetupOptions, config: &Path) -> Resul
 
 /// `cowbirdctl transition-to-snapshot`
 pub fn next(arguments: &TransitionToSnapshot) -> Result<()> {
+    let (cow_file, minors) = arguments.parse()?;
     let control = Control::open()?;
     let mounts = mounts::read()?;
-    let (cow_file, minors) = arguments.parse()?;
     let mut members = Vec::new();
     for minor in minors {
         members.push(next_of_series(minor, cow_file, arguments, &mounts)?);
@@ -112,10 +112,11 @@ fn expect_well(device: &Device) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "snapshot {} of {} was taken, and has failed since: {}; destroy it and begin a new series",
+        "snapshot {} of {} was taken, but has failed since: {}; {}",
         device.minor,
         names::shown(&device.block_device),
-        device.error_text
+        names::printable(&device.error_text),
+        device.advice()
     )
 }
 
@@ -282,7 +283,7 @@ fn filesystems_of<'a>(origin: &DeviceNumber, mounts: &'a [Mount]) -> Result<Vec<
         if devices.contains(&mount.device) {
             if CLUSTERED.contains(&mount.fs_type.as_str()) {
                 bail!(
-                    "{} on {} is written by other machines as well, whose writes nobody here sees; snapshots of it are not supported",
+                    "{} on {} is a cluster filesystem; writes by other nodes cannot be seen, so snapshots of it are not supported",
                     mount.fs_type,
                     mount.mount_point.display()
                 );
@@ -434,7 +435,7 @@ mod tests {
         assert_eq!(found(&mount).unwrap(), 1);
         mount.fs_type = "ocfs2".into();
         let error = found(&mount).unwrap_err().to_string();
-        assert!(error.contains("other machines"), "{error}");
+        assert!(error.contains("other nodes"), "{error}");
     }
 
     /// Goal: nobody keeps root waiting where he has mounted a filesystem of his own, and nowhere else a mount is left out.

@@ -62,8 +62,8 @@ pub fn open_file(folder: &Folder, path: &Path) -> Result<File> {
     }
     if way::is_foreign(meta.uid()) || meta.nlink() != 1 {
         bail!(
-            "{} is another user's, or has a second name: who made it would be given what is on the volume; if it is the image, \
-             make it root's with chown, or take a full copy with copy-image",
+            "{} belongs to another user or has a hard link, so another user could read the backup; chown it to root and remove \
+             the link, or make a new image with copy-image",
             path.display()
         );
     }
@@ -105,7 +105,7 @@ fn refuse_foreign_way(path: &Path) -> Result<()> {
     match foreign {
         None => Ok(()),
         Some(part) => bail!(
-            "{} leads to a block device, and others than root decide where {} leads; name the device itself, as in /dev",
+            "{} is reached through {}, which users other than root can change; use the name in /dev",
             path.display(),
             part.display()
         ),
@@ -260,12 +260,12 @@ mod tests {
         fs::hard_link(&path, &second).unwrap();
         let open_file = |path: &Path| open_file(&Folder::of(path).unwrap(), path);
         let error = open_file(&path).unwrap_err().to_string();
-        assert!(error.contains("second name"), "{error}");
+        assert!(error.contains("hard link"), "{error}");
         fs::remove_file(&second).unwrap();
         open_file(&path).unwrap();
         if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
             let error = open_file(&path).unwrap_err().to_string();
-            assert!(error.contains("another user's"), "{error}");
+            assert!(error.contains("belongs to another user"), "{error}");
         }
     }
 
@@ -290,7 +290,10 @@ mod tests {
         symlink(&device, &link).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let error = open_device(&link, 0, Loss::Anything).unwrap_err();
-        assert!(error.to_string().contains("others than root"), "{error}");
+        assert!(
+            error.to_string().contains("users other than root"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -128,6 +128,24 @@ fn what_makes_no_sense_is_wrong_usage() {
     }
 }
 
+/// Also where clap cannot see it, and whether the module is loaded or not.
+#[test]
+fn arguments_that_fit_no_snapshot_are_wrong_usage() {
+    for (arguments, why) in [
+        ("setup-snapshots /dev/a /a 0 /dev/b", "three arguments"),
+        ("setup-snapshots /dev/a /a x", "\"x\" is not the number"),
+        ("transition-to-snapshot x", "\"x\" is not the number"),
+        (
+            "transition-to-snapshot /cow 0 1",
+            "\"/cow\" is not the number",
+        ),
+    ] {
+        let output = tool().args(arguments.split(' ')).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(said(&output).contains(why), "{}", said(&output));
+    }
+}
+
 /// Whatever is no regular file may never end, or never begin.
 #[test]
 fn a_pipe_is_not_waited_for() {

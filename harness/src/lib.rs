@@ -1,7 +1,7 @@
 //! Boots kernels in QEMU, runs cases and judges them.
 //!
-//! A *cell* is one kernel and one case. [`run_cell`] prepares two disks, boots the kernel with the
-//! witness below the first disk, drives the case over the agent protocol, and has the model
+//! A *cell* is one kernel and one case. [`run_cell`] prepares the disks that the case asks for, boots the kernel with a
+//! witness below the origin's disk, drives the case over the agent protocol, and has the model
 //! compare every block of the image with what the witness says. It always ends in exactly one
 //! verdict.
 

@@ -9,8 +9,8 @@ use crate::class::Class;
 
 /// The one way in which a cell ended.
 ///
-/// The first two speak about blocks, the next three about the module or its kernel, the last three
-/// about neither: they are never charged to the module, and never count as a pass.
+/// The first two speak about blocks, the third about what was recorded of them, the next three about the module or
+/// its kernel, the last three about neither: they are never charged to the module, and never count as a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {

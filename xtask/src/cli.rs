@@ -29,7 +29,27 @@ pub enum Command {
     /// Boot kernels, run cases on them, and judge every block; exit 0 when all pass, 1 when a
     /// verdict failed, 2 when it could not run
     TestMatrix(MatrixArgs),
-    /// Run everything that must hold before a change lands: format, lints, tests, and a smoke matrix
+    /// Run everything that must hold before a change lands, in about 45 minutes on two CPUs: format, lints, tests,
+    /// and several matrices
+    ///
+    /// Without a guest: format, lints, the tests of all crates, checks of the module's C core, and whether the
+    /// bindings are those of the header.
+    ///
+    /// In guests, with the kernels of the quick tier:
+    ///
+    /// - verdicts: the harness on trial, with guests that end in every way, and tapes if a QEMU that records can be
+    ///   had; on the oldest kernel
+    ///
+    /// - matrix: all quick cases on all kernels
+    ///
+    /// - traced cells: `raw-writers` with the tracer in the guest; on the oldest and the newest kernel
+    ///
+    /// - daily cases: on the oldest kernel
+    ///
+    /// - recorded workload: a recording of fio, and a mutant that its replay must catch; on the oldest and the newest
+    ///   kernel
+    ///
+    /// - mutants: all that name no cases of their own, with the quick cases; on the oldest and the newest kernel
     Test(TestArgs),
     /// List the kernels of the catalogue and what is cached of each; with --prune, delete from the cache
     /// what is superseded
@@ -91,7 +111,7 @@ impl From<Tier> for cowbird_images::Tier {
 /// How QEMU runs the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AccelChoice {
-    /// KVM where a kernel truly boots under it, else TCG; what was found out counts for a day, a refusal for ten minutes.
+    /// KVM if a test boot succeeds, otherwise TCG; success is cached for a day, failure for ten minutes.
     Auto,
     /// Hardware virtualisation, tried whatever was found out before.
     Kvm,
@@ -102,7 +122,7 @@ pub enum AccelChoice {
 /// Arguments of `test-matrix`.
 #[derive(Clone, Debug, Args)]
 pub struct MatrixArgs {
-    /// Which kernels and cases: those of this tier and the ones before it; kernels of a later tier than quick share its longer cases
+    /// Run this tier and all lower ones; quick kernels run all its cases, other kernels an eighth of the long ones
     #[arg(long, value_enum, default_value = "quick")]
     pub tier: Tier,
     /// Only kernels that match; may be given several times; overrides the tier for kernels
@@ -138,8 +158,8 @@ pub struct MatrixArgs {
     /// The seed that every cell's seed is derived from; by default random, and printed first
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Go on with the run that left its results in --out: cells that ended there stay as they ended, unless what they
-    /// are made of has changed (harness, guest, kernel, module, options)
+    /// Continue the run in --out; finished cells keep their verdict unless harness, guest, kernel, module or options
+    /// changed
     #[arg(long)]
     pub resume: bool,
     /// Cells at the same time; by default so many that their CPUs are as many as the host's
@@ -215,7 +235,7 @@ pub struct TestArgs {
     /// Fetch and install nothing
     #[arg(long)]
     pub offline: bool,
-    /// Stop before the smoke matrix: no kernel is booted
+    /// Leave out everything that boots a kernel
     #[arg(long)]
     pub no_matrix: bool,
     /// Where logs, results.json and bundles go
@@ -339,7 +359,7 @@ pub struct ReplayArgs {
     /// The bundle of a failed cell, or a file of harness/regressions. A cell that was recorded is replayed exactly, and
     /// compared with its recording
     pub what: PathBuf,
-    /// How often; says in the end how often it failed, or was as it had been recorded
+    /// Number of runs; the summary counts failures, or for a recorded cell exact matches
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub times: u32,
     /// Stop the replay of a recorded cell at the culprit event, the last instruction before the disk takes the write from

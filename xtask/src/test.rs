@@ -1,4 +1,4 @@
-//! `test`: everything that must hold before a change lands, from the format to a smoke matrix.
+//! `test`: everything that must hold before a change lands, from the format to several matrices.
 //!
 //! Every step runs, whatever became of those before it: one run shows all that is wrong. The last
 //! line counts tests and cells; a step that is not made of tests counts as one.
@@ -188,7 +188,7 @@ impl Steps {
         serde_json::to_string(&emulator).context("an emulator does not fit JSON")
     }
 
-    /// The smoke matrices: all quick kernels with the module as it is, the daily cases on the oldest of
+    /// The matrices: all quick kernels with the module as it is, the daily cases on the oldest of
     /// them, and on the oldest and the newest a traced cell, a recorded workload and the mutants that the quick cases catch. All mutants, each
     /// with the cases that it has of its own, and the daily cases on all kernels are for a daily run.
     fn matrices(&mut self, out: &Path, kernels: &[&str], quick_mutants: &[String]) {

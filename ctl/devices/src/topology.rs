@@ -287,8 +287,7 @@ pub fn check_apart(origins: &[(DeviceNumber, &str)]) -> Result<()> {
         for (other_at, (upper, upper_name)) in origins.iter().enumerate() {
             if at != other_at && above.contains(upper) {
                 bail!(
-                    "{upper_name} lies on {lower_name} or is the same, so there is no instant at which \
-                     both are at rest; leave one of them out"
+                    "{upper_name} is stacked on {lower_name} or is the same device; both cannot be in one set: leave one out"
                 );
             }
         }

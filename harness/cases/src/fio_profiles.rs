@@ -28,7 +28,7 @@ pub const CASES: &[CaseInfo] = &[CaseInfo {
     programs: &[FIO],
     ..case(
         "fio-profiles",
-        "fio in five profiles under a snapshot; of what it wrote before, fio verifies the restored volume",
+        "fio in five profiles; fio then verifies, on the restored volume, the data that it wrote before the snapshot",
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,

@@ -165,7 +165,10 @@ async fn refuse_first(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
             [FIRST_SPEC, spec("/dev/vda1", "/mnt/cow/b", 1)],
             "is the same",
         ),
-        ([FIRST_SPEC, spec("/dev/vda", "/mnt/cow2/b", 1)], "lies on"),
+        (
+            [FIRST_SPEC, spec("/dev/vda", "/mnt/cow2/b", 1)],
+            "is stacked on",
+        ),
         ([FIRST_SPEC, spec(SECOND, "/mnt/cow2/b", 0)], "named twice"),
         // Preserved blocks of the first would change the image of the second.
         (

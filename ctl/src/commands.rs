@@ -268,7 +268,11 @@ mod tests {
             ..snapshot_of(&path)
         };
         let said = remove_cow_file(&expanded, Content::Wiped).unwrap_err();
-        assert!(said.to_string().contains("added by expand-cow-file was not"), "{said}");
+        assert!(
+            said.to_string()
+                .contains("added by expand-cow-file was not"),
+            "{said}"
+        );
         assert!(!path.exists());
     }
 

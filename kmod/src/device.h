@@ -356,7 +356,7 @@ __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char 
 /* The same of one whose epoch has not begun: only who asked for it has lost anything. */
 void cb_device_abandon(struct cb_device *dev, int error);
 
-/* The snapshot is lost, its reads fail; changes go on to be tracked. Any context. */
+/* The snapshot is lost, its reads fail; change tracking continues. Any context. */
 __printf(3, 4) void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...);
 
 static inline enum cb_phase cb_phase_of(const struct cb_device *dev)

@@ -1,5 +1,5 @@
-//! Filesystems in states in which freezing them is not what it usually is: mounted twice, frozen
-//! already, mounted read-only, mounted and unmounted while the snapshot is there.
+//! Filesystems that are mounted twice, already frozen, mounted read-only, or mounted and unmounted while the
+//! snapshot is there.
 
 use std::time::Duration;
 

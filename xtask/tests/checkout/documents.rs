@@ -188,6 +188,49 @@ fn documents_point_to_what_exists() {
     );
 }
 
+/// A text with one space between its words, whatever lines it has in a source, a comment or a string that goes over lines.
+fn in_one_line(text: &str) -> String {
+    let words = text.split_whitespace();
+    let words = words.filter(|word| !["///", "//!", "//", "*", "\\"].contains(word));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The texts that docs/words.md says are in use now: the third column of the table of its last part.
+fn sentences_in_use(words: &str) -> Vec<String> {
+    let (_, sentences) = words.split_once("\n## Sentences\n").unwrap_or_default();
+    let (_, rows) = sentences.split_once("|---|---|---|\n").unwrap_or_default();
+    let third = |row: &str| {
+        row.split(" | ")
+            .nth(2)
+            .map(|it| it.trim_end_matches(" |").to_owned())
+    };
+    rows.lines().filter_map(third).collect()
+}
+
+/// Goal: what the page of words gives as a good sentence is in use. Method: each is looked for in all other files that git knows.
+#[test]
+fn good_sentences_are_in_use() {
+    const WORDS: &str = "docs/words.md";
+    let sentences = sentences_in_use(&std::fs::read_to_string(root().join(WORDS)).unwrap());
+    assert!(sentences.len() > 10, "{sentences:?}");
+    let files = files_of_git(&root(), "*").unwrap();
+    let texts: Vec<String> = files
+        .iter()
+        .filter(|file| *file != WORDS)
+        .filter_map(|file| std::fs::read_to_string(root().join(file)).ok())
+        .map(|text| in_one_line(&text))
+        .collect();
+    let gone = sentences
+        .iter()
+        .filter(|sentence| !texts.iter().any(|text| text.contains(sentence.as_str())));
+    let gone: Vec<&String> = gone.collect();
+    assert!(
+        gone.is_empty(),
+        "{WORDS} has sentences that are nowhere: {gone:#?}"
+    );
+    assert_eq!(in_one_line("/// a\n    /// b \\\n  c"), "a b c");
+}
+
 /// Goal: the check above sees what it is for. Method: documents made by hand, in a repository of three files.
 #[test]
 fn what_does_not_exist_is_seen() {

@@ -145,6 +145,8 @@ impl Scan<'_> {
                         if !conditional {
                             self.items(file, &dir_of_it, &module, seen, items)?;
                         }
+                    } else if is_for_tests(&item.attrs) {
+                        // The same of a file.
                     } else if has(&item.attrs, "path") {
                         let what = format!("the module `{name}` has a path of its own");
                         return Err(self.unlisted(file, what));
@@ -199,6 +201,16 @@ impl Scan<'_> {
 
 fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
+}
+
+/// Whether it is `#[cfg(test)]`, with no other condition.
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute
+                .parse_args::<syn::Ident>()
+                .is_ok_and(|condition| condition == "test")
+    })
 }
 
 fn has(attributes: &[Attribute], name: &str) -> bool {

@@ -90,6 +90,7 @@ mod tests {
 
     use super::*;
 
+    use cowbird_cases::begin;
     use cowbird_cases::info::REGRESSIONS;
     use cowbird_session::input::CaseInput;
 

@@ -13,7 +13,7 @@ pub fn open_direct(device: &str) -> Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
-        .custom_flags(libc::O_DIRECT)
+        .custom_flags(rustix::fs::OFlags::DIRECT.bits().cast_signed())
         .open(device)
         .with_context(|| format!("cannot open {device}"))
 }

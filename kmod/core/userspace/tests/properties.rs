@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use cowbird_core::{
-    Action, Event, Extents, Geom, HEADER_BYTES, Header, Kept, Phase, SlotMap, Source, crc32c, sum, sum_of_pieces,
-    utf8_length,
+    Action, Event, Extents, Geom, HEADER_BYTES, Header, Kept, Phase, SlotMap, Source, crc32c, sum,
+    sum_of_pieces, utf8_length,
 };
 use proptest::prelude::*;
 

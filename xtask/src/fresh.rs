@@ -125,7 +125,7 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
     steps.dedup();
     let mut tried = Vec::new();
     for host in hosts {
-        let root = store.fresh_host(host)?;
+        let (root, _in_use) = store.fresh_host(host)?;
         let layer = folder.join(format!("layer-{}", host.name));
         remove(&layer)?;
         fs::create_dir_all(&layer).with_context(|| format!("cannot create {}", layer.display()))?;

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cowbird_host::program::HostProgram;
-use cowbird_images::{Catalogue, missing_host_packages, missing_keyring};
+use cowbird_images::Catalogue;
+use cowbird_programs::{install, missing_host_packages};
 
-use crate::apt_get::{self, AptGet};
+use crate::apt_get::AptGet;
 use crate::ui::Ui;
 
 /// Programs that the matrix runs, with the Debian package that brings each. What the handling of
@@ -182,7 +183,7 @@ fn missing(catalogue: &Catalogue, needs: Needs, programs: &[HostProgram]) -> Mis
         missing.insert((package.provides.to_owned(), package.package.to_owned()));
     }
     for kernel in &catalogue.kernels {
-        if let Some(package) = missing_keyring(&kernel.archive) {
+        if let Some(package) = kernel.archive.missing_keyring() {
             let keyring = kernel.archive.keyring.display().to_string();
             missing.insert((keyring, package.to_owned()));
         }
@@ -197,7 +198,7 @@ fn describe(missing: &Missing) -> (String, String) {
         .map(|(_, package)| package.as_str())
         .collect();
     let packages: Vec<&str> = packages.into_iter().collect();
-    let command = apt_get::install_command(&packages, is_root());
+    let command = install::install_command(&packages, is_root());
     let what: Vec<&str> = missing.iter().map(|(what, _)| what.as_str()).collect();
     (what.join(", "), command)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cowbird_cases::CaseTier;
-use cowbird_images::Catalogue;
+use cowbird_images::{Catalogue, InUse};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::select::select;
 use cowbird_matrix::{judge, mutants, table};
@@ -165,14 +165,15 @@ impl Steps {
             let mut tests = steps.cargo("test");
             tests.args(["-p", "cowbird-harness", "--test", "verdicts"]);
             // A skip that is said aloud: only where no QEMU that records can be had.
-            match steps.emulator(&run.catalogue) {
-                Ok(emulator) => {
+            let found = steps.emulator(&run.catalogue);
+            match &found {
+                Ok((emulator, _)) => {
                     tests.args(["--test", "tapes"]);
                     tests.env("COWBIRD_SELF_TEST_EMULATOR", emulator);
                 }
                 Err(error) => steps
                     .ui
-                    .line(&format!("tapes: SKIPPED, {}", failure::describe(&error))),
+                    .line(&format!("tapes: SKIPPED, {}", failure::describe(error))),
             }
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
@@ -181,11 +182,12 @@ impl Steps {
         });
     }
 
-    /// The QEMU that records cells, as a plan names it.
-    fn emulator(&self, catalogue: &Catalogue) -> Result<String> {
+    /// The QEMU that records cells, as a plan names it; it stays as long as it is held.
+    fn emulator(&self, catalogue: &Catalogue) -> Result<(String, InUse)> {
         let store = prepare::open_store(self.offline, false, &self.ui)?;
-        let emulator = tape::emulator(&store, catalogue, &self.ui)?;
-        serde_json::to_string(&emulator).context("an emulator does not fit JSON")
+        let (emulator, in_use) = tape::emulator(&store, catalogue, &self.ui)?;
+        let name = serde_json::to_string(&emulator).context("an emulator does not fit JSON")?;
+        Ok((name, in_use))
     }
 
     /// The smoke matrices: all quick kernels with the module as it is, the daily cases on the oldest of

@@ -54,8 +54,8 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         json: args.json,
         ..MatrixArgs::plain(args.out.clone())
     })?;
-    host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     matrix::ensure_rooms(&run, ui)?;
+    host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     let kernels = runtime::start()?.block_on(measure(&run, args, ui))?;
     let json = output::to_json(&kernels)?;
     let path = args.out.join("bench.json");

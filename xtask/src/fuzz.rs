@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::FuzzArgs;
 use crate::repo;
+use crate::rooms::Rooms;
 
 /// The program that does it.
 const PROGRAM: &str = "cowbird-fuzz";
@@ -23,6 +24,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the command; the value is the exit code. The program says itself what was found.
 pub fn command(args: &FuzzArgs) -> Result<u8> {
+    Rooms::default().check()?;
     let mut cargo = repo::cargo();
     cargo
         .args(["run", "--quiet", "--profile", "fuzz", "-p", PROGRAM])

@@ -19,6 +19,7 @@ mod prepare;
 mod prune;
 mod replay;
 mod repo;
+mod rooms;
 mod run;
 mod runtime;
 mod scale;

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::ui::{StoreProgress, Ui};
-use crate::{failure, host, repo};
+use crate::{failure, repo};
 
 /// Kernels that are prepared at the same time: one may wait for the network while another unpacks.
 const KERNELS_AT_ONCE: usize = 2;
@@ -68,18 +68,18 @@ pub fn unsupported(store: &Store, spec: &KernelSpec) -> Option<String> {
     known.or_else(|| store.not_brought(spec))
 }
 
-/// That the disks have room for what these kernels take in the cache, and for temporary files.
-pub fn ensure_rooms<'a>(
+/// How many of these kernels are still to be made. Of one whose state cannot be told, its own preparation says why.
+pub fn kernels_to_make<'a>(
     store: &Store,
     kernels: impl IntoIterator<Item = &'a KernelSpec>,
-) -> Result<()> {
-    let mut to_make = 0;
-    for spec in kernels {
-        let can_run = unsupported(store, spec).is_none();
-        to_make += usize::from(can_run && !store.status(spec)?.ready);
-    }
-    host::ensure_room_in_cache(&store.cache_dir(), to_make)?;
-    host::ensure_room_in_temp()
+) -> usize {
+    let is_ready = |spec| store.status(spec).is_ok_and(|status| status.ready);
+    let can_run = |spec: &&KernelSpec| unsupported(store, spec).is_none();
+    kernels
+        .into_iter()
+        .filter(can_run)
+        .filter(|spec| !is_ready(spec))
+        .count()
 }
 
 /// Prepares kernels; one that fails does not stop the others. By name of the kernel.

@@ -20,6 +20,7 @@ use cowbird_vm::emulator::Emulator;
 
 use crate::cli::ReplayArgs;
 use crate::guest;
+use crate::rooms::{ROOM_BYTES, Rooms};
 use crate::ui::{Ui, print};
 use crate::{prepare, repo, runtime};
 
@@ -57,9 +58,15 @@ pub fn emulator(store: &Store, catalogue: &Catalogue, ui: &Ui) -> Result<(Emulat
 pub fn replay(args: &ReplayArgs, plan: &CellPlan, kept: &Kept, ui: &Arc<Ui>) -> Result<u8> {
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let store = prepare::open_store(args.offline, false, ui)?;
+    let out = OutDir::open(&args.out)?;
+    Rooms {
+        out: Some((out.path(), ROOM_BYTES + kept.unpacked_bytes())),
+        cache: Some((&store.cache_dir(), 0)),
+        ..Rooms::default()
+    }
+    .check()?;
     let (emulator, _in_use) = emulator(&store, &catalogue, ui)?;
     kept.check_qemu(&emulator)?;
-    let out = OutDir::open(&args.out)?;
     let scratch = out.scratch()?;
     ui.line(&format!(
         "the tape of {} on {}, seed {}: {}",

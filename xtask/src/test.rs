@@ -16,6 +16,7 @@ use cowbird_matrix::select::select;
 use cowbird_matrix::{judge, mutants, table};
 
 use crate::cli::{GenAbiArgs, MatrixArgs, TestArgs, Tier};
+use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
 use crate::{failure, gen_abi, host, matrix, prepare, repo, tape};
 
@@ -88,7 +89,7 @@ struct Steps {
 /// Runs the command; the value is the exit code.
 pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
-    host::ensure_room(out.path())?;
+    Rooms::of_results(out.path()).check()?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     host::ensure(&catalogue, host::Needs::Everything, &[], args.offline, ui)?;
     let logs = out.path().join("logs");

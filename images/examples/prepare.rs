@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use cowbird_images::{
-    Catalogue, HostPackage, KernelSpec, ModuleSource, Outcome, Progress, Store, StoreOptions,
-    TaskId, missing_host_packages,
+    Catalogue, KernelSpec, ModuleSource, Outcome, Progress, Store, StoreOptions, TaskId,
 };
 use cowbird_outside::{out, say};
+use cowbird_programs::{HostPackage, missing_host_packages};
 
 /// One line for every report.
 struct Lines(Instant);

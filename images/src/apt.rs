@@ -10,7 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cowbird_packages::control::Index;
-use cowbird_packages::release::{expired, is_of_suite};
+use cowbird_packages::digest::Sha256Digest;
+use cowbird_packages::release::{expired, is_list_of, is_of_suite, listed};
+use cowbird_programs::install::LOCK_WAIT_MAX;
+use cowbird_programs::locks::{lock_of_others, wait_for_locks};
+use cowbird_programs::tool::{Tool, read_lossy};
+use cowbird_programs::{Ending, Error as ProgramError};
 
 use crate::cache::{Cache, create_dir};
 use crate::catalogue::{Arch, Archive};
@@ -18,7 +23,6 @@ use crate::error::{Error, Result};
 use crate::lock::LockedPackage;
 use crate::progress::Progress;
 use crate::select::PREFIX;
-use crate::tool::Tool;
 
 /// Asking apt about its configuration.
 const QUERY_MAX: Duration = Duration::from_secs(60);
@@ -146,24 +150,99 @@ impl<'a> Suite<'a> {
 
     /// Fetches and verifies the index. A Release file past its date is only warned about: mirrors that keep an old
     /// state are the way to old kernels, and the signature is verified all the same.
-    pub(crate) fn update(&self, progress: &Arc<dyn Progress>) -> Result<()> {
-        let log = self.cache.log(&format!("apt-update-{}", self.id));
-        let mut tool = Tool::new(
-            "apt-get",
-            format!("fetching the index of {}", self.suite),
-            log,
-        );
-        tool.command()
-            .arg("-c")
-            .arg(&self.config)
-            .args(["-q", "--error-on=any", "update"]);
-        tool.run(UPDATE_MAX)?;
-        self.check_releases(progress)
+    ///
+    /// apt asks the archive for what is newer than what it has, and does not look at what that is. So the lists are compared with
+    /// the signed Release file, and where they are damaged, or apt cannot go on from them, they are fetched once more
+    /// from nothing; `damaged` is told.
+    pub(crate) fn update(
+        &self,
+        progress: &Arc<dyn Progress>,
+        damaged: &dyn Fn(&Path),
+    ) -> Result<()> {
+        let had_lists = self.lists("InRelease").is_ok();
+        match self.fetch(progress) {
+            Ok(()) => match self.damaged_list()? {
+                None => return self.check_releases(progress),
+                Some(list) => damaged(&list),
+            },
+            Err(
+                error @ Error::Program(ProgramError::Tool {
+                    status: Ending::Code(_),
+                    ..
+                }),
+            ) if had_lists => {
+                progress.warning(&format!(
+                    "the index of {} is fetched anew: {error}",
+                    self.suite
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        let lists = self.dir.join("lists");
+        self.cache.discard(&lists)?;
+        create_dir(&lists.join("partial"))?;
+        self.fetch(progress)?;
+        match self.damaged_list()? {
+            None => self.check_releases(progress),
+            Some(path) => Err(Error::CacheCorrupt { path }),
+        }
+    }
+
+    fn fetch(&self, progress: &Arc<dyn Progress>) -> Result<()> {
+        let doing = format!("fetching the index of {}", self.suite);
+        let words = ["--error-on=any", "update"].map(str::to_owned);
+        self.run(("update", doing), &words, &self.dir, UPDATE_MAX, progress)
+    }
+
+    /// Runs apt-get with this suite's configuration. Another one may still have a lock.
+    fn run(
+        &self,
+        (name, doing): (&str, String),
+        words: &[String],
+        folder: &Path,
+        limit: Duration,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let log = self.cache.log(&format!("apt-{name}-{}", self.id));
+        let say = |text: &str| progress.warning(text);
+        let ended = wait_for_locks::<_, Error>(LOCK_WAIT_MAX, &say, || {
+            let mut tool = Tool::new("apt-get", doing.clone(), log.clone());
+            let command = tool.command().current_dir(folder);
+            command.arg("-c").arg(&self.config).arg("-q").args(words);
+            let ended = tool.run(limit);
+            let said = ended.as_ref().err().map(|_| read_lossy(&log));
+            let lock = said.as_deref().and_then(lock_of_others).map(str::to_owned);
+            Ok((ended, lock))
+        })?;
+        Ok(ended?)
+    }
+
+    /// A list that is not what the Release file says, if there is one.
+    fn damaged_list(&self) -> Result<Option<PathBuf>> {
+        let mut releases = String::new();
+        for path in self.lists("InRelease")? {
+            releases += &read(&path)?;
+        }
+        for path in self.lists("_Packages")? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let size_bytes = path.metadata().map_err(Error::io("inspect", &path))?.len();
+            let sha256 = Sha256Digest::of_file(&path).map_err(Error::io("read", &path))?;
+            let mut files = listed(&releases)
+                .filter(|file| is_list_of(&name, file))
+                .peekable();
+            let is_unknown = files.peek().is_none();
+            if !is_unknown
+                && !files.any(|file| (file.size_bytes, file.sha256) == (size_bytes, sha256))
+            {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     fn check_releases(&self, progress: &Arc<dyn Progress>) -> Result<()> {
         for path in self.lists("InRelease")? {
-            let release = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            let release = read(&path)?;
             if !is_of_suite(&release, &self.suite) {
                 return Err(Error::OtherSuite {
                     suite: self.suite.clone(),
@@ -185,7 +264,7 @@ impl<'a> Suite<'a> {
     pub(crate) fn index(&self) -> Result<Index> {
         let mut index = Index::default();
         for path in self.lists("_Packages")? {
-            let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            let text = read(&path)?;
             let part = Index::parse(&text, PREFIX).map_err(|reason| Error::Index {
                 suite: self.suite.clone(),
                 reason,
@@ -196,23 +275,19 @@ impl<'a> Suite<'a> {
     }
 
     /// Fetches packages of the index into a folder.
-    pub(crate) fn download(&self, packages: &[&LockedPackage], into: &Path) -> Result<()> {
-        let log = self.cache.log(&format!("apt-download-{}", self.id));
-        let mut tool = Tool::new(
-            "apt-get",
-            format!("fetching packages of {}", self.suite),
-            log,
-        );
-        tool.command()
-            .current_dir(into)
-            .arg("-c")
-            .arg(&self.config)
-            .args(["-q", "download"]);
-        for package in packages {
-            tool.command()
-                .arg(format!("{}={}", package.name, package.version));
-        }
-        tool.run(DOWNLOAD_MAX)
+    pub(crate) fn download(
+        &self,
+        packages: &[&LockedPackage],
+        into: &Path,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let doing = format!("fetching packages of {}", self.suite);
+        let packages = packages.iter();
+        let names = packages.map(|package| format!("{}={}", package.name, package.version));
+        let words: Vec<String> = std::iter::once("download".to_owned())
+            .chain(names)
+            .collect();
+        self.run(("download", doing), &words, into, DOWNLOAD_MAX, progress)
     }
 
     fn lists(&self, ending: &str) -> Result<Vec<PathBuf>> {
@@ -235,6 +310,12 @@ impl<'a> Suite<'a> {
         }
         Ok(paths)
     }
+}
+
+/// A file of the archive's, in which any byte may be.
+fn read(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The configuration that separates a run of apt from the host's packages.
@@ -263,6 +344,8 @@ Dir::Etc::sourcelist "{path}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
+// A mirror on this machine is not behind the host's proxy.
+Acquire::http::Proxy::127.0.0.1 "DIRECT";
 Acquire::Check-Valid-Until "false";
 Acquire::GzipIndexes "false";
 Acquire::Languages "none";
@@ -353,7 +436,7 @@ mod tests {
     /// configuration and an archive without a signature in a folder.
     #[test]
     fn an_unsigned_archive_is_refused_whatever_the_host_allows() {
-        if !crate::host::is_installed("apt-get") {
+        if !cowbird_programs::host::is_installed("apt-get") {
             println!("SKIP: no apt-get here");
             return;
         }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use cowbird_packages::digest::Sha256Digest;
 use cowbird_packages::version::DebVersion;
+use cowbird_programs::Tool;
 use glob::Pattern;
 
 use crate::cache::Cache;
 use crate::catalogue::{BroughtPackages, KernelSource, KernelSpec};
 use crate::error::{Error, Result};
 use crate::lock::{LockedKernel, LockedPackage};
-use crate::tool::Tool;
 
 /// Names the folder of all of them.
 pub const VARIABLE: &str = "COWBIRD_PACKAGES";
@@ -84,7 +84,7 @@ impl Format {
             Self::Rpm => tool.command().arg("-t").arg("-f"),
         };
         tool.command().arg(path);
-        tool.output(LIST_MAX)
+        Ok(tool.output(LIST_MAX)?)
     }
 }
 
@@ -183,21 +183,6 @@ pub(crate) fn choose(cache: &Cache, spec: &KernelSpec) -> Result<Option<LockedKe
             found: found.into_iter().chain(other).collect(),
         }),
     }
-}
-
-/// Keeps the files of the folder in the cache under their digests.
-pub(crate) fn fetch(cache: &Cache, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
-    for package in &locked.packages {
-        let to = crate::package::deb_path(cache, package);
-        if to.is_file() {
-            continue;
-        }
-        let from = folder(cache, spec).join(&package.name);
-        let staged = to.with_extension("part");
-        fs::copy(&from, &staged).map_err(Error::io("copy", &from))?;
-        fs::rename(&staged, &to).map_err(Error::io("create", &to))?;
-    }
-    Ok(())
 }
 
 /// The releases whose modules a list of paths has.

@@ -41,6 +41,9 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// What is left in `tmp/` by killed processes is deleted at this age.
 const STALE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What is deleted is called so in a folder of `tmp/`.
+const DISCARDED: &str = "discarded";
+
 /// Marks the folder for backup programs (see <https://bford.info/cachedir/>).
 const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Cowbird's cache; deleting it costs a download.\n";
 
@@ -193,11 +196,16 @@ impl Cache {
         Ok((path, file))
     }
 
-    /// Deletes a file or an entry. It vanishes at once and whole, because it is moved away first.
+    /// Deletes a file or an entry. It vanishes at once and whole, because it is moved away first. What somebody still uses is
+    /// only moved: he keeps what he has open or mounted, and it is deleted with what killed processes left.
     pub(crate) fn discard(&self, path: &Path) -> Result<()> {
         let staging = self.staging()?;
-        let away = staging.temp.path().join("discarded");
-        fs::rename(path, &away).map_err(Error::io("move away", path))
+        let away = staging.temp.path().join(DISCARDED);
+        fs::rename(path, &away).map_err(Error::io("move away", path))?;
+        if InUse::by_anybody(&away) {
+            let _kept = staging.temp.keep();
+        }
+        Ok(())
     }
 
     /// A fresh folder to make an entry in; removed when dropped.
@@ -227,9 +235,8 @@ impl Cache {
             Kind::Modules => sync_files(&staging.entry())?,
         }
         if path.exists() {
-            // Damaged, or its checker would have accepted it. The staging folder takes it along when it goes.
-            let damaged = staging.temp.path().join("damaged");
-            fs::rename(path, &damaged).map_err(Error::io("move away", path))?;
+            // Damaged, or its checker would have accepted it.
+            self.discard(path)?;
         }
         fs::rename(staging.entry(), path).map_err(Error::io("create", path))?;
         sync_folder_of(path)
@@ -237,10 +244,17 @@ impl Cache {
 
     /// Writes a small file so that it is there whole or not at all.
     pub(crate) fn write_file(&self, path: &Path, content: &str) -> Result<()> {
+        self.write_file_by(&self.dir.join("tmp"), path, content)
+    }
+
+    /// The same with a draft in another folder.
+    pub(crate) fn write_file_by(&self, drafts: &Path, path: &Path, content: &str) -> Result<()> {
         use std::io::Write;
-        let tmp = self.dir.join("tmp");
-        let mut file =
-            tempfile::NamedTempFile::new_in(&tmp).map_err(Error::io("create a file in", &tmp))?;
+        use std::os::unix::fs::PermissionsExt;
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(drafts)
+            .map_err(Error::io("create a file in", drafts))?;
         file.write_all(content.as_bytes())
             .and_then(|()| file.as_file().sync_all())
             .map_err(Error::io("write", path))?;
@@ -268,7 +282,10 @@ impl Cache {
                 .metadata()
                 .and_then(|meta| meta.modified())
                 .is_ok_and(|time| time < oldest);
-            if stale && fs::remove_dir_all(&path).is_err() {
+            if stale
+                && !InUse::by_anybody(&path.join(DISCARDED))
+                && fs::remove_dir_all(&path).is_err()
+            {
                 let _ = fs::remove_file(&path);
             }
         }
@@ -315,6 +332,14 @@ impl InUse {
     pub fn of(path: &Path) -> Self {
         let file = File::open(path).ok();
         Self(file.filter(|file| file.lock_shared().is_ok()).map(Arc::new))
+    }
+
+    /// Holds it so that nobody else has it, if nobody does; whoever wants to use it meanwhile waits.
+    #[must_use]
+    pub fn alone(path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        file.try_lock().ok()?;
+        Some(Self(Some(Arc::new(file))))
     }
 
     /// Whether somebody uses it.

@@ -9,15 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use cowbird_packages::digest::{KeyHasher, Sha256Digest};
 use cowbird_packages::modinfo::ModInfo;
+use cowbird_programs::Excerpt;
+use cowbird_programs::tool::read_lossy;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, InUse, Kind, Staging, create_dir};
-use crate::error::{Error, Excerpt, Result};
+use crate::error::{Error, Result};
 use crate::prepared::PreparedKernel;
 use crate::record;
 use crate::root::{self, BUILD_DIR, Inside};
 use crate::source::SourceTree;
-use crate::tool::read_lossy;
 
 /// Changes when modules are built in another way; part of their key.
 const FORMAT: u32 = 1;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+use cowbird_programs::Tool;
 use serde::{Deserialize, Serialize};
 
 use crate::brought::Format;
@@ -19,7 +20,6 @@ use crate::modules::{ModuleTable, module_files};
 use crate::package::{deb_path, headers_name};
 use crate::progress::Task;
 use crate::record;
-use crate::tool::Tool;
 
 /// Changes when kernels are unpacked in another way; part of their key.
 const FORMAT: u32 = 2;
@@ -319,7 +319,7 @@ fn run_on_all(
                     scope.spawn(move || {
                         let mut tool = Tool::new(program, "uncompressing modules", log);
                         tool.command().args(options).args(files);
-                        tool.run(UNCOMPRESS_MAX)
+                        Ok(tool.run(UNCOMPRESS_MAX)?)
                     })
                 })
                 .collect();

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+use cowbird_programs::tool::{Tool, read_lossy};
 
 use crate::cache::{Cache, Staging, create_dir};
 use crate::catalogue::KernelSpec;
@@ -19,7 +20,6 @@ use crate::lock::LockedKernel;
 use crate::progress::Task;
 use crate::record;
 use crate::root::{self, BUILD_DIR, Inside, RootRecord};
-use crate::tool::{Tool, read_lossy};
 
 /// Changes when kernels are compiled in another way; part of their key.
 const FORMAT: u32 = 1;
@@ -138,7 +138,7 @@ impl<'a> KernelBuild<'a> {
             .arg(build.join(SOURCE))
             .args(["--strip-components=1", "-xf"])
             .arg(archive);
-        tar.run(UNPACK_MAX)
+        Ok(tar.run(UNPACK_MAX)?)
     }
 
     fn configure(&self, build: &Path, log: &Path) -> Result<()> {
@@ -172,7 +172,7 @@ impl<'a> KernelBuild<'a> {
             .args(self.arguments())
             .args(["bzImage", "modules"]);
         thread::scope(|scope| {
-            let run = scope.spawn(|| tool.run(COMPILE_MAX));
+            let run = scope.spawn(|| Ok(tool.run(COMPILE_MAX)?));
             while !run.is_finished() {
                 task.step(&format!("{} files", compiled_files(&read_lossy(log))));
                 thread::sleep(STEP_PERIOD);

@@ -43,7 +43,6 @@ mod error;
 #[cfg(test)]
 #[path = "../tests/inside/foreign_packages.rs"]
 mod foreign_packages;
-mod host;
 mod join;
 mod kernel;
 mod kernel_build;
@@ -60,7 +59,6 @@ mod select;
 mod source;
 mod status;
 mod store;
-mod tool;
 mod userns;
 
 pub use cache::InUse;
@@ -69,8 +67,7 @@ pub use catalogue::{
     KernelSpec, PackageNames, Tier,
 };
 pub use compile::{BuiltModule, ModuleSource};
-pub use error::{Ending, Error, Excerpt, LockedGone, ResolveError, Result};
-pub use host::{HostPackage, missing_host_packages, missing_keyring};
+pub use error::{Error, LockedGone, ResolveError, Result};
 pub use lock::{LockFile, LockedKernel, LockedPackage};
 pub use prepared::PreparedKernel;
 pub use progress::{Outcome, Progress, Quiet, TaskId};

@@ -6,6 +6,7 @@
 //! checkout. That file is not there by default, because archives drop old packages within weeks and a fresh
 //! clone would soon have nothing to fetch.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use cowbird_packages::digest::{KeyHasher, Sha256Digest};
@@ -161,15 +162,24 @@ impl LockFile {
 
     /// Reads a file; `None` if there is none.
     pub fn load(path: &Path) -> Result<Option<Self>> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("read", path)(error)),
-        };
         let bad = |problem| Error::BadRecord {
             path: path.to_owned(),
             what: Self::WHAT,
             problem,
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            // Not text, or not even a file: whoever only wants to know of another kernel can do without this one.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::InvalidData | ErrorKind::IsADirectory
+                ) =>
+            {
+                return Err(bad(error.to_string()));
+            }
+            Err(error) => return Err(Error::io("read", path)(error)),
         };
         let file: Self = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
         if file.version != FORMAT {

@@ -33,6 +33,8 @@ struct Wanted {
     packages: BTreeSet<String>,
     kernels: BTreeSet<String>,
     releases: BTreeSet<String>,
+    /// Releases of kernels whose entries cannot be told from others.
+    unclear: BTreeSet<String>,
     roots: BTreeSet<String>,
 }
 
@@ -55,10 +57,14 @@ impl Store {
         let of_release = |name: &str| {
             compile::release_of(name).is_some_and(|release| in_use.releases.contains(release))
         };
+        let of_kernel = |name: &str| {
+            in_use.kernels.contains(name)
+                || compile::release_of(name).is_some_and(|release| in_use.unclear.contains(release))
+        };
         for path in [
             unused("locks", &|name| in_use.records.contains(name))?,
             unused("debs", &|name| in_use.packages.contains(name))?,
-            unused("kernels", &|name| in_use.kernels.contains(name))?,
+            unused("kernels", &of_kernel)?,
             unused("roots", &|name| in_use.roots.contains(name))?,
             unused("modules", &of_release)?,
         ]
@@ -94,9 +100,16 @@ impl Store {
             for package in &locked.packages {
                 in_use.packages.insert(package.file_name());
             }
-            if let Some(digest) = self.digest(spec, &locked)? {
-                let name = kernel::entry_name(&locked.release, digest);
-                in_use.kernels.insert(name);
+            match self.digest(spec, &locked) {
+                Ok(Some(digest)) => {
+                    let name = kernel::entry_name(&locked.release, digest);
+                    in_use.kernels.insert(name);
+                }
+                Ok(None) => {}
+                // Which entry is its own cannot be told, so that none of its release goes; others are not its affair.
+                Err(_) => {
+                    in_use.unclear.insert(locked.release.clone());
+                }
             }
             in_use.releases.insert(locked.release);
         }

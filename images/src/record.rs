@@ -20,8 +20,8 @@ pub(crate) fn write<T: Serialize>(entry: &Path, record: &T) -> Result<()> {
 /// Reads an entry's record.
 pub(crate) fn read<T: DeserializeOwned>(entry: &Path) -> Result<T> {
     let path = entry.join(FILE);
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    toml::from_str(&text).map_err(|error| bad(&path, error.to_string()))
+    let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    toml::from_slice(&text).map_err(|error| bad(&path, error.to_string()))
 }
 
 fn bad(path: &Path, problem: String) -> Error {

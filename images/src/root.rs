@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use cowbird_packages::control::stanzas;
 use cowbird_packages::digest::{KeyHasher, Sha256Digest};
+use cowbird_programs::{Tool, host};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::apt::{STRICT, source_line};
 use crate::cache::{Staging, create_dir, tree_bytes};
 use crate::catalogue::{Arch, Archive, BuildRoot, Emulator, FreshHost, KernelSpec};
 use crate::error::{Error, Result};
-use crate::host;
 use crate::join::strip_set_ids;
 use crate::record;
-use crate::tool::Tool;
 use crate::userns;
 
 /// Changes when roots are made in another way; part of their key.
@@ -231,7 +231,7 @@ fn bootstrap(root: Recipe<'_>, mirror: &str, tar: &Path, log: PathBuf) -> Result
         .arg(root.suite)
         .arg(tar)
         .arg(source_line(mirror, root.archive, root.suite, ""));
-    tool.run(MAKE_MAX)
+    Ok(tool.run(MAKE_MAX)?)
 }
 
 /// The packages of a root as `name version`, from its dpkg database.
@@ -327,6 +327,8 @@ impl Inside<'_> {
             create_dir(&self.root.join(bind))?;
         }
         let mut tool = Tool::new("unshare", doing, log);
+        // It lets no other signal through, and takes all that it has begun along.
+        tool.ended_by(Signal::KILL);
         let command = tool.command();
         command.args(NAMESPACES);
         if !host::is_root() || maps_users() {

@@ -26,7 +26,7 @@ pub(crate) const FILE: &str = "seal";
 pub(crate) enum Found {
     /// All files are what they were.
     Intact,
-    /// An older program made it.
+    /// It has no seal: an older program made it.
     Unsealed,
     /// This is not what it was.
     Damaged(PathBuf),
@@ -44,7 +44,7 @@ pub(crate) fn write(entry: &Path) -> Result<()> {
     let end = Sha256Digest::of_bytes(&records);
     records.extend_from_slice(format!("E {end}\0").as_bytes());
     let path = entry.join(FILE);
-    // Whole or not at all: an entry of an older program may be sealed by two processes.
+    // Whole or not at all, as without one the entry counts for nothing.
     let mut file =
         tempfile::NamedTempFile::new_in(entry).map_err(Error::io("create a file in", entry))?;
     std::io::Write::write_all(&mut file, &records)

@@ -37,6 +37,9 @@ pub struct KernelStatus {
     pub built_modules: usize,
     /// Their size.
     pub built_bytes: u64,
+    /// Why nothing of this can be told, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl Store {

@@ -73,6 +73,11 @@ impl Store {
         self.cache.path("")
     }
 
+    /// Where what goes into the cache is drafted, and what killed processes left is removed after a day.
+    pub fn drafts(&self) -> PathBuf {
+        self.cache.path("tmp")
+    }
+
     /// Makes a kernel ready to boot and to build for: its packages, modules, headers and build root.
     ///
     /// Which packages: those that `images/kernels.lock.toml` of the checkout names, else those of the cache's own

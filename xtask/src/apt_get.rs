@@ -3,21 +3,14 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-
-/// How long others may hold apt's or dpkg's lock: an upgrade of a whole system takes minutes.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+use cowbird_programs::install::{LOCK_WAIT_MAX, install_command, install_words};
+use cowbird_programs::locks::{lock_of_others, wait_for_locks};
 
 /// How long apt-get itself waits for dpkg's lock before it is asked again. Of others, as that of the lists, it never waits.
 const LOCK_WAIT_ONCE_S: u64 = 3;
-
-/// Between two tries for a lock.
-const LOCK_POLL: Duration = Duration::from_secs(1);
-
-/// What apt-get says of a lock that somebody else has.
-const LOCKED: [&str; 2] = ["Could not get lock", "Unable to acquire the dpkg"];
 
 /// What it says when it may not remove what is in the way.
 const IN_THE_WAY: &str = "remove is disabled";
@@ -31,24 +24,6 @@ const APT_CACHE: &str = "apt-cache";
 
 /// Lets apt-get replace a version by an older one.
 const DOWNGRADES: &str = "--allow-downgrades";
-
-/// The words that install packages and remove none.
-fn words(packages: &[&str], lock_wait_s: u64) -> Vec<String> {
-    let wait = format!("DPkg::Lock::Timeout={lock_wait_s}");
-    let options = ["install", "-y", "--no-install-recommends", "--no-remove"];
-    let options = options.into_iter().chain(["-o", wait.as_str()]);
-    options
-        .chain(packages.iter().copied())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The command for people.
-pub fn install_command(packages: &[&str], is_root: bool) -> String {
-    let sudo = if is_root { "" } else { "sudo " };
-    let words = words(packages, LOCK_WAIT_MAX.as_secs());
-    format!("{sudo}apt-get {}", words.join(" "))
-}
 
 /// The host's apt-get.
 pub struct AptGet<'a> {
@@ -76,7 +51,7 @@ impl<'a> AptGet<'a> {
     /// Installs packages, once more after `apt-get update` when the first try fails: a fresh container has no package
     /// lists, and old lists lead to versions that do not fit with each other.
     pub fn install(&self, packages: &[&str]) -> Result<()> {
-        let words = words(packages, LOCK_WAIT_ONCE_S);
+        let words = install_words(packages, LOCK_WAIT_ONCE_S);
         let first = self.wait_and_run(&words)?;
         if first.status.success() {
             return Ok(());
@@ -95,7 +70,7 @@ impl<'a> AptGet<'a> {
     /// Installs packages together with older versions of those that are in the way, or says how that is done.
     fn make_way(&self, packages: &[&str]) -> Result<()> {
         let mut words = vec!["--simulate".to_owned()];
-        words.extend(self::words(packages, LOCK_WAIT_ONCE_S));
+        words.extend(install_words(packages, LOCK_WAIT_ONCE_S));
         words.retain(|word| word != "--no-remove");
         let output = self.run(APT_GET, &words)?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -111,7 +86,7 @@ impl<'a> AptGet<'a> {
         both.extend(packages);
         both.extend(fitting.iter().map(String::as_str));
         if self.downgrades {
-            let output = self.wait_and_run(&self::words(&both, LOCK_WAIT_ONCE_S))?;
+            let output = self.wait_and_run(&install_words(&both, LOCK_WAIT_ONCE_S))?;
             return match output.status.success() {
                 true => Ok(()),
                 false => Err(last_line(&output)),
@@ -143,32 +118,13 @@ impl<'a> AptGet<'a> {
 
     /// Runs apt-get again until it has the locks that it needs.
     fn wait_and_run(&self, words: &[String]) -> Result<Output> {
-        let started = Instant::now();
-        let mut said_so = false;
-        loop {
+        wait_for_locks(self.lock_wait, self.say, || {
             let output = self.run(APT_GET, words)?;
-            let text = String::from_utf8_lossy(&output.stderr);
-            let lock = text
-                .lines()
-                .find(|line| LOCKED.iter().any(|words| line.contains(words)));
-            let Some(lock) = lock.filter(|_| !output.status.success()) else {
-                return Ok(output);
-            };
-            let lock = lock.trim_start_matches("E: ");
-            if started.elapsed() >= self.lock_wait {
-                bail!(
-                    "another program installs packages and did not end within {} s ({lock}); wait for it and run again",
-                    self.lock_wait.as_secs()
-                );
-            }
-            if !std::mem::replace(&mut said_so, true) {
-                (self.say)(&format!(
-                    "another program installs packages ({lock}); waiting for it, for at most {} s",
-                    self.lock_wait.as_secs()
-                ));
-            }
-            std::thread::sleep(LOCK_POLL);
-        }
+            let said = String::from_utf8_lossy(&output.stderr);
+            let lock = lock_of_others(&said).filter(|_| !output.status.success());
+            let lock = lock.map(str::to_owned);
+            Ok((output, lock))
+        })
     }
 
     fn run(&self, program: &'static str, words: &[String]) -> Result<Output> {

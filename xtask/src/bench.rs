@@ -96,12 +96,12 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
         offline: args.offline,
         ..RunSpec::new(args.out.clone())
     })?;
-    host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     matrix::ensure_rooms(&run, ui)?;
+    host::ensure(&run.catalogue, host::Needs::Bench, &[], run.offline, ui)?;
     let kernels = runtime::start()?.block_on(measure(&run, args, ui))?;
     let json = output::to_json(&kernels)?;
     let path = args.out.join("bench.json");
-    std::fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
+    output::replace(&path, json.as_bytes())?;
     if args.json {
         out::note_lines(&text(&kernels));
         print_json(&kernels)?;

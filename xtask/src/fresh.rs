@@ -19,6 +19,7 @@ use cowbird_images::{Catalogue, FreshHost};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::table;
 
+use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
 use crate::{prepare, repo};
 
@@ -50,6 +51,9 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The repository among what is handed over, and its branch.
 const REPOSITORY: &str = "repository";
 const BRANCH: &str = "tried";
+
+/// Room for the layer of one machine: what it installs, builds and boots.
+const LAYER_BYTES: u64 = 8 << 30;
 
 /// What an ordinary user is told.
 const TELLS_USER: &str = "sudo apt-get install";
@@ -144,6 +148,12 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
         bail!("{} has no fresh host", Catalogue::PATH_IN_REPO);
     }
     let store = prepare::open_store(false, false, ui)?;
+    Rooms {
+        out: Some((out.path(), LAYER_BYTES)),
+        cache: Some((&store.cache_dir(), hosts.len())),
+        ..Rooms::default()
+    }
+    .check()?;
     // Some of it is used from elsewhere.
     let folder = std::path::absolute(out.path())
         .with_context(|| format!("bad path {}", out.path().display()))?;
@@ -158,8 +168,10 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
     steps.sort_unstable();
     steps.dedup();
     let mut tried = Vec::new();
+    fits_in_mount(&folder, "give another folder with --out")?;
     for host in hosts {
-        let root = store.fresh_host(host)?;
+        let (root, _in_use) = store.fresh_host(host)?;
+        fits_in_mount(&root, "give another folder in COWBIRD_CACHE")?;
         let layer = folder.join(format!("layer-{}", host.name));
         remove(&layer)?;
         fs::create_dir_all(&layer).with_context(|| format!("cannot create {}", layer.display()))?;
@@ -324,6 +336,16 @@ impl Enter<'_> {
     }
 }
 
+/// That a path can be among the options of a mount: what separates options and folders there cannot be in one of them, and how it is
+/// quoted depends on kernel and `mount`.
+fn fits_in_mount(path: &Path, instead: &str) -> Result<()> {
+    let path = path.to_string_lossy();
+    match path.contains([',', ':', '\\', '"']) {
+        true => bail!("{path} has a character that the options of a mount cannot have; {instead}"),
+        false => Ok(()),
+    }
+}
+
 /// Puts what a fresh machine gets of this one into a folder.
 fn hand_over(folder: &Path) -> Result<()> {
     remove(folder)?;
@@ -402,6 +424,15 @@ fn toolchain() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_mount_takes_is_refused() {
+        let fits = |path: &str| fits_in_mount(Path::new(path), "--out").is_ok();
+        assert!(fits("/out/a b-c'd"));
+        for odd in ["/out/a,b", "/out/a:b", "/out/a\\b", "/out/a\"b"] {
+            assert!(!fits(odd), "{odd}");
+        }
+    }
 
     /// Goal: a step that ends otherwise than it must is never well.
     #[test]

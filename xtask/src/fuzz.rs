@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::repo;
+use crate::rooms::Rooms;
 
 /// The program that does it.
 const PROGRAM: &str = "cowbird-fuzz";
@@ -42,6 +43,7 @@ pub struct FuzzArgs {
 
 /// Runs the command; the value is the exit code. The program says itself what was found.
 pub fn command(args: &FuzzArgs) -> Result<u8> {
+    Rooms::default().check()?;
     let mut cargo = repo::cargo();
     cargo
         .args(["run", "--quiet", "--profile", "fuzz", "-p", PROGRAM])

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cowbird_host::program::HostProgram;
-use cowbird_images::{Catalogue, missing_host_packages, missing_keyring};
+use cowbird_images::Catalogue;
+use cowbird_programs::{install, missing_host_packages};
 
-use crate::apt_get::{self, AptGet};
+use crate::apt_get::AptGet;
 use crate::ui::Ui;
 
 /// Programs that the matrix runs, with the Debian package that brings each. What the handling of
@@ -96,18 +97,6 @@ const TEST_TOOLS: [Tool; 4] = [
     },
 ];
 
-/// Room for the disks of running cells, the evidence of some failed ones, and what is built.
-const ROOM_BYTES: u64 = 4 << 30;
-
-/// Room in the cache for a few modules that are built.
-const CACHE_BYTES: u64 = 128 << 20;
-
-/// Room for a kernel that is not there: its packages, unpacked with headers, its image and a build root.
-const KERNEL_BYTES: u64 = 700 << 20;
-
-/// Room for an initramfs, and what goes into a filesystem that a case begins with.
-const TEMP_BYTES: u64 = 64 << 20;
-
 /// The library that reads C headers for `gen-abi`. It is loaded by name, so it is looked for where
 /// the loader of the bindings looks for it.
 const LIBCLANG: [&str; 4] = [
@@ -182,7 +171,7 @@ fn missing(catalogue: &Catalogue, needs: Needs, programs: &[HostProgram]) -> Mis
         missing.insert((package.provides.to_owned(), package.package.to_owned()));
     }
     for kernel in &catalogue.kernels {
-        if let Some(package) = missing_keyring(&kernel.archive) {
+        if let Some(package) = kernel.archive.missing_keyring() {
             let keyring = kernel.archive.keyring.display().to_string();
             missing.insert((keyring, package.to_owned()));
         }
@@ -197,7 +186,7 @@ fn describe(missing: &Missing) -> (String, String) {
         .map(|(_, package)| package.as_str())
         .collect();
     let packages: Vec<&str> = packages.into_iter().collect();
-    let command = apt_get::install_command(&packages, is_root());
+    let command = install::install_command(&packages, is_root());
     let what: Vec<&str> = missing.iter().map(|(what, _)| what.as_str()).collect();
     (what.join(", "), command)
 }
@@ -253,71 +242,6 @@ pub fn ensure_with(
     Ok(())
 }
 
-/// A folder that a run fills.
-struct Place<'a> {
-    folder: &'a Path,
-    what: &'a str,
-    needed_bytes: u64,
-    /// What to do besides making room.
-    instead: &'a str,
-}
-
-/// Makes sure that a full disk is found before an hour of work, and not by it.
-pub fn ensure_room(folder: &Path) -> Result<()> {
-    check_place(&Place {
-        folder,
-        what: "for the results",
-        needed_bytes: ROOM_BYTES,
-        instead: "give another folder with --out",
-    })
-}
-
-/// The same of the cache, in which some kernels are still to be made.
-pub fn ensure_room_in_cache(folder: &Path, kernels_to_make: usize) -> Result<()> {
-    check_place(&Place {
-        folder,
-        what: "for the cache of kernels",
-        needed_bytes: CACHE_BYTES + KERNEL_BYTES * kernels_to_make as u64,
-        instead: "give another folder in COWBIRD_CACHE",
-    })
-}
-
-/// The same of the folder for temporary files.
-pub fn ensure_room_in_temp() -> Result<()> {
-    check_place(&Place {
-        folder: &std::env::temp_dir(),
-        what: "for temporary files",
-        needed_bytes: TEMP_BYTES,
-        instead: "give another folder in TMPDIR",
-    })
-}
-
-fn check_place(place: &Place<'_>) -> Result<()> {
-    let (folder, instead) = (place.folder.display(), place.instead);
-    let disk = rustix::fs::statvfs(place.folder).with_context(|| {
-        format!(
-            "cannot see how much room there is {} at {folder}; create it, or {instead}",
-            place.what
-        )
-    })?;
-    check_room(disk.f_bavail.saturating_mul(disk.f_frsize), place)
-}
-
-fn check_room(free: u64, place: &Place<'_>) -> Result<()> {
-    if free < place.needed_bytes {
-        bail!(
-            "only {} MiB are free {} at {}, and {} are needed; make room, for example with \
-             `cargo xtask kernels --prune`, or {}",
-            free >> 20,
-            place.what,
-            place.folder.display(),
-            place.needed_bytes >> 20,
-            place.instead
-        );
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,50 +252,6 @@ mod tests {
         assert!(!is_on_path("cowbird-no-such-program"));
         // A folder is not a program.
         assert!(!is_executable(Path::new("/usr")));
-    }
-
-    /// Goal: a disk that is full is named before the work begins, with what to do. Method: each place by itself, and a filesystem of
-    /// this machine that never has room.
-    #[test]
-    fn a_full_disk_is_named_with_what_to_do() {
-        let place = Place {
-            folder: Path::new("/results"),
-            what: "for the results",
-            needed_bytes: ROOM_BYTES,
-            instead: "give another folder with --out",
-        };
-        assert!(check_room(ROOM_BYTES, &place).is_ok());
-        let error = check_room(8 << 20, &place)
-            .expect_err("the disk is full")
-            .to_string();
-        assert!(
-            error.starts_with("only 8 MiB are free for the results at /results"),
-            "{error}"
-        );
-        assert!(
-            error.contains("--prune") && error.contains("--out"),
-            "{error}"
-        );
-        assert!(ensure_room(Path::new("/no such folder")).is_err());
-        let full = Path::new("/proc");
-        for (result, remedy) in [
-            (ensure_room(full), "--out"),
-            (ensure_room_in_cache(full, 2), "COWBIRD_CACHE"),
-        ] {
-            let error = result
-                .expect_err("nothing can be written there")
-                .to_string();
-            assert!(
-                error.starts_with("only 0 MiB") && error.contains(remedy),
-                "{error}"
-            );
-        }
-        assert!(
-            ensure_room_in_cache(full, 2)
-                .expect_err("it is full")
-                .to_string()
-                .contains("and 1528 are needed")
-        );
     }
 
     #[test]

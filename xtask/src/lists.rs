@@ -57,12 +57,15 @@ struct Kernel<'a> {
 pub fn kernels(as_json: bool, ui: &Arc<Ui>) -> Result<u8> {
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let store = prepare::open_store(true, false, ui)?;
-    let describe = |spec: &'_ KernelSpec| store.status(spec);
-    let status: Vec<KernelStatus> = catalogue
-        .kernels
-        .iter()
-        .map(describe)
-        .collect::<Result<_, _>>()?;
+    let describe = |spec: &'_ KernelSpec| {
+        // One whose state cannot be told does not hide the others.
+        store.status(spec).unwrap_or_else(|error| KernelStatus {
+            name: spec.name.clone(),
+            problem: Some(error.to_string()),
+            ..KernelStatus::default()
+        })
+    };
+    let status: Vec<KernelStatus> = catalogue.kernels.iter().map(describe).collect();
     let list: Vec<Kernel<'_>> = catalogue
         .kernels
         .iter()
@@ -118,6 +121,9 @@ fn kernel_table(kernels: &[Kernel<'_>]) -> Result<String> {
             kernel.build_root.to_owned(),
             match (&kernel.unsupported, cached.ready, bytes) {
                 (Some(reason), ..) => format!("unsupported: {reason}"),
+                _ if cached.problem.is_some() => {
+                    format!("unknown: {}", cached.problem.as_deref().unwrap_or_default())
+                }
                 (None, true, bytes) => format!("ready, {} MiB", bytes / MIB),
                 (None, false, 0) => "no".into(),
                 (None, false, bytes) => format!("in part, {} MiB", bytes / MIB),

@@ -20,6 +20,7 @@ mod prepare;
 mod prune;
 mod replay;
 mod repo;
+mod rooms;
 mod run;
 mod runtime;
 mod scale;

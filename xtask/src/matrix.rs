@@ -27,6 +27,7 @@ use cowbird_vm::command::DEFAULT_CPUS;
 
 use crate::guest;
 use crate::options::{AccelChoice, Tier};
+use crate::rooms::Rooms;
 use crate::run::Run;
 use crate::stage::Stage;
 use crate::ui::{Ui, print, print_json};
@@ -270,9 +271,8 @@ fn default_jobs(cpus_of_each: u32) -> usize {
 
 /// Runs the cells of a checked run.
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
-    host::ensure_room(run.out.path())?;
-    ensure_host(run, ui)?;
     ensure_rooms(run, ui)?;
+    ensure_host(run, ui)?;
     ui.line(&format!("seed {}", run.seed));
     if let Some(warning) = &run.warning {
         ui.line(&format!("warning: {warning}"));
@@ -284,11 +284,17 @@ pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     Ok(Ended { results, judgement })
 }
 
-/// That the disks have room for what a run makes besides its results.
+/// That the disks have room for what a run makes.
 pub fn ensure_rooms(run: &Run, ui: &Arc<Ui>) -> Result<()> {
     let store = prepare::open_store(true, false, ui)?;
     let has_cells = |spec: &&KernelSpec| run.cells.iter().any(|cell| cell.id.kernel == spec.name);
-    prepare::ensure_rooms(&store, run.catalogue.kernels.iter().filter(has_cells))
+    let kernels = run.catalogue.kernels.iter().filter(has_cells);
+    let to_make = prepare::kernels_to_make(&store, kernels);
+    Rooms {
+        cache: Some((&store.cache_dir(), to_make)),
+        ..Rooms::of_results(run.out.path())
+    }
+    .check()
 }
 
 /// What the host must have for the cells of a run.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cowbird_host::kernel_image::unpacked;
+use cowbird_host::kernel_image;
 use cowbird_images::{
     InUse, KernelSpec, ModuleSource, PreparedKernel, ResolveError, Store, StoreOptions,
 };
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::ui::{StoreProgress, Ui};
-use crate::{failure, host, repo};
+use crate::{failure, repo};
 
 /// Kernels that are prepared at the same time: one may wait for the network while another unpacks.
 const KERNELS_AT_ONCE: usize = 2;
@@ -68,18 +68,18 @@ pub fn unsupported(store: &Store, spec: &KernelSpec) -> Option<String> {
     known.or_else(|| store.not_brought(spec))
 }
 
-/// That the disks have room for what these kernels take in the cache, and for temporary files.
-pub fn ensure_rooms<'a>(
+/// How many of these kernels are still to be made. Of one whose state cannot be told, its own preparation says why.
+pub fn kernels_to_make<'a>(
     store: &Store,
     kernels: impl IntoIterator<Item = &'a KernelSpec>,
-) -> Result<()> {
-    let mut to_make = 0;
-    for spec in kernels {
-        let can_run = unsupported(store, spec).is_none();
-        to_make += usize::from(can_run && !store.status(spec)?.ready);
-    }
-    host::ensure_room_in_cache(&store.cache_dir(), to_make)?;
-    host::ensure_room_in_temp()
+) -> usize {
+    let is_ready = |spec| store.status(spec).is_ok_and(|status| status.ready);
+    let can_run = |spec: &&KernelSpec| unsupported(store, spec).is_none();
+    kernels
+        .into_iter()
+        .filter(can_run)
+        .filter(|spec| !is_ready(spec))
+        .count()
 }
 
 /// Prepares kernels; one that fails does not stop the others. By name of the kernel.
@@ -115,8 +115,8 @@ pub async fn prepare(
 
 fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
     let kernel = store.prepare(&wanted.spec)?;
-    let image = unpacked(&kernel.vmlinuz, &store.cache_dir().join(IMAGES_FOLDER))?;
-    let mut in_use = vec![InUse::of(&image)];
+    let (image, image_in_use) = image_of(store, &kernel)?;
+    let mut in_use = vec![image_in_use];
     let mut boot_modules = BTreeMap::new();
     for (case, names) in &wanted.modules {
         boot_modules.insert(case.clone(), boot_modules_of(store, &kernel, names)?);
@@ -142,6 +142,18 @@ fn prepare_one(store: &Store, wanted: &Wanted) -> Result<Ready> {
         built,
         _in_use: in_use,
     })
+}
+
+/// The image in the form that boots fastest. Nobody deletes it between the look at it and its use: the folder is held meanwhile.
+fn image_of(store: &Store, kernel: &PreparedKernel) -> Result<(PathBuf, InUse)> {
+    let images = store.cache_dir().join(IMAGES_FOLDER);
+    let folder = kernel_image::folder(&images);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let _held = InUse::of(&folder);
+    let image = kernel_image::unpacked(&kernel.vmlinuz, &images, &store.drafts())?;
+    let in_use = InUse::of(&image);
+    Ok((image, in_use))
 }
 
 /// A module that the kernel does not have is an answer, everything else that fails an error.

@@ -21,6 +21,7 @@ use cowbird_model::{
     BlockSet, Epoch, EpochHeader, MarkerKey, Report, SECTOR_BYTES, Sector, SectorRange,
 };
 
+use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
 
 /// Length of one write.
@@ -64,6 +65,13 @@ pub fn command(args: &ScaleArgs, ui: &Arc<Ui>) -> Result<u8> {
     if stand.writes == 0 || stand.writes * WRITE_BYTES > stand.origin_bytes {
         bail!("as much as that cannot be written to an origin of that size; see --written-mib");
     }
+    Rooms {
+        out: Some((&args.within, stand.bytes())),
+        target: false,
+        instead: "give another folder with --within",
+        ..Rooms::default()
+    }
+    .check()?;
     ui.line("writing disk, witness and image");
     stand.make()?;
 
@@ -125,7 +133,15 @@ struct Stand {
     writes: u64,
 }
 
+/// What filesystems need besides for sparse files of that size.
+const SLACK_BYTES: u64 = 64 << 20;
+
 impl Stand {
+    /// What it takes on disk: image, witness, and a copy of the image.
+    fn bytes(&self) -> u64 {
+        self.writes * WRITE_BYTES * 3 + SLACK_BYTES
+    }
+
     fn base(&self) -> PathBuf {
         self.dir.join("base.raw")
     }

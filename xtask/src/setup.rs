@@ -9,6 +9,7 @@ use cowbird_images::{Catalogue, Tier};
 use cowbird_matrix::select::select;
 
 use crate::prepare::{self, Wanted};
+use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
 use crate::{guest, host, repo};
 
@@ -47,7 +48,6 @@ pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
     if args.only_host {
         return Ok(0);
     }
-    guest::build(args.offline, ui)?;
     let store = Arc::new(prepare::open_store(args.offline, args.refresh, ui)?);
     let (unsupported, kernels): (Vec<_>, Vec<_>) = kernels
         .into_iter()
@@ -57,7 +57,13 @@ pub fn command(args: &SetupArgs, ui: &Arc<Ui>) -> Result<u8> {
         let reason = reason.unwrap_or_default();
         ui.line(&format!("{}: unsupported: {reason}", spec.name));
     }
-    prepare::ensure_rooms(&store, kernels.iter().map(|(_, spec)| *spec))?;
+    let to_make = prepare::kernels_to_make(&store, kernels.iter().map(|(_, spec)| *spec));
+    Rooms {
+        cache: Some((&store.cache_dir(), to_make)),
+        ..Rooms::default()
+    }
+    .check()?;
+    guest::build(args.offline, ui)?;
     let wanted = kernels
         .into_iter()
         .map(|(_, spec)| spec)

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cowbird_harness::{bundle, planned, retold};
+use cowbird_matrix::output;
 use cowbird_matrix::regression::{self, Regression, VERSION};
 use cowbird_model::{BadBlock, Class, Shrinker};
 use cowbird_session::plan::CellPlan;
@@ -131,7 +132,7 @@ pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
         .clone()
         .unwrap_or_else(|| repo::root().join(regression::FOLDER));
     let path = regression::path_of(&folder, &name);
-    std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    output::replace(&path, text.as_bytes())?;
     print(&format!(
         "{text}\n{} steps instead of {} after {} boots: {}\nIt alone: cargo xtask replay {}\n",
         regression.steps.len(),

@@ -11,7 +11,7 @@ use cowbird_checks::recorded::WorkloadPlan;
 use cowbird_checks::trials::TrialPlan;
 use cowbird_harness::{CellOutcome, catalogue, tape};
 use cowbird_host::limits::Limits;
-use cowbird_images::{KernelSpec, Store};
+use cowbird_images::{InUse, KernelSpec, Store};
 use cowbird_matrix::mutants::Mutant;
 use cowbird_matrix::output::{self, OutDir};
 use cowbird_matrix::plan::PlannedCell;
@@ -60,6 +60,8 @@ pub struct Stage {
     trials: Vec<TrialPlan>,
     /// How cells are recorded, if they are.
     tape: Option<TapePlan>,
+    /// Nobody deletes the emulator that records them meanwhile.
+    _emulator: Option<InUse>,
     programs: Programs,
     /// What an earlier run knew.
     earlier: Earlier,
@@ -79,10 +81,11 @@ impl Stage {
         let workload = workload.map(|wanted| wanted.stage(guest, scratch, ui));
         let workload = workload.transpose()?;
         let store = Arc::new(prepare::open_store(run.offline, false, ui)?);
-        let tape = run
+        let recorded_by = run
             .record
             .then(|| recorded_by(&store, run, ui))
             .transpose()?;
+        let (tape, emulator) = recorded_by.unzip();
         let unsupported = unsupported(run, &store);
         let ready = prepare::prepare(&store, wanted(run, &unsupported)).await;
         let accel = match tape {
@@ -104,6 +107,7 @@ impl Stage {
             cpus: run.cpus,
             trials: run.trials.clone(),
             tape,
+            _emulator: emulator,
             programs: Programs::read(guest)?,
             earlier: run.earlier.clone().unwrap_or_default(),
             ui: Arc::clone(ui),
@@ -276,15 +280,13 @@ fn told(cell: &PlannedCell, plan: &CellPlan, outcome: CellOutcome) -> CellResult
 }
 
 /// How the cells of a run are recorded.
-fn recorded_by(store: &Store, run: &Run, ui: &Ui) -> Result<TapePlan> {
+fn recorded_by(store: &Store, run: &Run, ui: &Ui) -> Result<(TapePlan, InUse)> {
     if run.accel == AccelRequest::Kvm {
         bail!("QEMU records only what it emulates: leave --accel out beside --record");
     }
-    let emulator = crate::tape::emulator(store, &run.catalogue, ui)?;
-    Ok(TapePlan {
-        emulator,
-        bundle: None,
-    })
+    let (emulator, in_use) = crate::tape::emulator(store, &run.catalogue, ui)?;
+    let bundle = None;
+    Ok((TapePlan { emulator, bundle }, in_use))
 }
 
 /// Kernels that cannot run, by the catalogue or because nobody brought their packages, and why.

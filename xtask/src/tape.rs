@@ -10,7 +10,7 @@ use cowbird_harness::tape::culprit::{self, Culprit};
 use cowbird_harness::tape::{self, Kept, Print, Replayed};
 use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
-use cowbird_images::{Catalogue, Store};
+use cowbird_images::{Catalogue, InUse, Store};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::programs::GuestPrograms;
 use cowbird_model::Verdict;
@@ -21,6 +21,7 @@ use cowbird_vm::emulator::Emulator;
 
 use crate::guest;
 use crate::replay::args::ReplayArgs;
+use crate::rooms::{ROOM_BYTES, Rooms};
 use crate::ui::{Ui, print};
 use crate::{prepare, repo, runtime};
 
@@ -30,10 +31,11 @@ const GDB: &str = "gdb";
 /// The exit code when not every replay was as its recording.
 const NOT_IDENTICAL: u8 = 2;
 
-/// Finds a QEMU that can make tapes: the host's, or one in a root of the cache, which is made if it is not there.
-pub fn emulator(store: &Store, catalogue: &Catalogue, ui: &Ui) -> Result<Emulator> {
+/// Finds a QEMU that can make tapes: the host's, or one in a root of the cache, which is made if it is not there, and stays as
+/// long as it is held.
+pub fn emulator(store: &Store, catalogue: &Catalogue, ui: &Ui) -> Result<(Emulator, InUse)> {
     let reason = match tape::check_emulator(&Emulator::Host) {
-        Ok(_) => return Ok(Emulator::Host),
+        Ok(_) => return Ok((Emulator::Host, InUse::default())),
         Err(reason) => reason,
     };
     let what_to_do = || {
@@ -43,23 +45,29 @@ pub fn emulator(store: &Store, catalogue: &Catalogue, ui: &Ui) -> Result<Emulato
             tape::MIN_QEMU
         )
     };
-    let root = store
+    let (root, in_use) = store
         .emulator(&catalogue.emulator)
         .with_context(what_to_do)?;
     let emulator = Emulator::Root(root);
     let version = tape::check_emulator(&emulator)
         .with_context(|| format!("the root {}", catalogue.emulator.name))?;
     ui.line(&format!("tapes are made and played by {version}"));
-    Ok(emulator)
+    Ok((emulator, in_use))
 }
 
 /// Replays the tape of a bundle; the value is the exit code.
 pub fn replay(args: &ReplayArgs, plan: &CellPlan, kept: &Kept, ui: &Arc<Ui>) -> Result<u8> {
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let store = prepare::open_store(args.offline, false, ui)?;
-    let emulator = emulator(&store, &catalogue, ui)?;
-    kept.check_qemu(&emulator)?;
     let out = OutDir::open(&args.out)?;
+    Rooms {
+        out: Some((out.path(), ROOM_BYTES + kept.unpacked_bytes())),
+        cache: Some((&store.cache_dir(), 0)),
+        ..Rooms::default()
+    }
+    .check()?;
+    let (emulator, _in_use) = emulator(&store, &catalogue, ui)?;
+    kept.check_qemu(&emulator)?;
     let scratch = out.scratch()?;
     ui.line(&format!(
         "the tape of {} on {}, seed {}: {}",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use cowbird_cases::CaseTier;
-use cowbird_images::{Catalogue, Tier};
+use cowbird_images::{Catalogue, InUse, Tier};
 use cowbird_matrix::output::OutDir;
 use cowbird_matrix::select::select;
 use cowbird_matrix::spec::{Cases, Recording, RunSpec, Selection};
@@ -20,6 +20,7 @@ use cowbird_matrix::{judge, mutants, table};
 use cowbird_workload::Timing;
 
 use crate::gen_abi::{self, GenAbiArgs};
+use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
 use crate::{failure, host, matrix, prepare, repo, tape};
 
@@ -120,7 +121,7 @@ struct Steps {
 /// Runs the command; the value is the exit code.
 pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
     let out = OutDir::open(&args.out)?;
-    host::ensure_room(out.path())?;
+    Rooms::of_results(out.path()).check()?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     host::ensure(&catalogue, host::Needs::Everything, &[], args.offline, ui)?;
     let logs = out.path().join("logs");
@@ -216,12 +217,13 @@ impl Steps {
             tests.args(["-p", "cowbird-harness", "--test", "verdicts"]);
             // Only where no QEMU that records can be had.
             let mut skipped = Vec::new();
-            match steps.emulator(&run.catalogue) {
-                Ok(emulator) => {
+            let found = steps.emulator(&run.catalogue);
+            match &found {
+                Ok((emulator, _)) => {
                     tests.args(["--test", "tapes"]);
                     tests.env("COWBIRD_SELF_TEST_EMULATOR", emulator);
                 }
-                Err(error) => skipped.push(format!("tapes: {}", failure::describe(&error))),
+                Err(error) => skipped.push(format!("tapes: {}", failure::describe(error))),
             }
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
@@ -233,11 +235,12 @@ impl Steps {
         });
     }
 
-    /// The QEMU that records cells, as a plan names it.
-    fn emulator(&self, catalogue: &Catalogue) -> Result<String> {
+    /// The QEMU that records cells, as a plan names it; it stays as long as it is held.
+    fn emulator(&self, catalogue: &Catalogue) -> Result<(String, InUse)> {
         let store = prepare::open_store(self.offline, false, &self.ui)?;
-        let emulator = tape::emulator(&store, catalogue, &self.ui)?;
-        serde_json::to_string(&emulator).context("an emulator does not fit JSON")
+        let (emulator, in_use) = tape::emulator(&store, catalogue, &self.ui)?;
+        let name = serde_json::to_string(&emulator).context("an emulator does not fit JSON")?;
+        Ok((name, in_use))
     }
 
     /// The matrices: all quick kernels with the module as it is, the daily cases on the oldest of

@@ -96,9 +96,8 @@ impl Tryout {
             offline,
             ..RunSpec::new(out.to_owned())
         })?;
-        host::ensure_room(run.out.path())?;
-        host::ensure(&run.catalogue, host::Needs::Matrix, &[], run.offline, ui)?;
         matrix::ensure_rooms(&run, ui)?;
+        host::ensure(&run.catalogue, host::Needs::Matrix, &[], run.offline, ui)?;
         let guest = guest::build(run.offline, ui)?;
         let scratch = run.out.scratch()?;
         let guest = guest.copy_to(scratch.path())?;

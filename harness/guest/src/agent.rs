@@ -43,7 +43,7 @@ pub fn run() {
     protect_from_oom();
     let (port, mut reader) = match Port::open() {
         Ok(opened) => opened,
-        Err(error) => return eprintln!("cowbird-guest: {error}"),
+        Err(error) => return cowbird_guest_system::say!("cowbird-guest: {error}"),
     };
     port.send(&FromGuest::Hello(hello()));
     let workloads = Workloads::default();
@@ -65,7 +65,7 @@ pub fn run() {
     loop {
         match reader.next_message() {
             Ok(ToGuest::Request { id, request }) => Agent::serve(&agent, id, request),
-            Err(error) => return eprintln!("cowbird-guest: {error}"),
+            Err(error) => return cowbird_guest_system::say!("cowbird-guest: {error}"),
         }
     }
 }
@@ -246,6 +246,6 @@ fn hello() -> Hello {
 /// A module that eats memory must not get the agent killed: that would hide the true culprit.
 fn protect_from_oom() {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        eprintln!("cowbird-guest: oom_score_adj: {error}");
+        cowbird_guest_system::say!("cowbird-guest: oom_score_adj: {error}");
     }
 }

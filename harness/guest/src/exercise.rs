@@ -358,7 +358,7 @@ mod tests {
                     said.push(line);
                 }
                 Err(error) if UNSUPPORTED.iter().any(|said| error.message.contains(said)) => {
-                    eprintln!("not tried: {}", error.message);
+                    cowbird_guest_system::say!("not tried: {}", error.message);
                     let _ = fs::remove_dir_all(&root);
                     return;
                 }

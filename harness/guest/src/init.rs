@@ -42,7 +42,7 @@ const MOUNTS: [(&str, &str); 6] = [
 pub fn run() -> ! {
     for (target, fstype) in MOUNTS {
         if let Err(error) = mount_at(target, fstype) {
-            eprintln!("cowbird-guest: {error}");
+            cowbird_guest_system::say!("cowbird-guest: {error}");
         }
     }
     start_cpus();
@@ -98,7 +98,7 @@ fn start_cpus() {
             return;
         }
         if let Err(error) = fs::write(&path, "1") {
-            eprintln!("cowbird-guest: start CPU {cpu}: {error}");
+            cowbird_guest_system::say!("cowbird-guest: start CPU {cpu}: {error}");
         }
     }
 }
@@ -114,7 +114,7 @@ fn load_modules(list: &Path) -> GuestResult<()> {
 /// Says that the agent is gone and powers off: the host must not wait for a guest that cannot
 /// answer, and must not take this for a hang of the kernel.
 fn lost(reason: &str) -> ! {
-    eprintln!("{AGENT_LOST}: {reason}");
+    cowbird_guest_system::say!("{AGENT_LOST}: {reason}");
     loop {
         // The call returns only when it fails; PID 1 must not return in any case.
         let _ = reboot(RebootCommand::PowerOff);

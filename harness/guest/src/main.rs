@@ -5,11 +5,6 @@
 //! are two processes so that nothing that goes wrong in the agent ends PID 1, which would panic the
 //! kernel and be charged to the module under test.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "PID 1 and the agent write to the console"
-)]
-
 mod agent;
 mod exercise;
 mod hibernate;
@@ -23,6 +18,7 @@ mod script;
 mod stack;
 mod symbols;
 
+use cowbird_guest_system::say;
 use cowbird_guest_workloads as workloads;
 
 fn main() {
@@ -33,19 +29,19 @@ fn main() {
     } else if first.as_deref() == Some(workloads::DELAYED_WRITER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
         if let Err(error) = workloads::write_delayed(&rest) {
-            eprintln!("cowbird-guest: {error}");
+            say!("cowbird-guest: {error}");
             std::process::exit(1);
         }
     } else if first.as_deref() == Some(workloads::SWAPPER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
         if let Err(error) = workloads::swap(&rest) {
-            eprintln!("cowbird-guest: {error}");
+            say!("cowbird-guest: {error}");
             std::process::exit(1);
         }
     } else if first.as_deref() == Some(workloads::GROUPED_WRITER_ARGUMENT) {
         let rest: Vec<String> = arguments.collect();
         if let Err(error) = workloads::write_grouped(&rest) {
-            eprintln!("cowbird-guest: {error}");
+            say!("cowbird-guest: {error}");
             std::process::exit(1);
         }
     } else if let Some(
@@ -56,7 +52,7 @@ fn main() {
     {
         let rest: Vec<String> = arguments.collect();
         if let Err(error) = exercise::run(what, &rest) {
-            eprintln!("cowbird-guest: {}", error.message);
+            say!("cowbird-guest: {}", error.message);
             std::process::exit(1);
         }
     } else if std::process::id() == 1 && first.as_deref() == Some(root::SWITCHED_ARGUMENT) {
@@ -64,9 +60,7 @@ fn main() {
     } else if std::process::id() == 1 {
         init::run();
     } else {
-        eprintln!(
-            "cowbird-guest is the init of a test guest; it runs as PID 1 of an initramfs only"
-        );
+        say!("cowbird-guest is the init of a test guest; it runs as PID 1 of an initramfs only");
         std::process::exit(2);
     }
 }

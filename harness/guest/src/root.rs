@@ -92,7 +92,7 @@ pub fn log(line: &str) {
         .open(BOOT_LOG)
         .and_then(|mut file| writeln!(file, "{line}"));
     if let Err(error) = written {
-        eprintln!("cowbird-guest: {BOOT_LOG}: {error}: {line}");
+        cowbird_guest_system::say!("cowbird-guest: {BOOT_LOG}: {error}: {line}");
     }
 }
 

@@ -35,6 +35,9 @@ const ELF_MAGIC: [u8; 4] = *b"\x7FELF";
 /// Unpacked size of one block in an LZ4 legacy stream.
 const LZ4_BLOCK_BYTES: usize = 8 << 20;
 
+/// How the name of an unpacked kernel ends.
+const IMAGE: &str = "elf";
+
 /// How the name of the digest of an unpacked kernel ends.
 const DIGEST: &str = "sha256";
 
@@ -42,11 +45,12 @@ const DIGEST: &str = "sha256";
 const MAX_KERNEL_BYTES: usize = 512 << 20;
 
 /// The path of a kernel that boots faster than `vmlinuz` and is otherwise the same: its unpacked
-/// form below `cache_dir`, or `vmlinuz` itself when it is packed in a way that is not known here.
+/// form below `cache_dir`, or `vmlinuz` itself when it is packed in a way that is not known here. It is drafted in `drafts`, on
+/// the same disk: whatever is in the folder of images is whole.
 ///
 /// # Errors
 /// When the kernel cannot be read, is damaged, or the cache cannot be written.
-pub fn unpacked(vmlinuz: &Path, cache_dir: &Path) -> HarnessResult<PathBuf> {
+pub fn unpacked(vmlinuz: &Path, cache_dir: &Path, drafts: &Path) -> HarnessResult<PathBuf> {
     let packed = fs::read(vmlinuz).on("read", vmlinuz)?;
     let folder = folder(cache_dir);
     let path = folder.join(file_name(&packed));
@@ -61,22 +65,36 @@ pub fn unpacked(vmlinuz: &Path, cache_dir: &Path) -> HarnessResult<PathBuf> {
     };
     fs::create_dir_all(&folder).on("create", &folder)?;
     // The digest last: without it the image counts for nothing.
-    keep(&folder, &path, &kernel)?;
-    keep(&folder, &digest_path(&path), hex(&kernel).as_bytes())?;
+    keep(drafts, &path, &kernel)?;
+    keep(drafts, &digest_path(&path), hex(&kernel).as_bytes())?;
     Ok(path)
 }
 
 /// Writes a file so that it is there, on stable storage, whole or not at all: another process may unpack the same kernel.
-fn keep(folder: &Path, path: &Path, content: &[u8]) -> HarnessResult<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder).on("create a file in", folder)?;
+fn keep(drafts: &Path, path: &Path, content: &[u8]) -> HarnessResult<()> {
+    let mut file = tempfile::NamedTempFile::new_in(drafts).on("create a file in", drafts)?;
     file.write_all(content).on("write", file.path())?;
     file.as_file().sync_all().on("sync", file.path())?;
     file.persist(path)
         .map_err(|error| error.error)
         .on("create", path)?;
+    let folder = path.parent().unwrap_or(path);
     fs::File::open(folder)
         .and_then(|folder| folder.sync_all())
         .on("sync", folder)
+}
+
+/// Whether a file of the folder is one of an unpacked kernel, or its digest.
+#[must_use]
+pub fn is_kept(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending == IMAGE || ending == DIGEST)
+}
+
+/// The unpacked kernel that a file of the folder belongs to.
+#[must_use]
+pub fn image_of(path: &Path) -> PathBuf {
+    path.with_extension(IMAGE)
 }
 
 /// Where the digest of an unpacked kernel is kept.
@@ -105,7 +123,7 @@ pub fn unpacked_name(vmlinuz: &Path) -> HarnessResult<String> {
 }
 
 fn file_name(packed: &[u8]) -> String {
-    format!("{}.elf", hex(packed))
+    format!("{}.{IMAGE}", hex(packed))
 }
 
 fn hex(content: &[u8]) -> String {
@@ -212,19 +230,22 @@ mod tests {
         let kernel = [&ELF_MAGIC[..], b"the kernel"].concat();
         let packed = zstd::encode_all(&kernel[..], 1).unwrap();
         fs::write(&vmlinuz, image(&packed)).unwrap();
-        let path = unpacked(&vmlinuz, folder.path()).unwrap();
+        let path = unpacked(&vmlinuz, folder.path(), folder.path()).unwrap();
         assert!(fs::read(&path).unwrap() == kernel);
         for damage in [&b""[..], b"\x7FELFthe kerneL"] {
             fs::write(&path, damage).unwrap();
-            assert_eq!(unpacked(&vmlinuz, folder.path()).unwrap(), path);
+            assert_eq!(
+                unpacked(&vmlinuz, folder.path(), folder.path()).unwrap(),
+                path
+            );
             assert!(fs::read(&path).unwrap() == kernel);
         }
         fs::write(&path, b"").unwrap();
         fs::remove_file(digest_path(&path)).unwrap();
-        unpacked(&vmlinuz, folder.path()).unwrap();
+        unpacked(&vmlinuz, folder.path(), folder.path()).unwrap();
         assert!(fs::read(&path).unwrap() == kernel);
         let before = fs::metadata(&path).unwrap().modified().unwrap();
-        unpacked(&vmlinuz, folder.path()).unwrap();
+        unpacked(&vmlinuz, folder.path(), folder.path()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
     }
 

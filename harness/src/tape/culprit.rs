@@ -243,9 +243,8 @@ impl Stage {
 
     /// What can be said of a replay that stands at the event, with gdb let in.
     async fn stand(&self, player: Player, instruction: u64) -> HarnessResult<Standing> {
-        let gdb = player.sockets.path().join("gdb");
         let emulator = &self.config.emulator;
-        player.process.let_into(emulator, player.sockets.path())?;
+        let gdb = emulator.folder_within(player.sockets.path())?.join("gdb");
         let device = format!("gdbserver unix:{},server=on,wait=off", gdb.display());
         player.qmp.monitor(&device).await?;
         let next = player.qmp.monitor("x /1i $pc").await?.trim().to_owned();

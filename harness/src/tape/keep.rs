@@ -78,6 +78,12 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// What its files take on disk when they are unpacked.
+    #[must_use]
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
     /// Reads what a bundle says of its tape; none, if it has none.
     ///
     /// # Errors

@@ -3,14 +3,16 @@
 //! The latter is started by that root's own loader, with that root's libraries, firmware and modules. A chroot would
 //! need root, mounts of every folder that a cell's files may lie in, and a QEMU that sees other paths than the harness.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use cowbird_host::disk;
-use cowbird_host::error::HarnessResult;
+use cowbird_host::error::{HarnessResult, PathContext};
 use rustix::process::geteuid;
 use rustix::thread::set_no_new_privs;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,9 @@ const USER: u32 = 65_530;
 
 /// How it is told: the option until QEMU 9.0, and since then.
 const AS_USER: [(&str, &str); 2] = [("-runas", ""), ("-run-with", "user=")];
+
+/// The name of a folder that is given to it; short, as names of sockets are.
+const GIVEN: &str = "its";
 
 /// How far a QEMU can be confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +143,15 @@ impl Emulator {
         matches!(self.confinement(), Confinement::User(_)).then_some((USER, USER))
     }
 
+    /// A folder within one of the harness' own in which a QEMU that has become another user can make files. The outer one stays the harness':
+    /// it is what the next run tidies away when this one is killed, and it does that with its own folders only.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or given to it.
+    pub fn folder_within(&self, outer: &Path) -> HarnessResult<PathBuf> {
+        given_to(self.user(), outer)
+    }
+
     fn confinement(&self) -> Confinement {
         static KNOWN: Mutex<Vec<(Emulator, Confinement)>> = Mutex::new(Vec::new());
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,6 +203,19 @@ impl Emulator {
         )?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
+}
+
+/// Makes the folder of [`Emulator::folder_within`] for a user.
+fn given_to(user: Option<(u32, u32)>, outer: &Path) -> HarnessResult<PathBuf> {
+    let folder = outer.join(GIVEN);
+    fs::create_dir(&folder).on("create", &folder)?;
+    if let Some((user, group)) = user {
+        chown(&folder, Some(user), Some(group)).on("give away", &folder)?;
+        // The other user comes through, and sees nothing.
+        let through = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(outer, through).on("let others through", outer)?;
+    }
+    Ok(folder)
 }
 
 fn in_root(root: &Path) -> Command {
@@ -261,6 +288,33 @@ mod tests {
         child.kill().expect("it runs");
         child.wait().expect("it was started");
         assert!(confined, "no filter, or root still, within 10 s");
+    }
+
+    /// Goal: a QEMU that has become another user can make sockets, and the folder of a run that was killed can be tidied away. Method: as
+    /// root, that user makes a file; only the inner folder is his.
+    #[test]
+    fn only_a_folder_within_is_given_away() {
+        use std::os::unix::fs::MetadataExt;
+        if !geteuid().is_root() {
+            println!("SKIP: only root becomes another user");
+            return;
+        }
+        let outer = tempfile::tempdir().expect("a folder for the test");
+        let folder = given_to(Some((USER, USER)), outer.path()).expect("root may");
+        let owner = |path: &Path| fs::metadata(path).expect("it is there").uid();
+        assert_eq!((owner(outer.path()), owner(&folder)), (0, USER));
+        let made = Command::new("touch")
+            .arg(folder.join("gdb"))
+            .uid(USER)
+            .gid(USER)
+            .status();
+        assert!(made.expect("every host has touch").success());
+        let listed = Command::new("ls")
+            .arg(outer.path())
+            .uid(USER)
+            .gid(USER)
+            .output();
+        assert!(!listed.expect("every host has ls").status.success());
     }
 
     /// Goal: a QEMU in a root uses nothing of the host's.

@@ -17,11 +17,22 @@ const TRIES: usize = 16;
 /// hundredth for the difference between a good calibration and a better one.
 const AGREEMENT: u64 = 1000;
 
-/// The counter's frequency in kHz; `None` where it cannot be told. Measured once, in 60 ms.
+/// The counter's frequency in kHz; `None` where it cannot be told. Measured in 60 ms, until it was told once.
 #[must_use]
 pub fn tsc_khz() -> Option<u64> {
-    static FREQUENCY: OnceLock<Option<u64>> = OnceLock::new();
-    *FREQUENCY.get_or_init(|| agreed([(); MEASUREMENTS].map(|()| measure())))
+    static FREQUENCY: OnceLock<u64> = OnceLock::new();
+    remembered(&FREQUENCY, || {
+        agreed([(); MEASUREMENTS].map(|()| measure()))
+    })
+}
+
+/// What is known, or is now. A host that is too busy for a moment to be measured is none that never can.
+fn remembered(known: &OnceLock<u64>, measured: impl FnOnce() -> Option<u64>) -> Option<u64> {
+    if let Some(frequency) = known.get() {
+        return Some(*frequency);
+    }
+    let frequency = measured()?;
+    Some(*known.get_or_init(|| frequency))
 }
 
 /// The middle one of measurements, if they agree.
@@ -73,6 +84,14 @@ mod tests {
         assert_eq!(of(1_999_000, 2_000_000, 2_001_000), Some(2_000_000));
         assert_eq!(of(1_999_000, 2_000_000, 2_001_001), None);
         assert_eq!(agreed([Some(2_000_000), None, Some(2_000_000)]), None);
+    }
+
+    #[test]
+    fn a_measurement_that_failed_is_made_again() {
+        let known = OnceLock::new();
+        assert_eq!(remembered(&known, || None), None);
+        assert_eq!(remembered(&known, || Some(7)), Some(7));
+        assert_eq!(remembered(&known, || panic!("it is known")), Some(7));
     }
 
     /// Goal: the frequency is that of this machine.

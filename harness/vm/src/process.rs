@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -16,7 +15,7 @@ use rustix::process::{
 use tokio::sync::watch;
 
 use crate::command::VmConfig;
-use crate::emulator::{Emulator, QEMU};
+use crate::emulator::QEMU;
 use crate::guard::Guard;
 use std::path::Path;
 
@@ -65,17 +64,6 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
-    }
-
-    /// Lets it make files in a folder of the harness' own, for what it opens after its start.
-    ///
-    /// # Errors
-    /// When the folder cannot be given to it.
-    pub fn let_into(&self, emulator: &Emulator, folder: &Path) -> HarnessResult<()> {
-        match emulator.user() {
-            Some((user, group)) => chown(folder, Some(user), Some(group)).on("give away", folder),
-            None => Ok(()),
-        }
     }
 
     /// How it ended, if it has.
@@ -179,10 +167,21 @@ pub(super) fn qemu_refused(config: &VmConfig, end: ProcessEnd) -> HarnessError {
     }
 }
 
+/// The end of a log, whatever bytes are in it and however long it is.
+fn end_of(path: &Path) -> io::Result<String> {
+    const BYTES: u64 = 64 << 10;
+    let mut file = File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(BYTES);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// What QEMU said last.
 pub(super) fn last_lines(path: &Path) -> String {
     const LINES: usize = 5;
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = end_of(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     match lines.as_slice() {
         [] => String::new(),
@@ -190,5 +189,23 @@ pub(super) fn last_lines(path: &Path) -> String {
             "; it says: {}",
             lines[lines.len().saturating_sub(LINES)..].join(" / ")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what QEMU said last is told whatever it said before. Method: a log with a byte that is no UTF-8, larger than what is read.
+    #[test]
+    fn the_last_words_are_told() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let log = folder.path().join("qemu.log");
+        let mut said = b"noise\n".repeat(100_000);
+        said.extend_from_slice(b"bad \xFF option\nqemu: it is refused\n");
+        std::fs::write(&log, said).expect("it can be written");
+        let told = last_lines(&log);
+        assert!(told.ends_with(" option / qemu: it is refused"), "{told}");
+        assert_eq!(last_lines(&folder.path().join("none")), "");
     }
 }

@@ -70,6 +70,13 @@ pub struct Archive {
     pub mirror_variable: String,
 }
 
+impl Archive {
+    /// The package that must be installed before its signatures can be verified.
+    pub fn missing_keyring(&self) -> Option<&str> {
+        (!self.keyring.exists()).then_some(self.keyring_package.as_str())
+    }
+}
+
 /// A base system with one compiler in which modules are built.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

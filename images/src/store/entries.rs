@@ -8,7 +8,7 @@ use cowbird_packages::digest::Sha256Digest;
 use super::Store;
 use super::whole::{is_whole_kernel, is_whole_root};
 use crate::apt;
-use crate::cache::Kind;
+use crate::cache::{InUse, Kind};
 use crate::catalogue::{Emulator, FreshHost, KernelSpec};
 use crate::error::{Error, Result};
 use crate::kernel::{self};
@@ -60,32 +60,33 @@ impl Store {
         Ok(entry)
     }
 
-    /// The folder of an emulator's root: everything in it runs with its own loader and libraries, where it lies.
-    pub fn emulator(&self, emulator: &Emulator) -> Result<PathBuf> {
+    /// The folder of an emulator's root, which nobody deletes as long as it is held: everything in it runs with its own loader and libraries, where it lies.
+    pub fn emulator(&self, emulator: &Emulator) -> Result<(PathBuf, InUse)> {
         self.intact_root(Recipe::of_emulator(emulator))
     }
 
-    /// The folder of a root that is as a fresh host. It is shared: whoever changes something works on a layer above it.
-    pub fn fresh_host(&self, host: &FreshHost) -> Result<PathBuf> {
+    /// The folder of a root that is as a fresh host, which nobody deletes as long as it is held. It is shared: whoever changes something works on a layer above it.
+    pub fn fresh_host(&self, host: &FreshHost) -> Result<(PathBuf, InUse)> {
         self.intact_root(Recipe::of_fresh_host(host))
     }
 
     /// The folder of a root, made anew where it is damaged.
-    fn intact_root(&self, recipe: Recipe<'_>) -> Result<PathBuf> {
+    fn intact_root(&self, recipe: Recipe<'_>) -> Result<(PathBuf, InUse)> {
         let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
         if is_whole_root(&entry) && !self.is_intact(&entry) {
             self.cache.discard(&entry)?;
         }
         let name = recipe.name;
-        Ok(root::tree(&self.recipe_entry(recipe, name)?))
+        let made = self.recipe_entry(recipe, name)?;
+        Ok((root::tree(&made), InUse::of(&made)))
     }
 
-    /// Whether every file of an entry is what it was when the entry was made; says so if not. An entry of an older
-    /// program, which sealed none, is sealed as it is found.
+    /// Whether every file of an entry is what it was when the entry was made; says so if not. Of one without a seal nobody knows
+    /// what it was, so that it counts as absent.
     pub(super) fn is_intact(&self, entry: &Path) -> bool {
         match seal::check(entry) {
             seal::Found::Intact => true,
-            seal::Found::Unsealed => seal::write(entry).is_ok(),
+            seal::Found::Unsealed => false,
             seal::Found::Damaged(file) => {
                 self.say_damaged(&file);
                 false

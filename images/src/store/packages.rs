@@ -18,7 +18,7 @@ impl Store {
     /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
     pub(super) fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
         if matches!(spec.source, KernelSource::Brought(_)) {
-            return brought::fetch(&self.cache, spec, locked);
+            return self.fetch_brought(spec, locked);
         }
         let missing: Vec<_> = locked
             .packages
@@ -55,11 +55,41 @@ impl Store {
         {
             let id = format!("apt-{}-{}-{}", spec.archive.name, spec.suite, spec.arch);
             let _held = self.hold(&id, &spec.name)?;
-            self.suite(spec)?.download(&missing, &into)?;
+            let suite = self.suite(spec)?;
+            suite.download(&missing, &into, &self.options.progress)?;
         }
         task.step("verifying digests");
         self.keep(&missing, &into)?;
         task.done();
+        Ok(())
+    }
+
+    /// Keeps the files that somebody brought in the cache, under their digests.
+    fn fetch_brought(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
+        let folder = brought::folder(&self.cache, spec);
+        let staging = self.cache.staging()?;
+        for package in locked
+            .packages
+            .iter()
+            .filter(|package| !self.is_kept(package))
+        {
+            let from = folder.join(&package.name);
+            if !from.is_file() {
+                let (name, folder) = (&package.name, folder.display());
+                return Err(Error::NotBrought {
+                    kernel: spec.name.clone(),
+                    missing: format!("the cache has no sound {name}; put it into {folder} again"),
+                });
+            }
+            let staged = staging.scratch().join(package.file_name());
+            fs::copy(&from, &staged).map_err(Error::io("copy", &from))?;
+            let digest = Sha256Digest::of_file(&staged).map_err(Error::io("read", &staged))?;
+            if digest != package.sha256 {
+                return Err(Error::CacheCorrupt { path: from });
+            }
+            self.cache
+                .keep_file(&staged, &deb_path(&self.cache, package))?;
+        }
         Ok(())
     }
 

@@ -38,7 +38,11 @@ impl Store {
             })?;
             records.push(locked);
         }
-        fs::write(path, LockFile::new(records).to_toml()).map_err(Error::io("write", path))
+        // Drafted beside it: the checkout may be on another disk than the cache.
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new("."));
+        self.cache
+            .write_file_by(folder, path, &LockFile::new(records).to_toml())
     }
 
     /// The packages that a file decides on, and that file.
@@ -74,6 +78,9 @@ impl Store {
         if fs::read_to_string(&path).is_ok_and(|known| known == text) {
             return Ok(());
         }
+        if path.is_dir() {
+            self.cache.discard(&path)?;
+        }
         self.cache.write_file(&path, &text)
     }
 
@@ -104,7 +111,7 @@ impl Store {
         let _held = self.hold(&format!("apt-{id}"), &id)?;
         let task = self.task(&format!("fetching the index of {}", spec.suite));
         let suite = self.suite(spec)?;
-        suite.update(&self.options.progress)?;
+        suite.update(&self.options.progress, &|list| self.say_damaged(list))?;
         task.step("reading it");
         let index = Arc::new(suite.index()?);
         task.done();

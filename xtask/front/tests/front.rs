@@ -68,6 +68,43 @@ fn a_build_that_fails_ends_as_cargo_does() {
     assert!(failed.stdout.is_empty());
 }
 
+/// Goal: whoever reads only the first line of a build does not end it. Method: the reader goes away after that line, as `head -1` does, and
+/// cargo says more than a pipe holds.
+#[test]
+fn a_build_goes_on_when_nobody_listens() {
+    use std::io::{BufRead, BufReader};
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-deaf", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let built = folder.join("built");
+    let lines = "echo first >&2; i=0; while [ $i -lt 20000 ]; do echo 'Compiling more' >&2; i=$((i+1)); done";
+    script(
+        &folder.join("cargo"),
+        &format!("{lines}; : > {}; exit 3", built.display()),
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xtask-front"))
+        .env("CARGO", folder.join("cargo"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    assert_eq!(first, "first\n");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert!(built.exists());
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// Goal: a build that was killed is none that succeeded.
+#[test]
+fn a_killed_build_is_a_failure() {
+    let killed = front("kill -9 $$");
+    assert_eq!(killed.status.code(), Some(2));
+    assert!(killed.stdout.is_empty());
+}
+
 /// Goal: the first line comes while cargo is still at work.
 #[test]
 fn lines_are_shown_as_they_come() {

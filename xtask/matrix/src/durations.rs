@@ -69,8 +69,7 @@ impl Durations {
         let count = self.by_case.len();
         all.by_case.extend(self.by_case);
         let path = root.join(PATH_IN_REPO);
-        std::fs::write(&path, output::to_json(&all.by_case)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        output::replace(&path, output::to_json(&all.by_case)?.as_bytes())?;
         Ok(count)
     }
 

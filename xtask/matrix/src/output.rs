@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,13 +100,7 @@ impl OutDir {
     /// Puts the results in place, whole or not at all.
     pub fn write_results(&self, results: &RunResults) -> Result<()> {
         let path = self.dir.join(RESULTS);
-        let write = || -> Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            file.write_all(to_json(results)?.as_bytes())?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        replace(&path, to_json(results)?.as_bytes())
     }
 }
 
@@ -117,12 +112,28 @@ impl OutDir {
             (HTML, report::html(results, judgement)),
         ];
         for (name, text) in files {
-            let path = self.dir.join(name);
-            std::fs::write(&path, text)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            replace(&self.dir.join(name), text.as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// Puts a file in place, on stable storage and whole or not at all: a run may be killed, and a disk full, at any moment.
+pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Removes the large files of the bundle of a caught mutant: the disks and the witness of what was
@@ -152,6 +163,38 @@ mod tests {
     use super::*;
     use crate::judge::tests::result;
     use cowbird_model::Verdict;
+
+    /// Goal: whoever reads a file while it is replaced reads the one or the other, and others may read both. Method: a reader that
+    /// has the former open.
+    #[test]
+    fn a_file_is_replaced_whole() {
+        use std::io::Read;
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("file");
+        replace(&path, b"the former, which is longer").expect("it can be written");
+        let mut former = File::open(&path).expect("it is there");
+        replace(&path, b"the latter").expect("it can be replaced");
+        let mut text = String::new();
+        former.read_to_string(&mut text).expect("it is open");
+        assert_eq!(text, "the former, which is longer");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"the latter");
+        assert_eq!(
+            std::fs::read_dir(folder.path())
+                .expect("it is there")
+                .count(),
+            1
+        );
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "").expect("it can be written");
+        let mode = |path: &Path| {
+            std::fs::metadata(path)
+                .expect("it is there")
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode(&path), mode(&plain), "as the user's other files");
+        assert!(replace(&folder.path().join("gone/file"), b"").is_err());
+    }
 
     /// Goal: the file has what its readers rely on, under the names that they rely on.
     #[test]

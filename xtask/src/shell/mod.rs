@@ -87,7 +87,7 @@ pub fn command(args: &ShellArgs, ui: &Arc<Ui>) -> Result<u8> {
     let run = check(args)?;
     let input = input()?;
     let cell = run.cells.first().context("there is no cell")?;
-    host::ensure_room(run.out.path())?;
+    matrix::ensure_rooms(&run, ui)?;
     let mut programs = vec![BUSYBOX];
     programs.extend(
         find(&cell.id.case)
@@ -101,7 +101,6 @@ pub fn command(args: &ShellArgs, ui: &Arc<Ui>) -> Result<u8> {
         run.offline,
         ui,
     )?;
-    matrix::ensure_rooms(&run, ui)?;
     let guest = guest::build(run.offline, ui)?;
     let scratch = run.out.scratch()?;
     let guest = guest.copy_to(scratch.path())?;

@@ -3,13 +3,9 @@
 //!
 //! **Architecture invariant:** nothing here knows requests of the host or workloads: who calls it decides what is done.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "what cannot be sent to the host is told on the console"
-)]
-
 pub mod async_io;
 pub mod clock;
+pub mod console;
 pub mod error;
 pub mod files;
 pub mod mounts;

@@ -95,7 +95,7 @@ impl Port {
                 opened.write.write_all(&bytes).context("write to the port")
             });
         if let Err(error) = sent {
-            eprintln!("cowbird-guest: message not sent: {error}");
+            crate::say!("cowbird-guest: message not sent: {error}");
         }
     }
 

@@ -3,11 +3,6 @@
 //! **Architecture invariant:** a workload is told everything by its specification; it knows neither the agent nor the
 //! requests that start and end it.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "the writers that are processes of their own tell their supervisors through pipes"
-)]
-
 mod chaser;
 mod fs_churn;
 mod group;

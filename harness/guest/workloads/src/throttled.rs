@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cowbird_guest_system::async_io::{Aio, MAX_PARTS, Part};
+use cowbird_guest_system::console;
 use cowbird_guest_system::error::{Context, GuestResult, failure};
 use cowbird_guest_system::files::{open_direct, size_of};
 use cowbird_guest_system::sys::DirectBuffer;
@@ -114,6 +115,7 @@ pub fn write_delayed(arguments: &[String]) -> GuestResult<()> {
     let file = open_direct(device, true)?;
     let mut aio = Aio::new().context("prepare asynchronous writes")?;
     aio.submit(&file, &buffer, &parts).context("submit")?;
-    println!("{SUBMITTED}");
+    // The writes are under way, whoever hears of it.
+    let _ = console::line(SUBMITTED);
     aio.wait(&parts).context("wait for the writes")
 }

@@ -110,6 +110,15 @@ fn brought_packages_are_unpacked() {
     );
     assert_eq!(bench.offline(), Ok(NEWEST.to_owned()));
 
+    // Cut off in the cache, as by a power cut or a full disk.
+    for entry in fs::read_dir(bench.path("cache/debs")).unwrap() {
+        fs::write(entry.unwrap().path(), "").unwrap();
+    }
+    bench.forget_kernels();
+    assert_eq!(bench.offline(), Ok(NEWEST.to_owned()));
+    let warnings = bench.warnings.0.lock().unwrap().join("\n");
+    assert_eq!(warnings.matches(".rpm is damaged").count(), 3, "{warnings}");
+
     // Another release beside it: which one is meant?
     bench.bring_core("9.9.9-test-amd64");
     let doubt = bench.offline().unwrap_err();
@@ -129,4 +138,15 @@ fn brought_packages_are_unpacked() {
     // What is in the cache needs no folder.
     fs::remove_dir_all(before).unwrap();
     assert_eq!(bench.offline(), Ok(NEWEST.to_owned()));
+
+    // Damaged and gone: what has to be brought again is named.
+    for entry in fs::read_dir(bench.path("cache/debs")).unwrap() {
+        fs::write(entry.unwrap().path(), "").unwrap();
+    }
+    bench.forget_kernels();
+    let gone = bench.offline().unwrap_err();
+    assert!(
+        gone.contains("no sound kernel-core-9.9.10.rpm; put it into"),
+        "{gone}"
+    );
 }

@@ -83,6 +83,67 @@ fn pruning_keeps_what_is_used() {
     assert_eq!(bench.offline().unwrap(), "9.9.9-test-amd64");
 }
 
+/// Goal: an emulator's root is not deleted under whoever runs it, be it superseded or damaged. Method: a root of the cache that is
+/// held, of a catalogue that now names another one; then a damaged one.
+#[test]
+fn a_root_in_use_stays() {
+    let bench = Bench::new();
+    let name = Recipe::of_emulator(&bench.emulator).entry_name();
+    let entry = bench.path("cache/roots").join(&name);
+    let store = bench.store(|options| options.offline = true);
+    fs::create_dir_all(crate::root::tree(&entry).join("usr/bin")).unwrap();
+    let record = crate::root::RootRecord {
+        name: "emulator".to_owned(),
+        bytes: 0,
+        digest: cowbird_packages::digest::Sha256Digest::of_bytes(b""),
+        packages: Vec::new(),
+    };
+    record::write(&entry, &record).unwrap();
+    crate::seal::write(&entry).unwrap();
+    let (tree, in_use) = store.emulator(&bench.emulator).unwrap();
+    assert_eq!(tree, crate::root::tree(&entry));
+    let mut other = bench.emulator.clone();
+    other.package = "another".into();
+    let catalogue = Catalogue {
+        kernels: vec![bench.spec.clone()],
+        emulator: other,
+        fresh_hosts: Vec::new(),
+    };
+    assert_eq!(store.prune(&catalogue, false).unwrap(), []);
+
+    // Open folders stay what they are when the root is made again, or cannot be.
+    let inside = fs::File::open(tree.join("usr")).unwrap();
+    fs::write(entry.join(crate::seal::FILE), "").unwrap();
+    let message = store.emulator(&bench.emulator).unwrap_err().to_string();
+    assert!(
+        message.contains("root emulator is not in the cache"),
+        "{message}"
+    );
+    let found = rustix::fs::openat(
+        &inside,
+        "bin",
+        rustix::fs::OFlags::RDONLY,
+        rustix::fs::Mode::empty(),
+    );
+    assert!(found.is_ok(), "{found:?}");
+    drop(in_use);
+}
+
+/// Goal: one kernel's unreadable record keeps nobody from pruning what is of others.
+#[test]
+fn pruning_takes_each_kernel_by_itself() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    fs::remove_file(bench.path(RECORD)).unwrap();
+    fs::create_dir(bench.path(RECORD)).unwrap();
+    let text = catalogue_text(&bench.path("archive/keyring.gpg"));
+    let catalogue = Catalogue::parse(&text, Path::new("test")).unwrap();
+    let stray = bench.path("cache/roots/old-0011223344556677");
+    fs::create_dir(&stray).unwrap();
+    let pruned = bench.store(|_| {}).prune(&catalogue, false).unwrap();
+    assert!(!stray.exists() && !pruned.is_empty());
+}
+
 /// Goal: a kernel that somebody runs is not deleted under him. Method: a superseded one in use, and not any more.
 #[test]
 fn what_is_in_use_is_not_pruned() {

@@ -1,5 +1,12 @@
 //! What is forged on the way or damaged in the cache: it is noticed, and never given out.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+
 use super::*;
 use crate::select::select;
 
@@ -138,7 +145,164 @@ fn what_is_damaged_is_made_again() {
     assert_eq!(bench.online().as_deref(), Ok(NEWEST));
     assert_eq!(said(&deb), 2, "by each run once");
 
-    fs::write(bench.path(RECORD), "").unwrap();
+    let record = bench.path(RECORD);
+    for (count, damage) in [&b""[..], b"\xFF\xFE"].into_iter().enumerate() {
+        fs::write(&record, damage).unwrap();
+        assert_eq!(bench.online().as_deref(), Ok(NEWEST));
+        assert_eq!(said(&record), count + 1);
+    }
+    fs::remove_file(&record).unwrap();
+    fs::create_dir(&record).unwrap();
+    let store = bench.store(|options| options.offline = true);
+    assert_eq!(store.status(&bench.spec).unwrap().release, None);
     assert_eq!(bench.online().as_deref(), Ok(NEWEST));
-    assert_eq!(said(&bench.path(RECORD)), 1);
+    assert!(record.is_file());
+}
+
+/// Goal: damage from before an entry had a seal is not sealed in. Method: an entry whose seal is taken away, and one byte of its
+/// kernel changed.
+#[test]
+fn what_has_no_seal_is_made_again() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    let kernels = fs::read_dir(bench.path("cache/kernels")).unwrap();
+    let entry = kernels.map(|entry| entry.unwrap().path()).next().unwrap();
+    let record: KernelRecord = record::read(&entry).unwrap();
+    let vmlinuz = kernel::tree(&entry).join(record.vmlinuz);
+    let sound = fs::read(&vmlinuz).unwrap();
+    fs::remove_file(entry.join(crate::seal::FILE)).unwrap();
+    fs::write(&vmlinuz, "kernel 9.9.11\n").unwrap();
+    assert_eq!(bench.offline().as_deref(), Ok(NEWEST));
+    assert_eq!(fs::read(&vmlinuz).unwrap(), sound);
+    assert!(entry.join(crate::seal::FILE).exists());
+}
+
+/// Serves a folder as web servers do: what has not changed since the client had it is not sent again. It ends with the process.
+fn serve(folder: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let folder = folder.clone();
+            thread::spawn(move || answer(&stream, &folder));
+        }
+    });
+    address
+}
+
+/// Answers each request of a connection; `None` ends it.
+fn answer(mut stream: &TcpStream, folder: &Path) -> Option<()> {
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        let request = lines.next()?.ok()?;
+        let mut has_it = false;
+        loop {
+            let line = lines.next()?.ok()?;
+            has_it |= line.to_ascii_lowercase().starts_with("if-modified-since:");
+            if line.is_empty() {
+                break;
+            }
+        }
+        let path = request
+            .split(' ')
+            .nth(1)?
+            .trim_start_matches('/')
+            .to_owned();
+        let content = fs::read(folder.join(path)).ok();
+        let (status, body) = match content {
+            Some(_) if has_it => ("304 Not Modified", Vec::new()),
+            Some(content) => ("200 OK", content),
+            None => ("404 Not Found", Vec::new()),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nLast-Modified: Wed, 01 Jan 2020 00:00:00 GMT\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(&body).ok()?;
+    }
+}
+
+/// Goal: damaged lists of apt's in the cache are fetched again. Method: each file emptied, and with one byte changed, while the
+/// archive says that nothing has changed; apt does not see it of an index, and never gets over it of a Release file. The
+/// mirror is a server, because of files apt looks at nothing but the time.
+#[test]
+fn damaged_lists_are_fetched_again() {
+    let bench = Bench::new();
+    let mirror = serve(bench.path("archive"));
+    let online = || {
+        let store = bench.store(|options| {
+            options.mirror = Some(mirror.clone());
+            options.refresh = true;
+        });
+        let kernel = store.locked_or_chosen(&bench.spec);
+        kernel
+            .map(|kernel| kernel.release)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(online().as_deref(), Ok(NEWEST));
+    let lists = bench.path("cache/apt/test-test-amd64/lists");
+    for ending in ["_Packages", "_InRelease"] {
+        for is_cut in [true, false] {
+            let names = fs::read_dir(&lists)
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            let mut names = names.filter(|path| path.to_string_lossy().ends_with(ending));
+            let list = names.next().unwrap();
+            let sound = fs::read(&list).unwrap();
+            let mut damaged = sound.clone();
+            match is_cut {
+                true => damaged.clear(),
+                // In the version of the newest package, and in the signature.
+                false => damaged[sound.len() - 100] ^= 1,
+            }
+            let time = fs::metadata(&list).unwrap().modified().unwrap();
+            fs::write(&list, damaged).unwrap();
+            fs::File::options()
+                .write(true)
+                .open(&list)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+            assert_eq!(online().as_deref(), Ok(NEWEST), "{ending}, cut: {is_cut}");
+            assert!(fs::read(&list).unwrap() == sound, "{ending}, cut: {is_cut}");
+        }
+    }
+    let warnings = bench.warnings.0.lock().unwrap().join("\n");
+    assert_eq!(
+        warnings.matches("_Packages is damaged").count(),
+        2,
+        "{warnings}"
+    );
+    assert_eq!(
+        warnings
+            .matches("the index of test is fetched anew")
+            .count(),
+        2,
+        "{warnings}"
+    );
+}
+
+/// Goal: an apt-get that still has the lists is waited for. Method: its lock, held for some seconds.
+#[test]
+fn the_lock_of_the_lists_is_waited_for() {
+    let bench = Bench::new();
+    bench.online().unwrap();
+    let lock = fs::File::options()
+        .write(true)
+        .open(bench.path("cache/apt/test-test-amd64/lists/lock"))
+        .unwrap();
+    fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(3));
+            fcntl_lock(&lock, FlockOperation::Unlock).unwrap();
+        });
+        assert_eq!(bench.refresh().as_deref(), Ok(NEWEST));
+    });
+    let warnings = bench.warnings.0.lock().unwrap().join("\n");
+    assert!(
+        warnings.contains("waiting for it, for at most"),
+        "{warnings}"
+    );
 }

@@ -1,7 +1,9 @@
-//! The programs of the host that this crate runs, and the packages that bring them.
+//! The programs of the host that are run to prepare kernels, and the packages that bring them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+
+use crate::install;
 
 /// A package that the host lacks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +67,7 @@ impl HostPackage {
     }
 
     /// The command that installs what brings one program.
-    pub(crate) fn install_command_for(tool: &str) -> String {
+    pub fn install_command_for(tool: &str) -> String {
         let known = NEEDED
             .iter()
             .chain([&NEEDED_UNPRIVILEGED, &NEEDED_FOR_RPM])
@@ -76,15 +78,11 @@ impl HostPackage {
 
 fn install_command<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.into_iter().collect();
-    let sudo = if is_root() { "" } else { "sudo " };
-    format!(
-        "{sudo}apt-get install -y --no-install-recommends --no-remove {}",
-        names.join(" ")
-    )
+    install::install_command(&names, is_root())
 }
 
 /// The packages that must be installed before a kernel can be prepared; empty on a host that has all.
-/// Keyrings are not among them, as they depend on the archive: see [`missing_keyring`].
+/// Keyrings are not among them, as they depend on the archive.
 pub fn missing_host_packages() -> Vec<HostPackage> {
     let unprivileged = (!is_root()).then_some(&NEEDED_UNPRIVILEGED);
     NEEDED
@@ -95,13 +93,8 @@ pub fn missing_host_packages() -> Vec<HostPackage> {
         .collect()
 }
 
-/// The package that must be installed before `archive`'s signatures can be verified.
-pub fn missing_keyring(archive: &crate::Archive) -> Option<&str> {
-    (!archive.keyring.exists()).then_some(archive.keyring_package.as_str())
-}
-
 /// Whether a program is on the path, or where only root's path leads.
-pub(crate) fn is_installed(program: &str) -> bool {
+pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(Into::into))
@@ -115,7 +108,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Whether this process may make device nodes, mounts and chroots.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -130,7 +123,7 @@ mod tests {
         let command = HostPackage::install_command(&twice);
         assert!(
             command
-                .ends_with("apt-get install -y --no-install-recommends --no-remove apt xz-utils"),
+                .ends_with("apt-get install -y --no-install-recommends --no-remove -o DPkg::Lock::Timeout=600 apt xz-utils"),
             "{command}"
         );
         assert!(HostPackage::install_command_for("dpkg-deb").ends_with(" dpkg"));

@@ -1,14 +1,17 @@
 //! Runs programs of the host, each for a bounded time and with its output in a file.
+//!
+//! The kernel ends a program whose starter has died: what it makes is of no use then, and one that goes on holds apt's lock or
+//! writes where the next run begins.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 
 use crate::error::{Ending, Error, Excerpt, Result};
 
@@ -19,16 +22,18 @@ const POLL: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// One run of a program.
-pub(crate) struct Tool {
+#[derive(Debug)]
+pub struct Tool {
     program: &'static str,
     command: Command,
     doing: String,
     log: PathBuf,
+    ended_by: Signal,
 }
 
 impl Tool {
     /// Prepares a run; `doing` says in messages what it is for, `log` takes all its output.
-    pub(crate) fn new(program: &'static str, doing: impl Into<String>, log: PathBuf) -> Self {
+    pub fn new(program: &'static str, doing: impl Into<String>, log: PathBuf) -> Self {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C").stdin(Stdio::null());
         Self {
@@ -36,16 +41,22 @@ impl Tool {
             command,
             doing: doing.into(),
             log,
+            ended_by: Signal::TERM,
         }
     }
 
+    /// Ends it by another signal than that which lets a program clean up.
+    pub fn ended_by(&mut self, signal: Signal) {
+        self.ended_by = signal;
+    }
+
     /// The command, to add arguments to.
-    pub(crate) fn command(&mut self) -> &mut Command {
+    pub fn command(&mut self) -> &mut Command {
         &mut self.command
     }
 
     /// Runs to the end; anything but success is an error.
-    pub(crate) fn run(self, limit: Duration) -> Result<()> {
+    pub fn run(self, limit: Duration) -> Result<()> {
         let (program, doing, log) = (self.program, self.doing.clone(), self.log.clone());
         match self.try_run(limit)? {
             None => Ok(()),
@@ -63,7 +74,7 @@ impl Tool {
     }
 
     /// Runs to the end; `None` is success. An error only if the program cannot be run at all.
-    pub(crate) fn try_run(mut self, limit: Duration) -> Result<Option<Ending>> {
+    pub fn try_run(mut self, limit: Duration) -> Result<Option<Ending>> {
         let log = File::create(&self.log).map_err(Error::io("create", &self.log))?;
         let errors = log.try_clone().map_err(Error::io("duplicate", &self.log))?;
         self.command.stdout(log).stderr(errors);
@@ -72,7 +83,7 @@ impl Tool {
     }
 
     /// Runs to the end and returns the standard output; the standard error goes to the log.
-    pub(crate) fn output(mut self, limit: Duration) -> Result<String> {
+    pub fn output(mut self, limit: Duration) -> Result<String> {
         let log = File::create(&self.log).map_err(Error::io("create", &self.log))?;
         // Without a name: several kernels may be asking the same thing.
         let dir = self.log.parent().unwrap_or(&self.log);
@@ -91,14 +102,29 @@ impl Tool {
                 log: self.log,
             });
         }
-        let mut output = String::new();
+        let mut output = Vec::new();
         out.rewind()
-            .and_then(|()| out.read_to_string(&mut output))
+            .and_then(|()| out.read_to_end(&mut output))
             .map_err(Error::io("read the output kept beside", &self.log))?;
-        Ok(output)
+        // Names of files in packages are bytes.
+        Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
     fn spawn(&mut self) -> Result<Child> {
+        let (signal, starter) = (self.ended_by, rustix::process::getpid());
+        // The signal is tied to the thread that starts the child, which waits for it.
+        // SAFETY: the closure runs between fork and exec and makes two system calls (prctl, getppid), which are
+        // async-signal-safe; it allocates nothing and takes no lock.
+        unsafe {
+            self.command.pre_exec(move || {
+                set_parent_process_death_signal(Some(signal))?;
+                match getppid() == Some(starter) {
+                    true => Ok(()),
+                    // It died before the signal was asked for.
+                    false => Err(io::ErrorKind::Interrupted.into()),
+                }
+            });
+        }
         self.command.spawn().map_err(|reason| {
             if reason.kind() == io::ErrorKind::NotFound && !crate::host::is_installed(self.program)
             {
@@ -119,7 +145,7 @@ impl Tool {
         match wait_until(child, started + limit) {
             Ok(Some(status)) => Ok(ending(status)),
             Ok(None) => {
-                stop(child);
+                stop(child, self.ended_by);
                 Ok(Some(Ending::TimedOut(limit)))
             }
             Err(reason) => Err(Error::Io {
@@ -144,9 +170,9 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
 }
 
 /// Asks the program to end, then kills it. Failures are ignored: they mean that it has ended.
-fn stop(child: &mut Child) {
+fn stop(child: &mut Child, signal: Signal) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
     if !matches!(wait_until(child, Instant::now() + GRACE), Ok(Some(_))) {
         let _ = child.kill();
@@ -163,7 +189,7 @@ fn ending(status: ExitStatus) -> Option<Ending> {
 }
 
 /// The text of a log, or nothing if it cannot be read: it only illustrates an error that is reported anyway.
-pub(crate) fn read_lossy(path: &std::path::Path) -> String {
+pub fn read_lossy(path: &Path) -> String {
     std::fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default()
@@ -211,6 +237,51 @@ mod tests {
         let ending = sh(dir.path(), "exec sleep 1000").try_run(limit).unwrap();
         assert_eq!(ending, Some(Ending::TimedOut(limit)));
         assert!(started.elapsed() < GRACE, "it took {:?}", started.elapsed());
+    }
+
+    /// Goal: output is taken whatever bytes are in it.
+    #[test]
+    fn foreign_bytes_are_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = sh(dir.path(), r"printf 'usr/a\377b\nusr/c\n'").output(LIMIT);
+        assert_eq!(output.unwrap().lines().nth(1), Some("usr/c"));
+    }
+
+    /// Goal: a program does not outlive whoever started it. Method: this test starts itself, and the child a program that would run for
+    /// long; the child is killed.
+    #[test]
+    fn a_program_ends_with_its_starter() {
+        const CHILD: &str = "COWBIRD_TEST_STARTER";
+        if let Some(dir) = std::env::var_os(CHILD) {
+            let script = "echo $$ > pid.part; mv pid.part pid; exec sleep 1000";
+            let mut tool = sh(Path::new(&dir), script);
+            tool.command().current_dir(dir);
+            let _ = tool.run(Duration::from_secs(1000));
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut starter = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tool::tests::a_program_ends_with_its_starter"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let within = |what: &str, done: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + LIMIT;
+            while !done() {
+                assert!(Instant::now() < deadline, "{what}");
+                thread::sleep(POLL);
+            }
+        };
+        let file = dir.path().join("pid");
+        within("the program does not begin", &|| file.exists());
+        let pid = std::fs::read_to_string(file).unwrap();
+        let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
+        starter.kill().unwrap();
+        starter.wait().unwrap();
+        // Whoever adopts it may not have waited for it.
+        let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        within("the program goes on", &|| !runs());
     }
 
     /// Goal: a missing program is reported with the command that installs it.

@@ -218,5 +218,5 @@ fn garbage_before_magic(pending: &[u8]) -> usize {
 /// A little-endian number of at most 8 bytes.
 fn number_at(bytes: &[u8], at: Range<usize>) -> u64 {
     let number = bytes[at].iter().rev();
-    number.fold(0, |number, byte| number << 8 | u64::from(*byte))
+    number.fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }

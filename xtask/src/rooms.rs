@@ -129,7 +129,8 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::cli::{FuzzArgs, ScaleArgs};
+    use crate::fuzz::FuzzArgs;
+    use crate::scale::ScaleArgs;
     use crate::ui::Ui;
 
     fn refused(done: Result<impl Sized>) -> String {

@@ -5,62 +5,16 @@
 //! value is read here: the compiler does that, with the list. What holds cases in any other way, or in a file that no module
 //! declares, is an error, since its cases would be in no list.
 //!
-//! Not seen: cases in constants of a type that has another name, such as a tuple or an alias of an alias from another crate.
+//! Not seen: cases in constants of a type whose name says nothing of them, such as a structure that has some.
 
+mod error;
 mod scan;
 
 use std::fmt::Write;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use thiserror::Error;
-
-/// The type of a registration.
-const REGISTRATION: &str = "CasesOf";
-
-/// Types that hold cases.
-const HOLDERS: [&str; 2] = [REGISTRATION, "CaseInfo"];
-
-/// A crate whose files register cases.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    /// What Rust calls it.
-    pub name: &'a str,
-    /// Its folder of sources, from the root of the checkout.
-    pub folder: &'a str,
-}
-
-/// Why there is no list.
-#[derive(Debug, Error)]
-pub enum ListError {
-    /// Something cannot be read.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A file is not Rust.
-    #[error("{file} cannot be understood: {error}")]
-    Syntax {
-        /// The file, from the root of the checkout.
-        file: String,
-        /// Why.
-        error: syn::Error,
-    },
-    /// Cases that would be in no list.
-    #[error("{file}: {what}")]
-    Unlisted {
-        /// The file, from the root of the checkout.
-        file: String,
-        /// What is wrong, and what to do.
-        what: String,
-    },
-    /// A constant that is excepted and is not there.
-    #[error("there is no `{0}`, which the build script excepts from the list of cases")]
-    NoException(String),
-}
+pub use error::ListError;
+pub use scan::Source;
 
 /// The registrations of the crates, as an expression: a reference to an array of the constants' paths. They are in the order
 /// of their files' names, those of one file in its order. `except` has the paths of constants with a case that is in no list.

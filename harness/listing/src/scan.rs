@@ -8,7 +8,22 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Attribute, Item, Type, UseTree, Visibility};
 
-use crate::{HOLDERS, ListError, REGISTRATION, Source};
+use crate::error::ListError;
+
+/// The type of a registration.
+const REGISTRATION: &str = "CasesOf";
+
+/// Types that hold cases.
+const HOLDERS: [&str; 2] = [REGISTRATION, "CaseInfo"];
+
+/// A crate whose files register cases.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// What Rust calls it.
+    pub name: &'a str,
+    /// Its folder of sources, from the root of the checkout.
+    pub folder: &'a str,
+}
 
 /// A constant that registers cases.
 pub(crate) struct Registered {

@@ -1,5 +1,6 @@
 //! Makes the version of the protocol: the digest of the code that says what is on the wire.
 
+#[path = "build/digest.rs"]
 mod digest;
 
 use std::path::Path;

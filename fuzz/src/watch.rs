@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use cowbird_host::error::HarnessResult;
+use cowbird_host::scratch::Scratch;
 
 use crate::engine::{Budget, Failure, Report};
 use crate::target::Target;
@@ -21,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The most that a report has.
 const REPORT_BYTES: u64 = 64 << 20;
+
+/// Where memory is a folder.
+const MEMORY: &str = "/dev/shm";
 
 /// Bytes in front of the input: the number of those before, and its length.
 const NOTE_HEADER: usize = 16;
@@ -66,8 +71,9 @@ fn noted(path: &Path) -> Option<(u64, Vec<u8>)> {
 }
 
 /// A folder that no disk has to write, where there is one: each input is a write.
-fn in_memory() -> std::io::Result<tempfile::TempDir> {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
+/// What a killed run left there goes.
+fn in_memory() -> HarnessResult<Scratch> {
+    Scratch::within(Path::new(MEMORY)).or_else(|_| Scratch::temporary())
 }
 
 /// Runs a target to its end, whatever that is.
@@ -138,5 +144,44 @@ fn wait(child: &mut Child, notes: &Path) -> std::io::Result<Option<String>> {
             return Ok(Some(format!("it did not end within {} s", STUCK.as_secs())));
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Goal: a run that is killed leaves nothing in memory for good. Method: this test runs itself, and that run kills itself with its folder; the
+    /// folder is then made as old as one that somebody may be about to use never is.
+    #[test]
+    fn what_a_killed_run_left_goes() {
+        const CHILD: &str = "COWBIRD_TEST_KILLED_RUN";
+        if let Some(note) = std::env::var_os(CHILD) {
+            let folder = in_memory().expect("there is a place");
+            fs::write(note, folder.path().as_os_str().as_encoded_bytes())
+                .expect("it can be written");
+            std::process::abort();
+        }
+        let place = tempfile::tempdir().expect("a folder for the test");
+        let note = place.path().join("note");
+        let status = Command::new(std::env::current_exe().expect("it runs"))
+            .args(["--exact", "watch::tests::what_a_killed_run_left_goes"])
+            .env(CHILD, &note)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("it can be run");
+        assert!(!status.success());
+        let left = PathBuf::from(fs::read_to_string(&note).expect("it has begun"));
+        let old = SystemTime::now() - Duration::from_secs(120);
+        let folder = File::open(&left).expect("it was left");
+        folder.set_modified(old).expect("it is ours");
+        drop(folder);
+        let _next = in_memory().expect("there is a place");
+        assert!(!left.exists());
     }
 }

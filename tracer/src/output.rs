@@ -84,6 +84,15 @@ impl Draft {
         }
     }
 
+    /// Writes all of it and gives it its name.
+    ///
+    /// # Errors
+    /// When it or the folder cannot be written.
+    pub fn put(self, content: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut self.file()?, content)?;
+        self.put_in_place()
+    }
+
     /// Gives it its name, on stable storage with what was written so far.
     ///
     /// # Errors
@@ -108,22 +117,16 @@ impl Drop for Draft {
     }
 }
 
-/// Puts a whole file in place of what had the name.
-///
-/// # Errors
-/// When it cannot be written, or when what has the name is not a regular file.
-pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = Draft::create(path)?;
-    io::Write::write_all(&mut draft.file()?, content)?;
-    draft.put_in_place()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+        Draft::create(path)?.put(content)
+    }
 
     #[test]
     fn a_file_is_replaced_by_a_private_one() {

@@ -356,14 +356,15 @@ pub fn record(
         rate_limit: options.rate_limit,
     };
     let grid_sectors = options.fingerprints.then(|| probe_options.grid_sectors());
-    let mut live = Live::start(&probe_options)?;
-    // Only now: a recording that cannot begin must not cost the trace that was there.
     let creating = |reason| RecordError::Create {
         path: options.output.clone(),
         reason,
     };
+    // First, as programs take seconds to load. It takes the place of the trace that was there only when they run: a recording that
+    // cannot begin must not cost that.
     let draft = Draft::create(&options.output).map_err(creating)?;
     let file = draft.file().map_err(creating)?;
+    let mut live = Live::start(&probe_options)?;
     let key = probe_options.print_key.as_ref();
     let meta = describe(options, &live.probes, grid_sectors, key);
     let writer = TraceWriter::new(file, &meta)?;

@@ -260,6 +260,32 @@ fn what_never_ends_is_refused() {
     }
 }
 
+/// Goal: whoever gives what cannot be written is told before anything takes time, and leaves nothing behind. Method: an output that is no file, with
+/// a trace that is not there, and for a recording that this user may not even begin.
+#[test]
+fn an_output_that_cannot_be_is_refused_first() {
+    let fixture = Fixture::new();
+    let gone = fixture.path("gone");
+    let mut report = tool();
+    report.arg("report").arg(&gone).args(["-o", "/dev/stdout"]);
+    let mut record = tool();
+    record.args(["record", "-o", "/dev/null"]);
+    for mut command in [report, record] {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let said = said(&output);
+        assert!(said.contains("not a regular file"), "{said}");
+    }
+    let mut report = tool();
+    report
+        .arg("report")
+        .arg(&gone)
+        .arg("-o")
+        .arg(fixture.path("page"));
+    assert_eq!(report.output().unwrap().status.code(), Some(1));
+    assert_eq!(fs::read_dir(fixture.folder.path()).unwrap().count(), 2);
+}
+
 /// Goal: a trace that somebody else made is read, and nothing else. Method: one in which every name is that of a file, a command or an
 /// option, read from a folder in which such files would come to lie; all that is there is looked at before and after each command.
 #[test]

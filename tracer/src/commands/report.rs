@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cowbird_events::devices;
 use cowbird_events::event::{BLOCK_BYTES, DeviceNumber, SECTOR_BYTES, Sector};
-use cowbird_trace::output;
+use cowbird_trace::output::Draft;
 use cowbird_trace::report::{Collector, Head, Span, page};
 
 use super::{Outcome, Overview};
@@ -53,6 +53,9 @@ fn head(options: &Options, overview: &Overview, span: Span, events: u64) -> Head
 }
 
 pub fn run(options: &Options) -> Result<Outcome> {
+    let cannot = || format!("cannot write {}", options.output.display());
+    // First: a trace takes minutes to read.
+    let draft = Draft::create(&options.output).with_context(cannot)?;
     let mut times: Option<(u64, u64)> = None;
     let input = super::open(&options.file)?;
     let overview = super::read(&input, |record| {
@@ -98,7 +101,6 @@ pub fn run(options: &Options) -> Result<Outcome> {
         )
     };
     let text = page(&head, &collector, name);
-    output::replace(&options.output, text.as_bytes())
-        .with_context(|| format!("cannot write {}", options.output.display()))?;
+    draft.put(text.as_bytes()).with_context(cannot)?;
     Ok(overview.warn())
 }

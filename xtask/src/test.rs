@@ -4,6 +4,8 @@
 //! line counts tests and cells; a step that is not made of tests counts as one. What this machine cannot do is skipped, which is
 //! counted as well, and named.
 
+mod outcome;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use cowbird_matrix::spec::{Cases, Recording, RunSpec, Selection};
 use cowbird_matrix::{judge, mutants, table};
 use cowbird_workload::Timing;
 
+use self::outcome::{Count, Outcome, count_tests, failed_tests};
 use crate::gen_abi::{self, GenAbiArgs};
 use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
@@ -49,58 +52,6 @@ pub struct TestArgs {
     /// Where logs, results.json and bundles go
     #[arg(long, value_name = "DIR", default_value = "out/test")]
     pub out: PathBuf,
-}
-
-/// What became of one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-}
-
-impl Count {
-    /// A step that is not made of tests.
-    fn one(good: bool) -> Self {
-        if good {
-            Self {
-                passed: 1,
-                failed: 0,
-            }
-        } else {
-            Self {
-                passed: 0,
-                failed: 1,
-            }
-        }
-    }
-}
-
-/// What came of one step: its count, and what failed in it, some lines each.
-#[derive(Debug, Default)]
-struct Outcome {
-    count: Count,
-    failures: String,
-    /// What was left out, and why.
-    skipped: Vec<String>,
-}
-
-impl Outcome {
-    /// A step that was left out.
-    fn skip(reason: String) -> Self {
-        Self {
-            skipped: vec![reason],
-            ..Self::default()
-        }
-    }
-}
-
-impl From<Count> for Outcome {
-    fn from(count: Count) -> Self {
-        Self {
-            count,
-            ..Self::default()
-        }
-    }
 }
 
 /// A step that was done.
@@ -487,77 +438,9 @@ fn deny_arguments(has_it: bool, offline: bool) -> Result<&'static [&'static str]
     }
 }
 
-/// Counts the tests in the output of `cargo test`. A run that failed without a failing test did not
-/// compile or crashed, and counts as one failure.
-fn count_tests(output: &str, good: bool) -> Count {
-    let mut count = Count::default();
-    for line in output.lines() {
-        let Some(rest) = line.strip_prefix("test result: ") else {
-            continue;
-        };
-        for part in rest.split([';', '.']) {
-            let mut words = part.split_whitespace();
-            let number = words.next().and_then(|word| word.parse::<u64>().ok());
-            match (number, words.next()) {
-                (Some(number), Some("passed")) => count.passed += number,
-                (Some(number), Some("failed")) => count.failed += number,
-                _ => {}
-            }
-        }
-    }
-    if !good && count.failed == 0 {
-        count.failed = 1;
-    }
-    count
-}
-
-/// The names of the tests that failed in the output of `cargo test`, a line each.
-fn failed_tests(output: &str) -> String {
-    output
-        .lines()
-        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
-        .fold(String::new(), |text, name| text + name + "\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const OUTPUT: &str = "running 3 tests
-test a ... ok
-test b::c ... FAILED
-test b::d ... FAILED
-test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s
-test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.5s
-";
-
-    #[test]
-    fn tests_are_counted() {
-        assert_eq!(
-            count_tests(OUTPUT, false),
-            Count {
-                passed: 15,
-                failed: 2
-            }
-        );
-        assert_eq!(
-            count_tests("error: could not compile", false),
-            Count {
-                passed: 0,
-                failed: 1
-            }
-        );
-        assert_eq!(count_tests("", true), Count::default());
-        // A binary that crashed left no result of its own.
-        let first = OUTPUT.lines().take(5).collect::<Vec<_>>().join("\n");
-        assert_eq!(
-            count_tests(&first, false),
-            Count {
-                passed: 12,
-                failed: 1
-            }
-        );
-    }
 
     #[test]
     fn the_closing_line() {
@@ -575,7 +458,7 @@ test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
             offline: true,
             done: vec![
                 done("format", 1, 0, ""),
-                done("tests", 120, 2, &failed_tests(OUTPUT)),
+                done("tests", 120, 2, "b::c\nb::d\n"),
                 done(
                     "daily cases",
                     58,

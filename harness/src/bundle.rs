@@ -12,9 +12,9 @@ use cowbird_session::plan::{CellPlan, check_plan};
 use cowbird_vm::agent::GuestRecord;
 use serde::Serialize;
 
-use crate::findings::Findings;
+use crate::artifacts::CellArtifacts;
+use crate::html_report::{self, Shown};
 use crate::outcome::CellOutcome;
-use crate::page::{self, Shown};
 use crate::planned;
 
 /// Name of the plan in a bundle.
@@ -32,35 +32,35 @@ pub const REPORT_FILE: &str = "report.txt";
 /// Name of the same with a picture.
 pub const PAGE_FILE: &str = "report.html";
 
-/// Writes the findings beside the files of the guest and moves all of it to the bundle folder.
+/// Writes the artifacts beside the files of the guest and moves all of it to the bundle folder.
 ///
 /// # Errors
 /// When a file cannot be written or moved.
 pub fn write(
     plan: &CellPlan,
     outcome: &CellOutcome,
-    findings: &Findings,
+    artifacts: &CellArtifacts,
 ) -> HarnessResult<PathBuf> {
     let dir = &plan.work_dir;
     put(dir, PLAN_FILE, &to_json(plan)?)?;
-    put(dir, "dmesg.txt", dmesg(&findings.kernel_log).as_bytes())?;
-    if let Some(info) = &findings.info {
+    put(dir, "dmesg.txt", dmesg(&artifacts.kernel_log).as_bytes())?;
+    if let Some(info) = &artifacts.info {
         put(dir, "info.json", info.as_bytes())?;
     }
-    if let Some(leaks) = &findings.leaks {
+    if let Some(leaks) = &artifacts.leaks {
         put(dir, "kmemleak.txt", leaks.as_bytes())?;
     }
-    write_journal(dir, &findings.record)?;
-    if !findings.bad.is_empty() {
-        put(dir, BAD_BLOCKS_FILE, &to_json(&findings.bad)?)?;
+    write_journal(dir, &artifacts.record)?;
+    if !artifacts.bad.is_empty() {
+        put(dir, BAD_BLOCKS_FILE, &to_json(&artifacts.bad)?)?;
     }
-    let report = report(plan, outcome, findings);
+    let report = report(plan, outcome, artifacts);
     put(dir, REPORT_FILE, report.as_bytes())?;
-    let page = page::page(&Shown {
+    let page = html_report::page(&Shown {
         title: &title(plan, outcome),
         report: &report,
-        bad: &findings.bad,
-        events: &findings.record.events,
+        bad: &artifacts.bad,
+        events: &artifacts.record.events,
         volume_sectors: planned::volume_sectors(plan),
     });
     put(dir, PAGE_FILE, page.as_bytes())?;
@@ -138,7 +138,7 @@ fn title(plan: &CellPlan, outcome: &CellOutcome) -> String {
         + &format!(": {verdict}")
 }
 
-fn report(plan: &CellPlan, outcome: &CellOutcome, findings: &Findings) -> String {
+fn report(plan: &CellPlan, outcome: &CellOutcome, artifacts: &CellArtifacts) -> String {
     let mut text = format!(
         "{}: {}\nkernel {} ({}), case {}, mutant {}, seed {}, {} CPUs, {:?}\n",
         outcome.verdict,
@@ -157,13 +157,13 @@ fn report(plan: &CellPlan, outcome: &CellOutcome, findings: &Findings) -> String
         .map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f64()))
         .collect();
     text += &format!("{:.1} s: {}\n", outcome.seconds, phases.join(", "));
-    if findings.record.dropped > 0 {
+    if artifacts.record.dropped > 0 {
         text += &format!(
             "{} events of the guest were dropped\n",
-            findings.record.dropped
+            artifacts.record.dropped
         );
     }
-    for part in [&findings.report, &findings.excerpt] {
+    for part in [&artifacts.report, &artifacts.excerpt] {
         if !part.is_empty() {
             text += &format!("\n{}\n", part.trim_end());
         }

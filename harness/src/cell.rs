@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::CaseInfo;
-use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::exhibits::Testimony;
 use cowbird_checks::judgement::Judgement;
 use cowbird_checks::recorded::Recorded;
+use cowbird_checks::script_runs::ScriptRunPlan;
 use cowbird_checks::tracing::{self, TracedCell};
-use cowbird_checks::trials::TrialPlan;
 use cowbird_checks::verify;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
@@ -18,47 +18,47 @@ use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
 use cowbird_host::initramfs::{self, COWBIRD_KO, COWBIRDCTL, Contents, TRACER, TRACER_TRIAL};
 use cowbird_host::kernel_log::{find_leak, find_splat, split_at_module};
 use cowbird_host::limits::EVIDENCE_LIMIT;
-use cowbird_model::{TraceResult, TraceStanding, Verdict};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, Tracing, shut_down_error};
+use cowbird_model::{TraceConclusion, TraceResult, Verdict};
 use cowbird_session::fault::Declared;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, Tracing, shut_down_error};
 use cowbird_session::machine::Machine;
 use cowbird_session::phases::{CellProgress, PhaseClock};
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::End;
 
+use crate::artifacts::CellArtifacts;
 use crate::bundle;
-use crate::findings::Findings;
 use crate::outcome::CellOutcome;
-use crate::planned::{find_case, load_workload, setting_of};
+use crate::planned::{context_of, find_case, load_workload};
 use crate::tape::{self, Beginning, Replayed};
 
 /// Runs one cell. Every failure is a verdict.
 pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutcome {
     let mut clock = PhaseClock::new(progress);
-    let mut findings = Findings::default();
+    let mut artifacts = CellArtifacts::default();
     let mut plan = plan.clone();
-    let attempted = attempt(&mut plan, &mut clock, &mut findings).await;
+    let attempted = attempt(&mut plan, &mut clock, &mut artifacts).await;
     let plan = &plan;
     // A cell that came to its end is so if its kernel complained before the module was there.
-    let mut of_the_host = true;
+    let mut host_caused = true;
     let (verdict, reason, judgement) = match attempted {
         Ok(judged) => judged,
         Err(error) => {
-            of_the_host = match &error {
+            host_caused = match &error {
                 CaseError::Ended(End::Infrastructure(error)) => error.is_of_the_host(),
                 _ => false,
             };
-            let (verdict, reason) = verdict_of(&error, &mut findings);
+            let (verdict, reason) = verdict_of(&error, &mut artifacts);
             (verdict, reason, Judgement::default())
         }
     };
-    findings.report = judgement.text;
+    artifacts.report = judgement.text;
     let trace = judgement.trace.or_else(|| untraced(plan, verdict));
-    findings.bad = judgement.bad;
-    findings.notes.extend(judgement.notes);
+    artifacts.bad = judgement.bad;
+    artifacts.notes.extend(judgement.notes);
     let (phases, seconds) = clock.finish();
-    let says_nothing = match verdict {
-        Verdict::Infrastructure => of_the_host,
+    let inconclusive = match verdict {
+        Verdict::Infrastructure => host_caused,
         // Of a mutant a pass is a chance that was missed, and there is no second one.
         Verdict::Pass => {
             plan.mutant.is_none() && trace.as_ref().is_some_and(tracing::is_incomplete)
@@ -71,31 +71,31 @@ pub async fn run_cell(plan: &CellPlan, progress: &dyn CellProgress) -> CellOutco
         blocks_checked: judgement.blocks_checked,
         blocks_bad: judgement.blocks_bad,
         classes: judgement.classes,
-        notes: findings.notes.clone(),
-        trials: judgement.trials,
+        notes: artifacts.notes.clone(),
+        script_runs: judgement.script_runs,
         phases,
         trace,
-        says_nothing,
+        inconclusive,
         replayed: None,
         bundle: None,
         seconds,
     };
-    if let Err(error) = tape::finish(plan, &mut outcome, &findings).await {
+    if let Err(error) = tape::finish(plan, &mut outcome, &artifacts).await {
         outcome.reason += &format!(" (and of the tape: {error})");
     }
-    clean_up(plan, &mut outcome, &findings);
+    clean_up(plan, &mut outcome, &artifacts);
     outcome
 }
 
 /// Removes the files of a cell of which nothing is left to ask, or of which everything is in a bundle already, and
 /// bundles those of any other.
-fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, findings: &Findings) {
+fn clean_up(plan: &CellPlan, outcome: &mut CellOutcome, artifacts: &CellArtifacts) {
     let replayed = outcome.replayed.as_ref();
     let known = replayed.is_some_and(Replayed::is_identical);
     let kept = if outcome.is_settled() || known {
         fs::remove_dir_all(&plan.work_dir).on("remove", &plan.work_dir)
     } else {
-        bundle::write(plan, outcome, findings).map(|path| outcome.bundle = Some(path))
+        bundle::write(plan, outcome, artifacts).map(|path| outcome.bundle = Some(path))
     };
     if let Err(error) = kept {
         outcome.reason += &format!(" (and afterwards: {error})");
@@ -110,34 +110,34 @@ type Judged = (Verdict, String, Judgement);
 async fn attempt(
     plan: &mut CellPlan,
     clock: &mut PhaseClock<'_>,
-    findings: &mut Findings,
+    artifacts: &mut CellArtifacts,
 ) -> CaseResult<Judged> {
     let case = find_case(plan)?;
-    TrialPlan::check(plan.input.trials())?;
+    ScriptRunPlan::check(plan.input.script_runs())?;
     clock.enter("prepare");
     let recorded = load_workload(plan).await?;
-    let setting = setting_of(plan, case, recorded.as_ref());
+    let context = context_of(plan, case, recorded.as_ref());
     let files = CellFiles {
         dir: plan.work_dir.clone(),
     };
 
     if let Some(recorded) = &recorded {
-        findings.notes.clone_from(&recorded.notes);
+        artifacts.notes.clone_from(&recorded.notes);
     }
     fs::create_dir_all(&plan.work_dir).on("create", &plan.work_dir)?;
     if plan.tape.is_some()
-        && let Some(reason) = tape::unfit(&setting.layout().attach(&files))
+        && let Some(reason) = tape::unfit(&context.layout().attach(&files))
     {
         return Err(CaseError::Unsupported(reason));
     }
-    let (layout, seed) = (*setting.layout(), plan.seed);
+    let (layout, seed) = (*context.layout(), plan.seed);
     let made = files.clone();
     in_background(move || layout.create(&made, seed)).await?;
     let initramfs = match tape::begin(plan, &layout, &files).await? {
         Beginning::Replay => false,
         Beginning::Unfit(reason) => return Err(CaseError::Unsupported(reason)),
         Beginning::Record(start) => {
-            findings.start = Some(start);
+            artifacts.start = Some(start);
             true
         }
         Beginning::NoTape => true,
@@ -145,49 +145,49 @@ async fn attempt(
     prepare(plan, case, recorded.clone(), initramfs).await?;
 
     clock.enter("boot");
-    let machine = Machine::new(plan, setting.layout(), files.clone());
+    let machine = Machine::new(plan, context.layout(), files.clone());
     let unconfined = machine.config().emulator.unconfined();
-    findings.notes.extend(unconfined.map(str::to_owned));
+    artifacts.notes.extend(unconfined.map(str::to_owned));
     let vm = machine
         .boot()
         .await
-        .map_err(|end| boot_failure(end, findings))?;
+        .map_err(|end| boot_failure(end, artifacts))?;
 
     let declared = Declared::by(case.name, case.faults);
-    let mut driver = Driver::new(vm, machine, clock, declared);
+    let mut guest = GuestSession::new(vm, machine, clock, declared);
     if plan.traced {
-        driver.tracing = Some(Tracing::of(setting.layout()));
+        guest.tracing = Some(Tracing::of(context.layout()));
     }
-    let acted = act(&mut driver, case, &setting, findings).await;
-    if driver.vm.has_ended() {
-        driver.vm.settle().await;
+    let acted = act(&mut guest, case, &context, artifacts).await;
+    if guest.vm.has_ended() {
+        guest.vm.settle().await;
     }
-    findings.info = driver.info.take();
-    findings.notes.append(&mut driver.notes);
-    findings.record = std::mem::take(&mut driver.earlier.record);
-    findings.record.append(driver.vm.take_record());
-    driver.vm.stop().await;
-    let boots = driver.earlier.count + 1;
-    let traced = driver.tracing.take().map(|tracing| TracedCell {
+    artifacts.info = guest.info.take();
+    artifacts.notes.append(&mut guest.notes);
+    artifacts.record = std::mem::take(&mut guest.earlier.record);
+    artifacts.record.append(guest.vm.take_record());
+    guest.vm.stop().await;
+    let boots = guest.earlier.count + 1;
+    let traced = guest.tracing.take().map(|tracing| TracedCell {
         tracer: plan.tracer.clone(),
         disks: tracing.disks,
         recordings: tracing.recordings,
         boots,
         targets: tracing.targets,
         pages_may_change: tracing.pages_may_change,
-        events: findings.record.events.clone(),
+        events: artifacts.record.events.clone(),
     });
-    let clock = driver.clock;
+    let clock = guest.clock;
     let evidence = match acted {
         Ok(evidence) => evidence,
-        Err(CaseError::Failed(reason)) => return Ok(failed(reason, findings)),
+        Err(CaseError::Failed(reason)) => return Ok(failed(reason, artifacts)),
         Err(error) => return Err(error),
     };
-    let observations = findings.record.observations.clone();
-    let (events, dropped) = (findings.record.events.clone(), findings.record.dropped);
+    let observations = artifacts.record.observations.clone();
+    let (events, dropped) = (artifacts.record.events.clone(), artifacts.record.dropped);
 
     clock.enter("verify");
-    let nature = setting.layout().nature();
+    let nature = context.layout().nature();
     let judgement = in_background(move || {
         let said = Testimony {
             observations: &observations,
@@ -204,15 +204,15 @@ async fn attempt(
         Ok(judgement)
     })
     .await?;
-    Ok(weigh(judgement, findings))
+    Ok(weigh(judgement, artifacts))
 }
 
 /// Before the module is loaded, a panic or hang of the kernel is nobody's but the host's: this
 /// kernel or this QEMU does not work here.
-fn boot_failure(end: End, findings: &mut Findings) -> End {
+fn boot_failure(end: End, artifacts: &mut CellArtifacts) -> End {
     match end {
         End::Panic(panic) => {
-            findings.excerpt = panic.excerpt;
+            artifacts.excerpt = panic.excerpt;
             let detail = format!(
                 "the kernel panics before the module is loaded: {}",
                 panic.headline
@@ -229,55 +229,58 @@ fn boot_failure(end: End, findings: &mut Findings) -> End {
 
 /// Lets the case act, then takes the kernel log and powers the guest off.
 async fn act(
-    driver: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     case: &CaseInfo,
-    setting: &Setting,
-    findings: &mut Findings,
+    context: &CaseContext,
+    artifacts: &mut CellArtifacts,
 ) -> CaseResult<Evidence> {
-    driver.get_ready().await?;
-    let mut acted = case.act(driver, setting).await;
+    guest.get_ready().await?;
+    let mut acted = case.act(guest, context).await;
     if acted.is_ok()
-        && let Err(error) = driver.stop_tracing().await
+        && let Err(error) = guest.stop_tracing().await
     {
         acted = Err(error);
     }
     if acted.is_ok() {
-        driver.note_unmade_faults();
-        match driver.memory_leaks().await {
-            Ok(leaks) => findings.leaks = leaks,
+        guest.note_unmade_faults();
+        match guest.memory_leaks().await {
+            Ok(leaks) => artifacts.leaks = leaks,
             Err(error) => acted = Err(error),
         }
     }
     if let Err(CaseError::Ended(end)) = &acted {
         if matches!(end, End::Hang { .. }) {
-            question(driver, findings).await;
+            question(guest, artifacts).await;
         }
         return acted;
     }
     // The evidence of a case that failed is as welcome as that of one that did not, but its own
     // reason is the better one.
-    match shut_down(driver, findings).await {
+    match shut_down(guest, artifacts).await {
         Err(error) if acted.is_ok() => Err(error),
         _ => acted,
     }
 }
 
 /// Gets the kernel log out of a hanging guest; mostly only a part of it hangs.
-async fn question(driver: &mut Driver<'_, '_>, findings: &mut Findings) {
-    findings.kernel_log = std::mem::take(&mut driver.earlier.kernel_log);
-    if let Ok(records) = driver.kernel_log(EVIDENCE_LIMIT).await {
-        findings.kernel_log.extend(records);
+async fn question(guest: &mut GuestSession<'_, '_>, artifacts: &mut CellArtifacts) {
+    artifacts.kernel_log = std::mem::take(&mut guest.earlier.kernel_log);
+    if let Ok(records) = guest.kernel_log(EVIDENCE_LIMIT).await {
+        artifacts.kernel_log.extend(records);
     }
 }
 
-async fn shut_down(driver: &mut Driver<'_, '_>, findings: &mut Findings) -> CaseResult<()> {
-    driver.phase("shutdown");
-    driver.full_pace().await?;
-    let limit = driver.limits.request;
-    findings.kernel_log = std::mem::take(&mut driver.earlier.kernel_log);
-    let last = driver.kernel_log(limit).await.map_err(shut_down_error)?;
-    findings.kernel_log.extend(last);
-    driver.vm.power_off().await.map_err(shut_down_error)
+async fn shut_down(
+    guest: &mut GuestSession<'_, '_>,
+    artifacts: &mut CellArtifacts,
+) -> CaseResult<()> {
+    guest.phase("shutdown");
+    guest.full_pace().await?;
+    let limit = guest.limits.request;
+    artifacts.kernel_log = std::mem::take(&mut guest.earlier.kernel_log);
+    let last = guest.kernel_log(limit).await.map_err(shut_down_error)?;
+    artifacts.kernel_log.extend(last);
+    guest.vm.power_off().await.map_err(shut_down_error)
 }
 
 /// The module under test and its control tool, as (path in the guest, path on the host).
@@ -347,9 +350,9 @@ pub(crate) fn write_initramfs(
 }
 
 /// The verdict of a cell that came to its end.
-fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
-    let leaks = findings.leaks.as_deref().unwrap_or_default();
-    let (before, since) = split_at_module(&findings.kernel_log);
+fn weigh(judgement: Judgement, artifacts: &mut CellArtifacts) -> Judged {
+    let leaks = artifacts.leaks.as_deref().unwrap_or_default();
+    let (before, since) = split_at_module(&artifacts.kernel_log);
     let of_host = find_splat(before, judgement.expected_log);
     let splat = find_splat(since, judgement.expected_log).or_else(|| find_leak(leaks));
     let mut reasons = judgement.faults.clone();
@@ -363,7 +366,7 @@ fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
             verdict = Verdict::KernelSplat;
         }
         reasons.push(format!("the kernel says: {}", splat.headline));
-        findings.excerpt = splat.excerpt;
+        artifacts.excerpt = splat.excerpt;
     } else if let Some(splat) = of_host {
         // As with a panic or a hang of a kernel that has no module yet: nothing was shown about it.
         if verdict == Verdict::Pass {
@@ -373,10 +376,10 @@ fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
             "before the module is loaded the kernel says: {}",
             splat.headline
         ));
-        findings.excerpt = splat.excerpt;
+        artifacts.excerpt = splat.excerpt;
     }
     if let Some(trace) = &judgement.trace
-        && trace.standing == TraceStanding::Contradicts
+        && trace.conclusion == TraceConclusion::Contradicts
     {
         if verdict == Verdict::Pass {
             verdict = Verdict::Contradiction;
@@ -388,32 +391,32 @@ fn weigh(judgement: Judgement, findings: &mut Findings) -> Judged {
 
 /// The verdict of a cell in which the module did not do what it must: nothing that it made can be
 /// compared, which is as bad as wrong blocks, unless the kernel's log says something worse.
-fn failed(reason: String, findings: &mut Findings) -> Judged {
+fn failed(reason: String, artifacts: &mut CellArtifacts) -> Judged {
     let mut judgement = Judgement::default();
     judgement.faults.push(reason);
-    weigh(judgement, findings)
+    weigh(judgement, artifacts)
 }
 
 /// What became of the trace of a cell that was not judged.
 fn untraced(plan: &CellPlan, verdict: Verdict) -> Option<TraceResult> {
     plan.traced.then(|| {
         let reason = format!("the cell ended with {verdict}");
-        tracing::without_comparison(TraceStanding::NoConclusion, reason)
+        tracing::without_comparison(TraceConclusion::NoConclusion, reason)
     })
 }
 
 /// The verdict of a cell that did not come to its end.
-fn verdict_of(error: &CaseError, findings: &mut Findings) -> (Verdict, String) {
+fn verdict_of(error: &CaseError, artifacts: &mut CellArtifacts) -> (Verdict, String) {
     let verdict = match error {
         CaseError::Ended(End::Panic(panic)) => {
-            findings.excerpt.clone_from(&panic.excerpt);
+            artifacts.excerpt.clone_from(&panic.excerpt);
             Verdict::Panic
         }
         CaseError::Ended(End::Hang { .. }) => Verdict::Hang,
         CaseError::Ended(End::Lost { .. }) => Verdict::LostGuest,
         CaseError::Ended(End::Infrastructure(error)) => {
             if let HarnessError::Emulator { excerpt } = error {
-                findings.excerpt.clone_from(excerpt);
+                artifacts.excerpt.clone_from(excerpt);
             }
             Verdict::Infrastructure
         }

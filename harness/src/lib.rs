@@ -5,15 +5,15 @@
 //! compare every block of the image with what the witness says. It always ends in exactly one
 //! verdict.
 
+pub mod artifacts;
 pub mod bench;
 pub mod bundle;
 pub mod catalogue;
 pub mod cell;
-pub mod findings;
+mod html_report;
 pub mod outcome;
-mod page;
 pub mod planned;
-pub mod retold;
+pub mod reproducer;
 pub mod shell;
 pub mod tape;
 

@@ -1,8 +1,8 @@
 //! What a plan names: its case, its disks and its workload.
 
 use cowbird_cases::begin;
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::CaseInfo;
-use cowbird_cases::setting::Setting;
 use cowbird_checks::recorded::Recorded;
 use cowbird_host::background::in_background;
 use cowbird_host::error::{HarnessError, HarnessResult};
@@ -19,21 +19,21 @@ pub(crate) fn find_case(plan: &CellPlan) -> HarnessResult<&'static CaseInfo> {
 }
 
 /// What a case is played with; `recorded` is the recorded workload of the plan, if it is known.
-pub(crate) fn setting_of(
+pub(crate) fn context_of(
     plan: &CellPlan,
     case: &'static CaseInfo,
     recorded: Option<&Recorded>,
-) -> Setting {
+) -> CaseContext {
     let replay = recorded.map(|recorded| recorded.replay);
-    begin::setting(case, plan.seed, &plan.input, replay)
+    begin::context(case, plan.seed, &plan.input, replay)
 }
 
 /// Size of the volume of a cell whose workload writes to the origin itself; none for all other cells.
 #[must_use]
 pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
     let case = catalogue::find(&plan.case)?;
-    let setting = setting_of(plan, case, None);
-    let layout = setting.layout();
+    let context = context_of(plan, case, None);
+    let layout = context.layout();
     let sectors = u64::from(layout.origin().sectors);
     (layout.is_plain() && sectors > 0).then_some(sectors)
 }
@@ -42,8 +42,8 @@ pub fn volume_sectors(plan: &CellPlan) -> Option<u64> {
 pub(crate) async fn layout_of(plan: &CellPlan) -> HarnessResult<Layout> {
     let case = find_case(plan)?;
     let recorded = load_workload(plan).await?;
-    let setting = setting_of(plan, case, recorded.as_ref());
-    Ok(*setting.layout())
+    let context = context_of(plan, case, recorded.as_ref());
+    Ok(*context.layout())
 }
 
 /// Its recorded workload, if it has one.

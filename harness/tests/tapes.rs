@@ -98,7 +98,7 @@ async fn a_replay_is_exact_or_says_where_not() {
         replayed
             .compared
             .iter()
-            .any(|print| print.name == name && print.bytes > 0)
+            .any(|file| file.name == name && file.bytes > 0)
     };
     assert!(said("console.txt") && said("said.bin"), "{replayed:?}");
     assert!(same.bundle.is_none(), "there is nothing new in it");
@@ -106,7 +106,7 @@ async fn a_replay_is_exact_or_says_where_not() {
     let console = replayed
         .compared
         .iter()
-        .find(|print| print.name == "console.txt");
+        .find(|file| file.name == "console.txt");
     let bytes = console.expect("just seen").bytes;
     let (was, is) = (
         format!("\"bytes\": {bytes},"),

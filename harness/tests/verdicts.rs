@@ -233,7 +233,7 @@ async fn a_kernel_that_does_not_start_is_infrastructure() {
         "{}",
         outcome.reason
     );
-    assert!(outcome.says_nothing);
+    assert!(outcome.inconclusive);
 }
 
 #[test]

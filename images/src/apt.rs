@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cowbird_packages::control::Index;
+use cowbird_packages::deb822::Index;
 use cowbird_packages::digest::Sha256Digest;
 use cowbird_packages::release::{expired, is_list_of, is_of_suite, listed};
 use cowbird_programs::install::LOCK_WAIT_MAX;

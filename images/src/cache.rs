@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! apt/ARCHIVE-SUITE-ARCH/   apt's private state: sources, verified Release and Packages files
-//! debs/SHA256.deb           fetched packages; SHA256.rpm for those that were brought so
+//! debs/SHA256.deb           fetched packages; SHA256.rpm for those that were supplied so
 //! supplied/KERNEL/          where packages of other distributions are looked for; before 0.1.0: brought/
 //! locks/KERNEL.toml         which packages each kernel is made of
 //! kernels/RELEASE-KEY/      an unpacked kernel with its headers

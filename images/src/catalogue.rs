@@ -4,7 +4,7 @@
 //! catalogue but comes from the host's own apt sources. A `[[build_root]]` is a distribution's base system with
 //! one compiler; kernels share it. A `[[series]]` is one series of kernels in one suite and yields a kernel per
 //! flavour, by a pattern of the release (`uname -r`) among whose packages the newest is taken. A `[[compiled]]`
-//! kernel is compiled here from a package of its sources. A `[[brought]]` kernel is of another distribution, and takes
+//! kernel is compiled here from a package of its sources. A `[[supplied]]` kernel is of another distribution, and takes
 //! part where somebody has put its packages into a folder. The
 //! `[emulator]` is a QEMU in a root of its own. A `[[fresh_host]]` is a distribution that the tests themselves run on, with what is
 //! there before anything is installed.
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 
 pub use self::spec::{
-    Arch, Archive, BroughtPackages, BuildRoot, Emulator, FreshHost, KernelSource, KernelSpec,
-    PackageNames, Tier,
+    Arch, Archive, BuildRoot, Emulator, FreshHost, KernelSource, KernelSpec, PackageNames,
+    SuppliedPackages, Tier,
 };
 
 use self::file::{File, Problem};

@@ -13,11 +13,11 @@ use cowbird_programs::Excerpt;
 use cowbird_programs::tool::read_lossy;
 use serde::{Deserialize, Serialize};
 
+use crate::build_root::{self, BUILD_DIR, Inside};
 use crate::cache::{Cache, InUse, Kind, Staging, create_dir};
+use crate::entry_record;
 use crate::error::{Error, Result};
 use crate::prepared::PreparedKernel;
-use crate::record;
-use crate::root::{self, BUILD_DIR, Inside};
 use crate::source::SourceTree;
 
 /// Changes when modules are built in another way; part of their key.
@@ -139,7 +139,7 @@ impl<'a> Build<'a> {
 
     /// Whether an entry is a whole module.
     pub(crate) fn is_whole(entry: &Path) -> bool {
-        record::read::<ModuleRecord>(entry).is_ok() && entry.join(MODULE).is_file()
+        entry_record::read::<ModuleRecord>(entry).is_ok() && entry.join(MODULE).is_file()
     }
 
     /// The module of an entry; notes that it was used.
@@ -167,7 +167,7 @@ impl<'a> Build<'a> {
             fs::copy(from, entry.join(name)).map_err(Error::io("copy", from))?;
         }
         fs::remove_file(&log).map_err(Error::io("remove", &log))?;
-        record::write(
+        entry_record::write(
             &entry,
             &ModuleRecord {
                 kernel: self.kernel.spec.name.clone(),
@@ -195,7 +195,7 @@ impl<'a> Build<'a> {
     fn run_make(&self, build: &Path, log: &Path) -> Result<()> {
         let kernel = self.kernel;
         let inside = Inside {
-            root: &root::tree(&kernel.root),
+            root: &build_root::tree(&kernel.root),
             build,
             kernel: &kernel.tree,
             binds: &kernel.binds,

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cowbird_packages::control::IndexError;
+use cowbird_packages::deb822::IndexError;
 use cowbird_packages::digest::Sha256Digest;
 use cowbird_packages::version::DebVersion;
 use cowbird_programs::{Ending, Excerpt};
@@ -203,19 +203,19 @@ pub enum Error {
     },
     /// A kernel of another distribution is not there.
     #[error("{kernel}: {missing}")]
-    NotBrought {
+    NotSupplied {
         /// The kernel.
         kernel: String,
         /// What is missing, and where it belongs.
         missing: String,
     },
-    /// The packages that somebody brought are not those of one kernel.
+    /// The packages that somebody supplied are not those of one kernel.
     #[error(
         "{kernel}: the packages in {} must hold the modules of exactly one release that matches `{release}`, and hold {}; \
          remove the others, or correct the pattern in images/catalogue.toml",
         folder.display(), none_or(found)
     )]
-    Brought {
+    Supplied {
         /// The kernel.
         kernel: String,
         /// Where they lie.

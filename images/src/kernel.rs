@@ -10,16 +10,16 @@ use cowbird_packages::digest::{KeyHasher, Sha256Digest};
 use cowbird_programs::Tool;
 use serde::{Deserialize, Serialize};
 
-use crate::brought::Format;
 use crate::cache::{Cache, Staging, create_dir, tree_bytes};
 use crate::catalogue::{KernelSource, KernelSpec};
+use crate::entry_record;
 use crate::error::{Error, Result};
 use crate::join::{folder_in, join, strip_set_ids};
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::modules::{ModuleTable, module_files};
 use crate::package::{deb_path, headers_name};
 use crate::progress::Task;
-use crate::record;
+use crate::supplied::Format;
 
 /// Changes when kernels are unpacked in another way; part of their key.
 const FORMAT: u32 = 2;
@@ -137,7 +137,7 @@ pub(crate) fn describe(spec: &KernelSpec, locked: &LockedKernel, entry: &Path) -
         binds: found.binds()?,
         modules_dir,
     };
-    record::write(entry, &record)
+    entry_record::write(entry, &record)
 }
 
 /// Deletes modules that no guest asks for, before time is spent on them.
@@ -225,7 +225,7 @@ impl Layout<'_> {
             KernelSource::Packages(names) => vec![names.headers.replace("{release}", release)],
             KernelSource::Sources { .. } => vec![headers_name(release)],
             // Ubuntu; Fedora and its relatives; openSUSE, whose release ends with the flavour.
-            KernelSource::Brought(_) => vec![
+            KernelSource::Supplied(_) => vec![
                 format!("linux-headers-{release}"),
                 format!("kernels/{release}"),
                 suse_headers(release),

@@ -12,14 +12,14 @@ use std::time::Duration;
 use cowbird_packages::digest::{KeyHasher, Sha256Digest};
 use cowbird_programs::tool::{Tool, read_lossy};
 
+use crate::build_root::{self, BUILD_DIR, Inside, RootRecord};
 use crate::cache::{Cache, Staging, create_dir};
 use crate::catalogue::KernelSpec;
+use crate::entry_record;
 use crate::error::{Error, Result};
 use crate::kernel;
 use crate::lock::LockedKernel;
 use crate::progress::Task;
-use crate::record;
-use crate::root::{self, BUILD_DIR, Inside, RootRecord};
 
 /// Changes when kernels are compiled in another way; part of their key.
 const FORMAT: u32 = 1;
@@ -80,7 +80,7 @@ impl<'a> KernelBuild<'a> {
         root: &Path,
         config: &str,
     ) -> Result<Self> {
-        let root_record: RootRecord = record::read(root)?;
+        let root_record: RootRecord = entry_record::read(root)?;
         let mut hasher = KeyHasher::new("compiled kernel", FORMAT);
         hasher
             .piece(kernel::packages_digest(locked).to_string().as_bytes())
@@ -204,7 +204,7 @@ impl<'a> KernelBuild<'a> {
 
     fn tool(&self, build: &Path, doing: &str, log: &Path) -> Result<Tool> {
         let inside = Inside {
-            root: &root::tree(&self.root),
+            root: &build_root::tree(&self.root),
             build,
             kernel: build,
             binds: &[],

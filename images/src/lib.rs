@@ -35,10 +35,11 @@
 //! to a terminal: long steps report to a [`Progress`].
 
 mod apt;
-mod brought;
+mod build_root;
 mod cache;
 mod catalogue;
 mod compile;
+mod entry_record;
 mod error;
 #[cfg(test)]
 #[path = "../tests/inside/foreign_packages.rs"]
@@ -52,13 +53,12 @@ mod package;
 mod prepared;
 mod progress;
 mod prune;
-mod record;
-mod root;
 mod seal;
 mod select;
 mod source;
 mod status;
 mod store;
+mod supplied;
 mod userns;
 
 pub use cache::InUse;

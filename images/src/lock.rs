@@ -84,7 +84,7 @@ impl LockedKernel {
         }
     }
 
-    /// Records files that somebody brought. What is in them has no common version but the release.
+    /// Records files that somebody supplied. What is in them has no common version but the release.
     pub(crate) fn of_files(
         spec: &KernelSpec,
         release: String,
@@ -117,7 +117,7 @@ fn selector(spec: &KernelSpec) -> Sha256Digest {
                 hasher.piece(piece.as_bytes());
             }
         }
-        KernelSource::Brought(packages) => {
+        KernelSource::Supplied(packages) => {
             hasher.piece(packages.release.as_bytes());
             for glob in &packages.files {
                 hasher.piece(glob.as_bytes());

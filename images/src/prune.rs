@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::build_root::Recipe;
 use crate::cache::{Held, InUse, tree_bytes};
 use crate::catalogue::Catalogue;
 use crate::compile;
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::root::Recipe;
 use crate::store::Store;
 
 /// Something of the cache that no kernel is made of.

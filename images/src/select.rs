@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use cowbird_packages::control::{Alternative, Dependency, Index, Package};
+use cowbird_packages::deb822::{Alternative, Dependency, Index, Package};
 use glob::Pattern;
 
 use crate::catalogue::{KernelSource, KernelSpec, PackageNames};
@@ -38,8 +38,8 @@ pub enum SelectError {
         wanted_by: String,
     },
     /// No archive has it.
-    #[error("the packages of {kernel} are brought by hand")]
-    Brought {
+    #[error("the packages of {kernel} are supplied by hand")]
+    Supplied {
         /// The kernel.
         kernel: String,
     },
@@ -73,7 +73,7 @@ pub fn select<'a>(spec: &KernelSpec, index: &'a Index) -> Result<Selection<'a>, 
     match &spec.source {
         KernelSource::Packages(names) => select_packages(spec, names, index),
         KernelSource::Sources { package, .. } => select_sources(spec, package, index),
-        KernelSource::Brought(_) => Err(SelectError::Brought {
+        KernelSource::Supplied(_) => Err(SelectError::Supplied {
             kernel: spec.name.clone(),
         }),
     }

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
+use crate::build_root::{Recipe, RootRecord};
 use crate::cache::{Kind, tree_bytes};
 use crate::catalogue::KernelSpec;
 use crate::compile;
+use crate::entry_record;
 use crate::error::Result;
 use crate::kernel::{self, KernelRecord};
 use crate::package::deb_path;
-use crate::record;
-use crate::root::{Recipe, RootRecord};
 use crate::store::{Store, is_whole_kernel, is_whole_root};
 
 /// What the cache holds of one kernel; sizes are in bytes.
@@ -53,7 +53,7 @@ impl Store {
         };
         let root = cache.entry(Kind::Roots, &Recipe::of_kernel(spec).entry_name());
         if is_whole_root(&root) {
-            status.root_bytes = Some(record::read::<RootRecord>(&root)?.bytes);
+            status.root_bytes = Some(entry_record::read::<RootRecord>(&root)?.bytes);
         }
         let Some((locked, _)) = self.locked(spec)? else {
             return Ok(status);
@@ -62,7 +62,7 @@ impl Store {
             let name = kernel::entry_name(&locked.release, digest);
             let entry = cache.entry(Kind::Kernels, &name);
             if is_whole_kernel(&entry) {
-                let record: KernelRecord = record::read(&entry)?;
+                let record: KernelRecord = entry_record::read(&entry)?;
                 status.kernel_bytes = Some(record.bytes);
                 status.loadable_modules = Some(record.loadable);
             }

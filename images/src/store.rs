@@ -12,25 +12,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cowbird_packages::control::Index;
+use cowbird_packages::deb822::Index;
 use cowbird_packages::digest::Sha256Digest;
 
 pub use self::options::StoreOptions;
 pub(crate) use self::whole::{is_whole_kernel, is_whole_root};
 
 use self::options::default_cache_dir;
-use crate::brought;
+use crate::build_root::{Recipe, RootRecord};
 use crate::cache::{Cache, Held, InUse, Kind};
 use crate::catalogue::{Catalogue, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
+use crate::entry_record;
 use crate::error::{Error, Result};
 use crate::kernel::{self, KernelRecord};
 use crate::kernel_build::KernelBuild;
 use crate::lock::LockedKernel;
 use crate::prepared::PreparedKernel;
 use crate::progress::Task;
-use crate::record;
-use crate::root::{Recipe, RootRecord};
+use crate::supplied;
 
 /// A module of the kernel, to be loaded at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Store {
         let _held = self.hold_prepare(spec)?;
         let locked = self.locked_or_chosen(spec)?;
         let (entry, root, digest) = match &spec.source {
-            KernelSource::Packages(_) | KernelSource::Brought(_) => {
+            KernelSource::Packages(_) | KernelSource::Supplied(_) => {
                 let entry = self.unpacked(spec, &locked)?;
                 let digest = kernel::packages_digest(&locked);
                 (entry, self.root_entry(spec)?, digest)
@@ -102,8 +102,8 @@ impl Store {
     }
 
     /// Why a kernel of another distribution is not there, and what to do; none when it is, or when it is fetched.
-    pub fn not_brought(&self, spec: &KernelSpec) -> Option<String> {
-        brought::missing(&self.cache, spec)
+    pub fn not_supplied(&self, spec: &KernelSpec) -> Option<String> {
+        supplied::missing(&self.cache, spec)
     }
 
     /// Held while a kernel is prepared.
@@ -221,8 +221,8 @@ fn prepared(
     entry: PathBuf,
     root: PathBuf,
 ) -> Result<PreparedKernel> {
-    let record: KernelRecord = record::read(&entry)?;
-    let root_record: RootRecord = record::read(&root)?;
+    let record: KernelRecord = entry_record::read(&entry)?;
+    let root_record: RootRecord = entry_record::read(&root)?;
     let tree = kernel::tree(&entry);
     Ok(PreparedKernel {
         spec: spec.clone(),

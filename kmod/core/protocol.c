@@ -10,16 +10,16 @@ int cb_phase_next(enum cb_phase phase, enum cb_event event)
 		return phase == CB_PHASE_HOLDING ? CB_PHASE_ACTIVE : -EINVAL;
 	case CB_EVENT_TRACK:
 		return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
-				       phase == CB_PHASE_SPOILT ?
+				       phase == CB_PHASE_INVALIDATED ?
 			       CB_PHASE_TRACKING :
 			       -EINVAL;
-	case CB_EVENT_SPOIL:
-		return phase == CB_PHASE_ACTIVE ? CB_PHASE_SPOILT : -EINVAL;
+	case CB_EVENT_INVALIDATE:
+		return phase == CB_PHASE_ACTIVE ? CB_PHASE_INVALIDATED : -EINVAL;
 	case CB_EVENT_FAIL:
 		/* Before it begins there is nothing that a disk could say wrongly. */
 		if (phase == CB_PHASE_HOLDING)
 			return CB_PHASE_FAILED;
-		return phase == CB_PHASE_ACTIVE || phase == CB_PHASE_SPOILT ||
+		return phase == CB_PHASE_ACTIVE || phase == CB_PHASE_INVALIDATED ||
 				       phase == CB_PHASE_TRACKING ?
 			       CB_PHASE_LOSING :
 			       -EINVAL;
@@ -43,7 +43,7 @@ enum cb_write_action cb_write_decide(enum cb_phase phase, bool preserved, bool m
 		if (!preserved && advisory)
 			return CB_WRITE_ABSORB;
 		return preserved && marked ? CB_WRITE_PASS : CB_WRITE_HOLD;
-	case CB_PHASE_SPOILT:
+	case CB_PHASE_INVALIDATED:
 	case CB_PHASE_TRACKING:
 		if (!marked)
 			return CB_WRITE_HOLD;

@@ -5,17 +5,17 @@
  *
  * Phases of a snapshot:
  *
- *   NEW --gate--> HOLDING --begin--> ACTIVE --track--> TRACKING
- *                    |                  |                 |   ^
- *                    |                  +--spoil--> SPOILT --track
- *                    |                  |             |   |
- *                    |                  +--- fail ----+---+--> LOSING --told--+
- *                    +------ fail --------------------------------------------+--> FAILED
+ *   NEW --gate--> HOLDING --begin--> ACTIVE ---------track--------> TRACKING
+ *                    |                  |                             |  ^
+ *                    |                  +--invalidate--> INVALIDATED --track
+ *                    |                  |                     |       |
+ *                    |                  +-------- fail -------+-------+--> LOSING --told--+
+ *                    +------ fail --------------------------------------------------------+--> FAILED
  *
  * NEW      tracked, but every write passes; nobody can read the snapshot
  * HOLDING  every write to the origin is held: the cut is being made
  * ACTIVE   a write passes once all of its blocks are preserved
- * SPOILT   the snapshot is lost and its reads fail; otherwise as TRACKING
+ * INVALIDATED the snapshot is lost and its reads fail; otherwise as TRACKING
  * TRACKING a write passes once all of its blocks are noted as changed; there is
  *          no snapshot to read
  * LOSING   tracking is lost, which no disk knows yet: every write is held until one
@@ -23,7 +23,7 @@
  * FAILED   tracking is lost: every write passes, every snapshot read fails
  * CLOSING  as FAILED, while it is taken apart; from any phase
  *
- * In ACTIVE, SPOILT and TRACKING a write passes only when the disk knows of it:
+ * In ACTIVE, INVALIDATED and TRACKING a write passes only when the disk knows of it:
  * the regions that it touches are marked on stable storage, and the state there
  * is not clean (I6, the map is true).
  *
@@ -41,7 +41,7 @@ enum cb_phase {
 	CB_PHASE_TRACKING,
 	CB_PHASE_FAILED,
 	CB_PHASE_CLOSING,
-	CB_PHASE_SPOILT,
+	CB_PHASE_INVALIDATED,
 	CB_PHASE_LOSING,
 	CB_PHASE_COUNT,
 };
@@ -52,7 +52,7 @@ enum cb_event {
 	CB_EVENT_TRACK, /* no snapshot any more, changes go on to be noted */
 	CB_EVENT_FAIL, /* changes can no longer be tracked */
 	CB_EVENT_CLOSE,
-	CB_EVENT_SPOIL, /* the snapshot can no longer be kept */
+	CB_EVENT_INVALIDATE, /* the snapshot can no longer be kept */
 	CB_EVENT_TOLD, /* a disk knows that tracking is lost, or writes cannot wait for it any longer */
 	CB_EVENT_COUNT,
 };

@@ -90,7 +90,7 @@ static void cb_engine_admit_one(struct cb_device *dev, struct bio *bio,
 	/* A discard that the gate had held. */
 	if (cb_origin_decide(dev, bio, touched) == CB_WRITE_ABSORB) {
 		cb_origin_absorb(dev, bio);
-		cb_engine_uncount(dev);
+		cb_engine_put(dev);
 		return;
 	}
 	held = list_first_entry(&dev->held_free, struct cb_held, list);
@@ -156,7 +156,7 @@ static bool cb_engine_admit_large(struct cb_device *dev)
 		struct bio *bio = bio_list_pop(&dev->large);
 
 		if (cb_device_passes_all(dev))
-			cb_engine_let_go(dev, bio);
+			cb_engine_release(dev, bio);
 		else
 			cb_engine_admit_piece(dev, bio);
 		progress = true;
@@ -197,7 +197,7 @@ bool cb_engine_admit(struct cb_device *dev)
 			break;
 		progress = true;
 		if (all || !cb_engine_concerns(dev, bio, &touched))
-			cb_engine_let_go(dev, bio);
+			cb_engine_release(dev, bio);
 		else if (cb_engine_is_large(dev, bio, &touched))
 			cb_engine_add_large(dev, bio);
 		else

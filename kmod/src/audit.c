@@ -8,7 +8,7 @@
  * So whatever ends there is compared with what must be true by then: while a
  * snapshot is active, a write that goes to the origin has all of its blocks
  * preserved; while changes are tracked, they are noted and their regions marked on
- * disk. A write for which that is wrong has been done; the snapshot is spoilt or
+ * disk. A write for which that is wrong has been done; the snapshot is invalidated or
  * tracking given up, visibly (I5, no silent hole). The function is only watched,
  * not replaced.
  */
@@ -41,8 +41,9 @@ bool cb_audit_take_escaped(struct cb_device *dev)
 
 static void cb_audit_spoils(struct cb_device *dev, u64 block)
 {
-	cb_device_spoil(dev, -EIO, "a write that started before the snapshot overwrote block %llu",
-			(unsigned long long)block);
+	cb_device_invalidate(dev, -EIO,
+			     "a write that started before the snapshot overwrote block %llu",
+			     (unsigned long long)block);
 }
 
 static void cb_audit_fails(struct cb_device *dev, const struct cb_blocks *touched)
@@ -62,7 +63,7 @@ static void cb_audit_tell(struct irq_work *work)
 	struct cb_device *dev = container_of(work, struct cb_device, found.work);
 	int what = atomic_read_acquire(&dev->found.what);
 
-	if (what & CB_FOUND_SPOILS)
+	if (what & CB_FOUND_INVALIDATES)
 		cb_audit_spoils(dev, dev->found.unpreserved);
 	if (what & CB_FOUND_FAILS)
 		cb_audit_fails(dev, &dev->found.unmarked);
@@ -88,7 +89,7 @@ static void cb_audit_unpreserved(struct cb_device *dev, u64 block)
 		cb_audit_spoils(dev, block);
 	} else if (cb_audit_claim(dev, CB_FOUND_UNPRESERVED)) {
 		dev->found.unpreserved = block;
-		cb_audit_note(dev, CB_FOUND_SPOILS);
+		cb_audit_note(dev, CB_FOUND_INVALIDATES);
 	}
 }
 

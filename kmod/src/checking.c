@@ -8,7 +8,7 @@
  * does all of it again. That has the blocks in the reader's pages, which the reader may change
  * meanwhile, or have given for several blocks at once. So what is wrong there is read once
  * more, to a page of our own, and that decides: the reader gets what was stored, or an error,
- * and then the snapshot is spoilt. What is read ahead is looked at in ahead.c.
+ * and then the snapshot is invalidated. What is read ahead is looked at in ahead.c.
  */
 #include "snapread.h"
 #include "core/sum.h"
@@ -133,7 +133,7 @@ bool cb_read_check_pieces(struct cb_read *read)
 	return cb_check_compare(&check, true) && good;
 }
 
-/* Reads a piece's slot once more; the snapshot is spoilt where that is not what was stored. */
+/* Reads a piece's slot once more; if that is not what was stored, the snapshot is invalidated. */
 static int cb_check_again(struct cb_read *read, u32 i)
 {
 	struct cb_read_piece *piece = &read->pieces[i];
@@ -146,9 +146,9 @@ static int cb_check_again(struct cb_read *read, u32 i)
 	ret = cb_read_wait(read);
 	if (ret || (cb_check_slots(&check) && cb_check_compare(&check, true)))
 		return ret;
-	cb_device_spoil(read->dev, -EIO,
-			"block %llu in the COW file is not what was stored there (sector %llu of its disk): check that disk, and take a new snapshot",
-			(unsigned long long)(read->first + i), (unsigned long long)piece->sector);
+	cb_device_invalidate(read->dev, -EIO,
+			     "block %llu in the COW file is not what was stored there (sector %llu of its disk): check that disk, and take a new snapshot",
+			     (unsigned long long)(read->first + i), (unsigned long long)piece->sector);
 	return -EIO;
 }
 

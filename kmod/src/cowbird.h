@@ -21,7 +21,7 @@
  *   quiesce.c  makes the cut at T0;  freeze.c the filesystems before it;  set.c the
  *              snapshots that begin with it
  *   snapdisk.c /dev/cowbird<minor>;  snapread.c serves its reads;  readio.c by
- *              these bios;  straight.c where nothing has to be waited for;
+ *              these bios;  passthrough.c where nothing has to be waited for;
  *              ahead.c reads ahead in the COW file;  checking.c what came from there
  *   device.c   a snapshot in memory;   disks.c the devices that it is on
  *   making.c   how it is made;   retiring.c tracked only, destroyed or put away;
@@ -61,7 +61,7 @@
  *   I4  the origin first   its I/O is never failed; the delay of a write is bounded by
  *                          hold_limit_s, counted from its arrival: overdue.c
  *   I5  no silent hole     what cannot be preserved or tracked fails the snapshot or the
- *                          tracking, visibly: cb_device_spoil, cb_device_fail
+ *                          tracking, visibly: cb_device_invalidate, cb_device_fail
  *   I6  the map is true    a write is released only once the COW file knows on stable
  *                          storage that its region changes: marking.c; or, where it cannot
  *                          be told, that tracking is lost: losing.c

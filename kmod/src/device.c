@@ -118,13 +118,13 @@ void cb_device_abandon(struct cb_device *dev, int error)
 	cb_device_given_up(dev);
 }
 
-void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...)
+void cb_device_invalidate(struct cb_device *dev, int error, const char *fmt, ...)
 {
 	va_list args;
 	bool first;
 
 	va_start(args, fmt);
-	first = cb_device_give_up(dev, CB_EVENT_SPOIL, error, fmt, args);
+	first = cb_device_give_up(dev, CB_EVENT_INVALIDATE, error, fmt, args);
 	va_end(args);
 	if (!first)
 		return;

@@ -115,7 +115,7 @@ struct cb_device {
 	spinlock_t lock;
 
 	/* Set once the set-up cannot fail any more: only then it is reported. */
-	bool settled;
+	bool committed;
 
 	/* Set once, during the cut: from here on nothing unpreserved may be written. */
 	bool drained;
@@ -309,12 +309,12 @@ struct cb_device {
 	mempool_t read_pages; /* of two pages each */
 	struct workqueue_struct *read_queue;
 	atomic_t reads_in_flight;
-	atomic_t reads_crossing; /* preserved blocks that reads have in their hands; see straight.c */
+	atomic_t reads_crossing; /* preserved blocks that reads have in their hands; see passthrough.c */
 	u64 reads_next; /* sector behind the last read: a hint, changed without a lock */
 	struct cb_ahead aheads[CB_AHEADS]; /* L: see ahead.c */
 	unsigned long ahead_failed; /* jiffies, any context; 0: nothing that was read ahead has failed */
 	spinlock_t spare_lock;
-	struct page *spare_pages[CB_READ_SPARES]; /* spare_lock: see straight.c */
+	struct page *spare_pages[CB_READ_SPARES]; /* spare_lock: see passthrough.c */
 	u32 spare_count; /* spare_lock */
 	wait_queue_head_t reads_wait;
 
@@ -357,7 +357,7 @@ __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char 
 void cb_device_abandon(struct cb_device *dev, int error);
 
 /* The snapshot is lost, its reads fail; change tracking continues. Any context. */
-__printf(3, 4) void cb_device_spoil(struct cb_device *dev, int error, const char *fmt, ...);
+__printf(3, 4) void cb_device_invalidate(struct cb_device *dev, int error, const char *fmt, ...);
 
 static inline enum cb_phase cb_phase_of(const struct cb_device *dev)
 {
@@ -376,7 +376,7 @@ static inline bool cb_device_passes_all(const struct cb_device *dev)
 static inline bool cb_phase_is_live(enum cb_phase phase)
 {
 	return phase == CB_PHASE_HOLDING || phase == CB_PHASE_ACTIVE ||
-	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_SPOILT ||
+	       phase == CB_PHASE_TRACKING || phase == CB_PHASE_INVALIDATED ||
 	       phase == CB_PHASE_LOSING;
 }
 

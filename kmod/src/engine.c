@@ -75,7 +75,7 @@ static void cb_engine_subtract(struct cb_device *dev)
 		wake_up_all(&dev->slow_wait);
 }
 
-void cb_engine_uncount(struct cb_device *dev)
+void cb_engine_put(struct cb_device *dev)
 {
 	cb_engine_subtract(dev);
 	cb_engine_hands_over(dev);
@@ -99,20 +99,20 @@ static bool cb_mutant_ends_held(struct cb_device *dev, struct bio *bio)
 	    cb_bio_disk_sector(bio) / CB_BLOCK_SECTORS % CB_MUTANT_NTH == 0)
 		return true;
 	if ((!cb_mutant(fail_held) && !cb_mutant(drop_held)) ||
-	    (cb_phase_of(dev) != CB_PHASE_SPOILT && cb_phase_of(dev) != CB_PHASE_FAILED))
+	    (cb_phase_of(dev) != CB_PHASE_INVALIDATED && cb_phase_of(dev) != CB_PHASE_FAILED))
 		return false;
 	if (cb_mutant(fail_held))
 		bio->bi_status = BLK_STS_IOERR;
 	return true;
 }
 
-void cb_engine_let_go(struct cb_device *dev, struct bio *bio)
+void cb_engine_release(struct cb_device *dev, struct bio *bio)
 {
 	trace_cowbird_release(dev, cb_bio_disk_sector(bio), bio->bi_iter.bi_size >> SECTOR_SHIFT,
 			      cb_bio_opf(bio));
 	if (cb_mutant_ends_held(dev, bio)) {
 		bio_endio(bio);
-		cb_engine_uncount(dev);
+		cb_engine_put(dev);
 		return;
 	}
 	atomic_inc(&dev->releasing);
@@ -153,7 +153,7 @@ static bool cb_engine_may_go(struct cb_device *dev, struct cb_held *held)
 		if (cb_mutant(full_skips_cow) && dev->slots_reserved >= dev->slotmap.capacity)
 			held->ready = held->last + 1;
 		return held->ready > held->last && cb_origin_marked(dev, held->first, held->last);
-	case CB_PHASE_SPOILT:
+	case CB_PHASE_INVALIDATED:
 	case CB_PHASE_TRACKING:
 		return cb_origin_marked(dev, held->first, held->last);
 	default:
@@ -165,12 +165,12 @@ static void cb_engine_let_held_go(struct cb_device *dev, struct cb_held *held)
 {
 	/* That fault has let it go before. */
 	if (cb_mutant(read_after_write) && !held->bio)
-		cb_engine_uncount(dev);
+		cb_engine_put(dev);
 	else
-		cb_engine_let_go(dev, held->bio);
+		cb_engine_release(dev, held->bio);
 }
 
-static bool cb_engine_release(struct cb_device *dev)
+static bool cb_engine_release_ready(struct cb_device *dev)
 {
 	struct cb_held *held, *next;
 	bool progress = false;
@@ -261,7 +261,7 @@ static bool cb_engine_turn(struct cb_device *dev, bool parking)
 	progress = cb_engine_finish(dev);
 	progress |= cb_losing_act(dev);
 	cb_engine_leave_cow(dev);
-	progress |= cb_engine_release(dev);
+	progress |= cb_engine_release_ready(dev);
 	progress |= cb_engine_admit(dev);
 	if (!parking) {
 		progress |= cb_marking_start(dev);

@@ -74,12 +74,12 @@ void cb_engine_stop(struct cb_device *dev);
 void cb_engine_wake(struct cb_device *dev);
 /* A free run, which there must be. */
 struct cb_run *cb_engine_new_run(struct cb_device *dev, bool store);
-/* Lets go of a held write, by a lane. */
-void cb_engine_let_go(struct cb_device *dev, struct bio *bio);
+/* Releases a held write, by a lane. */
+void cb_engine_release(struct cb_device *dev, struct bio *bio);
 /* A write that was released has been submitted. Any thread. */
 void cb_engine_released(struct cb_device *dev);
 /* One held write less, which no lane has. */
-void cb_engine_uncount(struct cb_device *dev);
+void cb_engine_put(struct cb_device *dev);
 /* Whether our own writes to blocks that somebody else has now must end first. */
 bool cb_engine_must_drain(struct cb_device *dev);
 /*

@@ -105,7 +105,7 @@ void cb_resized_exit(void);
 /* Bits of what. */
 enum cb_found_bits {
 	CB_FOUND_UNPRESERVED = 1, /* a write was done whose block was not preserved ... */
-	CB_FOUND_SPOILS = 2, /* ... which is noted */
+	CB_FOUND_INVALIDATES = 2, /* ... which is noted */
 	CB_FOUND_UNMARKED = 4, /* and one whose blocks were not marked */
 	CB_FOUND_FAILS = 8,
 };
@@ -113,7 +113,7 @@ enum cb_found_bits {
 /* What the look at ends found where it can take no lock; audit.c. */
 struct cb_found {
 	atomic_t what; /* readers see it at once */
-	u64 unpreserved; /* before SPOILS */
+	u64 unpreserved; /* before INVALIDATES */
 	struct cb_blocks unmarked; /* before FAILS */
 	struct irq_work work;
 };

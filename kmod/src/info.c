@@ -141,7 +141,7 @@ static int cb_info_show(struct seq_file *out, void *unused)
 		struct cb_device *dev = rcu_dereference(cb_devices[i]);
 
 		/* One that is still being made may yet be refused. */
-		if (!dev || !READ_ONCE(dev->settled))
+		if (!dev || !READ_ONCE(dev->committed))
 			continue;
 		seq_puts(out, first ? "" : ", ");
 		cb_info_device(out, dev);

@@ -64,10 +64,10 @@ void cb_device_check_devices(struct cb_device *dev);
 /* ---- making.c ---------------------------------------------------------- */
 
 /* Steps of a member of a set; see set.c. */
-int cb_device_make(struct cb_setup *setup);
-void cb_device_unmake(struct cb_setup *setup);
-void cb_device_withdraw(struct cb_setup *setup);
-void cb_device_settle(struct cb_setup *setup);
+int cb_device_create(struct cb_setup *setup);
+void cb_device_abort(struct cb_setup *setup);
+void cb_device_rollback(struct cb_setup *setup);
+void cb_device_commit(struct cb_setup *setup);
 
 /* Parts of a set-up that a reload shares. */
 /* Against all other snapshots, and against one: neither may change the other's image. */

@@ -34,10 +34,10 @@ void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
 	unsigned long flags;
 
 	if (!good)
-		cb_device_spoil(dev, blk_status_to_errno(run->status),
-			       "cannot read block %llu of the origin",
-			       (unsigned long long)list_first_entry(&run->entries, struct cb_entry,
-								    list)->block);
+		cb_device_invalidate(dev, blk_status_to_errno(run->status),
+				     "cannot read block %llu of the origin",
+				     (unsigned long long)list_first_entry(&run->entries, struct cb_entry,
+									  list)->block);
 	spin_lock_irqsave(&dev->lock, flags);
 	if (good)
 		cb_engine_preserve(dev, run);
@@ -55,8 +55,8 @@ void cb_engine_loaded(struct cb_device *dev, struct cb_run *run)
  * Takes the next block for a load; false when the run must end before it:
  * preserved, already being loaded, or no memory or slot for it.
  */
-static bool cb_engine_take(struct cb_device *dev, struct cb_run *run, u64 block, bool *stuck,
-			   bool *full)
+static bool cb_engine_claim(struct cb_device *dev, struct cb_run *run, u64 block, bool *stuck,
+			    bool *full)
 {
 	struct cb_entry *entry = NULL;
 
@@ -91,13 +91,13 @@ static void cb_engine_fill_load(struct cb_device *dev, struct cb_run *run, struc
 	spin_lock_irqsave(&dev->lock, flags);
 	while (held->issued <= held->last && run->count < CB_RUN_BLOCKS &&
 	       cb_next_unpreserved(dev, held->issued, held->issued) == held->issued &&
-	       cb_engine_take(dev, run, held->issued, stuck, &full))
+	       cb_engine_claim(dev, run, held->issued, stuck, &full))
 		held->issued++;
 	spin_unlock_irqrestore(&dev->lock, flags);
 	if (full && !cb_mutant(full_skips_cow)) {
 		trace_cowbird_overflow(dev, dev->slots_reserved, dev->slotmap.capacity);
-		cb_device_spoil(dev, -ENOSPC, "the COW file is full (%u blocks)",
-				dev->slotmap.capacity);
+		cb_device_invalidate(dev, -ENOSPC, "the COW file is full (%u blocks)",
+				     dev->slotmap.capacity);
 	}
 }
 
@@ -158,7 +158,7 @@ bool cb_engine_load(struct cb_device *dev)
 	/* What may not be stored frees no memory; what is being read does in a moment. */
 	if (stuck && !progress && !READ_ONCE(dev->verified) && !dev->stores_in_flight &&
 	    cb_engine_memory_is_full(dev) && cb_phase_of(dev) == CB_PHASE_ACTIVE)
-		cb_device_spoil(dev, -ENOSPC,
-				"the memory is full, and the COW file was not verified in time");
+		cb_device_invalidate(dev, -ENOSPC,
+				     "the memory is full, and the COW file was not verified in time");
 	return progress;
 }

@@ -17,7 +17,8 @@ int cb_device_check_before(struct cb_device *dev, struct cb_setup *setup)
 
 	if (!before)
 		return 0;
-	if (cb_phase_of(before) != CB_PHASE_TRACKING && cb_phase_of(before) != CB_PHASE_SPOILT)
+	if (cb_phase_of(before) != CB_PHASE_TRACKING &&
+	    cb_phase_of(before) != CB_PHASE_INVALIDATED)
 		return cb_refuse(setup->reason, -ESTALE,
 				 "changes were not tracked to the end; destroy minor %u and take a full backup",
 				 before->minor);
@@ -242,7 +243,7 @@ static void cb_device_restore_header(struct cb_device *dev, struct cb_device *be
 }
 
 /* The cut was not made: nobody finds the new snapshot any more, and the old one goes on. */
-void cb_device_withdraw(struct cb_setup *setup)
+void cb_device_rollback(struct cb_setup *setup)
 {
 	cb_device_unpublish(setup->dev);
 	cb_snapdisk_remove(setup->dev);
@@ -318,7 +319,7 @@ static void cb_device_take_file(struct cb_device *dev, struct cb_setup *setup)
 }
 
 /* Everything up to where a write would be touched. */
-int cb_device_make(struct cb_setup *setup)
+int cb_device_create(struct cb_setup *setup)
 {
 	int ret;
 
@@ -336,7 +337,7 @@ int cb_device_make(struct cb_setup *setup)
 	if (!ret)
 		ret = cb_device_prepare(setup->dev, setup);
 	if (ret)
-		cb_device_unmake(setup);
+		cb_device_abort(setup);
 	return ret;
 }
 
@@ -344,7 +345,7 @@ int cb_device_make(struct cb_setup *setup)
  * Ends a snapshot that nobody has found, or finds any more; safe when there is none.
  * Its file goes with it: what is under way may still be written there.
  */
-void cb_device_unmake(struct cb_setup *setup)
+void cb_device_abort(struct cb_setup *setup)
 {
 	struct cb_device *dev = setup->dev;
 
@@ -359,13 +360,13 @@ void cb_device_unmake(struct cb_setup *setup)
 }
 
 /* The epoch has begun: the snapshot owns from here on what the caller brought. */
-void cb_device_settle(struct cb_setup *setup)
+void cb_device_commit(struct cb_setup *setup)
 {
 	struct cb_device *dev = setup->dev;
 
 	cb_meta_io_free(dev->cut_io);
 	dev->cut_io = NULL;
-	WRITE_ONCE(dev->settled, true);
+	WRITE_ONCE(dev->committed, true);
 	if (setup->before)
 		cb_device_take_over(dev, setup->before);
 	else

@@ -87,7 +87,7 @@ static inline bool cb_mutant_is_deaf(const struct cb_device *dev, const struct b
 		return true;
 	if (cb_mutant(no_gate) && phase == CB_PHASE_HOLDING)
 		return true;
-	if (cb_mutant(full_stops_tracking) && phase == CB_PHASE_SPOILT)
+	if (cb_mutant(full_stops_tracking) && phase == CB_PHASE_INVALIDATED)
 		return true;
 	if (phase != CB_PHASE_TRACKING)
 		return false;

@@ -109,9 +109,9 @@ static void cb_engine_check_oldest(struct cb_device *dev)
 		WRITE_ONCE(dev->cow_slow, true);
 	/* The tracking can do without the snapshot; without the marks it cannot. */
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE && !cb_engine_waits_for_marks(dev))
-		cb_device_spoil(dev, -ETIMEDOUT,
-				"a write to it waited for more than %u s, because the disk of the COW file is too slow or does not answer",
-				dev->hold_limit_jiffies / HZ);
+		cb_device_invalidate(dev, -ETIMEDOUT,
+				     "a write to it waited for more than %u s, because the disk of the COW file is too slow or does not answer",
+				     dev->hold_limit_jiffies / HZ);
 	else
 		cb_device_fail(dev, -ETIMEDOUT,
 			       "a write to it waited for more than %u s for its mark in the COW file, whose disk is too slow or does not answer",

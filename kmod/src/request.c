@@ -216,7 +216,7 @@ static int cb_setup_continue(struct cb_setup *setup)
 		return cb_refuse(setup->reason, -ENOENT,
 				 "there is no snapshot with minor %u; cowbirdctl info lists them",
 				 setup->minor);
-	if (cb_phase_of(setup->before) == CB_PHASE_SPOILT)
+	if (cb_phase_of(setup->before) == CB_PHASE_INVALIDATED)
 		ret = cb_device_track(setup->minor, setup->reason);
 	if (ret)
 		return ret;

@@ -416,7 +416,7 @@ int cb_resume(struct cb_setup *setup, u32 *state)
 		ret = cb_resume_publish(&resume);
 	if (ret)
 		goto out;
-	WRITE_ONCE(dev->settled, true);
+	WRITE_ONCE(dev->committed, true);
 	WRITE_ONCE(dev->taken_over, true);
 	cb_device_close_devices(dev);
 	*state = cb_device_state(dev);

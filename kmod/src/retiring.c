@@ -73,7 +73,7 @@ int cb_device_track(unsigned int minor, char *reason)
 	lockdep_assert_held(&cb_control_mutex);
 	if (!dev)
 		return cb_refuse(reason, -ENOENT, "there is no snapshot with minor %u", minor);
-	if (cb_phase_of(dev) != CB_PHASE_ACTIVE && cb_phase_of(dev) != CB_PHASE_SPOILT)
+	if (cb_phase_of(dev) != CB_PHASE_ACTIVE && cb_phase_of(dev) != CB_PHASE_INVALIDATED)
 		return cb_refuse(reason, -EINVAL, "minor %u is not an active snapshot", minor);
 	ret = cb_device_claim_disk(dev, reason);
 	if (ret)

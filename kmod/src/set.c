@@ -3,12 +3,12 @@
  * Snapshots that begin at one instant: all of them, or none. A single one is a
  * set of one.
  *
- *   make      each member, up to where a write would be touched
+ *   create    each member, up to where a write would be touched
  *   publish   the hook finds all of them
  *   cut       quiesce.c: none is let go before all of them are at rest
- *   settle    each takes over its series, or its COW file
+ *   commit    each takes over its series, or its COW file
  *
- * Nothing can fail any more when they settle. What fails before undoes all of
+ * Nothing can fail any more when they commit. What fails before undoes all of
  * it: nobody finds the new snapshots again, and series go on as they were.
  */
 #include <linux/delay.h>
@@ -44,7 +44,7 @@ static int cb_set_check_minors(struct cb_set *set)
 	return 0;
 }
 
-static int cb_set_make(struct cb_set *set)
+static int cb_set_make_members(struct cb_set *set)
 {
 	struct cb_setup *setup;
 	int ret = cb_hibernate_check(set->setups->reason);
@@ -55,7 +55,7 @@ static int cb_set_make(struct cb_set *set)
 	for (setup = set->setups; !ret && setup < set->setups + set->count; setup++) {
 		ret = cb_freeze_check(&setup->freeze, setup->reason);
 		if (!ret)
-			ret = cb_device_make(setup);
+			ret = cb_device_create(setup);
 		if (!ret)
 			ret = cb_set_check_members(set, setup);
 		if (ret)
@@ -93,7 +93,7 @@ static int cb_set_begin(struct cb_set *set)
 		ret = cb_set_add_disks(set);
 	for (setup = set->setups; setup < end; setup++) {
 		if (ret)
-			cb_device_withdraw(setup);
+			cb_device_rollback(setup);
 		else
 			cb_snapdisk_open_up(setup->dev);
 	}
@@ -106,14 +106,14 @@ int cb_set_create(struct cb_set *set)
 	int ret;
 
 	lockdep_assert_held(&cb_control_mutex);
-	ret = cb_set_make(set);
+	ret = cb_set_make_members(set);
 	if (!ret)
 		ret = cb_set_begin(set);
 	for (setup = set->setups; setup < end; setup++) {
 		if (ret)
-			cb_device_unmake(setup);
+			cb_device_abort(setup);
 		else
-			cb_device_settle(setup);
+			cb_device_commit(setup);
 	}
 	return ret;
 }

@@ -55,7 +55,7 @@ struct cb_setup {
 	const char *origin_path;
 	const char *cow_path;
 	char *reason; /* COWBIRD_REASON_BYTES, out */
-	struct cb_device *dev; /* the new snapshot, until it is settled */
+	struct cb_device *dev; /* the new snapshot, until it is committed */
 };
 
 /* Snapshots that begin at one instant: all of them, or none. */

@@ -12,8 +12,8 @@
  * Where a block is preserved is looked up under the device's lock; that it is
  * not preserved needs no lock, as it is looked at again.
  *
- * Reads that need nothing to wait for go straight (straight.c). A thread works on the
- * others, and on straight reads that were overtaken.
+ * Reads that need nothing to wait for pass through (passthrough.c). A thread works on the
+ * others, and on pass-through reads that were overtaken.
  */
 #include "snapread.h"
 #include "cowbird_trace.h"
@@ -30,7 +30,7 @@ enum cb_phase cb_read_phase(struct cb_device *dev)
 	if (cb_mutant(failed_reads_live))
 		return CB_PHASE_ACTIVE;
 	/* It is about to be that. */
-	return atomic_read(&dev->found.what) ? CB_PHASE_SPOILT : cb_phase_of(dev);
+	return atomic_read(&dev->found.what) ? CB_PHASE_INVALIDATED : cb_phase_of(dev);
 }
 
 static void cb_read_trace(struct cb_read *read, u32 i)
@@ -301,7 +301,7 @@ static int cb_read_window(struct cb_read *read)
 	int ret = 0;
 
 	cb_read_map(read);
-	if (read->straight)
+	if (read->passthrough)
 		cb_read_recall(read);
 	else
 		ret = cb_read_unpreserved(read);
@@ -378,7 +378,7 @@ static bool cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_
 	read->bridge_error = false;
 	read->whole = NULL;
 	read->whole_count = 0;
-	read->straight = false;
+	read->passthrough = false;
 	read->direct = false;
 	read->rest = false;
 	read->crosses = 0;
@@ -387,7 +387,7 @@ static bool cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_
 	init_completion(&read->done);
 	INIT_WORK(&read->work, cb_read_work);
 	atomic_inc(&dev->reads_in_flight);
-	if (cb_read_go_straight(read))
+	if (cb_read_pass_through(read))
 		return true;
 	queue_work(dev->read_queue, &read->work);
 	return false;
@@ -395,7 +395,7 @@ static bool cb_snapread_begin(struct cb_device *dev, struct bio *bio, struct cb_
 
 /*
  * The first piece of a large read, which shrinks to the rest; false where there is no memory
- * at once, or where it did not go straight.
+ * at once, or where it did not pass through.
  */
 static bool cb_snapread_begin_piece(struct cb_device *dev, struct bio *bio)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * One read of the snapshot device: snapread.c says where each block of it comes
- * from, readio.c fetches them; straight.c does both at once where it can. checking.c compares
+ * from, readio.c fetches them; passthrough.c does both at once where it can. checking.c compares
  * what came from the COW file with what was stored there.
  */
 #ifndef COWBIRD_SNAPREAD_H
@@ -52,7 +52,7 @@ struct cb_read {
 	struct bio *bio;
 	u64 sector; /* of the bio, which stays untouched */
 	u32 sectors;
-	bool straight; /* the origin has been read already, and has to be looked at again */
+	bool passthrough; /* the origin has been read already, and has to be looked at again */
 	bool direct; /* all that it needs is under way at once */
 	u32 crosses; /* direct: blocks that it counts in reads_crossing */
 	bool ahead; /* what lies behind it in the COW file is wanted next */
@@ -107,7 +107,7 @@ static inline u64 cb_read_last_block(const struct cb_read *read)
 
 /* ---- snapread.c ------------------------------------------------------------ */
 
-/* The phase for a reader: a snapshot that is about to be spoilt is that already. */
+/* The phase for a reader: a snapshot that is about to be invalidated is that already. */
 enum cb_phase cb_read_phase(struct cb_device *dev);
 /*
  * Of direct reads: says which pieces are preserved; false when these are more than CB_READ_CROSSED.
@@ -123,10 +123,10 @@ void cb_read_finish(struct cb_read *read, int ret);
 /* The same when that has been looked at. */
 void cb_read_end(struct cb_read *read, int ret);
 
-/* ---- straight.c ------------------------------------------------------------ */
+/* ---- passthrough.c --------------------------------------------------------- */
 
 /* Sends a read off. False when a thread has to do it. Nothing waits here: the reader may be another driver. */
-bool cb_read_go_straight(struct cb_read *read);
+bool cb_read_pass_through(struct cb_read *read);
 /* A thread's part of a direct read; it may have ended, and be gone, afterwards. */
 void cb_read_beside(struct cb_read *read);
 /* The last bio of a direct read has ended. */
@@ -185,7 +185,7 @@ void cb_read_done_one(struct cb_read *read);
 bool cb_read_check_pages(struct cb_read *read);
 /* The same of what a thread has read; pieces that are not are CB_READ_DAMAGED. */
 bool cb_read_check_pieces(struct cb_read *read);
-/* Reads these once more; an error where the snapshot is spoilt. */
+/* Reads these once more; an error where the snapshot is invalidated. */
 int cb_read_check_damaged(struct cb_read *read);
 
 #endif

@@ -159,8 +159,8 @@ bool cb_storing_start(struct cb_device *dev)
 		cb_storing_fill(dev, run);
 		if (!run->count) {
 			list_add(&run->free, &dev->runs_free);
-			cb_device_spoil(dev, -EIO,
-					"internal error: a preserved block has no place in the COW file");
+			cb_device_invalidate(dev, -EIO,
+					     "internal error: a preserved block has no place in the COW file");
 			break;
 		}
 		dev->stores_in_flight++;
@@ -197,7 +197,7 @@ void cb_storing_stored(struct cb_device *dev, struct cb_run *run)
 	int ret = cb_mutant(ignore_store_errors) ? 0 : blk_status_to_errno(run->status);
 
 	if (ret)
-		cb_device_spoil(dev, ret, "cannot write to the COW file");
+		cb_device_invalidate(dev, ret, "cannot write to the COW file");
 	spin_lock_irqsave(&dev->lock, flags);
 	list_for_each_entry_safe(entry, next, &run->entries, list) {
 		list_del_init(&entry->list);

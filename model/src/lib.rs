@@ -12,7 +12,7 @@
 //! 3. [`verify()`] compares every block of an image and classifies what is wrong; an [`Oracle`] does
 //!    the same and also judges single observations of hot readers.
 //! 4. [`check_changes`] compares a change map with the truth at both of its ends.
-//! 5. [`check_turns`] tells whether the images of two volumes show one instant.
+//! 5. [`check_lockstep`] tells whether the images of two volumes show one instant.
 //! 6. [`check_agreement`] compares the witness with the trace of the running kernel and with the journal.
 //!
 //! A [`Shrinker`] finds what of a failing cell is needed for its failure.
@@ -25,21 +25,21 @@ mod class;
 mod epoch;
 mod history;
 mod holes;
+mod lockstep_writers;
 mod power_cut;
 mod report;
 mod search;
 mod self_check;
 mod shrink;
 mod truth;
-mod turns;
 mod units;
 mod verdict;
 pub mod verify;
 pub mod witness;
 
 pub use agreement::{
-    Agreement, AgreementInput, Change, Compared, Contradiction, JournalledWrite,
-    MAX_CONTRADICTIONS, Mark, Place, Print, Rule, TracedBio, TracedDisk, TracedFlush, TracedHeader,
+    Agreement, AgreementInput, BoundaryMarker, Change, Compared, Contradiction, JournalledWrite,
+    MAX_CONTRADICTIONS, Place, Print, Rule, TracedBio, TracedDisk, TracedFlush, TracedHeader,
     TracedInstant, TracedRequest, check_agreement, check_instants, check_journal,
 };
 pub use change_map::{ChangeMapInput, ChangeReport, check_changes};
@@ -50,6 +50,7 @@ pub use epoch::{
     MarkerKey, Markers, find_marker, find_marker_sparse, find_markers,
 };
 pub use holes::Holes;
+pub use lockstep_writers::{LockstepFault, check_lockstep};
 pub use power_cut::{Survival, stable_until};
 pub use report::{
     BadBlock, Culprit, MAX_LISTED_BLOCKS, MAX_LISTED_RUNS, MAX_LISTED_SHIFTS, Report,
@@ -57,12 +58,11 @@ pub use report::{
 pub use self_check::{Disagreement, Disagreements, SelfCheckError, self_check, self_check_sparse};
 pub use shrink::Shrinker;
 pub use truth::{Content, DiscardModel, Segment, Segments, Truth, TruthError};
-pub use turns::{TurnFault, check_turns};
 pub use units::PIECE_SECTORS;
 pub use units::{
     BLOCK_BYTES, BlockIndex, BlockRun, BlockSet, EntryIndex, Epoch, Origin, SECTOR_BYTES,
     SECTORS_PER_BLOCK, Sector, SectorRange,
 };
-pub use verdict::{CellResult, Phase, RunResults, TraceResult, TraceStanding, Verdict};
+pub use verdict::{CellResult, Phase, RunResults, TraceConclusion, TraceResult, Verdict};
 pub use verify::{Oracle, VerifyError, VerifyInput, verify};
 pub use witness::{Entry, EntryKind, Tail, WitnessError, WitnessLog};

@@ -61,7 +61,7 @@ impl fmt::Display for Verdict {
 /// What a trace is worth beside the witness and the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum TraceStanding {
+pub enum TraceConclusion {
     /// All three say the same.
     Agrees,
     /// They contradict each other.
@@ -72,7 +72,7 @@ pub enum TraceStanding {
     NotTraced,
 }
 
-impl TraceStanding {
+impl TraceConclusion {
     /// The name as in `results.json`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -89,7 +89,8 @@ impl TraceStanding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceResult {
     /// What it is worth.
-    pub standing: TraceStanding,
+    #[serde(rename = "standing")]
+    pub conclusion: TraceConclusion,
     /// Why; of one that agrees, how much was compared.
     pub reason: String,
 }

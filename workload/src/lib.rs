@@ -31,4 +31,4 @@ pub use operation::{
 };
 pub use remap::{Fit, Remapped, remap};
 pub use schedule::{Instant, Schedule, Timing, Turn};
-pub use script::{Deed, Script, ScriptError, Stage, Step, Task, Thread, Way};
+pub use script::{Op, Script, ScriptError, Stage, Step, Task, Thread, Way};

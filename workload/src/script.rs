@@ -72,7 +72,7 @@ pub enum Way {
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Deed {
+pub enum Op {
     /// Writes to the origin.
     Write(Way),
     /// Discards on the origin.
@@ -83,7 +83,7 @@ pub enum Deed {
     Read,
 }
 
-impl Deed {
+impl Op {
     const NAMES: [(Self, &'static str); 7] = [
         (Self::Write(Way::Direct), "write"),
         (Self::Write(Way::Cached), "write-cached"),
@@ -101,7 +101,7 @@ impl Deed {
     }
 
     fn name(self) -> &'static str {
-        let named = Self::NAMES.iter().find(|(deed, _)| *deed == self);
+        let named = Self::NAMES.iter().find(|(op, _)| *op == self);
         named.map_or("", |(_, name)| name)
     }
 }
@@ -112,7 +112,7 @@ pub struct Task {
     /// Who does it.
     pub thread: Thread,
     /// What.
-    pub deed: Deed,
+    pub op: Op,
     /// Where on the volume.
     pub extent: Extent,
 }
@@ -120,8 +120,8 @@ pub struct Task {
 impl Task {
     /// The sectors that nobody else may change meanwhile: the page cache writes whole blocks.
     fn claim(&self) -> Extent {
-        match self.deed {
-            Deed::Write(Way::Cached) => whole_blocks(self.extent),
+        match self.op {
+            Op::Write(Way::Cached) => whole_blocks(self.extent),
             _ => self.extent,
         }
     }
@@ -129,7 +129,7 @@ impl Task {
     /// Whether this one must be complete before a later one may begin.
     #[must_use]
     pub fn precedes(&self, later: &Self) -> bool {
-        let both_change = self.deed.changes() && later.deed.changes();
+        let both_change = self.op.changes() && later.op.changes();
         both_change && self.claim().overlaps(&later.claim())
     }
 }
@@ -183,7 +183,7 @@ impl fmt::Display for Step {
             Self::Next => f.write_str("next"),
             Self::Do(task) => {
                 let Extent { start, sectors } = task.extent;
-                let name = task.deed.name();
+                let name = task.op.name();
                 write!(f, "{} {name} {}+{sectors}", task.thread, start.0)
             }
         }
@@ -213,7 +213,7 @@ impl FromStr for Step {
             ["snapshot"] => Some(Self::Snapshot),
             ["track"] => Some(Self::Track),
             ["next"] => Some(Self::Next),
-            [thread, deed, place] => task(thread, deed, place).map(Self::Do),
+            [thread, op, place] => task(thread, op, place).map(Self::Do),
             _ => None,
         };
         step.ok_or_else(|| ScriptError::Step {
@@ -222,16 +222,16 @@ impl FromStr for Step {
     }
 }
 
-fn task(thread: &str, deed: &str, place: &str) -> Option<Task> {
+fn task(thread: &str, op: &str, place: &str) -> Option<Task> {
     let &[letter @ b'a'..=b'z'] = thread.as_bytes() else {
         return None;
     };
-    let (deed, _) = Deed::NAMES.iter().find(|(_, name)| *name == deed)?;
+    let (op, _) = Op::NAMES.iter().find(|(_, name)| *name == op)?;
     let (start, sectors) = place.split_once('+')?;
     let (start, sectors) = (start.parse().ok()?, sectors.parse().ok()?);
     Some(Task {
         thread: Thread(letter - b'a'),
-        deed: *deed,
+        op: *op,
         extent: Extent {
             start: Sector(start),
             sectors,
@@ -396,7 +396,7 @@ impl State {
             (Step::Track, _) => Err("does not follow a snapshot"),
             (Step::Do(task), state) => {
                 let Extent { start, sectors } = task.extent;
-                if task.deed == Deed::Read && state != Self::Shown {
+                if task.op == Op::Read && state != Self::Shown {
                     return Err("reads where no snapshot is");
                 }
                 if sectors == 0 || sectors > MAX_TASK_SECTORS {

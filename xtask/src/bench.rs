@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::matrix;
 use crate::options::AccelChoice;
 use crate::run::Run;
-use crate::stage::Stage;
+use crate::run_context::RunContext;
 use crate::ui::{Ui, print, print_json};
 use crate::{guest, host, runtime};
 
@@ -114,7 +114,7 @@ pub fn command(args: &BenchArgs, ui: &Arc<Ui>) -> Result<u8> {
 async fn measure(run: &Run, args: &BenchArgs, ui: &Arc<Ui>) -> Result<BTreeMap<String, Kernel>> {
     let guest = guest::build(run.offline, ui)?;
     let scratch = run.out.scratch()?;
-    let stage = Stage::set(run, &guest, scratch.path(), ui).await?;
+    let context = RunContext::prepare(run, &guest, scratch.path(), ui).await?;
     let options = BenchOptions {
         repetitions: args.repetitions,
         profile: args.profile,
@@ -127,7 +127,7 @@ async fn measure(run: &Run, args: &BenchArgs, ui: &Arc<Ui>) -> Result<BTreeMap<S
     let mut kernels = BTreeMap::new();
     for cell in &run.cells {
         let name = &cell.id.kernel;
-        let (_, plan) = stage.cell_plan(cell).map_err(anyhow::Error::msg)?;
+        let (_, plan) = context.cell_plan(cell).map_err(anyhow::Error::msg)?;
         let task = ui.task(&format!("bench {name}"));
         let measured = run_bench(&plan, options, &|phase: &str| {
             task.step(phase);

@@ -22,15 +22,15 @@ mod replay;
 mod repo;
 mod rooms;
 mod run;
+mod run_context;
 mod runtime;
 mod scale;
+mod script_runner;
 mod setup;
 mod shell;
 mod shrink;
-mod stage;
 mod tape;
 mod test;
-mod tryout;
 mod ui;
 mod workload;
 

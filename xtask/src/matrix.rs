@@ -29,7 +29,7 @@ use crate::guest;
 use crate::options::{AccelChoice, Tier};
 use crate::rooms::Rooms;
 use crate::run::Run;
-use crate::stage::Stage;
+use crate::run_context::RunContext;
 use crate::ui::{Ui, print, print_json};
 use crate::workload::{Wanted, WorkloadArgs};
 use crate::{host, prepare, repo, runtime};
@@ -218,7 +218,7 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
     let earlier = earlier
         .map(|results| Earlier::of(results, &cells, &out))
         .transpose()?;
-    let trials = if cells.iter().any(|cell| cell.id.case == REGRESSIONS) {
+    let script_runs = if cells.iter().any(|cell| cell.id.case == REGRESSIONS) {
         regression::plans(&root)?
     } else {
         Vec::new()
@@ -229,7 +229,7 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
         workload,
         soak_minutes: spec.soak_minutes,
         cuts: spec.cuts,
-        trials,
+        script_runs,
         mutants,
         traced: spec.traced,
         record: spec.record,
@@ -316,8 +316,8 @@ pub fn plan_first(run: &Run, scratch: &Path, ui: &Arc<Ui>) -> Result<CellPlan> {
     ensure_host(run, ui)?;
     let guest = guest::build(run.offline, ui)?;
     let cell = run.cells.first().context("there is no cell")?;
-    let stage = runtime::start()?.block_on(Stage::set(run, &guest, scratch, ui))?;
-    stage
+    let context = runtime::start()?.block_on(RunContext::prepare(run, &guest, scratch, ui))?;
+    context
         .cell_plan(cell)
         .map(|(_, plan)| plan)
         .map_err(anyhow::Error::msg)
@@ -335,8 +335,8 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     }
     let scratch = run.out.scratch()?;
     let guest = guest.copy_to(scratch.path())?;
-    let stage = Arc::new(Stage::set(run, &guest, scratch.path(), ui).await?);
-    let mut so_far = ended_before(&run.cells, &stage);
+    let context = Arc::new(RunContext::prepare(run, &guest, scratch.path(), ui).await?);
+    let mut so_far = ended_before(&run.cells, &context);
     if run.earlier.is_some() {
         let (ended, all) = (so_far.len(), run.cells.len());
         ui.line(&format!("{ended} of {all} cells have ended before"));
@@ -344,8 +344,8 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
     let order = order_of_running(&run.cells, &so_far);
     let counter = ui.counter(order.len() as u64, "cells");
     let one = move |cell: PlannedCell| {
-        let stage = Arc::clone(&stage);
-        async move { stage.run(cell).await }
+        let context = Arc::clone(&context);
+        async move { context.run(cell).await }
     };
     let mut write_error = None;
     let in_order: Vec<PlannedCell> = order.iter().map(|at| run.cells[*at].clone()).collect();
@@ -369,8 +369,8 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
 }
 
 /// The results that an earlier run had, by their places in the plan.
-fn ended_before(cells: &[PlannedCell], stage: &Stage) -> BTreeMap<usize, CellResult> {
-    let ended = |(at, cell)| match stage.known(cell) {
+fn ended_before(cells: &[PlannedCell], context: &RunContext) -> BTreeMap<usize, CellResult> {
+    let ended = |(at, cell)| match context.known(cell) {
         Known::Ended(result) => Some((at, *result)),
         Known::Nothing | Known::Broken(_) => None,
     };

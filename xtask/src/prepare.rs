@@ -62,10 +62,10 @@ pub fn open_store(offline: bool, refresh: bool, ui: &Arc<Ui>) -> Result<Store> {
     Store::open(options).context("cannot open the cache of kernels")
 }
 
-/// Why a kernel cannot run here: by the catalogue, or because nobody brought its packages.
+/// Why a kernel cannot run here: by the catalogue, or because nobody supplied its packages.
 pub fn unsupported(store: &Store, spec: &KernelSpec) -> Option<String> {
     let known = spec.unsupported.clone();
-    known.or_else(|| store.not_brought(spec))
+    known.or_else(|| store.not_supplied(spec))
 }
 
 /// How many of these kernels are still to be made. Of one whose state cannot be told, its own preparation says why.

@@ -25,8 +25,8 @@ use cowbird_vm::probe::AccelRequest;
 use crate::matrix;
 use crate::options::accel_again;
 use crate::run::Run;
+use crate::script_runner::{ScriptRunner, Subject};
 use crate::tape;
-use crate::tryout::{Subject, Tryout};
 use crate::ui::{Ui, print};
 use args::ReplayArgs;
 
@@ -51,10 +51,10 @@ fn replay_regression(args: &ReplayArgs, ui: &Arc<Ui>) -> Result<u8> {
         seed: regression.seed,
     };
     let accel = args.accel.map_or(AccelRequest::Auto, AccelRequest::from);
-    let mut tryout = Tryout::prepare(&subject, accel, args.offline, &args.out, ui)?;
+    let mut script_runner = ScriptRunner::prepare(&subject, accel, args.offline, &args.out, ui)?;
     // Whatever is wrong: a fault of another class is a fault.
     let script = regression.script()?;
-    let tallies = tryout.run(&[script], args.times, &BTreeSet::new())?;
+    let tallies = script_runner.run(&[script], args.times, &BTreeSet::new())?;
     let tally = tallies.first().context("nothing was run")?;
     let module = subject.mutant.as_deref().unwrap_or("the module as it is");
     let classes: Vec<&str> = tally.classes.iter().map(|class| class.name()).collect();
@@ -143,7 +143,7 @@ fn run(args: &ReplayArgs, plan: &CellPlan) -> Result<Run> {
         id,
         seed: plan.seed,
     };
-    run.trials = plan.input.trials().to_vec();
+    run.script_runs = plan.input.script_runs().to_vec();
     run.cells = vec![cell; args.times as usize];
     Ok(run)
 }

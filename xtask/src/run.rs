@@ -1,6 +1,6 @@
 //! A run of the matrix: which cells, and everything that they are run with.
 
-use cowbird_checks::trials::TrialPlan;
+use cowbird_checks::script_runs::ScriptRunPlan;
 use cowbird_images::Catalogue;
 use cowbird_matrix::mutants::Mutant;
 use cowbird_matrix::output::OutDir;
@@ -24,7 +24,7 @@ pub struct Run {
     /// How many snapshot instants the cases with writers above the origin have.
     pub cuts: Option<u32>,
     /// The regressions, if they are among the cells.
-    pub trials: Vec<TrialPlan>,
+    pub script_runs: Vec<ScriptRunPlan>,
     /// The mutants among them.
     pub mutants: Vec<Mutant>,
     /// Whether the tracer records in every cell.

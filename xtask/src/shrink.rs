@@ -1,6 +1,6 @@
 //! `shrink`: from the bundle of a failed cell to a regression of a few steps.
 //!
-//! 1. The cell is told again as a script: thousands of steps.
+//! 1. The cell becomes a script: thousands of steps.
 //! 2. Most have nothing to do with a given bad block. Slices of the script, each the steps around one or a few
 //!    bad blocks, are tried together; the shortest that fails is taken. Where none does, the same with
 //!    readers beside the writers, for races; then the whole.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use cowbird_harness::{bundle, planned, retold};
+use cowbird_harness::{bundle, planned, reproducer};
 use cowbird_matrix::output;
 use cowbird_matrix::regression::{self, Regression, VERSION};
 use cowbird_model::{BadBlock, Class, Shrinker};
@@ -25,7 +25,7 @@ use cowbird_workload::{Script, Step, Task, Thread};
 
 use crate::options::{AccelChoice, accel_again};
 use crate::repo;
-use crate::tryout::{Subject, Tally, Tryout};
+use crate::script_runner::{ScriptRunner, Subject, Tally};
 use crate::ui::{Ui, print};
 
 /// Bad blocks that get a slice of their own, and those that share one.
@@ -87,7 +87,7 @@ pub struct ShrinkArgs {
 pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
     let plan = bundle::read_plan(&args.bundle)
         .with_context(|| format!("{} is not the bundle of a cell", args.bundle.display()))?;
-    let told = tell(&args.bundle, &plan)?;
+    let original = read_original(&args.bundle, &plan)?;
     let subject = Subject {
         kernel: plan.kernel_name.clone(),
         mutant: plan.mutant.clone(),
@@ -96,20 +96,20 @@ pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
     let accel = accel_again(args.accel, plan.accel);
     ui.line(&format!(
         "{} steps of {} on {}, {} bad blocks: {}",
-        told.steps.len(),
+        original.steps.len(),
         plan.case,
         plan.kernel_name,
-        told.bad.len(),
-        names(&told.classes)
+        original.bad.len(),
+        names(&original.classes)
     ));
-    let tryout = Tryout::prepare(&subject, accel, args.offline, &args.out, ui)?;
+    let script_runner = ScriptRunner::prepare(&subject, accel, args.offline, &args.out, ui)?;
     let mut search = Search {
-        tryout,
-        classes: told.classes.clone(),
+        script_runner,
+        classes: original.classes.clone(),
         tries: PLAIN_TRIES,
         ui,
     };
-    let script = search.shrink(&told)?;
+    let script = search.shrink(&original)?;
     let rate = search.rate(&script)?;
     let regression = Regression {
         version: VERSION,
@@ -136,8 +136,8 @@ pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
     print(&format!(
         "{text}\n{} steps instead of {} after {} boots: {}\nIt alone: cargo xtask replay {}\n",
         regression.steps.len(),
-        told.steps.len(),
-        search.tryout.boots(),
+        original.steps.len(),
+        search.script_runner.boots(),
         path.display(),
         path.display(),
     ))?;
@@ -145,18 +145,18 @@ pub fn command(args: &ShrinkArgs, ui: &Arc<Ui>) -> Result<u8> {
 }
 
 /// What is known of the cell.
-struct Told {
+struct Original {
     steps: Vec<Step>,
     volume_sectors: u64,
     bad: Vec<BadBlock>,
     classes: BTreeSet<Class>,
 }
 
-fn tell(path: &Path, plan: &CellPlan) -> Result<Told> {
+fn read_original(path: &Path, plan: &CellPlan) -> Result<Original> {
     let Some(volume_sectors) = planned::volume_sectors(plan) else {
         bail!(
             "the case {} does not write to a plain origin itself, so its operations have no places on it; \
-             shrink a cell of raw-writers, hot-read, raw-kinds or series",
+             shrink a cell of raw-writers, hot-read, write-kinds or series",
             plan.case
         );
     };
@@ -165,12 +165,12 @@ fn tell(path: &Path, plan: &CellPlan) -> Result<Told> {
         bail!("no block of this cell is wrong; only what makes blocks wrong can be shrunk");
     }
     let events = bundle::read_journal(path)?;
-    let mut steps = retold::retell(&events, volume_sectors);
+    let mut steps = reproducer::from_journal(&events, volume_sectors);
     steps.truncate(MAX_STEPS);
     if !steps.contains(&Step::Snapshot) {
         bail!("the journal of this cell has no snapshot; run the cell again with this program");
     }
-    Ok(Told {
+    Ok(Original {
         steps,
         volume_sectors,
         classes: bad.iter().map(|bad| bad.class).collect(),
@@ -197,8 +197,8 @@ fn tries_for(tally: &Tally) -> u32 {
 }
 
 /// The slices of a script that are tried first: around single bad blocks, and around several of them.
-fn slices(told: &Told) -> Vec<Vec<Step>> {
-    let mut blocks: Vec<u64> = told.bad.iter().map(|bad| bad.block.0).collect();
+fn slices(original: &Original) -> Vec<Vec<Step>> {
+    let mut blocks: Vec<u64> = original.bad.iter().map(|bad| bad.block.0).collect();
     blocks.dedup();
     let spread = |count: usize| {
         let step = blocks.len().div_ceil(count).max(1);
@@ -207,10 +207,14 @@ fn slices(told: &Told) -> Vec<Vec<Step>> {
     let mut slices = Vec::new();
     for reach in [0, 1] {
         for block in spread(ALONE) {
-            slices.push(retold::around(&told.steps, &[block].into(), reach));
+            slices.push(reproducer::around(&original.steps, &[block].into(), reach));
         }
     }
-    slices.push(retold::around(&told.steps, &spread(TOGETHER).collect(), 0));
+    slices.push(reproducer::around(
+        &original.steps,
+        &spread(TOGETHER).collect(),
+        0,
+    ));
     slices
 }
 
@@ -246,7 +250,7 @@ fn on_smaller_volumes(script: &Script) -> Vec<Script> {
     let mut moves = vec![0];
     moves.extend(PERIODS.map(|period| first_block / period * period));
     let smaller = moves.into_iter().filter_map(|blocks| {
-        let steps = retold::moved(script.steps(), blocks)?;
+        let steps = reproducer::moved(script.steps(), blocks)?;
         let ends = steps.iter().map(|step| match step {
             Step::Do(task) => task.extent.end().0,
             _ => 0,
@@ -264,15 +268,15 @@ fn on_smaller_volumes(script: &Script) -> Vec<Script> {
 
 /// The search for the shortest script.
 struct Search<'a> {
-    tryout: Tryout,
+    script_runner: ScriptRunner,
     classes: BTreeSet<Class>,
     tries: u32,
     ui: &'a Ui,
 }
 
 impl Search<'_> {
-    fn shrink(&mut self, told: &Told) -> Result<Script> {
-        let script = self.first_failing(told)?;
+    fn shrink(&mut self, original: &Original) -> Result<Script> {
+        let script = self.first_failing(original)?;
         let script = self.smaller_volume(script)?;
         let script = self.fewer_steps(script)?;
         let script = self.fewer_threads(script)?;
@@ -280,16 +284,19 @@ impl Search<'_> {
     }
 
     /// The shortest slice that fails.
-    fn first_failing(&mut self, told: &Told) -> Result<Script> {
-        let plain = slices(told);
+    fn first_failing(&mut self, original: &Original) -> Result<Script> {
+        let plain = slices(original);
         // The one around several bad blocks first: a race is tried as often as there are writes to race with.
         let most = plain
             .iter()
             .rev()
             .take(1)
             .chain(plain.iter().take(RACED_ALONE));
-        let raced = most.map(|slice| retold::with_reads(slice)).collect();
-        let whole = vec![told.steps.clone(), retold::with_reads(&told.steps)];
+        let raced = most.map(|slice| reproducer::with_reads(slice)).collect();
+        let whole = vec![
+            original.steps.clone(),
+            reproducer::with_reads(&original.steps),
+        ];
         for (what, tries, lists) in [
             ("slices", PLAIN_TRIES, plain),
             ("slices with readers", RACE_TRIES, raced),
@@ -297,9 +304,9 @@ impl Search<'_> {
         ] {
             let scripts: Vec<Script> = lists
                 .into_iter()
-                .filter_map(|steps| Script::new(told.volume_sectors, steps).ok())
+                .filter_map(|steps| Script::new(original.volume_sectors, steps).ok())
                 .collect();
-            let tallies = self.tryout.run(&scripts, tries, &self.classes)?;
+            let tallies = self.script_runner.run(&scripts, tries, &self.classes)?;
             let mut failing: Vec<(&Script, &Tally)> = scripts
                 .iter()
                 .zip(&tallies)
@@ -314,9 +321,9 @@ impl Search<'_> {
             failing
                 .sort_by_key(|(script, tally)| (tally.times - tally.failed, script.steps().len()));
             if let Some((script, _)) = failing.first() {
-                let rate = self
-                    .tryout
-                    .run(&[(*script).clone()], RACE_TRIES, &self.classes)?;
+                let rate =
+                    self.script_runner
+                        .run(&[(*script).clone()], RACE_TRIES, &self.classes)?;
                 self.tries = tries_for(&rate[0]).max(PLAIN_TRIES);
                 self.ui.line(&format!(
                     "{} steps fail {} of {} times; each candidate is tried {} times",
@@ -374,7 +381,7 @@ impl Search<'_> {
     fn failing(&mut self, scripts: &[Option<Script>]) -> Result<Vec<bool>> {
         let sound: Vec<Script> = scripts.iter().flatten().cloned().collect();
         let mut tallies = self
-            .tryout
+            .script_runner
             .run(&sound, self.tries, &self.classes)?
             .into_iter();
         let failed = |script: &Option<Script>| {
@@ -385,9 +392,9 @@ impl Search<'_> {
 
     /// How often it fails in the end.
     fn rate(&mut self, script: &Script) -> Result<Tally> {
-        let tallies = self
-            .tryout
-            .run(std::slice::from_ref(script), FINAL_TIMES, &self.classes)?;
+        let tallies =
+            self.script_runner
+                .run(std::slice::from_ref(script), FINAL_TIMES, &self.classes)?;
         let tally = tallies.into_iter().next().context("there is no tally")?;
         if tally.failed == 0 {
             bail!(
@@ -431,19 +438,19 @@ mod tests {
 
     #[test]
     fn threads_are_named_in_the_order_in_which_they_come() {
-        let told = steps(&["snapshot", "k write 0+8", "b read 0+8", "k zero 8+8"]);
+        let original = steps(&["snapshot", "k write 0+8", "b read 0+8", "k zero 8+8"]);
         assert_eq!(
-            lines(&with_first_letters(&told)),
+            lines(&with_first_letters(&original)),
             ["snapshot", "a write 0+8", "b read 0+8", "a zero 8+8"]
         );
-        assert_eq!(lines(&on_one_thread(&told))[2], "a read 0+8");
+        assert_eq!(lines(&on_one_thread(&original))[2], "a read 0+8");
     }
 
     /// Goal: a smaller volume keeps its odd end, and a place keeps what it is modulo some period.
     #[test]
     fn smaller_volumes() {
-        let told = steps(&["snapshot", "a write 24400+8", "a write 24417+2"]);
-        let script = Script::new(48 * 2048 + 5, told).expect("a script");
+        let original = steps(&["snapshot", "a write 24400+8", "a write 24417+2"]);
+        let script = Script::new(48 * 2048 + 5, original).expect("a script");
         let smaller: Vec<(u64, String)> = on_smaller_volumes(&script)
             .iter()
             .map(|smaller| (smaller.volume_sectors(), smaller.steps()[1].to_string()))

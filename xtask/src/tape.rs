@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use cowbird_checks::recorded::{WORKLOAD_FILE, WorkloadPlan};
 use cowbird_harness::tape::culprit::{self, Culprit};
-use cowbird_harness::tape::{self, Kept, Print, Replayed};
+use cowbird_harness::tape::{self, FileDigest, Kept, Replayed};
 use cowbird_harness::{CellOutcome, run_cell};
 use cowbird_host::limits::Limits;
 use cowbird_images::{Catalogue, InUse, Store};
@@ -111,20 +111,20 @@ async fn stop_at_culprit(bundle: &Path, plan: &CellPlan, ui: &Arc<Ui>) -> Result
         culprit.bad.detail
     ));
     let task = ui.task("stop at the culprit event");
-    let standing = culprit::find(plan, &culprit, &|step| task.step(step)).await?;
+    let stopped = culprit::find(plan, &culprit, &|step| task.step(step)).await?;
     task.end("found");
-    let stack: Vec<String> = standing
+    let stack: Vec<String> = stopped
         .stack
         .iter()
         .map(|name| format!("  {name}\n"))
         .collect();
     print(&format!(
         "stands at instruction {} of the tape, before\n  {}\non the stack, with what else looks like code:\n{}",
-        standing.instruction,
-        standing.next,
+        stopped.instruction,
+        stopped.next,
         stack.concat()
     ))?;
-    let attach = format!("target remote {}", standing.gdb.display());
+    let attach = format!("target remote {}", stopped.gdb.display());
     if !std::io::stdin().is_terminal() {
         print("gdb is let in where there is a terminal\n")?;
         return Ok(0);
@@ -137,7 +137,7 @@ async fn stop_at_culprit(bundle: &Path, plan: &CellPlan, ui: &Arc<Ui>) -> Result
         print(&format!(
             "no gdb here; ends with ctrl-c, until then: gdb -ex '{attach}'\n"
         ))?;
-        standing.wait().await;
+        stopped.wait().await;
     }
     Ok(0)
 }
@@ -159,7 +159,7 @@ fn played(plan: &CellPlan, bundle: &Path, own: Own<'_>) -> CellPlan {
             timing: workload.timing,
             snapshot_at_percent: workload.snapshot_at_percent,
         }),
-        input @ (CaseInput::Lengths { .. } | CaseInput::Trials(_)) => input.clone(),
+        input @ (CaseInput::Lengths { .. } | CaseInput::ScriptRuns(_)) => input.clone(),
     };
     // Named one by one: whoever adds a field decides whether a bundle from elsewhere may set it.
     CellPlan {
@@ -204,7 +204,7 @@ fn one_line(outcome: &CellOutcome, replayed: &Replayed) -> String {
         outcome.verdict, outcome.blocks_bad, outcome.blocks_checked, outcome.seconds
     );
     if replayed.is_identical() {
-        let bytes: u64 = replayed.compared.iter().map(|print| print.bytes).sum();
+        let bytes: u64 = replayed.compared.iter().map(|file| file.bytes).sum();
         let files = replayed.compared.len();
         return format!("{verdict}: identical in {files} files with {bytes} bytes");
     }
@@ -220,10 +220,10 @@ fn one_line(outcome: &CellOutcome, replayed: &Replayed) -> String {
 }
 
 /// What is compared, one file a line.
-fn listing(prints: &[Print]) -> String {
-    let lines = prints.iter().map(|print| {
-        let digest = &print.sha256[..print.sha256.len().min(16)];
-        format!("      {digest} {:>10} bytes  {}", print.bytes, print.name)
+fn listing(digests: &[FileDigest]) -> String {
+    let lines = digests.iter().map(|file| {
+        let digest = &file.sha256[..file.sha256.len().min(16)];
+        format!("      {digest} {:>10} bytes  {}", file.bytes, file.name)
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -244,7 +244,7 @@ impl Steps {
             // An exit code that says "failed" is never outvoted by counts.
             let failed = failed.max(u64::from(ended.judgement.exit != 0));
             let mut attention = ended.results.cells;
-            attention.retain(|cell| judge::standing(cell) != judge::Standing::Skipped);
+            attention.retain(|cell| judge::status_of(cell) != judge::CellStatus::Skipped);
             Ok(Outcome {
                 count: Count { passed, failed },
                 failures: table::failures(&attention, &ended.judgement)

@@ -133,18 +133,18 @@ fn file(name: &str, content: &[u8]) -> Result<PathBuf, String> {
 
 fn plan_seeds() -> Vec<Vec<u8>> {
     let second = r#"{"secs":1,"nanos":0}"#;
-    let plan = |trials: &str| {
+    let plan = |script_runs: &str| {
         format!(
             r#"{{"kernel_name":"bookworm-6.1-cloud","kernel_release":"6.1.0-0-cloud-amd64","vmlinuz":"/x",
 "boot_modules":[["virtio","/x"]],"cowbird_ko":"/x","guest_init":"/x","cowbirdctl":"/x","tracer":"/x","tracer_trial":"/x",
-"case":"raw-writers","workload":null,"soak_minutes":3,"cuts":5,"traced":true,"trials":[{trials}],"mutant":"no-drain","seed":7,
+"case":"raw-writers","workload":null,"soak_minutes":3,"cuts":5,"traced":true,"trials":[{script_runs}],"mutant":"no-drain","seed":7,
 "accel":"tcg","cpus":2,"memory_mib":1024,"work_dir":"/x","bundle_dir":"/x","limits":{{"boot":{second},"request":{second},
 "control":{second},"copy":{second},"stop":{second},"silence":{second},"shutdown":{second},"slowdown":1}},"tape":null}}"#
         )
         .into_bytes()
     };
-    let trial = r#"{"name":"x","script":{"volume_sectors":2053,"steps":["snapshot","a write 5+51","next"]},"times":2}"#;
-    vec![plan(""), plan(trial)]
+    let script_run = r#"{"name":"x","script":{"volume_sectors":2053,"steps":["snapshot","a write 5+51","next"]},"times":2}"#;
+    vec![plan(""), plan(script_run)]
 }
 
 fn check_plan(input: &[u8]) -> Result<Kind, String> {
@@ -160,7 +160,7 @@ fn check_plan(input: &[u8]) -> Result<Kind, String> {
     file("plan.json", &json(&plan))?;
     let again = bundle::read_plan(&folder).map_err(|error| error.to_string());
     let figures = [
-        plan.input.trials().len() as u64,
+        plan.input.script_runs().len() as u64,
         plan.boot_modules.len() as u64,
         u64::from(plan.input.workload().is_some()),
         u64::from(plan.tape.is_some()),

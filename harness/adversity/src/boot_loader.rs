@@ -1,16 +1,16 @@
 //! A boot loader writes to a file in place: the module is not there, the filesystem is not mounted, and no superblock
 //! changes.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
 use cowbird_proto::message::Request;
-use cowbird_session::driver::{CaseResult, Driver, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, vacuous};
 
 use crate::persistence;
 
@@ -23,7 +23,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     persistence::layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )
 .making(&[Fault::UnseenWrites])]);
 
@@ -37,7 +37,7 @@ fn environment(variables: &str) -> String {
     format!("{begin}{}", "#".repeat(FILE_BYTES - begin.len()))
 }
 
-async fn write(guest: &mut Driver<'_, '_>, variables: &str) -> CaseResult<()> {
+async fn write(guest: &mut GuestSession<'_, '_>, variables: &str) -> CaseResult<()> {
     guest.sync_all().await?;
     let (path, text) = (FILE.into(), environment(variables));
     guest.prepare(Request::WriteText { path, text }).await?;
@@ -48,14 +48,14 @@ async fn write(guest: &mut Driver<'_, '_>, variables: &str) -> CaseResult<()> {
 /// reboot, and a boot without the module in which the block is overwritten on the device, as firmware does it. Nothing
 /// tells of that, so the series goes on, although the block is among those that were written last; the tool must have it in its
 /// map.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
-    churn_in(guest, setting, FOLDER).await?;
+    let golden = burst(guest, context, 0).await?;
+    churn_in(guest, context, FOLDER).await?;
     write(guest, "").await?;
-    first_epoch(guest, setting).await?;
+    first_epoch(guest, context).await?;
     // As a service at the end of a boot does.
     write(guest, "recordfail=0\n").await?;
     let place = match guest.extents(FILE).await?.as_slice() {
@@ -79,5 +79,5 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("reload");
     guest.insert_module().await?;
     guest.put_record(&record).await?;
-    go_on(guest, setting, golden).await
+    go_on(guest, context, golden).await
 }

@@ -4,19 +4,19 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession};
 
 /// The cases of this file.
 pub const CASES: CasesOf = Subject::Boots.cases(&[
@@ -26,7 +26,7 @@ pub const CASES: CasesOf = Subject::Boots.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         raw_writers::layout,
-        |driver, setting| Box::pin(power_off(driver, setting)),
+        |guest, context| Box::pin(power_off(guest, context)),
     ),
     case(
         "power-cut",
@@ -34,7 +34,7 @@ pub const CASES: CasesOf = Subject::Boots.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         raw_writers::layout,
-        |driver, setting| Box::pin(power_cut(driver, setting)),
+        |guest, context| Box::pin(power_cut(guest, context)),
     )
     .making(&[Fault::PowerCut]),
 ]);
@@ -50,7 +50,7 @@ const PRESERVING: &str = "active snapshot";
 const TRACKING: &str = "active incremental";
 
 /// Pairs of writers on the same blocks, for a while.
-pub(super) async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
+pub(super) async fn burst(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseResult<()> {
     let writers = guest
         .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
             device: ORIGIN.into(),
@@ -69,7 +69,7 @@ pub(super) async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<(
 
 /// Another boot; the series is taken up again before anything is written or mounted, and must then be in
 /// that state.
-async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop, state: &str) -> CaseResult<()> {
+async fn reboot(guest: &mut GuestSession<'_, '_>, stop: Stop, state: &str) -> CaseResult<()> {
     guest.phase("reboot");
     let record = guest.record(MINOR, IMAGE).await?;
     guest.reboot(stop).await?;
@@ -88,7 +88,7 @@ async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop, state: &str) -> CaseResu
 }
 
 /// The next epoch, by changed blocks alone.
-async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
+async fn update(guest: &mut GuestSession<'_, '_>) -> CaseResult<MarkerKey> {
     guest.phase("update");
     let marker = guest.transition_to_snapshot(MINOR).await?;
     guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
@@ -96,27 +96,33 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 }
 
 /// Powered off while it has a snapshot, then while it tracks changes.
-async fn power_off(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    burst(guest, setting.seed).await?;
+async fn power_off(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
+    burst(guest, context.seed).await?;
     guest.setup_snapshot(raw_writers::spec(ORIGIN)).await?;
-    burst(guest, setting.seed ^ 1).await?;
+    burst(guest, context.seed ^ 1).await?;
     reboot(guest, Stop::PowerOff, PRESERVING).await?;
-    burst(guest, setting.seed ^ 2).await?;
+    burst(guest, context.seed ^ 2).await?;
     guest.phase("copy");
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting.seed ^ 3).await?;
+    burst(guest, context.seed ^ 3).await?;
     reboot(guest, Stop::PowerOff, TRACKING).await?;
-    burst(guest, setting.seed ^ 4).await?;
+    burst(guest, context.seed ^ 4).await?;
     let marker = update(guest).await?;
-    finish(guest, setting, marker).await
+    finish(guest, context, marker).await
 }
 
 /// The power is cut while it tracks changes, and again while it has a snapshot, which ends with that.
-async fn power_cut(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    burst(guest, setting.seed).await?;
+async fn power_cut(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
+    burst(guest, context.seed).await?;
     guest.phase("copy");
     let mut after = guest.setup_snapshot(raw_writers::spec(ORIGIN)).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
@@ -124,17 +130,17 @@ async fn power_cut(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<
         if cut == 1 {
             guest.transition_to_incremental(MINOR).await?;
         }
-        burst(guest, setting.seed ^ cut).await?;
-        let seed = setting.seed ^ (cut << 8);
+        burst(guest, context.seed ^ cut).await?;
+        let seed = context.seed ^ (cut << 8);
         reboot(guest, Stop::PowerCut { after, seed }, TRACKING).await?;
         after = update(guest).await?;
     }
-    finish(guest, setting, after).await
+    finish(guest, context, after).await
 }
 
 async fn finish(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     marker: MarkerKey,
 ) -> CaseResult<Evidence> {
     guest.phase("teardown");
@@ -142,6 +148,6 @@ async fn finish(
     raw_writers::tear_down(guest).await?;
     Ok(Evidence::from(ImageClaim::new(
         marker,
-        setting.origin_range(),
+        context.origin_range(),
     )))
 }

@@ -6,20 +6,21 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{
-    EndSignal, ProgramSpec, ProgramsSpec, Reply, Request, Rule, RuledPiece, StackKind, WorkloadSpec,
+    EndSignal, FaultTarget, InjectedFault, ProgramSpec, ProgramsSpec, Reply, Request, StackKind,
+    WorkloadSpec,
 };
-use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, FAULTY, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
@@ -31,7 +32,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay", "dm_flakey"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
     .making(&[Fault::LostWrites, Fault::Shutdown])
 }]);
@@ -104,7 +105,7 @@ fn layout() -> Layout {
 }
 
 /// Plays `exerciser`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -115,7 +116,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
             make(guest, place, block_size).await?;
         }
         for round in 0..ROUNDS {
-            let seed = setting.seed ^ (number as u64 * ROUNDS + round);
+            let seed = context.seed ^ (number as u64 * ROUNDS + round);
             let tracked = exercise(guest, TRACKED, seed, true).await?;
             let control = exercise(guest, CONTROL, seed, false).await?;
             expect_same(block_size, "after the exercise", &tracked, &control)?;
@@ -129,7 +130,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         for place in [TRACKED, CONTROL] {
             check(guest, place).await?;
         }
-        let seed = !setting.seed ^ number as u64;
+        let seed = !context.seed ^ number as u64;
         let tracked = lose(guest, TRACKED, seed, true).await?;
         let control = lose(guest, CONTROL, seed, false).await?;
         for (place, (held, after)) in [(TRACKED, &tracked), (CONTROL, &control)] {
@@ -156,18 +157,18 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+        ImageClaim::new(marker, context.origin_range()).with(OfImage::SoundExt4),
     ))
 }
 
-async fn make(guest: &mut Driver<'_, '_>, place: Place, block_size: u32) -> CaseResult<()> {
+async fn make(guest: &mut GuestSession<'_, '_>, place: Place, block_size: u32) -> CaseResult<()> {
     let blocks = block_size.to_string();
     let arguments = ["-q", "-F", "-t", "ext4", "-b", &blocks, place.device];
     guest.run(&MAKE.path()?, &arguments).await?;
     guest.mount(place.device, place.mount, "").await
 }
 
-async fn check(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<()> {
+async fn check(guest: &mut GuestSession<'_, '_>, place: Place) -> CaseResult<()> {
     match guest.run(&CHECK.path()?, &["-fn", place.device]).await {
         Err(CaseError::Failed(said)) => Err(CaseError::Failed(format!(
             "{} must hold a sound filesystem: {said}",
@@ -179,7 +180,7 @@ async fn check(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<()> {
 
 /// The exerciser does its work, with snapshots that come and go meanwhile where they are wanted; what the folder holds then.
 async fn exercise(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     place: Place,
     seed: u64,
     snapshots: bool,
@@ -215,13 +216,13 @@ async fn exercise(
     read(guest, report).await
 }
 
-async fn next_snapshot(guest: &mut Driver<'_, '_>) -> CaseResult<cowbird_model::MarkerKey> {
+async fn next_snapshot(guest: &mut GuestSession<'_, '_>) -> CaseResult<cowbird_model::MarkerKey> {
     guest.transition_to_incremental(MINOR).await?;
     guest.transition_to_snapshot(MINOR).await
 }
 
 /// Shuts the filesystem down and mounts it again; what it holds then.
-async fn crash(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<String> {
+async fn crash(guest: &mut GuestSession<'_, '_>, place: Place) -> CaseResult<String> {
     let report = format!("/tmp/{}.after", place.disk);
     guest.makes(Fault::Shutdown)?;
     guest.run(AGENT, &["shutdown", place.mount]).await?;
@@ -234,25 +235,25 @@ async fn crash(guest: &mut Driver<'_, '_>, place: Place) -> CaseResult<String> {
 /// Works on a filesystem that is not mounted, through a device that drops what is written from the middle on. What the
 /// filesystem holds at that moment, and after it was shut down.
 async fn lose(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     place: Place,
     seed: u64,
     snapshots: bool,
 ) -> CaseResult<(String, String)> {
-    let everything = RuledPiece {
+    let everything = FaultTarget {
         start: 0,
         sectors: u64::MAX,
-        rule: Rule::DropWrites,
+        fault: InjectedFault::DropWrites,
     };
-    guest.stack_ruled(place.device).await?;
+    guest.stack_faulty(place.device).await?;
     let above = Place {
-        device: RULED,
+        device: FAULTY,
         ..place
     };
     guest.mount(above.device, above.mount, "").await?;
     let held = exercise(guest, above, seed, snapshots).await?;
     guest.sync_all().await?;
-    guest.rule(place.device, &[everything]).await?;
+    guest.inject_faults(place.device, &[everything]).await?;
     for number in 0..LOST_FILES {
         let path = format!("{}/d1/lost{number}", above.mount);
         let text = "lost".repeat(LOST_WORDS);
@@ -270,17 +271,17 @@ async fn lose(
     guest.makes(Fault::Shutdown)?;
     guest.run(AGENT, &["shutdown", above.mount]).await?;
     guest.unmount(above.mount).await?;
-    guest.rule(place.device, &[]).await?;
+    guest.inject_faults(place.device, &[]).await?;
     guest.mount(above.device, above.mount, "").await?;
     let report = format!("/tmp/{}.after", above.disk);
     guest.run(AGENT, &["digest", above.mount, &report]).await?;
     let after = read(guest, report).await?;
     guest.unmount(above.mount).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     Ok((held, after))
 }
 
-async fn read(guest: &mut Driver<'_, '_>, path: String) -> CaseResult<String> {
+async fn read(guest: &mut GuestSession<'_, '_>, path: String) -> CaseResult<String> {
     match guest.prepare(Request::ReadText { path }).await? {
         Reply::Text(text) => Ok(text.trim().to_owned()),
         reply => Err(CaseError::Failed(format!("no report: {reply:?}"))),

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::fs_churn;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{MINOR, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, Request};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
@@ -22,7 +22,7 @@ pub const CASES: CasesOf = Subject::Filesystems.cases(&[case(
     CaseTier::Daily,
     &modules(["f2fs"]),
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 const ORIGIN_MIB: u32 = 192;
@@ -47,14 +47,14 @@ fn layout() -> Layout {
 }
 
 async fn churn(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     name: &str,
     bytes: u64,
 ) -> CaseResult<()> {
     let files = FsChurnSpec {
         root: format!("{MOUNT}/{name}"),
-        seed: setting.seed,
+        seed: context.seed,
         threads: 2,
         files_per_thread: 24,
         max_file_bytes: 256 << 10,
@@ -66,9 +66,9 @@ async fn churn(
     guest.stop_workload(&churn).await.map(|_| ())
 }
 
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     let spec = SnapshotSpec {
-        origin: setting.origin(),
+        origin: context.origin(),
         cow_file: "/mnt/origin/.cowbird",
         cow_mib: COW_MIB,
         cache_mib: 8,
@@ -76,18 +76,18 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     };
     guest.phase("setup");
     guest
-        .mount_as(setting.origin(), MOUNT, Filesystem::F2fs.name(), "discard")
+        .mount_as(context.origin(), MOUNT, Filesystem::F2fs.name(), "discard")
         .await?;
     guest.insert_module().await?;
     // Leaves segments of which only a part is in use, into which the next files go.
-    churn(guest, setting, "before", BEFORE_BYTES).await?;
+    churn(guest, context, "before", BEFORE_BYTES).await?;
 
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec).await?;
     let zeroed = guest.own_blocks(spec).await?;
 
     guest.phase("collect");
-    churn(guest, setting, "after", AFTER_BYTES).await?;
+    churn(guest, context, "after", AFTER_BYTES).await?;
     guest
         .prepare(Request::WriteText {
             path: URGENT.to_owned(),
@@ -95,7 +95,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         })
         .await?;
     guest.vm().pause(COLLECTION).await?;
-    churn(guest, setting, "again", AFTER_BYTES).await?;
+    churn(guest, context, "again", AFTER_BYTES).await?;
     let path = COLLECTED.to_owned();
     if let Ok(reply) = guest.try_request(Request::ReadText { path }).await? {
         guest.note(format!("blocks that f2fs has moved: {reply:?}"));
@@ -110,7 +110,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     }
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
@@ -118,6 +118,6 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.remove_module().await?;
     Ok(Evidence::from(ImageClaim {
         zeroed,
-        ..ImageClaim::new(marker, setting.origin_range())
+        ..ImageClaim::new(marker, context.origin_range())
     }))
 }

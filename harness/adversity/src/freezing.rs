@@ -3,18 +3,20 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::fs_churn;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, MountApi, MountSpec, Request};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Workload, longest,
+};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
@@ -25,7 +27,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act_frozen(driver, setting)),
+        |guest, context| Box::pin(act_frozen(guest, context)),
     )
     .making(&[Fault::Frozen]),
     case(
@@ -34,7 +36,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act_twice(driver, setting)),
+        |guest, context| Box::pin(act_twice(guest, context)),
     ),
     case(
         "remount",
@@ -42,7 +44,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act_remount(driver, setting)),
+        |guest, context| Box::pin(act_remount(guest, context)),
     ),
     case(
         "frozen-home-destroyed",
@@ -50,7 +52,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act_destroyed(driver, setting)),
+        |guest, context| Box::pin(act_destroyed(guest, context)),
     )
     .making(&[Fault::Frozen]),
 ]);
@@ -78,9 +80,9 @@ pub fn layout() -> Layout {
     }
 }
 
-fn spec(setting: &Setting) -> SnapshotSpec {
+fn spec(context: &CaseContext) -> SnapshotSpec {
     SnapshotSpec {
-        origin: setting.origin(),
+        origin: context.origin(),
         cow_file: "/mnt/cow/snapshot.cow",
         cow_mib: 40,
         cache_mib: 8,
@@ -88,9 +90,9 @@ fn spec(setting: &Setting) -> SnapshotSpec {
     }
 }
 
-fn mount_spec(setting: &Setting, api: MountApi, read_only: bool) -> MountSpec {
+fn mount_spec(context: &CaseContext, api: MountApi, read_only: bool) -> MountSpec {
     MountSpec {
-        source: setting.origin().into(),
+        source: context.origin().into(),
         target: MOUNT.into(),
         fstype: "ext4".into(),
         options: "discard".into(),
@@ -100,10 +102,14 @@ fn mount_spec(setting: &Setting, api: MountApi, read_only: bool) -> MountSpec {
 }
 
 /// Writes files into a directory of its own until there is enough.
-async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> CaseResult<Workload> {
+async fn churn(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    name: &str,
+) -> CaseResult<Workload> {
     let files = FsChurnSpec {
         root: format!("{MOUNT}/{name}"),
-        seed: setting.seed,
+        seed: context.seed,
         threads: 2,
         files_per_thread: 12,
         max_file_bytes: 256 << 10,
@@ -115,27 +121,30 @@ async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> Cas
 }
 
 async fn churn_and_stop(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     name: &str,
 ) -> CaseResult<()> {
-    let churn = churn(guest, setting, name).await?;
+    let churn = churn(guest, context, name).await?;
     guest.stop_workload(&churn).await.map(|_| ())
 }
 
 /// The filesystem is frozen when the snapshot is asked for. It may be refused; in any case the
 /// filesystem is as frozen afterwards as before, and thawed there is a snapshot.
-async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_frozen(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
-    guest.mount(setting.origin(), MOUNT, "").await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.origin(), MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    churn_and_stop(guest, setting, "before").await?;
+    churn_and_stop(guest, context, "before").await?;
 
     guest.phase("snapshot");
     let path = || MOUNT.to_owned();
     guest.prepare(Request::Freeze { path: path() }).await?;
-    let frozen = guest.setup_snapshot(spec(setting)).await;
+    let frozen = guest.setup_snapshot(spec(context)).await;
     // Fails when it is not frozen any more.
     if let Err(error) = guest.try_request(Request::Thaw { path: path() }).await? {
         return Err(CaseError::Failed(format!(
@@ -146,39 +155,42 @@ async fn act_frozen(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult
         Ok(marker) => marker,
         Err(CaseError::Failed(reason)) if reason.contains("frozen") => {
             guest.note(format!("refused as it may be: {reason}"));
-            guest.setup_snapshot(spec(setting)).await?
+            guest.setup_snapshot(spec(context)).await?
         }
         Err(error) => return Err(error),
     };
 
     guest.phase("overwrite");
-    churn_and_stop(guest, setting, "after").await?;
-    finish(guest, setting).await?;
+    churn_and_stop(guest, context, "after").await?;
+    finish(guest, context).await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+        ImageClaim::new(marker, context.origin_range()).with(OfImage::SoundExt4),
     ))
 }
 
 /// The filesystem is mounted at two places, and written through the one that was mounted last.
-async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_twice(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     let first = MountSpec {
         target: "/mnt/first".into(),
-        ..mount_spec(setting, MountApi::Fsmount, false)
+        ..mount_spec(context, MountApi::Fsmount, false)
     };
     guest.mount_by(first).await?;
     guest
-        .mount_by(mount_spec(setting, MountApi::Mount, false))
+        .mount_by(mount_spec(context, MountApi::Mount, false))
         .await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    let writers = churn(guest, setting, "busy").await?;
+    let writers = churn(guest, context, "busy").await?;
 
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(spec(setting)).await?;
+    let marker = guest.setup_snapshot(spec(context)).await?;
     guest.epoch_passed(&writers, None).await?;
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.stop_workload(&writers).await?;
     guest.active_snapshot(MINOR).await?;
 
@@ -191,42 +203,45 @@ async fn act_twice(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<
         file
     });
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with_files(golden.collect()),
+        ImageClaim::new(marker, context.origin_range()).with_files(golden.collect()),
     ))
 }
 
 /// The snapshot is taken of a filesystem that is mounted read-only; afterwards it is mounted and
 /// unmounted in the old and the new way, under copy-on-write and while changes are tracked.
-async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_remount(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
-    guest.mount(setting.origin(), MOUNT, "").await?;
-    churn_and_stop(guest, setting, "before").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.origin(), MOUNT, "").await?;
+    churn_and_stop(guest, context, "before").await?;
     guest.unmount(MOUNT).await?;
     guest.insert_module().await?;
     guest
-        .mount_by(mount_spec(setting, MountApi::Fsmount, true))
+        .mount_by(mount_spec(context, MountApi::Fsmount, true))
         .await?;
 
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(spec(setting)).await?;
+    let marker = guest.setup_snapshot(spec(context)).await?;
 
     guest.phase("overwrite");
     for (api, name) in [(MountApi::Fsmount, "new-way"), (MountApi::Mount, "old-way")] {
         guest.unmount(MOUNT).await?;
-        guest.mount_by(mount_spec(setting, api, false)).await?;
-        churn_and_stop(guest, setting, name).await?;
+        guest.mount_by(mount_spec(context, api, false)).await?;
+        churn_and_stop(guest, context, name).await?;
     }
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
 
     guest.phase("track");
     guest.transition_to_incremental(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest
-        .mount_by(mount_spec(setting, MountApi::Fsmount, false))
+        .mount_by(mount_spec(context, MountApi::Fsmount, false))
         .await?;
     guest.unmount(MOUNT).await?;
     // Nothing is mounted now: there is nothing to freeze.
@@ -238,7 +253,7 @@ async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .with_maps([map])
             .with(OfImage::SoundExt4),
     ))
@@ -246,24 +261,27 @@ async fn act_remount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
 
 /// The COW file's filesystem is frozen while the snapshot is destroyed. Its inode has a time that is only in memory
 /// (`lazytime`), and nobody but the module has it: the last reference to it must make nobody wait for the thaw.
-async fn act_destroyed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_destroyed(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest
-        .mount(setting.cow_home(), COW_MOUNT, "lazytime")
+        .mount(context.cow_home(), COW_MOUNT, "lazytime")
         .await?;
-    guest.mount(setting.origin(), MOUNT, "").await?;
+    guest.mount(context.origin(), MOUNT, "").await?;
     guest.insert_module().await?;
 
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(spec(setting)).await?;
-    churn_and_stop(guest, setting, "after").await?;
+    let marker = guest.setup_snapshot(spec(context)).await?;
+    churn_and_stop(guest, context, "after").await?;
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
 
     guest.phase("frozen");
     // Reading sets the time of access, for it is not later than that of the last write. What is read is no text.
-    let path = spec(setting).cow_file.to_owned();
+    let path = spec(context).cow_file.to_owned();
     let _ = guest.try_request(Request::ReadText { path }).await?;
     guest
         .prepare(Request::WriteText {
@@ -296,20 +314,20 @@ async fn act_destroyed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     guest.phase("teardown");
     unmount_all(guest).await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+        ImageClaim::new(marker, context.origin_range()).with(OfImage::SoundExt4),
     ))
 }
 
-async fn finish(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+async fn finish(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<()> {
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     unmount_all(guest).await
 }
 
-async fn unmount_all(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn unmount_all(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.unmount(MOUNT).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await

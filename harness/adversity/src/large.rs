@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
@@ -16,10 +16,10 @@ use cowbird_checks::power::Stop;
 use cowbird_host::nature::OriginKind;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{
-    RawWritersSpec, Request, Rule, RuledPiece, StackKind, StopwatchSpec, WorkloadSpec,
+    FaultTarget, InjectedFault, RawWritersSpec, Request, StackKind, StopwatchSpec, WorkloadSpec,
 };
-use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, FAULTY, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{CowDisk, Layout, MIB_SECTORS};
 
 /// The cases of this file.
@@ -30,7 +30,7 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_large,
-        |driver, setting| Box::pin(large(driver, setting)),
+        |guest, context| Box::pin(large(guest, context)),
     )
     .making(&[Fault::Delays, Fault::PowerCut]),
     case(
@@ -39,7 +39,7 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         CaseTier::Full,
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_huge_20,
-        |driver, setting| Box::pin(huge_20(driver, setting)),
+        |guest, context| Box::pin(huge_20(guest, context)),
     )
     .making(&[Fault::Delays, Fault::PowerCut]),
     case(
@@ -48,16 +48,16 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         CaseTier::Full,
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_huge_64,
-        |driver, setting| Box::pin(huge_64(driver, setting)),
+        |guest, context| Box::pin(huge_64(guest, context)),
     )
     .making(&[Fault::Delays, Fault::PowerCut]),
     case(
-        "large-little-memory",
+        "large-low-memory",
         "an origin of 6 TiB, whose maps a machine of 256 MiB cannot have",
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay", "dm_zero"]),
         layout_too_large,
-        |driver, setting| Box::pin(too_large(driver, setting)),
+        |guest, context| Box::pin(too_large(guest, context)),
     ),
     case(
         "small-neighbour",
@@ -65,7 +65,7 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_neighbour,
-        |driver, setting| Box::pin(neighbour(driver, setting)),
+        |guest, context| Box::pin(neighbour(guest, context)),
     ),
 ]);
 
@@ -73,7 +73,7 @@ pub const CASES: CasesOf = Subject::Large.cases(&[
 const PIECES_SECTORS: u32 = 48 * MIB_SECTORS;
 
 /// What the origin, its pieces, the large image and the pieces of the snapshot are called: device-mapper counts, and
-/// [`RULED`] has the first two.
+/// [`FAULTY`] has the first two.
 const LARGE: &str = "/dev/dm-2";
 const PIECES: &str = "/dev/dm-3";
 const LARGE_IMAGE: &str = "/dev/dm-4";
@@ -208,13 +208,13 @@ fn layout_huge_64() -> Layout {
     HUGE_SIZES[1].layout()
 }
 
-/// The disks of `large-little-memory`.
+/// The disks of `large-low-memory`.
 fn layout_too_large() -> Layout {
     TOO_LARGE.layout()
 }
 
 async fn stack(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     below: &str,
     kind: StackKind,
     expected: &str,
@@ -227,28 +227,28 @@ async fn stack(
 }
 
 /// The devices of a boot, and the COW file's filesystem on one that is slow.
-async fn stack_all(guest: &mut Driver<'_, '_>, size: Size) -> CaseResult<()> {
-    guest.stack_ruled(COW_HOME).await?;
+async fn stack_all(guest: &mut GuestSession<'_, '_>, size: Size) -> CaseResult<()> {
+    guest.stack_faulty(COW_HOME).await?;
     stack(guest, ORIGIN, size.spread(0), LARGE).await?;
     stack(guest, LARGE, Size::gathered(0), PIECES).await?;
     stack(guest, IMAGE, size.spread(1), LARGE_IMAGE).await
 }
 
 /// From here on the COW file is far away.
-async fn slow_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
-    let slow = RuledPiece {
+async fn slow_down(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
+    let slow = FaultTarget {
         start: 0,
         sectors: u64::MAX,
-        rule: Rule::Delay {
+        fault: InjectedFault::Delay {
             reads_ms: DELAY_MS,
             writes_ms: DELAY_MS,
         },
     };
-    guest.rule(COW_HOME, &[slow]).await
+    guest.inject_faults(COW_HOME, &[slow]).await
 }
 
 /// Pairs of writers on the same blocks, for a while.
-async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
+async fn burst(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseResult<()> {
     let writers = guest
         .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
             device: PIECES.into(),
@@ -267,7 +267,7 @@ async fn burst(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
 
 /// Says how long something took, which must not be longer than the limit.
 fn within(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     what: &str,
     begun: Instant,
     limit: Duration,
@@ -282,7 +282,12 @@ fn within(
 
 /// Another boot; the series is taken up again before anything is written or mounted, and must then be in that
 /// state.
-async fn reboot(guest: &mut Driver<'_, '_>, size: Size, stop: Stop, state: &str) -> CaseResult<()> {
+async fn reboot(
+    guest: &mut GuestSession<'_, '_>,
+    size: Size,
+    stop: Stop,
+    state: &str,
+) -> CaseResult<()> {
     guest.phase("reboot");
     let record = guest.record(MINOR, LARGE_IMAGE).await?;
     let begun = Instant::now();
@@ -296,7 +301,7 @@ async fn reboot(guest: &mut Driver<'_, '_>, size: Size, stop: Stop, state: &str)
     let begun = Instant::now();
     guest.reload_all().await?.map_err(refused)?;
     within(guest, "reload", begun, size.reload_limit())?;
-    guest.mount(RULED, COW_MOUNT, "").await?;
+    guest.mount(FAULTY, COW_MOUNT, "").await?;
     guest.verify(MINOR).await?.map_err(refused)?;
     let device = guest.active_snapshot(MINOR).await?;
     guest.note(format!("maps: {} MiB", device.map_bytes >> 20));
@@ -309,7 +314,11 @@ async fn reboot(guest: &mut Driver<'_, '_>, size: Size, stop: Stop, state: &str)
 }
 
 /// The pieces of the snapshot are copied; the label of an image says what it shows then.
-async fn copy_pieces(guest: &mut Driver<'_, '_>, size: Size, marker: MarkerKey) -> CaseResult<()> {
+async fn copy_pieces(
+    guest: &mut GuestSession<'_, '_>,
+    size: Size,
+    marker: MarkerKey,
+) -> CaseResult<()> {
     guest.phase("copy");
     stack(guest, SNAPSHOT, Size::gathered(1), SNAPSHOT_PIECES).await?;
     guest.copy_device(SNAPSHOT_PIECES, IMAGE).await?;
@@ -327,7 +336,7 @@ async fn copy_pieces(guest: &mut Driver<'_, '_>, size: Size, marker: MarkerKey) 
 }
 
 /// The next epoch, by changed blocks alone.
-async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
+async fn update(guest: &mut GuestSession<'_, '_>) -> CaseResult<MarkerKey> {
     guest.phase("update");
     let begun = Instant::now();
     let marker = guest.transition_to_snapshot(MINOR).await?;
@@ -337,7 +346,7 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 }
 
 /// The COW file's filesystem goes and comes back under a writer with a stopwatch: a save, while writes go on.
-async fn remount_under_writer(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
+async fn remount_under_writer(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseResult<()> {
     guest.phase("save");
     let stopwatch = guest
         .start_workload(WorkloadSpec::Stopwatch(StopwatchSpec {
@@ -355,7 +364,7 @@ async fn remount_under_writer(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResu
     guest.unmount(COW_MOUNT).await?;
     within(guest, "unmount with a save", begun, RELOAD_LIMIT)?;
     let device = guest.active_snapshot(MINOR).await?;
-    guest.mount(RULED, COW_MOUNT, "").await?;
+    guest.mount(FAULTY, COW_MOUNT, "").await?;
     let refused = |said| CaseError::Failed(format!("the COW file was not taken back: {said}"));
     guest.verify(MINOR).await?.map_err(refused)?;
     let end = guest.stop_workload(&stopwatch).await?;
@@ -375,51 +384,55 @@ async fn remount_under_writer(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResu
 }
 
 /// Plays `large-origin`.
-async fn large(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    act(guest, setting, LARGE_SIZE).await
+async fn large(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    act(guest, context, LARGE_SIZE).await
 }
 
 /// Plays `huge-origin`.
-async fn huge_20(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    act(guest, setting, HUGE_SIZES[0]).await
+async fn huge_20(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    act(guest, context, HUGE_SIZES[0]).await
 }
 
 /// Plays `huge-origin-64`.
-async fn huge_64(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    act(guest, setting, HUGE_SIZES[1]).await
+async fn huge_64(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    act(guest, context, HUGE_SIZES[1]).await
 }
 
 /// A snapshot that goes on through a boot, then changes that do, saved twice in one boot; then changes after a power
 /// cut.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseResult<Evidence> {
+async fn act(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    size: Size,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     stack_all(guest, size).await?;
-    guest.mount(RULED, COW_MOUNT, "").await?;
+    guest.mount(FAULTY, COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    burst(guest, setting.seed).await?;
+    burst(guest, context.seed).await?;
     let begun = Instant::now();
     guest.limits.control += SET_UP_PER_TIB * size.tib;
     let marker = guest.setup_snapshot(size.spec()).await?;
     guest.note(format!("set-up: {:?}", begun.elapsed()));
     slow_down(guest).await?;
-    burst(guest, setting.seed ^ 1).await?;
+    burst(guest, context.seed ^ 1).await?;
     reboot(guest, size, Stop::PowerOff, PRESERVING).await?;
-    burst(guest, setting.seed ^ 2).await?;
+    burst(guest, context.seed ^ 2).await?;
     copy_pieces(guest, size, marker).await?;
 
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting.seed ^ 3).await?;
-    remount_under_writer(guest, setting.seed ^ 4).await?;
-    burst(guest, setting.seed ^ 5).await?;
+    burst(guest, context.seed ^ 3).await?;
+    remount_under_writer(guest, context.seed ^ 4).await?;
+    burst(guest, context.seed ^ 5).await?;
     reboot(guest, size, Stop::PowerOff, TRACKING).await?;
-    burst(guest, setting.seed ^ 6).await?;
+    burst(guest, context.seed ^ 6).await?;
     let after = update(guest).await?;
 
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting.seed ^ 7).await?;
-    let seed = setting.seed ^ 8;
+    burst(guest, context.seed ^ 7).await?;
+    let seed = context.seed ^ 8;
     reboot(guest, size, Stop::PowerCut { after, seed }, TRACKING).await?;
-    burst(guest, setting.seed ^ 9).await?;
+    burst(guest, context.seed ^ 9).await?;
     let marker = update(guest).await?;
 
     guest.phase("teardown");
@@ -429,21 +442,24 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
         size.spread(1),
         Size::gathered(0),
         size.spread(0),
-        StackKind::Ruled,
+        StackKind::FaultInjection,
     ] {
         guest.unstack(kind).await?;
     }
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).marked_by(size.sectors()),
+        ImageClaim::new(marker, context.origin_range()).marked_by(size.sectors()),
     ))
 }
 
 /// The maps of the origin do not fit into the machine: that is refused, and nobody is killed.
-async fn too_large(guest: &mut Driver<'_, '_>, _setting: &Setting) -> CaseResult<Evidence> {
+async fn too_large(
+    guest: &mut GuestSession<'_, '_>,
+    _setting: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     stack_all(guest, TOO_LARGE).await?;
-    guest.mount(RULED, COW_MOUNT, "").await?;
+    guest.mount(FAULTY, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     guest.phase("refuse");
     guest
@@ -456,7 +472,7 @@ async fn too_large(guest: &mut Driver<'_, '_>, _setting: &Setting) -> CaseResult
     let log = guest
         .kernel_log(limit)
         .await
-        .map_err(cowbird_session::driver::shut_down_error)?;
+        .map_err(cowbird_session::guest::shut_down_error)?;
     let killed = log
         .iter()
         .find(|record| OUT_OF_MEMORY.iter().any(|said| record.text.contains(said)));
@@ -488,7 +504,10 @@ fn layout_neighbour() -> Layout {
 
 /// A writer on one partition of a disk, and a small filesystem on another that is mounted and unmounted beside it.
 /// The COW file is on another disk.
-async fn neighbour(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn neighbour(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     // The COW file's disk: the one for images is not needed for that.
     guest.mount(IMAGE, COW_MOUNT, "").await?;
@@ -502,7 +521,7 @@ async fn neighbour(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<
     let stopwatch = guest
         .start_workload(WorkloadSpec::Stopwatch(StopwatchSpec {
             device: ORIGIN.into(),
-            seed: setting.seed,
+            seed: context.seed,
             pause_us: PAUSE_US,
         }))
         .await?;

@@ -4,19 +4,19 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, ORIGIN};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::StackKind;
-use cowbird_session::driver::{
-    CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil, vacuous,
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SHELL, SnapshotSpec, coreutil, vacuous,
 };
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Limits.cases(&[CaseInfo {
         CaseTier::Full,
         &modules(["dm_mod"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
 }]);
 
@@ -76,7 +76,7 @@ fn layout() -> Layout {
     }
 }
 
-async fn control(guest: &mut Driver<'_, '_>, arguments: &str) -> CaseResult<Duration> {
+async fn control(guest: &mut GuestSession<'_, '_>, arguments: &str) -> CaseResult<Duration> {
     let timing = guest.bounded_control(arguments, COMMAND_LIMIT).await?;
     let timing = timing.map_err(|(fault, _)| CaseError::Failed(fault))?;
     match timing.refusal() {
@@ -87,7 +87,7 @@ async fn control(guest: &mut Driver<'_, '_>, arguments: &str) -> CaseResult<Dura
 
 /// The same for each number; how long the first and the longest took.
 async fn control_each(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     what: &str,
     arguments: impl Fn(u32) -> String,
 ) -> CaseResult<()> {
@@ -106,7 +106,7 @@ async fn control_each(
 }
 
 /// Writes the first block of every device beside the origin.
-async fn write_beside(guest: &mut Driver<'_, '_>, devices: &[String]) -> CaseResult<()> {
+async fn write_beside(guest: &mut GuestSession<'_, '_>, devices: &[String]) -> CaseResult<()> {
     // Each script ends within the time that a program has.
     for some in devices.chunks(WRITTEN_AT_ONCE) {
         let script = format!(
@@ -119,7 +119,7 @@ async fn write_beside(guest: &mut Driver<'_, '_>, devices: &[String]) -> CaseRes
 }
 
 /// All snapshots are well, and in the state.
-async fn expect_all(guest: &mut Driver<'_, '_>, state: &str) -> CaseResult<()> {
+async fn expect_all(guest: &mut GuestSession<'_, '_>, state: &str) -> CaseResult<()> {
     let info = guest.info().await?;
     let well = info.devices.iter().filter(|device| {
         device.error == 0 && (device.minor == BESIDE || device.state_name == state)
@@ -135,13 +135,13 @@ async fn expect_all(guest: &mut Driver<'_, '_>, state: &str) -> CaseResult<()> {
 }
 
 /// Plays `many-snapshots`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     let paths = guest.stack(&[BELOW], StackKind::Many(BESIDE)).await?;
     let devices: Vec<String> = paths.split_whitespace().map(str::to_owned).collect();
-    let writers = raw_writers::warm_up(guest, setting, ORIGIN).await?;
+    let writers = raw_writers::warm_up(guest, context, ORIGIN).await?;
     control_each(guest, "set-up", |number| {
         let device = &devices[number as usize];
         format!("setup-snapshot -c 1 -f {BESIDE_COW_MIB} {device} /mnt/cow/{number}.cow {number}")
@@ -193,6 +193,6 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.remove_module().await?;
     Ok(Evidence::from(ImageClaim::new(
         marker,
-        setting.origin_range(),
+        context.origin_range(),
     )))
 }

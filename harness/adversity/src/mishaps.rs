@@ -1,17 +1,17 @@
 //! What goes wrong at the command line: names of any bytes, images onto what is in use, records that are none, filesystems that
 //! cannot do what is asked, output that nobody reads. Nothing may be harmed by it, and the tool says what is wrong.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SHELL, SnapshotSpec, coreutil};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SHELL, SnapshotSpec, coreutil};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
@@ -24,7 +24,7 @@ pub const CASES: CasesOf = Subject::Limits.cases(&[
             CaseTier::Daily,
             &modules(["loop", "md_mod", "raid456"]),
             layout,
-            |driver, setting| Box::pin(act(driver, setting)),
+            |guest, context| Box::pin(act(guest, context)),
         )
         .making(&[Fault::NoRoom])
     },
@@ -36,7 +36,7 @@ pub const CASES: CasesOf = Subject::Limits.cases(&[
             CaseTier::Daily,
             &modules(["xfs"]),
             layout_elsewhere,
-            |driver, setting| Box::pin(act_elsewhere(driver, setting)),
+            |guest, context| Box::pin(act_elsewhere(guest, context)),
         )
     },
 ]);
@@ -125,7 +125,7 @@ struct Faults(Vec<String>);
 impl Faults {
     async fn take(
         &mut self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         section: CaseResult<()>,
     ) -> CaseResult<()> {
         let Err(CaseError::Failed(fault)) = section else {
@@ -143,8 +143,8 @@ impl Faults {
 }
 
 /// Plays `mishaps`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     let mut faults = Faults::default();
     let section = wrong_targets(guest).await;
     faults.take(guest, section).await?;
@@ -158,7 +158,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     faults.take(guest, section).await?;
     let section = mounted(guest).await;
     faults.take(guest, section).await?;
-    let evidence = match without_fallocate(guest, setting).await {
+    let evidence = match without_fallocate(guest, context).await {
         Ok(evidence) => Some(evidence),
         Err(error) => {
             faults.take(guest, Err(error)).await?;
@@ -179,7 +179,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 }
 
 /// The snapshot that a section is about.
-async fn set_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn set_up(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest
         .shell(&format!(
             "cowbirdctl setup-snapshot -c 4 -f 12 {ORIGIN} {COW_MOUNT}/cow {MINOR}"
@@ -188,7 +188,7 @@ async fn set_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
         .map(|_| ())
 }
 
-async fn destroy(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn destroy(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest
         .shell(&format!("cowbirdctl destroy {MINOR}"))
         .await
@@ -196,7 +196,7 @@ async fn destroy(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// A COW file below a folder with bytes that are not UTF-8: all verbs work. A name that the module would cut off is refused.
-async fn odd_names(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn odd_names(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("names");
     let long = "x".repeat(200);
     guest
@@ -240,7 +240,7 @@ async fn odd_names(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// Images onto what is in use, or belongs to the snapshot.
-async fn wrong_targets(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn wrong_targets(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("targets");
     set_up(guest).await?;
     let copy = |target: &str| format!("cowbirdctl copy-image /dev/cowbird{MINOR} {target}");
@@ -306,7 +306,7 @@ async fn wrong_targets(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// Images, maps and labels are nobody else's to read, and no link leads them elsewhere.
-async fn private_files(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn private_files(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("files");
     set_up(guest).await?;
     // In the guest's root, which is in memory; sparse blocks there cost nothing.
@@ -330,7 +330,7 @@ async fn private_files(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// Output that goes away or has no room, of each verb that prints.
-async fn lost_output(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn lost_output(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("output");
     set_up(guest).await?;
     guest
@@ -360,7 +360,7 @@ async fn lost_output(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// Files that are no records beside one that is, and output that goes away meanwhile: the good one is taken up.
-async fn bad_records(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn bad_records(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("records");
     // Its COW file is reachable, and so handed over again at once.
     let taken_up = "case \"$(cowbirdctl info)\" in *UNVERIFIED*) exit 8;; *'active incremental'*) ;; *) exit 9;; esac";
@@ -403,7 +403,7 @@ async fn bad_records(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// A member of a RAID 5 that takes discarded blocks for zeros.
-async fn parity(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn parity(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("parity");
     let believe = |text: &str| Request::WriteText {
         path: "/sys/module/raid456/parameters/devices_handle_discard_safely".into(),
@@ -431,7 +431,7 @@ async fn parity(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// An ext4 whose snapshot is mounted beside it, frozen and not frozen.
-async fn mounted(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn mounted(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("mount");
     guest
         .shell(&format!(
@@ -447,7 +447,10 @@ async fn mounted(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// A COW file on an ext3, where zeros are written, under the writers.
-async fn without_fallocate(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn without_fallocate(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("ext3");
     guest
         .shell(&format!(
@@ -474,15 +477,18 @@ async fn without_fallocate(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
         ..raw_writers::spec(ORIGIN)
     };
     let evidence =
-        raw_writers::write_across_the_instant(guest, setting, ORIGIN, spec, None).await?;
+        raw_writers::write_across_the_instant(guest, context, ORIGIN, spec, None).await?;
     guest.unmount(THIRD_MOUNT).await?;
     Ok(evidence)
 }
 
 /// A COW file on the realtime device of an xfs, whose addresses are not those of the device that the filesystem seems to be on.
 /// It is refused, and the filesystem is whole.
-async fn act_elsewhere(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act_elsewhere(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     guest.phase("realtime");
     let mount = format!("mount -t xfs -o rtdev={IMAGE} {THIRD} {THIRD_MOUNT}");
     guest
@@ -544,7 +550,7 @@ async fn act_elsewhere(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
 }
 
 /// An xfs whose snapshot is mounted beside it.
-async fn beside_its_origin(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn beside_its_origin(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("mount");
     guest
         .shell(&format!(

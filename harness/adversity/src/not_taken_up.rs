@@ -1,18 +1,18 @@
 //! Series that must not be taken up, now or ever: something was written while nobody tracked, or the record is of
 //! another series or another device.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::power::Stop;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::Request;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::persistence;
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         persistence::layout,
-        |driver, setting| Box::pin(refused_for_good(driver, setting)),
+        |guest, context| Box::pin(refused_for_good(guest, context)),
     )
     .making(&[Fault::UnseenWrites, Fault::PowerCut]),
     case(
@@ -38,7 +38,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         persistence::layout,
-        |driver, setting| Box::pin(recorded_otherwise(driver, setting)),
+        |guest, context| Box::pin(recorded_otherwise(guest, context)),
     ),
     case(
         "deleted-while-away",
@@ -46,7 +46,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_beside,
-        |driver, setting| Box::pin(deleted_while_away(driver, setting)),
+        |guest, context| Box::pin(deleted_while_away(guest, context)),
     )
     .making(&[Fault::DeletedCowFile]),
 ]);
@@ -63,12 +63,15 @@ const LOST: &str = "tracking was lost before";
 /// Goal: a reload that was refused stays refused in later boots, which cannot see why any more. Method: a power cut, a boot
 /// in which the origin is written to before the reload, and one in which it is not. The record is each time that of the
 /// first boot, as in an initramfs.
-async fn refused_for_good(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (golden, after) = begin(guest, setting).await?;
+async fn refused_for_good(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let (golden, after) = begin(guest, context).await?;
     let record = guest.record(MINOR, IMAGE).await?;
 
     guest.phase("first reload");
-    let seed = setting.seed;
+    let seed = context.seed;
     guest.reboot(Stop::PowerCut { after, seed }).await?;
     guest.makes(Fault::UnseenWrites)?;
     guest.mount(ORIGIN, MOUNT, "").await?;
@@ -86,13 +89,16 @@ async fn refused_for_good(guest: &mut Driver<'_, '_>, setting: &Setting) -> Case
     expect_refusal(guest, LOST).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     let marker = start_again(guest, OTHER_SPEC).await?;
-    finish(guest, setting, OTHER_SPEC, marker, golden, &[]).await
+    finish(guest, context, OTHER_SPEC, marker, golden, &[]).await
 }
 
 /// Goal: a record is believed only for its own series and its own devices, and a wrong one harms nothing: with the right
 /// one the series goes on. Method: the record with another UUID, then with another partition.
-async fn recorded_otherwise(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (golden, _) = begin(guest, setting).await?;
+async fn recorded_otherwise(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let (golden, _) = begin(guest, context).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     leave(guest).await?;
     guest.insert_module().await?;
@@ -115,7 +121,7 @@ async fn recorded_otherwise(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
 
     guest.phase("right record");
     guest.put_record(&record).await?;
-    go_on(guest, setting, golden).await
+    go_on(guest, context, golden).await
 }
 
 /// A filesystem, and behind it one for the COW file.
@@ -129,7 +135,10 @@ fn layout_beside() -> Layout {
 /// Goal: a snapshot whose COW file was deleted while it was suspended is not believed. Method: the file is on another
 /// filesystem, so that nothing is written to the origin, and the module takes the snapshot up again; the tool must say so,
 /// and refuse a copy. The image is that of a new series.
-async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn deleted_while_away(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     let [spec, second] = ["/mnt/cow/first", "/mnt/cow/second"].map(|cow_file| SnapshotSpec {
         cow_file,
         cow_mib: COW_MIB,
@@ -137,11 +146,11 @@ async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
     });
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    burst(guest, setting, 0).await?;
+    burst(guest, context, 0).await?;
     guest.setup_snapshot(spec).await?;
-    burst(guest, setting, 1).await?;
+    burst(guest, context, 1).await?;
 
     guest.phase("delete");
     // First the origin: what it writes then is preserved in the COW file.
@@ -149,7 +158,7 @@ async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
     guest.unmount(COW_MOUNT).await?;
     guest.suspend(MINOR).await?;
     guest.remove_module().await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     let path = spec.cow_file.to_owned();
     guest.makes(Fault::DeletedCowFile)?;
     guest.prepare(Request::RemoveFile { path }).await?;
@@ -164,7 +173,7 @@ async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
     guest.destroy_snapshot(MINOR).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     let marker = guest.setup_snapshot(second).await?;
-    burst(guest, setting, 2).await?;
+    burst(guest, context, 2).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
@@ -172,11 +181,14 @@ async fn deleted_while_away(guest: &mut Driver<'_, '_>, setting: &Setting) -> Ca
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+        ImageClaim::new(marker, context.origin_range()).with(OfImage::SoundExt4),
     ))
 }
 
-pub(super) async fn expect_refusal(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+pub(super) async fn expect_refusal(
+    guest: &mut GuestSession<'_, '_>,
+    named: &str,
+) -> CaseResult<()> {
     match guest.reload_all().await? {
         Err(said) if said.contains(named) => Ok(()),
         Err(said) => Err(unexpected_refusal(named, &said)),

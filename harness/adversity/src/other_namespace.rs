@@ -1,15 +1,15 @@
 //! A filesystem that is mounted in another mount namespace only, from where files are written and closed just
 //! before its snapshot: it is frozen by its device. The tool is asked once more while it is frozen by others.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 use crate::freezing;
@@ -24,7 +24,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act_frozen_home(driver, setting)),
+        |guest, context| Box::pin(act_frozen_home(guest, context)),
     )
     .making(&[Fault::Frozen]),
     CaseInfo {
@@ -35,7 +35,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
             CaseTier::Daily,
             &GUEST_MODULES,
             layout,
-            |driver, setting| Box::pin(act(driver, setting)),
+            |guest, context| Box::pin(act(guest, context)),
         )
     },
 ]);
@@ -78,7 +78,7 @@ fn layout() -> Layout {
 }
 
 /// Plays `other-namespace`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -97,7 +97,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         )));
     }
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
 
     guest.phase("teardown");
@@ -106,12 +106,15 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with(OfImage::SoundExt4),
+        ImageClaim::new(marker, context.origin_range()).with(OfImage::SoundExt4),
     ))
 }
 
 /// The filesystem that is frozen has the COW file as well: whoever made that would wait for the thaw.
-async fn act_frozen_home(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_frozen_home(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     use cowbird_proto::message::Request;
 
     const MOUNT: &str = "/mnt/origin";
@@ -132,14 +135,14 @@ async fn act_frozen_home(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseR
     // Nothing is left that would be in the way.
     let marker = guest.setup_snapshot(OWN).await?;
     let zeroed = guest.own_blocks(OWN).await?;
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with(OfImage::SoundExt4),
     ))

@@ -1,17 +1,17 @@
 //! Somebody writes into a COW file where the module does not see it.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_proto::message::{Extent, Request, StackKind};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, vacuous};
 
 use super::persistence::start_again;
 
@@ -22,7 +22,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
     CaseTier::Daily,
     &modules(["dm_mod"]),
     raw_writers::layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )
 .making(&[Fault::ChangedCowFile])]);
 
@@ -46,11 +46,11 @@ const EXPECTED_LOG: ExpectedLog = &[
 
 /// Goal: a mark is not written over what is somebody else's, although nobody was seen to write there. Method: the COW file is on
 /// a logical device and not held, and its marks are overwritten through the disk below; then the origin is written to.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     let spec = raw_writers::spec(ORIGIN);
     guest.phase("setup");
     let home = guest
-        .stack(&[setting.cow_home()], StackKind::Linear)
+        .stack(&[context.cow_home()], StackKind::Linear)
         .await?;
     guest.mount(&home, COW_MOUNT, "").await?;
     guest.insert_module().await?;
@@ -75,7 +75,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("overwrite");
     guest.unmount(COW_MOUNT).await?;
     guest.makes(Fault::ChangedCowFile)?;
-    write(guest, setting.cow_home(), at, MARKS_BYTES).await?;
+    write(guest, context.cow_home(), at, MARKS_BYTES).await?;
     write(guest, ORIGIN, WRITE_AT, 4096).await?;
     let info = guest.info().await?;
     let device = info.devices.iter().find(|device| device.minor == MINOR);
@@ -96,12 +96,12 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
     guest.unstack(StackKind::Linear).await?;
-    let image = ImageClaim::new(marker, setting.origin_range());
+    let image = ImageClaim::new(marker, context.origin_range());
     Ok(Evidence::from(image).expecting(EXPECTED_LOG))
 }
 
 async fn write(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     device: &str,
     offset: u64,
     bytes: usize,

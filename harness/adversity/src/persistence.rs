@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
@@ -16,8 +16,10 @@ use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::disk::Filesystem;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, HoldBy, Request, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Workload, vacuous,
+};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -28,24 +30,24 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(lazy_unmount(driver, setting)),
+        |guest, context| Box::pin(lazy_unmount(guest, context)),
     )
     .making(&[Fault::LazyUnmount]),
     case(
-        "module-away",
+        "module-reload",
         "a snapshot, then a change map, that go on after the module was unloaded and loaded",
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(away(driver, setting)),
+        |guest, context| Box::pin(away(guest, context)),
     ),
     case(
-        "written-meanwhile",
+        "offline-write",
         "a volume that somebody writes to while the module is away",
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(written_meanwhile(driver, setting)),
+        |guest, context| Box::pin(offline_write(guest, context)),
     )
     .making(&[Fault::UnseenWrites]),
     case(
@@ -54,7 +56,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(cow_replaced(driver, setting)),
+        |guest, context| Box::pin(cow_replaced(guest, context)),
     )
     .making(&[Fault::ReplacedCowFile]),
     case(
@@ -63,7 +65,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(cow_full(driver, setting)),
+        |guest, context| Box::pin(cow_full(guest, context)),
     )
     .making(&[Fault::FullCowFile]),
 ]);
@@ -111,60 +113,60 @@ const FULL_AFTER_BYTES: u64 = 8 * BURST_BYTES;
 /// Time for a small COW file to become full.
 const FULL_LIMIT: Duration = Duration::from_secs(60);
 
-/// The disks of `lazy-unmount`, `module-away` and others.
+/// The disks of `lazy-unmount`, `module-reload` and others.
 pub fn layout() -> Layout {
     Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
 /// The first epoch, copied whole; from then on only changes are tracked. The files that stay as they are, and the instant.
 pub(super) async fn begin(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
 ) -> CaseResult<(Vec<GoldenFile>, MarkerKey)> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
-    Ok((golden, first_epoch(guest, setting).await?))
+    let golden = burst(guest, context, 0).await?;
+    Ok((golden, first_epoch(guest, context).await?))
 }
 
 /// The same of a volume that has its data.
 pub(super) async fn first_epoch(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
 ) -> CaseResult<MarkerKey> {
     guest.phase("copy");
     let marker = guest.setup_snapshot(SPEC).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting, 1).await?;
+    burst(guest, context, 1).await?;
     Ok(marker)
 }
 
 /// The series must be taken up again.
-pub(super) async fn take_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn take_up(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     let refused = |said| CaseError::Failed(format!("the series was not taken up again: {said}"));
     guest.reload_all().await?.map_err(refused)
 }
 
 /// The series is taken up again before its filesystem is mounted, and the image brought up to date by its changes.
 pub(super) async fn go_on(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     golden: Vec<GoldenFile>,
 ) -> CaseResult<Evidence> {
     take_up(guest).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     expect_verified(guest).await?;
-    burst(guest, setting, 2).await?;
+    burst(guest, context, 2).await?;
     let marker = update(guest).await?;
-    finish(guest, setting, SPEC, marker, golden, &[]).await
+    finish(guest, context, SPEC, marker, golden, &[]).await
 }
 
-fn churn_of(setting: &Setting, root: String, number: u64) -> WorkloadSpec {
+fn churn_of(context: &CaseContext, root: String, number: u64) -> WorkloadSpec {
     WorkloadSpec::FsChurn(FsChurnSpec {
         root,
-        seed: setting.seed ^ number,
+        seed: context.seed ^ number,
         threads: 2,
         files_per_thread: 16,
         max_file_bytes: 256 << 10,
@@ -175,22 +177,26 @@ fn churn_of(setting: &Setting, root: String, number: u64) -> WorkloadSpec {
 }
 
 /// Writers of files. Each burst has a folder of its own but the first, whose files stay as they are.
-async fn start(guest: &mut Driver<'_, '_>, setting: &Setting, number: u64) -> CaseResult<Workload> {
+async fn start(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    number: u64,
+) -> CaseResult<Workload> {
     let root = match number {
         0 => MOUNT.to_owned(),
         number => format!("{MOUNT}/burst-{number}"),
     };
-    guest.start_workload(churn_of(setting, root, number)).await
+    guest.start_workload(churn_of(context, root, number)).await
 }
 
 /// Writers of files in a folder, which is made, and their end.
 pub(super) async fn churn_in(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     root: &str,
 ) -> CaseResult<()> {
     let churn = guest
-        .start_workload(churn_of(setting, root.to_owned(), 99))
+        .start_workload(churn_of(context, root.to_owned(), 99))
         .await?;
     guest.stop_workload(&churn).await?;
     Ok(())
@@ -198,11 +204,11 @@ pub(super) async fn churn_in(
 
 /// Some data, and nothing that goes on to write; the files that stay as they are.
 pub(super) async fn burst(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     number: u64,
 ) -> CaseResult<Vec<GoldenFile>> {
-    let churn = start(guest, setting, number).await?;
+    let churn = start(guest, context, number).await?;
     guest
         .wait_until(&churn, "wrote a burst", WRITE_LIMIT, |state| {
             state.bytes_written >= BURST_BYTES
@@ -212,12 +218,12 @@ pub(super) async fn burst(
     Ok(churn.golden)
 }
 
-async fn hold(guest: &mut Driver<'_, '_>, by: HoldBy) -> CaseResult<()> {
+async fn hold(guest: &mut GuestSession<'_, '_>, by: HoldBy) -> CaseResult<()> {
     let file = FILE.into();
     guest.prepare(Request::Hold { file, by }).await.map(|_| ())
 }
 
-async fn write_held(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn write_held(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     let bytes = FILE_BYTES;
     guest
         .prepare(Request::WriteHeld { bytes })
@@ -225,12 +231,12 @@ async fn write_held(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
         .map(|_| ())
 }
 
-async fn let_go(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn let_go(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.prepare(Request::LetGo).await.map(|_| ())
 }
 
 /// Writes a file as anybody would.
-pub(super) async fn write_file(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn write_file(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     hold(guest, HoldBy::File).await?;
     write_held(guest).await?;
     let_go(guest).await
@@ -238,7 +244,7 @@ pub(super) async fn write_file(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// The module has the COW file as long as its filesystem lives, and not longer. The end of a thread's
 /// mount namespace comes a moment after that of the thread.
-async fn expect_pinned(guest: &mut Driver<'_, '_>, pinned: bool) -> CaseResult<()> {
+async fn expect_pinned(guest: &mut GuestSession<'_, '_>, pinned: bool) -> CaseResult<()> {
     let deadline = Instant::now() + END_LIMIT;
     loop {
         let device = guest.active_snapshot(MINOR).await?;
@@ -256,7 +262,7 @@ async fn expect_pinned(guest: &mut Driver<'_, '_>, pinned: bool) -> CaseResult<(
     }
 }
 
-async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn expect_verified(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest
         .verify(MINOR)
         .await?
@@ -264,7 +270,7 @@ async fn expect_verified(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// The next epoch, by changed blocks alone.
-async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
+async fn update(guest: &mut GuestSession<'_, '_>) -> CaseResult<MarkerKey> {
     guest.phase("update");
     let marker = guest.transition_to_snapshot(MINOR).await?;
     guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
@@ -273,7 +279,7 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 
 /// A new series, copied whole; nothing is left of the old one but a file.
 pub(super) async fn start_again(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     spec: SnapshotSpec,
 ) -> CaseResult<MarkerKey> {
     guest.phase("full copy");
@@ -283,8 +289,8 @@ pub(super) async fn start_again(
 }
 
 pub(super) async fn finish(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
     marker: MarkerKey,
     golden: Vec<GoldenFile>,
@@ -296,7 +302,7 @@ pub(super) async fn finish(
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with_files(golden),
     )
@@ -305,8 +311,11 @@ pub(super) async fn finish(
 
 /// Unmounted while another mount namespace goes on with it, then while an open file does; each end
 /// and each mount writes to the origin, and so does a journal.
-async fn lazy_unmount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (golden, _) = begin(guest, setting).await?;
+async fn lazy_unmount(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let (golden, _) = begin(guest, context).await?;
     guest.phase("remount");
     hold(guest, HoldBy::Namespace).await?;
     guest.unmount(MOUNT).await?;
@@ -327,25 +336,25 @@ async fn lazy_unmount(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     write_file(guest).await?;
     expect_verified(guest).await?;
     expect_pinned(guest, true).await?;
-    burst(guest, setting, 2).await?;
+    burst(guest, context, 2).await?;
     let marker = update(guest).await?;
-    finish(guest, setting, SPEC, marker, golden, &[]).await
+    finish(guest, context, SPEC, marker, golden, &[]).await
 }
 
 /// The module is unloaded and loaded again, first while a snapshot exists, then while changes are
 /// tracked.
-async fn away(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn away(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
+    let golden = burst(guest, context, 0).await?;
     let first = guest.setup_snapshot(SPEC).await?;
-    burst(guest, setting, 1).await?;
+    burst(guest, context, 1).await?;
     leave_and_return(guest).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     write_file(guest).await?;
     expect_verified(guest).await?;
-    burst(guest, setting, 2).await?;
+    burst(guest, context, 2).await?;
     let device = guest.active_snapshot(MINOR).await?;
     if device.state_name != "active snapshot" || device.seq_id != first.epoch.0 {
         return Err(CaseError::Failed(format!(
@@ -357,23 +366,23 @@ async fn away(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evide
     guest.copy_image(SNAPSHOT, IMAGE).await?;
 
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting, 3).await?;
+    burst(guest, context, 3).await?;
     leave_and_return(guest).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
     expect_verified(guest).await?;
-    burst(guest, setting, 4).await?;
+    burst(guest, context, 4).await?;
     let marker = update(guest).await?;
-    finish(guest, setting, SPEC, marker, golden, &[]).await
+    finish(guest, context, SPEC, marker, golden, &[]).await
 }
 
-async fn leave_and_return(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn leave_and_return(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("away");
     leave(guest).await?;
     guest.insert_module().await?;
     take_up(guest).await
 }
 
-pub(super) async fn leave(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub(super) async fn leave(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.unmount(MOUNT).await?;
     guest.suspend(MINOR).await?;
     guest.remove_module().await
@@ -381,8 +390,11 @@ pub(super) async fn leave(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// Somebody writes to the origin while the module is away. Nobody can know what, so the series must
 /// not go on.
-async fn written_meanwhile(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (golden, _) = begin(guest, setting).await?;
+async fn offline_write(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let (golden, _) = begin(guest, context).await?;
     guest.phase("away");
     leave(guest).await?;
     guest.makes(Fault::UnseenWrites)?;
@@ -398,7 +410,7 @@ async fn written_meanwhile(guest: &mut Driver<'_, '_>, setting: &Setting) -> Cas
     } else {
         (OTHER_SPEC, start_again(guest, OTHER_SPEC).await?)
     };
-    finish(guest, setting, spec, marker, golden, &[]).await
+    finish(guest, context, spec, marker, golden, &[]).await
 }
 
 /// The COW file of the series that came after one that could not go on.
@@ -413,8 +425,11 @@ const REPLACED: &str = "the COW file is not the one that was in use";
 
 /// The COW file is replaced by a copy while it is not held. Its extents are somebody else's then, and
 /// the series must not write to them.
-async fn cow_replaced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (golden, _) = begin(guest, setting).await?;
+async fn cow_replaced(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let (golden, _) = begin(guest, context).await?;
     guest.phase("replace");
     guest.unmount(MOUNT).await?;
     guest.mount(ORIGIN, MOUNT, "").await?;
@@ -422,21 +437,21 @@ async fn cow_replaced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     guest.prepare(Request::ReplaceByCopy { path, kept }).await?;
     let verified = guest.verify(MINOR).await?;
     let (spec, marker) = if verified.is_ok() {
-        burst(guest, setting, 2).await?;
+        burst(guest, context, 2).await?;
         (SPEC, update(guest).await?)
     } else {
         guest.destroy_snapshot(MINOR).await?;
         (OTHER_SPEC, start_again(guest, OTHER_SPEC).await?)
     };
-    finish(guest, setting, spec, marker, golden, &[REPLACED]).await
+    finish(guest, context, spec, marker, golden, &[REPLACED]).await
 }
 
 /// The COW file becomes full, which costs the snapshot, but not the tracking of changes.
-async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn cow_full(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
+    let golden = burst(guest, context, 0).await?;
     guest.phase("copy");
     guest.setup_snapshot(SMALL_SPEC).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
@@ -449,7 +464,7 @@ async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
         .await?;
     guest.phase("fill");
     guest.makes(Fault::FullCowFile)?;
-    let churn = start(guest, setting, 1).await?;
+    let churn = start(guest, context, 1).await?;
     wait_until_full(guest, &churn).await?;
     guest.expect_unreadable(SNAPSHOT, IMAGE).await?;
     guest
@@ -461,7 +476,7 @@ async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
     let marker = update(guest).await?;
     finish(
         guest,
-        setting,
+        context,
         SMALL_SPEC,
         marker,
         golden,
@@ -470,7 +485,7 @@ async fn cow_full(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
     .await
 }
 
-async fn wait_until_full(guest: &mut Driver<'_, '_>, churn: &Workload) -> CaseResult<()> {
+async fn wait_until_full(guest: &mut GuestSession<'_, '_>, churn: &Workload) -> CaseResult<()> {
     let deadline = Instant::now() + FULL_LIMIT;
     loop {
         let info = guest.info().await?;

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::MINOR;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::power::Stop;
@@ -16,8 +16,8 @@ use cowbird_checks::power_cuts::{EarlierPowerCuts, PowerCuts};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -28,7 +28,7 @@ pub const CASES: CasesOf = Subject::Endurance.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_ext4,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
     .making(&[Fault::PowerCut]),
     case(
@@ -37,7 +37,7 @@ pub const CASES: CasesOf = Subject::Endurance.cases(&[
         CaseTier::Daily,
         &modules(["xfs"]),
         layout_xfs,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
     .making(&[Fault::PowerCut]),
 ]);
@@ -72,26 +72,26 @@ fn layout_xfs() -> Layout {
 }
 
 /// Plays `ext4-power-cuts` and `xfs-power-cuts`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let filesystem = setting.layout().filesystem.unwrap_or(Filesystem::Ext4);
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let filesystem = context.layout().filesystem.unwrap_or(Filesystem::Ext4);
     let spec = SnapshotSpec {
-        origin: setting.origin(),
+        origin: context.origin(),
         cow_file: "/mnt/origin/.cowbird",
         cow_mib: COW_MIB,
         cache_mib: 8,
         minor: MINOR,
     };
-    let mount = async |guest: &mut Driver<'_, '_>| {
+    let mount = async |guest: &mut GuestSession<'_, '_>| {
         guest
-            .mount_as(setting.origin(), MOUNT, filesystem.name(), "discard")
+            .mount_as(context.origin(), MOUNT, filesystem.name(), "discard")
             .await
     };
     guest.phase("setup");
     mount(guest).await?;
     guest.insert_module().await?;
-    let churn = guest.start_workload(churn(setting.seed)).await?;
+    let churn = guest.start_workload(churn(context.seed)).await?;
     let mut written = 0;
-    let mut more = async |guest: &mut Driver<'_, '_>| {
+    let mut more = async |guest: &mut GuestSession<'_, '_>| {
         guest
             .wait_for_more(&churn, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
             .await
@@ -111,7 +111,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     }
 
     guest.phase("power cut");
-    let mut rng = Rng::for_part(setting.seed, 1);
+    let mut rng = Rng::for_part(context.seed, 1);
     let stop = Stop::PowerCut {
         after: first,
         seed: rng.next_u64(),
@@ -124,7 +124,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     Ok(Evidence::of(Claim::PowerCuts(EarlierPowerCuts {
         cuts: PowerCuts {
             first,
-            origin: setting.origin_range(),
+            origin: context.origin_range(),
             own,
             cuts: CUTS,
             seed: rng.next_u64(),

@@ -1,17 +1,17 @@
 //! What cannot be snapshot correctly is refused, for a reason that names it.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_MOUNT, ORIGIN};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
-use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
-use cowbird_session::driver::{CaseResult, Driver, RULED};
+use cowbird_proto::message::{FaultTarget, InjectedFault, Request, StackKind};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, FAULTY, GuestSession};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -22,15 +22,15 @@ pub const CASES: CasesOf = Subject::Limits.cases(&[
         CaseTier::Daily,
         &modules(["btrfs", "null_blk", "nd_e820", "nd_pmem"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
-        "no-answer",
+        "open-hangs",
         "a device that blocks whoever opens it, and snapshots of the one below it",
         CaseTier::Daily,
         &modules(["loop", "dm_mod", "dm_delay"]),
         raw_writers::layout,
-        |driver, setting| Box::pin(act_no_answer(driver, setting)),
+        |guest, context| Box::pin(act_open_hangs(guest, context)),
     )
     .making(&[Fault::Delays]),
 ]);
@@ -63,37 +63,37 @@ fn layout() -> Layout {
 }
 
 /// Plays `refusals`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     guest.phase("refuse");
     guest
-        .mount_as(setting.origin(), "/mnt/origin", "btrfs", "")
+        .mount_as(context.origin(), "/mnt/origin", "btrfs", "")
         .await?;
     guest
-        .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
+        .expect_refusal(raw_writers::spec(context.origin()), "btrfs")
         .await?;
     guest.unmount("/mnt/origin").await?;
     // It may be mounted through another of its devices.
     guest
-        .expect_refusal(raw_writers::spec(setting.origin()), "btrfs")
+        .expect_refusal(raw_writers::spec(context.origin()), "btrfs")
         .await?;
 
     let mut label = vec![0; 512];
     label[512 - 40..][..8].copy_from_slice(&ZFS_MAGIC.to_le_bytes());
     let request = Request::WriteDirect {
-        path: setting.origin().to_owned(),
+        path: context.origin().to_owned(),
         offset: BTRFS_BEGIN,
         content: vec![0; 4096],
     };
     guest.prepare(request).await?;
     let request = Request::WriteDirect {
-        path: setting.origin().to_owned(),
+        path: context.origin().to_owned(),
         offset: ZFS_CONFIGURATION_END - 512,
         content: label,
     };
     guest.prepare(request).await?;
     guest
-        .expect_refusal(raw_writers::spec(setting.origin()), "ZFS")
+        .expect_refusal(raw_writers::spec(context.origin()), "ZFS")
         .await?;
 
     // It is loaded without zones at first.
@@ -120,31 +120,34 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 
 /// A loop device on the origin, whose partitions are being read from where no answer comes: opening it blocks in the
 /// kernel. The tool gives it up, and snapshots of the origin are as always.
-async fn act_no_answer(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    guest.stack_ruled(ORIGIN).await?;
-    let silent = RuledPiece {
+async fn act_open_hangs(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
+    guest.stack_faulty(ORIGIN).await?;
+    let silent = FaultTarget {
         start: 0,
         sectors: u64::MAX,
-        rule: Rule::Delay {
+        fault: InjectedFault::Delay {
             reads_ms: NO_ANSWER_MS,
             writes_ms: 0,
         },
     };
-    guest.rule(ORIGIN, &[silent]).await?;
-    guest.stack(&[RULED], StackKind::Scanned).await?;
+    guest.inject_faults(ORIGIN, &[silent]).await?;
+    guest.stack(&[FAULTY], StackKind::Scanned).await?;
     guest.phase("refuse");
     guest
         .expect_refusal(raw_writers::spec(LOOP), "does not answer")
         .await?;
     let spec = raw_writers::spec(ORIGIN);
     let evidence =
-        raw_writers::write_across_the_instant(guest, setting, ORIGIN, spec, None).await?;
+        raw_writers::write_across_the_instant(guest, context, ORIGIN, spec, None).await?;
     guest.phase("teardown");
-    // Reads that wait go on when the rules change.
-    guest.rule(ORIGIN, &[]).await?;
+    // Reads that wait go on when the faults change.
+    guest.inject_faults(ORIGIN, &[]).await?;
     guest.unstack(StackKind::Scanned).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     raw_writers::tear_down(guest).await?;
     Ok(evidence)
 }

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
@@ -18,8 +18,10 @@ use cowbird_host::initramfs::COWBIRDCTL;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, GoldenFile, Request, WorkloadSpec};
 use cowbird_session::boot_hooks::Generator;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Workload, vacuous,
+};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
@@ -30,7 +32,7 @@ pub const CASES: CasesOf = Subject::Root.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
     .making(&[Fault::ReadOnly, Fault::PowerCut]),
     case(
@@ -39,7 +41,7 @@ pub const CASES: CasesOf = Subject::Root.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act_unhooked(driver, setting)),
+        |guest, context| Box::pin(act_unhooked(guest, context)),
     )
     .making(&[Fault::ReadOnly, Fault::UnseenWrites]),
 ]);
@@ -77,73 +79,83 @@ fn layout() -> Layout {
 
 /// The series goes on through a clean reboot with the hook of initramfs-tools, then through a cut of the
 /// power with that of dracut.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let golden = begin(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let golden = begin(guest, context).await?;
 
     reboot(guest, Stop::PowerOff, Generator::InitramfsTools).await?;
-    burst(guest, setting, 2).await?;
-    let marker = update_under_writers(guest, setting, 3).await?;
+    burst(guest, context, 2).await?;
+    let marker = update_under_writers(guest, context, 3).await?;
     guest.transition_to_incremental(MINOR).await?;
-    let writers = start(guest, setting, 4).await?;
+    let writers = start(guest, context, 4).await?;
     wait_for_burst(guest, &writers).await?;
 
     let stop = Stop::PowerCut {
         after: marker,
-        seed: setting.seed,
+        seed: context.seed,
     };
     reboot(guest, stop, Generator::Dracut).await?;
-    burst(guest, setting, 5).await?;
-    let marker = update_under_writers(guest, setting, 6).await?;
-    finish(guest, setting, SPEC, marker, golden).await
+    burst(guest, context, 5).await?;
+    let marker = update_under_writers(guest, context, 6).await?;
+    finish(guest, context, SPEC, marker, golden).await
 }
 
 /// The system boots without the hook, and writes to its root volume before the module is there. Nobody
 /// can know what, so the series must not go on; the whole copy of the next one is made under writers.
-async fn act_unhooked(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let golden = begin(guest, setting).await?;
+async fn act_unhooked(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let golden = begin(guest, context).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     guest.phase("reboot");
     make_read_only(guest).await?;
     guest.reboot(Stop::PowerOff).await?;
     guest.expect_root(ORIGIN).await?;
     guest.makes(Fault::UnseenWrites)?;
-    burst(guest, setting, 2).await?;
+    burst(guest, context, 2).await?;
     guest.insert_module().await?;
     // The volume itself has the record.
     let (spec, marker) = match guest.reload_all().await? {
         Ok(()) => {
             guest.put_label(&record).await?;
             verify_all(guest).await?;
-            (SPEC, update_under_writers(guest, setting, 3).await?)
+            (SPEC, update_under_writers(guest, context, 3).await?)
         }
         Err(said) => {
             guest.note(format!("refused as it must be: {said}"));
-            (OTHER_SPEC, copy_under_writers(guest, setting).await?)
+            (OTHER_SPEC, copy_under_writers(guest, context).await?)
         }
     };
-    finish(guest, setting, spec, marker, golden).await
+    finish(guest, context, spec, marker, golden).await
 }
 
 /// The first epoch, copied whole; from then on changes are tracked.
-async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Vec<GoldenFile>> {
+async fn begin(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Vec<GoldenFile>> {
     guest.phase("setup");
     guest.expect_root(ORIGIN).await?;
     guest.insert_module().await?;
-    let golden = burst(guest, setting, 0).await?;
+    let golden = burst(guest, context, 0).await?;
     guest.phase("copy");
     guest.setup_snapshot(SPEC).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting, 1).await?;
+    burst(guest, context, 1).await?;
     Ok(golden)
 }
 
 /// Writers of files, each time in a folder of their own. The golden files are those of the first time.
-async fn start(guest: &mut Driver<'_, '_>, setting: &Setting, number: u64) -> CaseResult<Workload> {
+async fn start(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    number: u64,
+) -> CaseResult<Workload> {
     guest
         .start_workload(WorkloadSpec::FsChurn(FsChurnSpec {
             root: format!("/{}", folder(number)),
-            seed: setting.seed ^ number,
+            seed: context.seed ^ number,
             threads: 2,
             files_per_thread: 12,
             max_file_bytes: 128 << 10,
@@ -158,7 +170,7 @@ fn folder(number: u64) -> String {
     format!("data-{number}")
 }
 
-async fn wait_for_burst(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseResult<()> {
+async fn wait_for_burst(guest: &mut GuestSession<'_, '_>, writers: &Workload) -> CaseResult<()> {
     guest
         .wait_until(writers, "wrote a burst", WRITE_LIMIT, |state| {
             state.bytes_written >= BURST_BYTES
@@ -169,11 +181,11 @@ async fn wait_for_burst(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseR
 
 /// Some data, and nothing that goes on to write; the files that stay as they are.
 async fn burst(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     number: u64,
 ) -> CaseResult<Vec<GoldenFile>> {
-    let writers = start(guest, setting, number).await?;
+    let writers = start(guest, context, number).await?;
     wait_for_burst(guest, &writers).await?;
     guest.stop_workload(&writers).await?;
     let golden = writers.golden.into_iter().map(|mut file| {
@@ -184,7 +196,7 @@ async fn burst(
 }
 
 /// As an init ends a system: the root volume is made read-only and never unmounted.
-async fn make_read_only(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn make_read_only(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     let request = Request::Remount {
         target: "/".into(),
         read_only: true,
@@ -193,7 +205,11 @@ async fn make_read_only(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 /// Boots with a hook in the initramfs, which must take the series up again before its volume is mounted.
-async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop, generator: Generator) -> CaseResult<()> {
+async fn reboot(
+    guest: &mut GuestSession<'_, '_>,
+    stop: Stop,
+    generator: Generator,
+) -> CaseResult<()> {
     guest.phase("reboot");
     let record = guest.record(MINOR, IMAGE).await?;
     guest.update_initramfs(generator, &record).await?;
@@ -207,7 +223,7 @@ async fn reboot(guest: &mut Driver<'_, '_>, stop: Stop, generator: Generator) ->
 }
 
 /// Hands the COW file over again, as the unit in `dist/systemd` does.
-async fn verify_all(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn verify_all(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.run(COWBIRDCTL, &["verify", "--all"]).await?;
     let device = guest.active_snapshot(MINOR).await?;
     if device.cow_is_pinned && device.state_name == "active incremental" {
@@ -226,12 +242,12 @@ async fn verify_all(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// The next epoch, by changed blocks alone, while writers go on.
 async fn update_under_writers(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     number: u64,
 ) -> CaseResult<MarkerKey> {
     guest.phase("update");
-    let writers = start(guest, setting, number).await?;
+    let writers = start(guest, context, number).await?;
     wait_for_burst(guest, &writers).await?;
     let marker = guest.transition_to_snapshot(MINOR).await?;
     guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
@@ -241,11 +257,11 @@ async fn update_under_writers(
 
 /// A new series, copied whole while writers go on.
 async fn copy_under_writers(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
 ) -> CaseResult<MarkerKey> {
     guest.phase("full copy");
-    let writers = start(guest, setting, 3).await?;
+    let writers = start(guest, context, 3).await?;
     wait_for_burst(guest, &writers).await?;
     let marker = guest.setup_snapshot(OTHER_SPEC).await?;
     guest.copy_device(SNAPSHOT, IMAGE).await?;
@@ -253,7 +269,7 @@ async fn copy_under_writers(
     Ok(marker)
 }
 
-async fn stop_writers(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseResult<()> {
+async fn stop_writers(guest: &mut GuestSession<'_, '_>, writers: &Workload) -> CaseResult<()> {
     guest.stop_workload(writers).await?;
     if guest.active_snapshot(MINOR).await?.preserved_blocks == 0 {
         return Err(vacuous("nothing was overwritten during the copy"));
@@ -262,8 +278,8 @@ async fn stop_writers(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseRes
 }
 
 async fn finish(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
     marker: MarkerKey,
     golden: Vec<GoldenFile>,
@@ -273,7 +289,7 @@ async fn finish(
     guest.destroy_snapshot(MINOR).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with_files(golden),
     ))

@@ -2,10 +2,10 @@
 //! tracked and with one that is not, and must have the same outcome; and origins of each kind that a command
 //! takes apart are taken apart while they are tracked.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::stacked::LOOP;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
@@ -13,8 +13,8 @@ use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{Request, StackKind};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SnapshotSpec};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, FAILED, GuestSession, SnapshotSpec};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The case of this file.
@@ -26,7 +26,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
         CaseTier::Daily,
         &modules(["dm_mod", "loop", "md_mod", "raid1"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
     .making(&[Fault::TakenDevice])
 }]);
@@ -87,7 +87,7 @@ fn layout() -> Layout {
     Layout {
         further: FurtherDisk::SecondVolume,
         images: IMAGES,
-        ..Layout::bare(ORIGIN_MIB)
+        ..Layout::raw_without_cow(ORIGIN_MIB)
     }
 }
 
@@ -102,7 +102,7 @@ const fn spec(origin: &'static str) -> SnapshotSpec {
 }
 
 /// Plays `stale-cache`.
-async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, _: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     let (path, text) = (SCRIPT_PATH.into(), SCRIPT.into());
     guest.prepare(Request::WriteText { path, text }).await?;
@@ -136,12 +136,12 @@ async fn act(guest: &mut Driver<'_, '_>, _: &Setting) -> CaseResult<Evidence> {
 }
 
 /// Runs a line of shell; the value is what it printed.
-pub(super) async fn shell(guest: &mut Driver<'_, '_>, line: &str) -> CaseResult<String> {
+pub(super) async fn shell(guest: &mut GuestSession<'_, '_>, line: &str) -> CaseResult<String> {
     let shell = SHELL.path()?;
     guest.run(&shell, &["-c", line]).await
 }
 
-async fn script(guest: &mut Driver<'_, '_>, disk: [&str; 3]) -> CaseResult<Vec<String>> {
+async fn script(guest: &mut GuestSession<'_, '_>, disk: [&str; 3]) -> CaseResult<Vec<String>> {
     let shell = SHELL.path()?;
     let [whole, part, name] = disk;
     let said = guest.run(&shell, &[SCRIPT_PATH, whole, part, name]).await?;
@@ -165,7 +165,11 @@ fn check_control(outcomes: &[String]) -> CaseResult<()> {
     }
 }
 
-async fn compare(guest: &mut Driver<'_, '_>, expected: &[String], when: &str) -> CaseResult<()> {
+async fn compare(
+    guest: &mut GuestSession<'_, '_>,
+    expected: &[String],
+    when: &str,
+) -> CaseResult<()> {
     let found = script(guest, TRACKED).await?;
     let differs = expected
         .iter()
@@ -188,7 +192,7 @@ async fn compare(guest: &mut Driver<'_, '_>, expected: &[String], when: &str) ->
 }
 
 /// The tracked partition is deleted, and made again in another place under the same number.
-async fn take_partition_away(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn take_partition_away(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     let start = 2048;
     let sectors = u64::from(ORIGIN_MIB * MIB_SECTORS);
     guest.makes(Fault::TakenDevice)?;
@@ -204,7 +208,7 @@ async fn take_partition_away(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// A stacked origin is taken apart while its snapshot is there, and put together again under the same
 /// number.
-async fn take_apart(guest: &mut Driver<'_, '_>, kind: StackKind) -> CaseResult<()> {
+async fn take_apart(guest: &mut GuestSession<'_, '_>, kind: StackKind) -> CaseResult<()> {
     let (below, device): (&[&str], _) = match kind {
         StackKind::Loop => (&[ORIGIN], LOOP),
         StackKind::Mirror => (&[ORIGIN, CONTROL[1]], "/dev/md0"),
@@ -248,7 +252,7 @@ async fn take_apart(guest: &mut Driver<'_, '_>, kind: StackKind) -> CaseResult<(
     .await
 }
 
-async fn expect_gone(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+async fn expect_gone(guest: &mut GuestSession<'_, '_>, named: &str) -> CaseResult<()> {
     guest.wait_until_failed(MINOR, named).await?;
     guest.destroy_snapshot(MINOR).await
 }

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{ThrottledSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, vacuous};
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
@@ -23,7 +23,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )
 .making(&[Fault::LimitedGroup])]);
 
@@ -42,12 +42,12 @@ fn layout() -> Layout {
 }
 
 /// Plays `throttled`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     let delayed = WorkloadSpec::Throttled(ThrottledSpec {
-        device: setting.origin().into(),
-        disk: setting.disk_name().into(),
-        seed: setting.seed,
+        device: context.origin().into(),
+        disk: context.disk_name().into(),
+        seed: context.seed,
         blocks: BLOCKS,
         bytes_per_second: BYTES_PER_SECOND,
     });
@@ -60,7 +60,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 
     guest.phase("snapshot");
     let marker = guest
-        .setup_snapshot(raw_writers::spec(setting.origin()))
+        .setup_snapshot(raw_writers::spec(context.origin()))
         .await?;
     if guest.workload(&delayed).await?.finished {
         return Err(vacuous("all writes were done before the snapshot"));
@@ -75,7 +75,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.stop_workload(&delayed).await?;
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
 
     guest.phase("teardown");
@@ -84,6 +84,6 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.remove_module().await?;
     Ok(Evidence::from(ImageClaim::new(
         marker,
-        setting.origin_range(),
+        context.origin_range(),
     )))
 }

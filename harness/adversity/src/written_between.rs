@@ -1,10 +1,10 @@
 //! Another system writes between two boots, after an orderly end, and the first 64 KiB of the origin stay as they are.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_cases::whole_disk;
 use cowbird_checks::claim::Evidence;
@@ -12,8 +12,8 @@ use cowbird_checks::image::ImageClaim;
 use cowbird_checks::power::Stop;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::Request;
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec};
 
 use super::boots::burst;
 use super::not_taken_up::expect_refusal;
@@ -27,7 +27,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         raw_writers::layout,
-        |driver, setting| Box::pin(database(driver, setting)),
+        |guest, context| Box::pin(database(guest, context)),
     )
     .making(&[Fault::UnseenWrites]),
     case(
@@ -36,7 +36,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         whole_disk::layout,
-        |driver, setting| Box::pin(partition(driver, setting)),
+        |guest, context| Box::pin(partition(guest, context)),
     )
     .making(&[Fault::UnseenWrites]),
 ]);
@@ -57,9 +57,9 @@ const COW_MIB: u32 = 16;
 
 /// Goal: a raw volume whose user has gone on in a boot without the module is not taken up. Method: the block that was
 /// written last is written once more.
-async fn database(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn database(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     let spec = raw_writers::spec(ORIGIN);
-    first_epoch(guest, setting, spec).await?;
+    first_epoch(guest, context, spec).await?;
     write_log_head(guest, b'1').await?;
     let record = guest.record(MINOR, IMAGE).await?;
     guest.phase("other system");
@@ -72,15 +72,18 @@ async fn database(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
     guest.insert_module().await?;
     guest.put_record(&record).await?;
     expect_refusal(guest, CHANGED).await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
-    again(guest, setting, spec, None).await
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
+    again(guest, context, spec, None).await
 }
 
 /// Goal: a whole disk of which another system has mounted a partition is not taken up, although its own head is as it was.
 /// Method: a file is written to the second partition, on which the COW file is, too.
-async fn partition(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn partition(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     let spec = raw_writers::spec(DISK);
-    first_epoch(guest, setting, spec).await?;
+    first_epoch(guest, context, spec).await?;
     let record = guest.record(MINOR, IMAGE).await?;
     guest.phase("other system");
     guest.unmount(COW_MOUNT).await?;
@@ -97,26 +100,26 @@ async fn partition(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<
     guest.put_record(&record).await?;
     expect_refusal(guest, CHANGED).await?;
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
-    let home = setting.layout.cow_home;
+    let home = context.layout.cow_home;
     let home_at = home.map(|home| u64::from(home.start) * 512);
-    again(guest, setting, spec, home_at).await
+    again(guest, context, spec, home_at).await
 }
 
 async fn first_epoch(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
 ) -> CaseResult<()> {
-    raw_writers::prepare(guest, setting).await?;
-    burst(guest, setting.seed).await?;
+    raw_writers::prepare(guest, context).await?;
+    burst(guest, context.seed).await?;
     guest.phase("copy");
     guest.setup_snapshot(spec).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
-    burst(guest, setting.seed ^ 1).await
+    burst(guest, context.seed ^ 1).await
 }
 
-async fn write_log_head(guest: &mut Driver<'_, '_>, byte: u8) -> CaseResult<()> {
+async fn write_log_head(guest: &mut GuestSession<'_, '_>, byte: u8) -> CaseResult<()> {
     let request = Request::WriteDirect {
         path: ORIGIN.into(),
         offset: LOG_HEAD_AT,
@@ -128,8 +131,8 @@ async fn write_log_head(guest: &mut Driver<'_, '_>, byte: u8) -> CaseResult<()> 
 /// What was refused is begun anew, and copied whole. `home_at`: where the COW file's filesystem begins on the origin, bytes,
 /// if it is a part of it.
 async fn again(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
     home_at: Option<u64>,
 ) -> CaseResult<Evidence> {
@@ -148,6 +151,6 @@ async fn again(
     raw_writers::tear_down(guest).await?;
     Ok(Evidence::from(ImageClaim {
         zeroed,
-        ..ImageClaim::new(marker, setting.origin_range())
+        ..ImageClaim::new(marker, context.origin_range())
     }))
 }

@@ -17,15 +17,15 @@ use cowbird_proto::message::{
     Request, StackKind, StreamTarget, StreamsSpec, SwapperSpec, WorkloadSpec,
 };
 use cowbird_proto::sector::SECTOR_BYTES;
-use cowbird_session::driver::{
-    CaseError, CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous,
-};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Throttle, Workload, vacuous,
+};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use crate::setting::Setting;
 use crate::stacked::UNCOUNTED;
 use crate::subject::{CasesOf, Subject};
 use crate::topology;
@@ -126,8 +126,8 @@ const fn writers(
             summary,
             CaseTier::Daily,
             topology.modules,
-            || Layout::bare(0),
-            |driver, setting| Box::pin(act(driver, setting)),
+            || Layout::raw_without_cow(0),
+            |guest, context| Box::pin(act(guest, context)),
         )
         .making(&[Fault::SlowDisk])
     }
@@ -175,30 +175,30 @@ const ARRAYS_COUNT: (u32, u32) = (5, 14);
 const EINVAL: i32 = 22;
 
 /// What the case is made of.
-fn topology(setting: &Setting) -> CaseResult<&'static Topology> {
-    setting.topology.ok_or_else(|| {
+fn topology(context: &CaseContext) -> CaseResult<&'static Topology> {
+    context.topology.ok_or_else(|| {
         let detail = "the case has no topology".to_owned();
         HarnessError::Plan { detail }.into()
     })
 }
 
 /// Plays the case of a topology.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let topology = topology(setting)?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let topology = topology(context)?;
     guest.phase("setup");
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
     build(guest, topology).await?;
-    let mut load = Load::start(guest, setting, topology, WRITE_BYTES.into(), WRITE_BYTES).await?;
+    let mut load = Load::start(guest, context, topology, WRITE_BYTES.into(), WRITE_BYTES).await?;
     load.wait(guest, WARM_UP_BYTES).await?;
 
-    let mut volume = volume(setting, topology);
-    for cut in 1..=setting.cuts.unwrap_or(CUTS) {
+    let mut volume = volume(context, topology);
+    for cut in 1..=context.cuts.unwrap_or(CUTS) {
         guest.phase("cut");
         let (marker, map) = take(guest, topology, &mut load, cut).await?;
         volume.maps.extend(map);
         if cut == 1
-            && let Some(offset) = topology.origin.cow_home_at(&setting.layout)
+            && let Some(offset) = topology.origin.cow_home_at(&context.layout)
         {
             volume.own = guest.own_blocks_at(spec(topology), offset).await?;
         }
@@ -228,7 +228,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 /// One instant while the disk is slow and the writers wait for it; but for the first of a series, with the changes that
 /// lead to it.
 async fn take(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     topology: &Topology,
     load: &mut Load,
     cut: u32,
@@ -248,12 +248,15 @@ async fn take(
 }
 
 /// Whether the kernel cannot say when the origin is at rest.
-pub(super) fn cannot_be(guest: &Driver<'_, '_>, topology: &Topology) -> bool {
+pub(super) fn cannot_be(guest: &GuestSession<'_, '_>, topology: &Topology) -> bool {
     topology.origin.is_partitioned() && guest.kernel_is_before(ARRAYS_COUNT)
 }
 
 /// The first snapshot of a series.
-pub async fn set_up(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResult<MarkerKey> {
+pub async fn set_up(
+    guest: &mut GuestSession<'_, '_>,
+    topology: &Topology,
+) -> CaseResult<MarkerKey> {
     match guest.setup_snapshot(spec(topology)).await {
         Err(CaseError::Failed(reason))
             if cannot_be(guest, topology) && reason.contains(UNCOUNTED) =>
@@ -265,7 +268,7 @@ pub async fn set_up(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResu
 }
 
 /// The disk is so slow from now on.
-pub async fn slow_down(guest: &mut Driver<'_, '_>, throttle: Throttle) -> CaseResult<()> {
+pub async fn slow_down(guest: &mut GuestSession<'_, '_>, throttle: Throttle) -> CaseResult<()> {
     guest.throttle(DISK_INDEX, throttle).await
 }
 
@@ -281,11 +284,11 @@ pub const fn spec(topology: &Topology) -> SnapshotSpec {
 }
 
 /// What is judged: nothing yet.
-pub fn volume(setting: &Setting, topology: &Topology) -> SoakVolume {
+pub fn volume(context: &CaseContext, topology: &Topology) -> SoakVolume {
     SoakVolume {
         name: topology.name,
         second_disk: false,
-        origin: topology.origin.range(&setting.layout),
+        origin: topology.origin.range(&context.layout),
         filesystem: false,
         own: BlockSet::new(),
         kept: 0,
@@ -297,7 +300,7 @@ pub fn volume(setting: &Setting, topology: &Topology) -> SoakVolume {
 }
 
 /// Stacks the devices, then makes requests scarce: what is above does not know of it, and sends long ones down.
-pub async fn build(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResult<()> {
+pub async fn build(guest: &mut GuestSession<'_, '_>, topology: &Topology) -> CaseResult<()> {
     if let Some((kind, below)) = topology.origin.below() {
         let path = guest.stack(below, kind).await?;
         if topology.origin.is_partitioned() {
@@ -320,7 +323,7 @@ pub async fn build(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResul
 }
 
 /// Makes one partition on an array.
-async fn partition(guest: &mut Driver<'_, '_>, array: String) -> CaseResult<()> {
+async fn partition(guest: &mut GuestSession<'_, '_>, array: String) -> CaseResult<()> {
     let request = Request::WriteDirect {
         path: array.clone(),
         offset: 0,
@@ -332,7 +335,11 @@ async fn partition(guest: &mut Driver<'_, '_>, array: String) -> CaseResult<()> 
 }
 
 /// A kernel may have a driver without all that it is asked for here.
-async fn stack(guest: &mut Driver<'_, '_>, kind: StackKind, below: &[&str]) -> CaseResult<String> {
+async fn stack(
+    guest: &mut GuestSession<'_, '_>,
+    kind: StackKind,
+    below: &[&str],
+) -> CaseResult<String> {
     let request = Request::Stack {
         devices: below.iter().map(ToString::to_string).collect(),
         kind,
@@ -350,7 +357,10 @@ async fn stack(guest: &mut Driver<'_, '_>, kind: StackKind, below: &[&str]) -> C
     }
 }
 
-pub(super) async fn take_down(guest: &mut Driver<'_, '_>, topology: &Topology) -> CaseResult<()> {
+pub(super) async fn take_down(
+    guest: &mut GuestSession<'_, '_>,
+    topology: &Topology,
+) -> CaseResult<()> {
     if let Above::Stack { kind, .. } = topology.above {
         guest.unstack(kind).await?;
     }
@@ -374,8 +384,8 @@ pub(super) struct Load {
 
 impl Load {
     pub async fn start(
-        guest: &mut Driver<'_, '_>,
-        setting: &Setting,
+        guest: &mut GuestSession<'_, '_>,
+        context: &CaseContext,
         topology: &Topology,
         stretch_bytes: u64,
         write_bytes: u32,
@@ -383,7 +393,7 @@ impl Load {
         let streams = |target| {
             WorkloadSpec::Streams(StreamsSpec {
                 target,
-                seed: setting.seed,
+                seed: context.seed,
                 writers: WRITERS,
                 write_bytes,
                 stretch_bytes,
@@ -392,7 +402,7 @@ impl Load {
         let spec = match (topology.above, topology.above.devices()) {
             (Above::Swap, _) => WorkloadSpec::Swapper(SwapperSpec {
                 device: ORIGIN.to_owned(),
-                seed: setting.seed,
+                seed: context.seed,
                 used_mib: SWAPPED_MIB,
                 limit_mib: SWAP_LIMIT_MIB,
             }),
@@ -410,7 +420,7 @@ impl Load {
     }
 
     /// Waits until so much more is written.
-    pub async fn wait(&mut self, guest: &mut Driver<'_, '_>, bytes: u64) -> CaseResult<()> {
+    pub async fn wait(&mut self, guest: &mut GuestSession<'_, '_>, bytes: u64) -> CaseResult<()> {
         // What was written since the last look does not count.
         self.written = guest.workload(&self.workload).await?.bytes_written;
         guest

@@ -11,13 +11,13 @@ use cowbird_host::background::in_background;
 use cowbird_host::disk;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
@@ -28,7 +28,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// 2 MiB and five sectors.
@@ -58,11 +58,11 @@ fn layout() -> Layout {
 }
 
 /// Plays `incremental-chain`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     let writers = WorkloadSpec::RawWriters(RawWritersSpec {
-        device: setting.origin().into(),
-        seed: setting.seed,
+        device: context.origin().into(),
+        seed: context.seed,
         pairs: 2,
         discard_every: 8,
     });
@@ -76,16 +76,16 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
             .wait_for_more(&writers, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
             .await?;
         if epoch == 1 {
-            instants.push(guest.setup_snapshot(spec(setting)).await?);
-            guest.copy_image(SNAPSHOT, setting.image()).await?;
+            instants.push(guest.setup_snapshot(spec(context)).await?);
+            guest.copy_image(SNAPSHOT, context.image()).await?;
         } else {
             instants.push(guest.transition_to_snapshot(MINOR).await?);
             maps.push(guest.changes(MINOR).await?);
-            guest.update_image(MINOR, SNAPSHOT, setting.image()).await?;
+            guest.update_image(MINOR, SNAPSHOT, context.image()).await?;
         }
-        let behind = setting.layout.image_stride_bytes();
+        let behind = context.layout.image_stride_bytes();
         guest
-            .copy_device_to(SNAPSHOT, setting.image(), behind)
+            .copy_device_to(SNAPSHOT, context.image(), behind)
             .await?;
         let files = guest.files().clone();
         in_background(move || disk::copy_sparse(&files.image(), &files.kept_image(0, epoch)))
@@ -103,11 +103,11 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    restored::restore(guest, setting).await?;
+    restored::restore(guest, context).await?;
     let volume = |name, at_byte| SoakVolume {
         name,
         second_disk: false,
-        origin: setting.origin_range(),
+        origin: context.origin_range(),
         filesystem: false,
         own: BlockSet::new(),
         kept: 0,
@@ -121,14 +121,14 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         restored: true,
         ..volume("updated", 0)
     };
-    let copied = volume("copied whole", setting.layout.image_stride_bytes());
+    let copied = volume("copied whole", context.layout.image_stride_bytes());
     let volumes = vec![updated, copied];
     Ok(Evidence::of(Claim::Soak(SoakEvidence { volumes })))
 }
 
-fn spec(setting: &Setting) -> SnapshotSpec {
+fn spec(context: &CaseContext) -> SnapshotSpec {
     SnapshotSpec {
-        origin: setting.origin(),
+        origin: context.origin(),
         cow_file: "/mnt/cow/snapshot.cow",
         cow_mib: COW_MIB,
         cache_mib: 4,

@@ -6,14 +6,16 @@ use std::time::Duration;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{RawWritersSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Workload, vacuous,
+};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
@@ -24,7 +26,7 @@ pub const CASES: CasesOf = Subject::Operation.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "auto-expand",
@@ -32,7 +34,7 @@ pub const CASES: CasesOf = Subject::Operation.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_auto,
-        |driver, setting| Box::pin(act_auto(driver, setting)),
+        |guest, context| Box::pin(act_auto(guest, context)),
     ),
 ]);
 
@@ -74,14 +76,14 @@ fn layout_auto() -> Layout {
 }
 
 /// As [`act`], but nobody says when.
-async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (writers, mut written) = begin(guest, setting).await?;
+async fn act_auto(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let (writers, mut written) = begin(guest, context).await?;
 
     guest.phase("snapshot");
     let marker = guest
         .setup_snapshot(SnapshotSpec {
             cow_mib: AUTO_COW_MIB,
-            ..spec(setting)
+            ..spec(context)
         })
         .await?;
     guest.auto_expand(MINOR, STEP_MIB, RESERVE_MIB).await?;
@@ -94,7 +96,7 @@ async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
             .await?;
     }
     guest.stop_workload(&writers).await?;
-    guest.copy_device(setting.image(), setting.origin()).await?;
+    guest.copy_device(context.image(), context.origin()).await?;
     let device = guest.active_snapshot(MINOR).await?;
     if device.cow_slots_used <= wanted - u64::from(STEP_MIB) * MIB_BLOCKS {
         return Err(vacuous("the added room was not needed"));
@@ -104,7 +106,7 @@ async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
         .await?;
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
 
     guest.phase("teardown");
@@ -112,16 +114,19 @@ async fn act_auto(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<E
     raw_writers::tear_down(guest).await?;
     Ok(Evidence::from(ImageClaim::new(
         marker,
-        setting.origin_range(),
+        context.origin_range(),
     )))
 }
 
 /// Writers that have written enough, and how much that is.
-async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<(Workload, u64)> {
-    raw_writers::prepare(guest, setting).await?;
+async fn begin(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<(Workload, u64)> {
+    raw_writers::prepare(guest, context).await?;
     let writers = WorkloadSpec::RawWriters(RawWritersSpec {
-        device: setting.origin().into(),
-        seed: setting.seed,
+        device: context.origin().into(),
+        seed: context.seed,
         pairs: 1,
         discard_every: 0,
     });
@@ -133,9 +138,9 @@ async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<(Wor
     Ok((writers, written))
 }
 
-fn spec(setting: &Setting) -> SnapshotSpec {
+fn spec(context: &CaseContext) -> SnapshotSpec {
     SnapshotSpec {
-        origin: setting.origin(),
+        origin: context.origin(),
         cow_file: "/mnt/cow/snapshot.cow",
         cow_mib: COW_MIB,
         cache_mib: 1,
@@ -149,11 +154,11 @@ fn layout() -> Layout {
 }
 
 /// Plays `expand`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let (writers, mut written) = begin(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let (writers, mut written) = begin(guest, context).await?;
 
     guest.phase("snapshot");
-    let marker = guest.setup_snapshot(spec(setting)).await?;
+    let marker = guest.setup_snapshot(spec(context)).await?;
     for mib in ADDED_MIB {
         guest.expand_cow_file(MINOR, mib).await?;
         guest
@@ -164,7 +169,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 
     guest.phase("overwrite");
     // Everything; the image disk is still empty.
-    guest.copy_device(setting.image(), setting.origin()).await?;
+    guest.copy_device(context.image(), context.origin()).await?;
     let device = guest.active_snapshot(MINOR).await?;
     let added: u32 = ADDED_MIB.iter().sum();
     if device.cow_slots != u64::from(COW_MIB + added) * MIB_BLOCKS {
@@ -178,7 +183,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     }
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.active_snapshot(MINOR).await?;
 
     guest.phase("teardown");
@@ -194,6 +199,6 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     raw_writers::tear_down(guest).await?;
     Ok(Evidence::from(ImageClaim::new(
         marker,
-        setting.origin_range(),
+        context.origin_range(),
     )))
 }

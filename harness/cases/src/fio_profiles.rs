@@ -14,13 +14,13 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
 use cowbird_host::program::FIO;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
@@ -33,7 +33,7 @@ pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
 }]);
 
@@ -162,19 +162,19 @@ impl Profile {
 }
 
 /// Plays `fio-profiles`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     let fio = FIO.path()?;
-    raw_writers::prepare(guest, setting).await?;
-    let fill = described(setting, &[&FILL[..], &["--do_verify=0"]].concat());
+    raw_writers::prepare(guest, context).await?;
+    let fill = described(context, &[&FILL[..], &["--do_verify=0"]].concat());
     guest.run(&fio, &borrowed(&fill)).await?;
-    let usable = usable(guest, setting, &fio).await?;
-    let profiles = start(guest, setting, &fio, &usable, &ENDLESS).await?;
+    let usable = usable(guest, context, &fio).await?;
+    let profiles = start(guest, context, &fio, &usable, &ENDLESS).await?;
     more(guest, &profiles).await?;
 
     guest.phase("snapshot");
     let marker = guest
         .setup_snapshot(SnapshotSpec {
-            origin: setting.origin(),
+            origin: context.origin(),
             cow_file: "/mnt/cow/snapshot.cow",
             cow_mib: COW_MIB,
             cache_mib: 8,
@@ -183,14 +183,14 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         .await?;
     guest.phase("overwrite");
     // It verifies what it wrote, so that the origin itself is on trial as well.
-    let over = start(guest, setting, &fio, &[&DESCRIBED], &OVERWRITE).await?;
+    let over = start(guest, context, &fio, &[&DESCRIBED], &OVERWRITE).await?;
     guest
         .wait_until(&over, "overwritten", WRITE_LIMIT, |state| state.finished)
         .await?;
     more(guest, &profiles).await?;
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     guest.stop_workload(&over).await?;
     guest.stop_workload(&profiles).await?;
     if guest.active_snapshot(MINOR).await?.preserved_blocks == 0 {
@@ -200,10 +200,10 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    restored::restore(guest, setting).await?;
-    let faults = verify(guest, setting, &fio).await?;
+    restored::restore(guest, context).await?;
+    let faults = verify(guest, context, &fio).await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).with(OfImage::Restored(Restored {
+        ImageClaim::new(marker, context.origin_range()).with(OfImage::Restored(Restored {
             untouched: true,
             filesystem: None,
             faults: faults.into_iter().collect(),
@@ -213,14 +213,14 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 
 /// The profiles that this kernel lets fio use; a note for each that is left out.
 async fn usable(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     fio: &str,
 ) -> CaseResult<Vec<&'static Profile>> {
     let mut usable = Vec::new();
     for profile in &PROFILES {
         if profile.arguments.contains(&MAY_BE_REFUSED) {
-            let one = profile.arguments(setting.origin(), setting.seed, &["--number_ios=1"]);
+            let one = profile.arguments(context.origin(), context.seed, &["--number_ios=1"]);
             let exited = guest.run_to_any_end(fio, &borrowed(&one)).await?;
             if exited.code != Some(0) {
                 let said = exited.stderr.trim().replace('\n', " / ");
@@ -235,11 +235,11 @@ async fn usable(
 
 /// fio looks whether the region is as it filled it.
 async fn verify(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     fio: &str,
 ) -> CaseResult<Option<String>> {
-    let arguments = described(setting, &[&FILL[..], &["--verify_only"]].concat());
+    let arguments = described(context, &[&FILL[..], &["--verify_only"]].concat());
     let exited = guest.run_to_any_end(fio, &borrowed(&arguments)).await?;
     if exited.code == Some(0) {
         return Ok(None);
@@ -251,8 +251,8 @@ async fn verify(
     )))
 }
 
-fn described(setting: &Setting, more: &[&str]) -> Vec<String> {
-    DESCRIBED.arguments(setting.origin(), setting.seed, more)
+fn described(context: &CaseContext, more: &[&str]) -> Vec<String> {
+    DESCRIBED.arguments(context.origin(), context.seed, more)
 }
 
 fn borrowed(arguments: &[String]) -> Vec<&str> {
@@ -260,15 +260,15 @@ fn borrowed(arguments: &[String]) -> Vec<&str> {
 }
 
 async fn start(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     fio: &str,
     profiles: &[&Profile],
     arguments: &[&str],
 ) -> CaseResult<Workload> {
     let program = |profile: &&Profile| ProgramSpec {
         program: fio.to_owned(),
-        args: profile.arguments(setting.origin(), setting.seed, arguments),
+        args: profile.arguments(context.origin(), context.seed, arguments),
         input: None,
         as_owner_of: None,
         acknowledges: String::new(),
@@ -282,7 +282,7 @@ async fn start(
 }
 
 /// Waits until the device was written to some more.
-async fn more(guest: &mut Driver<'_, '_>, profiles: &Workload) -> CaseResult<()> {
+async fn more(guest: &mut GuestSession<'_, '_>, profiles: &Workload) -> CaseResult<()> {
     let mut written = guest.workload(profiles).await?.bytes_written;
     guest
         .wait_for_more(profiles, &mut written, BYTES_BETWEEN, WRITE_LIMIT)

@@ -4,7 +4,22 @@
 //! old `--seed` does the same.
 
 /// What a case was called first, and what it is called now.
-const NAMES: &[(&str, &str)] = &[];
+const NAMES: &[(&str, &str)] = &[
+    ("meddling", "admin-interference"),
+    ("raw-kinds", "write-kinds"),
+    ("nvme-kinds", "write-kinds-nvme"),
+    ("ext4-kinds", "write-kinds-ext4"),
+    ("ext4-mix", "fs-ops"),
+    ("xfs-mix", "fs-ops-xfs"),
+    ("hot-read-amplified", "race-amplified"),
+    ("raw-writers-amplified", "race-amplified-writers"),
+    ("module-away", "module-reload"),
+    ("written-meanwhile", "offline-write"),
+    ("no-answer", "open-hangs"),
+    ("tools-killed", "tool-killed"),
+    ("little-memory", "low-memory"),
+    ("large-little-memory", "large-low-memory"),
+];
 
 /// The name that a case has now, by any that it has had.
 #[must_use]

@@ -12,15 +12,15 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
 use cowbird_host::disk::Filesystem;
 use cowbird_model::BlockSet;
-use cowbird_proto::message::{Chase, FsChurnSpec, FsMixSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_proto::message::{Chase, FsChurnSpec, FsOpsSpec, WorkloadSpec};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
 use crate::restored;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
@@ -30,7 +30,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     CaseTier::Quick,
     &GUEST_MODULES,
     layout_ext4,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// Cases of filesystems other than the ext4 with its own COW file.
@@ -41,7 +41,7 @@ pub const OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_ext2,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "ext3-churn",
@@ -49,7 +49,7 @@ pub const OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_ext3,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "xfs-churn",
@@ -57,23 +57,23 @@ pub const OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
         CaseTier::Daily,
         &modules(["xfs"]),
         layout_xfs,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
-        "ext4-mix",
+        "fs-ops",
         "ext4 and everything that changes files; the restored filesystem is mounted, read and checked",
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_ext4,
-        |driver, setting| Box::pin(act_mix(driver, setting)),
+        |guest, context| Box::pin(act_fs_ops(guest, context)),
     ),
     case(
-        "xfs-mix",
+        "fs-ops-xfs",
         "the same on xfs, with files that share blocks",
         CaseTier::Daily,
         &modules(["xfs"]),
         layout_xfs,
-        |driver, setting| Box::pin(act_mix(driver, setting)),
+        |guest, context| Box::pin(act_fs_ops(guest, context)),
     ),
     case(
         "f2fs-churn",
@@ -81,7 +81,7 @@ pub const OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
         CaseTier::Daily,
         &modules(["f2fs"]),
         layout_f2fs,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
 ]);
 
@@ -117,12 +117,12 @@ const OVERWRITE_LIMIT: Duration = Duration::from_secs(60);
 /// Time for the warm-up.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(60);
 
-/// The disks of `ext4-mix` and `ext4-churn`.
+/// The disks of `fs-ops` and `ext4-churn`.
 fn layout_ext4() -> Layout {
     Layout::filesystem(Filesystem::Ext4, ORIGIN_MIB)
 }
 
-/// The disks of `xfs-churn` and `xfs-mix`.
+/// The disks of `xfs-churn` and `fs-ops-xfs`.
 fn layout_xfs() -> Layout {
     Layout::filesystem(Filesystem::Xfs, ORIGIN_MIB)
 }
@@ -150,23 +150,26 @@ fn layout_alone(kind: Filesystem) -> Layout {
 }
 
 /// Plays `ext2-churn`, `ext3-churn` and others.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let load = WorkloadSpec::FsChurn(churn(setting.seed));
-    let (evidence, _) = under_load(guest, setting, load).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let load = WorkloadSpec::FsChurn(churn(context.seed));
+    let (evidence, _) = under_load(guest, context, load).await?;
     Ok(Evidence::from(evidence))
 }
 
 /// Everything that changes files, and the restored volume is used.
-async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let kind = setting.layout().filesystem.unwrap_or(Filesystem::Ext4);
-    let load = WorkloadSpec::FsMix(FsMixSpec {
-        files: churn(setting.seed),
+async fn act_fs_ops(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    let kind = context.layout().filesystem.unwrap_or(Filesystem::Ext4);
+    let load = WorkloadSpec::FsOps(FsOpsSpec {
+        files: churn(context.seed),
         reflinks: kind == Filesystem::Xfs,
     });
-    let (evidence, churn) = under_load(guest, setting, load).await?;
-    restored::restore(guest, setting).await?;
+    let (evidence, churn) = under_load(guest, context, load).await?;
+    restored::restore(guest, context).await?;
     let mut restored = Restored::default();
-    match restored::mount(guest, setting, MOUNT, kind).await? {
+    match restored::mount(guest, context, MOUNT, kind).await? {
         Err(fault) => restored.faults.push(fault),
         Ok(()) => {
             let read = restored::read_golden_files(guest, MOUNT, &churn.golden).await?;
@@ -180,14 +183,14 @@ async fn act_mix(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
 
 /// A snapshot of the filesystem under a load of files, copied while that goes on.
 async fn under_load(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     load: WorkloadSpec,
 ) -> CaseResult<(ImageClaim, Workload)> {
-    let layout = setting.layout();
+    let layout = context.layout();
     let filesystem = layout.filesystem.unwrap_or(Filesystem::Ext4);
     let spec = SnapshotSpec {
-        origin: setting.origin(),
+        origin: context.origin(),
         cow_file: match layout.cow_home {
             None => "/mnt/origin/.cowbird",
             Some(_) => "/mnt/cow/snapshot.cow",
@@ -199,10 +202,10 @@ async fn under_load(
     guest.phase("setup");
     // Discards of deleted files are writes, too.
     guest
-        .mount_as(setting.origin(), MOUNT, filesystem.name(), "discard")
+        .mount_as(context.origin(), MOUNT, filesystem.name(), "discard")
         .await?;
     if layout.cow_home.is_some() {
-        guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+        guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     }
     guest.insert_module().await?;
     let churn = guest.start_workload(load).await?;
@@ -234,7 +237,7 @@ async fn under_load(
 
     guest.phase("copy");
     guest.expect_size(SNAPSHOT, layout.origin).await?;
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     let end = guest.stop_workload(&churn).await?;
     let device = guest.active_snapshot(MINOR).await?;
     if end.bytes_written <= overwritten.bytes_written || device.preserved_blocks == 0 {
@@ -248,7 +251,7 @@ async fn under_load(
         guest.unmount(COW_MOUNT).await?;
     }
     guest.remove_module().await?;
-    let mut image = ImageClaim::new(marker, setting.origin_range())
+    let mut image = ImageClaim::new(marker, context.origin_range())
         .zeroed(zeroed)
         .differing_reads(end.differing_reads);
     if filesystem.is_ext() {
@@ -262,7 +265,7 @@ async fn under_load(
 /// # Errors
 /// When that takes longer than `limit`, or the guest ends.
 pub async fn start_until_written(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     spec: FsChurnSpec,
     bytes: u64,
     limit: Duration,

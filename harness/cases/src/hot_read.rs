@@ -8,14 +8,14 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
 use cowbird_proto::message::{HotSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 use serde::Deserialize;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case, traced};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
@@ -25,7 +25,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     CaseTier::Quick,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// The case that the tracer records even when nobody asks for it.
@@ -35,7 +35,7 @@ pub const TRACED: CasesOf = Subject::Tracing.cases(&[traced(case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act_traced(driver, setting)),
+    |guest, context| Box::pin(act_traced(guest, context)),
 ))]);
 
 /// 64 MiB and three sectors: every block is one attempt.
@@ -69,27 +69,30 @@ const SWEEP: Duration = Duration::from_secs(6);
 /// After it, everything is read once more.
 const FINISH_LIMIT: Duration = Duration::from_secs(120);
 
-/// The disks of `hot-read`, `hot-read-amplified` and `hot-read-traced`.
+/// The disks of `hot-read`, `race-amplified` and `hot-read-traced`.
 pub fn layout() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
 }
 
 /// Plays `hot-read`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+pub async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     set_up(guest).await?;
-    let evidence = attacked(guest, setting, ORIGIN).await?;
+    let evidence = attacked(guest, context, ORIGIN).await?;
     tear_down(guest).await?;
     Ok(Evidence::from(evidence))
 }
 
 /// The same under the eyes of the tracer, which must name the same blocks as the oracle: without
 /// any witness, by its trace alone.
-async fn act_traced(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_traced(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     set_up(guest).await?;
     guest.expect_tracer().await?;
     let record = ["--tracer", TRACER, "record-start", TRACE, "--fingerprints"];
     guest.run(TRACER_TRIAL, &record).await?;
-    let evidence = attacked(guest, setting, ORIGIN).await?;
+    let evidence = attacked(guest, context, ORIGIN).await?;
 
     guest.phase("trace");
     guest
@@ -129,13 +132,13 @@ fn wrongly_read(json: &str) -> Result<BTreeSet<u64>, serde_json::Error> {
         .collect())
 }
 
-async fn set_up(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn set_up(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await
 }
 
-async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn tear_down(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
@@ -144,16 +147,16 @@ async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 
 /// The sweep over a snapshot of `origin`, which shows the first partition.
 pub(super) async fn attacked(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     origin: &'static str,
 ) -> CaseResult<ImageClaim> {
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec(origin)).await?;
-    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    guest.expect_size(SNAPSHOT, context.layout.origin).await?;
 
     guest.phase("copy");
-    let hot = guest.start_workload(attack(origin, setting.seed)).await?;
+    let hot = guest.start_workload(attack(origin, context.seed)).await?;
     guest
         .wait_until(&hot, "everything read", FINISH_LIMIT, |state| {
             state.finished
@@ -165,7 +168,7 @@ pub(super) async fn attacked(
         return Err(vacuous("no block was overwritten while it was read"));
     }
 
-    Ok(ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads))
+    Ok(ImageClaim::new(marker, context.origin_range()).differing_reads(end.differing_reads))
 }
 
 fn attack(origin: &str, seed: u64) -> WorkloadSpec {

@@ -8,13 +8,13 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{FsChurnSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -24,7 +24,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 const ORIGIN_MIB: u32 = 112;
@@ -58,13 +58,13 @@ fn layout() -> Layout {
 }
 
 /// Plays `incremental`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "discard").await?;
     guest.insert_module().await?;
-    let churn = guest.start_workload(churn(setting.seed)).await?;
+    let churn = guest.start_workload(churn(context.seed)).await?;
     let mut written = 0;
-    let mut more = async |guest: &mut Driver<'_, '_>| {
+    let mut more = async |guest: &mut GuestSession<'_, '_>| {
         guest
             .wait_for_more(&churn, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
             .await
@@ -99,7 +99,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with_maps(maps)
             .with_files(churn.golden),

@@ -7,12 +7,12 @@ use std::pin::Pin;
 use cowbird_checks::claim::Evidence;
 use cowbird_host::error::HarnessResult;
 use cowbird_host::program::HostProgram;
-use cowbird_session::driver::{CaseResult, Driver};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession};
 use cowbird_vm::layout::Layout;
 use serde::Serialize;
 
-use crate::setting::Setting;
+use crate::context::CaseContext;
 use crate::topology::Topology;
 
 /// How often a case is worth its time.
@@ -31,7 +31,7 @@ pub enum CaseTier {
 pub const REGRESSIONS: &str = "regressions";
 
 /// What a case does in its guest.
-pub type Act = for<'a> fn(&'a mut Driver<'_, '_>, &'a Setting) -> ActFuture<'a>;
+pub type Act = for<'a> fn(&'a mut GuestSession<'_, '_>, &'a CaseContext) -> ActFuture<'a>;
 /// A case under way.
 pub type ActFuture<'a> = Pin<Box<dyn Future<Output = CaseResult<Evidence>> + Send + 'a>>;
 
@@ -58,7 +58,7 @@ pub struct CaseInfo {
     pub layout: fn() -> Layout,
     /// What it is made of, if that is a topology; the layout is then that of the topology.
     pub topology: Option<&'static Topology>,
-    /// What it makes go wrong. The driver refuses any other fault.
+    /// What it makes go wrong. The guest session refuses any other fault.
     pub faults: &'static [Fault],
     /// What it does.
     pub act: Act,
@@ -71,8 +71,12 @@ impl CaseInfo {
     }
 
     /// Does it.
-    pub fn act<'a>(&self, driver: &'a mut Driver<'_, '_>, setting: &'a Setting) -> ActFuture<'a> {
-        (self.act)(driver, setting)
+    pub fn act<'a>(
+        &self,
+        guest: &'a mut GuestSession<'_, '_>,
+        context: &'a CaseContext,
+    ) -> ActFuture<'a> {
+        (self.act)(guest, context)
     }
 }
 

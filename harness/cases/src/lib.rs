@@ -3,9 +3,9 @@
 //! A case is what is done in the guest, told as a story, and what must then be true.
 
 pub mod above;
-pub mod amplified;
 pub mod begin;
 pub mod chain;
+pub mod context;
 pub mod databases;
 pub mod expand;
 pub mod fio_profiles;
@@ -14,18 +14,17 @@ pub mod fs_churn;
 pub mod hot_read;
 pub mod incremental;
 pub mod info;
-pub mod kinds;
 pub mod many_cuts;
 pub mod mixed_sectors;
 pub mod modules;
 pub mod names;
+pub mod race_amplified;
 pub mod raw_writers;
 pub mod reconfigure;
 pub mod recorded;
 pub mod regressions;
 pub mod restored;
 pub mod series;
-pub mod setting;
 pub mod soak;
 pub mod stacked;
 pub mod subject;
@@ -35,6 +34,7 @@ pub mod topology;
 pub mod tracer;
 pub mod two_volumes;
 pub mod whole_disk;
+pub mod write_kinds;
 
 pub use info::{Act, CaseInfo, CaseTier, REGRESSIONS, case, traced};
 pub use modules::{GUEST_MODULES, modules};

@@ -9,15 +9,15 @@ use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::soak::{SoakEvidence, SoakVolume};
 use cowbird_host::disk::Filesystem;
 use cowbird_host::nature::{FurtherDisk, OriginKind};
-use cowbird_session::driver::{CaseResult, Driver, Throttle};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, Throttle};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::above::{self, Load};
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::{COW_MOUNT, MINOR};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 use crate::topology::{self, Above, BESIDE, Topology};
 
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Full,
         &modules(["dm_mod", "dm_crypt", "xts", "dm_thin_pool"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting, &MAPPED)),
+        |guest, context| Box::pin(act(guest, context, &MAPPED)),
     )
     .making(&[Fault::SlowDisk]),
     case(
@@ -38,7 +38,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Full,
         &modules(["md_mod", "raid1", "raid456", "dm_mod"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting, &ARRAYS)),
+        |guest, context| Box::pin(act(guest, context, &ARRAYS)),
     )
     .making(&[Fault::SlowDisk]),
     case(
@@ -47,7 +47,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Full,
         &modules(["loop", "dm_mod"]),
         layout_files,
-        |driver, setting| Box::pin(act(driver, setting, &FILES)),
+        |guest, context| Box::pin(act(guest, context, &FILES)),
     )
     .making(&[Fault::SlowDisk]),
 ]);
@@ -121,14 +121,14 @@ fn layout_files() -> Layout {
 
 /// Plays `many-cuts-mapped`, `many-cuts-arrays` and `many-cuts-files`.
 async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     topologies: &[&'static Topology],
 ) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(BESIDE, COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    let cuts = setting.cuts.unwrap_or(CUTS);
+    let cuts = context.cuts.unwrap_or(CUTS);
     let mut volumes = Vec::new();
     for topology in topologies {
         if above::cannot_be(guest, topology) {
@@ -136,7 +136,7 @@ async fn act(
             guest.note(format!("{}: left out, because {reason}", topology.name));
             continue;
         }
-        volumes.push(go_through(guest, setting, topology, cuts).await?);
+        volumes.push(go_through(guest, context, topology, cuts).await?);
     }
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
@@ -146,20 +146,20 @@ async fn act(
 
 /// All instants of one topology.
 async fn go_through(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     topology: &'static Topology,
     cuts: u32,
 ) -> CaseResult<SoakVolume> {
     guest.phase("build");
     above::build(guest, topology).await?;
-    let mut volume = above::volume(setting, topology);
-    let (stretch, write) = match (setting.layout.filesystem, topology.above) {
+    let mut volume = above::volume(context, topology);
+    let (stretch, write) = match (context.layout.filesystem, topology.above) {
         (Some(_), _) => (FILE_STRETCH_BYTES, above::WRITE_BYTES),
         (None, Above::Part(_)) => (NESTED_STRETCH_BYTES, NESTED_WRITE_BYTES),
         (None, _) => (STRETCH_BYTES, above::WRITE_BYTES),
     };
-    let mut load = Load::start(guest, setting, topology, stretch, write).await?;
+    let mut load = Load::start(guest, context, topology, stretch, write).await?;
     load.wait(guest, BYTES_BEFORE).await?;
 
     guest.phase("cuts");
@@ -176,7 +176,7 @@ async fn go_through(
         }
         in_tool += asked.elapsed();
         if cut == 1
-            && let Some(offset) = topology.origin.cow_home_at(&setting.layout)
+            && let Some(offset) = topology.origin.cow_home_at(&context.layout)
         {
             volume.own = guest.own_blocks_at(above::spec(topology), offset).await?;
         }

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use cowbird_checks::claim::Evidence;
 use cowbird_host::error::PathContext;
-use cowbird_proto::message::{Request, Rule, RuledPiece, StackKind};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec, vacuous};
+use cowbird_proto::message::{FaultTarget, InjectedFault, Request, StackKind};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, FAULTY, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::{CowDisk, Layout};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
@@ -30,7 +30,7 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "mixed-sectors-reversed",
@@ -38,7 +38,7 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout_reversed,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "read-across-errors",
@@ -46,7 +46,7 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay"]),
         layout_errors,
-        |driver, setting| Box::pin(act_errors(driver, setting)),
+        |guest, context| Box::pin(act_errors(guest, context)),
     )
     .making(&[Fault::ReadErrors]),
     case(
@@ -55,7 +55,7 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay"]),
         layout_errors,
-        |driver, setting| Box::pin(act_cow_errors(driver, setting)),
+        |guest, context| Box::pin(act_cow_errors(guest, context)),
     )
     .making(&[Fault::ReadErrors, Fault::Delays]),
 ]);
@@ -89,7 +89,7 @@ const LONG_READ_BYTES: u32 = 1 << 20;
 const LARGE_READ_BYTES: u32 = 8 << 20;
 const READ_AHEAD: &str = "/sys/block/cowbird0/queue/read_ahead_kb";
 /// How long the COW file's disk takes for a read meanwhile.
-const SLOW_READS: Rule = Rule::Delay {
+const SLOW_READS: InjectedFault = InjectedFault::Delay {
     reads_ms: 200,
     writes_ms: 0,
 };
@@ -142,66 +142,72 @@ fn layout_errors() -> Layout {
 }
 
 /// Plays `mixed-sectors` and `mixed-sectors-reversed`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let read_bytes = match setting.layout.logical_block_bytes {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let read_bytes = match context.layout.logical_block_bytes {
         512 => ODD_READ_BYTES,
         _ => EVEN_READ_BYTES,
     };
     guest.phase("setup");
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    overwritten(guest, setting, ORIGIN, PIECE_STEP).await?;
+    overwritten(guest, context, ORIGIN, PIECE_STEP).await?;
     guest.phase("copy");
     guest.copy_in_reads_of(SNAPSHOT, IMAGE, read_bytes).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    compared(guest, setting)
+    compared(guest, context)
 }
 
 /// Where the origin was overwritten it cannot be read any more, which is nothing to its snapshot. Reads are long: what
 /// they want from the origin lies on both sides of what it does not give.
-async fn act_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_errors(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    guest.stack_ruled(ORIGIN).await?;
-    overwritten(guest, setting, RULED, BROKEN_STEP).await?;
-    let broken: Vec<RuledPiece> = pieces(setting.layout.origin.length_bytes(), BROKEN_STEP)
-        .map(|(at, bytes)| RuledPiece {
+    guest.stack_faulty(ORIGIN).await?;
+    overwritten(guest, context, FAULTY, BROKEN_STEP).await?;
+    let broken: Vec<FaultTarget> = pieces(context.layout.origin.length_bytes(), BROKEN_STEP)
+        .map(|(at, bytes)| FaultTarget {
             start: at / 512,
             sectors: bytes / 512,
-            rule: Rule::FailReads,
+            fault: InjectedFault::FailReads,
         })
         .collect();
-    guest.rule(ORIGIN, &broken).await?;
+    guest.inject_faults(ORIGIN, &broken).await?;
     guest.phase("copy");
     guest
         .copy_in_reads_of(SNAPSHOT, IMAGE, LONG_READ_BYTES)
         .await?;
     guest.phase("teardown");
-    guest.rule(ORIGIN, &[]).await?;
+    guest.inject_faults(ORIGIN, &[]).await?;
     guest.destroy_snapshot(MINOR).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    compared(guest, setting)
+    compared(guest, context)
 }
 
 /// A COW file that can be read slowly, so that many reads wait for what one of them has asked for, and then not at all, or
 /// but for its beginning. A copy of the snapshot fails, which is all that happens: later, a copy is right.
-async fn act_cow_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act_cow_errors(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
-    guest.stack_ruled(COW_HOME).await?;
-    guest.mount(RULED, COW_MOUNT, "").await?;
+    guest.stack_faulty(COW_HOME).await?;
+    guest.mount(FAULTY, COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    overwritten(guest, setting, ORIGIN, STORED_STEP).await?;
-    let sectors = setting.layout.cow_home.map_or(0, |home| home.sectors);
-    let from = |start: u64, rule: Rule| RuledPiece {
+    overwritten(guest, context, ORIGIN, STORED_STEP).await?;
+    let sectors = context.layout.cow_home.map_or(0, |home| home.sectors);
+    let from = |start: u64, fault: InjectedFault| FaultTarget {
         start,
         sectors: u64::from(sectors) - start,
-        rule,
+        fault,
     };
 
     guest.phase("copy slowly");
@@ -211,18 +217,20 @@ async fn act_cow_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
         text: (LARGE_READ_BYTES >> 10).to_string(),
     };
     guest.prepare(at_once).await?;
-    guest.rule(COW_HOME, &[from(0, SLOW_READS)]).await?;
+    guest
+        .inject_faults(COW_HOME, &[from(0, SLOW_READS)])
+        .await?;
     guest
         .copy_in_reads_of(SNAPSHOT, IMAGE, LARGE_READ_BYTES)
         .await?;
-    guest.rule(COW_HOME, &[]).await?;
-    compared(guest, setting)?;
+    guest.inject_faults(COW_HOME, &[]).await?;
+    compared(guest, context)?;
 
     guest.phase("copy in vain");
     for start in [u64::from(sectors) / 16, 0] {
         forget_stored(guest).await?;
         guest
-            .rule(COW_HOME, &[from(start, Rule::FailReads)])
+            .inject_faults(COW_HOME, &[from(start, InjectedFault::FailReads)])
             .await?;
         guest
             .expect_failure(
@@ -230,7 +238,7 @@ async fn act_cow_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
                 "cannot read the snapshot",
             )
             .await?;
-        guest.rule(COW_HOME, &[]).await?;
+        guest.inject_faults(COW_HOME, &[]).await?;
         guest.active_snapshot(MINOR).await?;
     }
     guest.phase("copy");
@@ -240,13 +248,13 @@ async fn act_cow_errors(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRe
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     guest.remove_module().await?;
-    compared(guest, setting)
+    compared(guest, context)
 }
 
 /// Has the module forget what it still has in memory of stored blocks. Afterwards there is memory enough to read ahead.
-async fn forget_stored(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn forget_stored(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.reconfigure(MINOR, CACHE_MIB).await?;
     guest.reconfigure(MINOR, LARGE_CACHE_MIB).await
 }
@@ -254,17 +262,17 @@ async fn forget_stored(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 /// A snapshot of a device that shows the first partition, pieces of which have been been overwritten since, and the last
 /// block with them, and what was preserved is in the COW file.
 async fn overwritten(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     origin: &'static str,
     step: u64,
 ) -> CaseResult<()> {
     guest.phase("snapshot");
     guest.setup_snapshot(spec(origin)).await?;
-    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    guest.expect_size(SNAPSHOT, context.layout.origin).await?;
     guest.phase("overwrite");
     let before = guest.active_snapshot(MINOR).await?.cow_slots_used;
-    for (at, bytes) in pieces(setting.layout.origin.length_bytes(), step) {
+    for (at, bytes) in pieces(context.layout.origin.length_bytes(), step) {
         let request = Request::WriteDirect {
             path: origin.to_owned(),
             offset: at,
@@ -297,8 +305,8 @@ fn pieces(origin_bytes: u64, step: u64) -> impl Iterator<Item = (u64, u64)> {
 }
 
 /// The image must be the origin as it was before the boot.
-fn compared(guest: &Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let origin = setting.layout.origin;
+fn compared(guest: &GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let origin = context.layout.origin;
     let [base, image] = [guest.files().base(), guest.files().image()];
     let length = usize::try_from(origin.length_bytes()).unwrap_or(usize::MAX);
     let (mut before, mut copied) = (vec![0; length], vec![0; length]);

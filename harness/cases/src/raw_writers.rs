@@ -8,14 +8,14 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
@@ -25,7 +25,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
     CaseTier::Quick,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// The same case on other kinds of disks.
@@ -36,7 +36,7 @@ pub const OTHER_DISKS: CasesOf = Subject::Disks.cases(&[
         CaseTier::Daily,
         &modules(["virtio_scsi", "sd_mod"]),
         || layout_on(Bus::Scsi),
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "nvme",
@@ -44,7 +44,7 @@ pub const OTHER_DISKS: CasesOf = Subject::Disks.cases(&[
         CaseTier::Daily,
         &modules(["nvme"]),
         || layout_on(Bus::Nvme),
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
     case(
         "large-sectors",
@@ -52,7 +52,7 @@ pub const OTHER_DISKS: CasesOf = Subject::Disks.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_large_sectors,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     ),
 ]);
 
@@ -111,23 +111,23 @@ fn layout_large_sectors() -> Layout {
 }
 
 /// Plays `raw-writers`, `scsi` and others.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    prepare(guest, setting).await?;
-    let origin = setting.origin();
-    let evidence = write_across_the_instant(guest, setting, origin, spec(origin), None).await?;
+pub async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    prepare(guest, context).await?;
+    let origin = context.origin();
+    let evidence = write_across_the_instant(guest, context, origin, spec(origin), None).await?;
     tear_down(guest).await?;
     Ok(evidence)
 }
 
 /// Mounts the home of the COW file and loads the module.
-pub async fn prepare(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+pub async fn prepare(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<()> {
     guest.phase("setup");
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await
 }
 
 /// Unmounts the home of the COW file and unloads the module.
-pub async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+pub async fn tear_down(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await
 }
@@ -135,30 +135,30 @@ pub async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 /// Writers on one device, a snapshot of it or of what it belongs to. `cow_home_at`: where the COW
 /// file's filesystem begins on the origin, bytes, if it is a part of it.
 pub async fn write_across_the_instant(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     device: &str,
     spec: SnapshotSpec,
     cow_home_at: Option<u64>,
 ) -> CaseResult<Evidence> {
-    let writers = warm_up(guest, setting, device).await?;
+    let writers = warm_up(guest, context, device).await?;
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(spec).await?;
     let zeroed = match cow_home_at {
         Some(offset) => guest.own_blocks_at(spec, offset).await?,
         None => BlockSet::new(),
     };
-    let evidence = overwrite_and_copy(guest, setting, &writers, marker).await?;
+    let evidence = overwrite_and_copy(guest, context, &writers, marker).await?;
     Ok(Evidence::from(evidence.zeroed(zeroed)))
 }
 
 /// Starts the writers, and lets them write older versions.
 pub async fn warm_up(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     device: &str,
 ) -> CaseResult<Workload> {
-    let writers = guest.start_workload(writers(device, setting)).await?;
+    let writers = guest.start_workload(writers(device, context)).await?;
     guest
         .wait_until(&writers, "warmed up", WARM_UP_LIMIT, |state| {
             state.bytes_written >= WARM_UP_BYTES
@@ -169,15 +169,15 @@ pub async fn warm_up(
 
 /// Copies the snapshot while it is overwritten and chased, and ends writers and snapshot.
 pub(super) async fn overwrite_and_copy(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     writers: &Workload,
     marker: MarkerKey,
 ) -> CaseResult<ImageClaim> {
     guest.phase("overwrite");
     let chase = Chase {
         snapshot: SNAPSHOT.into(),
-        shift_bytes: setting.layout.writers_shift_bytes(),
+        shift_bytes: context.layout.writers_shift_bytes(),
     };
     guest.epoch_passed(writers, Some(chase)).await?;
     let before = guest.workload(writers).await?;
@@ -188,9 +188,9 @@ pub(super) async fn overwrite_and_copy(
         .await?;
 
     guest.phase("copy");
-    let origin = setting.layout.snapshot_origin();
+    let origin = context.layout.snapshot_origin();
     guest.expect_size(SNAPSHOT, origin).await?;
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     let end = guest.stop_workload(writers).await?;
     let state = guest.active_snapshot(MINOR).await?;
     if end.bytes_written <= overwritten.bytes_written || state.preserved_blocks == 0 {
@@ -199,14 +199,14 @@ pub(super) async fn overwrite_and_copy(
 
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    Ok(ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads))
+    Ok(ImageClaim::new(marker, context.origin_range()).differing_reads(end.differing_reads))
 }
 
-fn writers(device: &str, setting: &Setting) -> WorkloadSpec {
+fn writers(device: &str, context: &CaseContext) -> WorkloadSpec {
     WorkloadSpec::RawWriters(RawWritersSpec {
         device: device.into(),
-        seed: setting.seed,
+        seed: context.seed,
         pairs: 2,
-        discard_every: if setting.layout.discards { 24 } else { 0 },
+        discard_every: if context.layout.discards { 24 } else { 0 },
     })
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{RawWritersSpec, Reply, Request, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, vacuous};
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -23,7 +23,7 @@ pub const CASES: CasesOf = Subject::Operation.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// Bounds one after the other, MiB.
@@ -47,12 +47,12 @@ const BYTES: u64 = 12 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Plays `reconfigure`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     let writers = guest
         .start_workload(WorkloadSpec::RawWriters(RawWritersSpec {
-            device: setting.origin().into(),
-            seed: setting.seed,
+            device: context.origin().into(),
+            seed: context.seed,
             pairs: 2,
             discard_every: 0,
         }))
@@ -66,7 +66,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     let marker = guest
         .setup_snapshot(SnapshotSpec {
             cache_mib: FIRST_MIB,
-            ..raw_writers::spec(setting.origin())
+            ..raw_writers::spec(context.origin())
         })
         .await?;
     let free_before = free_mib(guest).await?;
@@ -86,7 +86,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         .await?;
     let end = guest.stop_workload(&writers).await?;
     // Each write of this copy alone wants as many blocks as the bound lets in.
-    guest.copy_device(setting.image(), setting.origin()).await?;
+    guest.copy_device(context.image(), context.origin()).await?;
     check_bound(guest, SMALL_MIB).await?;
     guest
         .expect_reconfigure_refusal(MINOR, TOO_MUCH_MIB, "exceed the limit")
@@ -94,7 +94,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.reconfigure(MINOR, LAST_MIB).await?;
 
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     check_bound(guest, LAST_MIB).await?;
     if guest.active_snapshot(MINOR).await?.preserved_blocks == 0 {
         return Err(vacuous("nothing was preserved"));
@@ -104,7 +104,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads),
+        ImageClaim::new(marker, context.origin_range()).differing_reads(end.differing_reads),
     ))
 }
 
@@ -113,7 +113,7 @@ fn layout() -> Layout {
     raw_writers::layout()
 }
 
-async fn check_bound(guest: &mut Driver<'_, '_>, mib: u32) -> CaseResult<()> {
+async fn check_bound(guest: &mut GuestSession<'_, '_>, mib: u32) -> CaseResult<()> {
     let device = guest.active_snapshot(MINOR).await?;
     let (bound, most) = (u64::from(mib) * MIB_BLOCKS, device.memory_peak_blocks);
     guest.note(format!("bound of {bound} blocks: {most} were in memory"));
@@ -130,7 +130,7 @@ async fn check_bound(guest: &mut Driver<'_, '_>, mib: u32) -> CaseResult<()> {
 }
 
 /// Memory that the guest's kernel has not given out.
-async fn free_mib(guest: &mut Driver<'_, '_>) -> CaseResult<u64> {
+async fn free_mib(guest: &mut GuestSession<'_, '_>) -> CaseResult<u64> {
     let path = "/proc/meminfo".to_owned();
     let reply = guest.prepare(Request::ReadText { path }).await?;
     let Reply::Text(text) = reply else {

@@ -13,13 +13,13 @@ use cowbird_checks::recorded::Replay;
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::WORKLOAD;
 use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use crate::setting::Setting;
 
 /// The case of this file. Without a workload there is nothing to do, so it belongs to no tier.
 pub const CASE: CaseInfo = case(
@@ -27,8 +27,8 @@ pub const CASE: CaseInfo = case(
     "a recorded workload, replayed across the snapshot instant and while the snapshot is copied",
     CaseTier::Full,
     &GUEST_MODULES,
-    || Layout::bare(0),
-    |driver, setting| Box::pin(act(driver, setting)),
+    || Layout::raw_without_cow(0),
+    |guest, context| Box::pin(act(guest, context)),
 );
 
 /// Sectors of one MiB.
@@ -65,15 +65,15 @@ pub fn layout_of(volume_sectors: u32) -> Layout {
 }
 
 /// Plays `recorded`.
-pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    let Some(replay) = setting.replay else {
+pub async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    let Some(replay) = context.replay else {
         let detail = "this case needs a workload; give one with --workload FILE".to_owned();
         return Err(HarnessError::Plan { detail }.into());
     };
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
-    let workload = guest.start_workload(spec(setting.seed, &replay)).await?;
+    let workload = guest.start_workload(spec(context.seed, &replay)).await?;
     let reached = |state: &WorkloadState| state.operations >= replay.instant.from;
     progress(guest, &workload, None, reached).await?;
 
@@ -95,7 +95,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.epoch_passed(&workload, Some(chase)).await?;
 
     guest.phase("copy");
-    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    guest.expect_size(SNAPSHOT, context.layout.origin).await?;
     guest.copy_device(SNAPSHOT, IMAGE).await?;
     guest.phase("rest");
     let until = Instant::now() + REST_LIMIT * guest.limits.slowdown;
@@ -118,7 +118,7 @@ pub async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).differing_reads(end.differing_reads),
+        ImageClaim::new(marker, context.origin_range()).differing_reads(end.differing_reads),
     )
     .and_all(end.finished.then_some(Claim::OriginHoldsReplay)))
 }
@@ -136,7 +136,7 @@ fn spec(seed: u64, replay: &Replay) -> WorkloadSpec {
 /// Waits until the workload has done enough, for as long as it does anything, or until a time. How long a
 /// recording is nobody knows beforehand; that it stands still is what a hang looks like.
 async fn progress(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     workload: &Workload,
     until: Option<Instant>,
     enough: impl Fn(&WorkloadState) -> bool,

@@ -6,22 +6,22 @@
 //! leaves it, whole.
 
 use cowbird_checks::claim::{Claim, Evidence};
-use cowbird_checks::trials::{EpochEvidence, TrialEvidence, TrialPlan};
+use cowbird_checks::script_runs::{EpochEvidence, ScriptRunEvidence, ScriptRunPlan};
 use cowbird_host::disk::Partition;
 use cowbird_host::error::HarnessError;
 use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::PerformSpec;
 use cowbird_proto::rng::mix;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 use cowbird_workload::script::MAX_TASK_SECTORS;
-use cowbird_workload::{Deed, Extent, Script, Sector as Place, Step, Task, Thread, Way};
+use cowbird_workload::{Extent, Op, Script, Sector as Place, Step, Task, Thread, Way};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, REGRESSIONS, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::recorded;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -30,8 +30,8 @@ pub const CASES: CasesOf = Subject::Regressions.cases(&[case(
     "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
     CaseTier::Quick,
     &GUEST_MODULES,
-    || Layout::bare(0),
-    |driver, setting| Box::pin(act(driver, setting)),
+    || Layout::raw_without_cow(0),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// The disk of the origin in the guest, and the origin's number on it.
@@ -42,11 +42,13 @@ const PARTITION: u32 = 1;
 const CACHE_MIB: u32 = 4;
 
 /// The disks for scripts.
-pub fn layout(trials: &[TrialPlan]) -> Layout {
-    let volumes = trials.iter().map(|trial| volume_sectors(&trial.script));
-    let epochs: usize = trials
+pub fn layout(script_runs: &[ScriptRunPlan]) -> Layout {
+    let volumes = script_runs
         .iter()
-        .map(|trial| trial.script.epochs() * trial.times as usize)
+        .map(|script_run| volume_sectors(&script_run.script));
+    let epochs: usize = script_runs
+        .iter()
+        .map(|script_run| script_run.script.epochs() * script_run.times as usize)
         .sum();
     Layout {
         // One alone would lie on a disk that is as large as its origin.
@@ -61,8 +63,8 @@ fn volume_sectors(script: &Script) -> u32 {
 }
 
 /// Plays `regressions`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    if setting.trials.is_empty() {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    if context.script_runs.is_empty() {
         let detail = "there are no regressions to run; harness/regressions holds them".to_owned();
         return Err(HarnessError::Plan { detail }.into());
     }
@@ -70,60 +72,60 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.insert_module().await?;
 
-    guest.phase("trials");
+    guest.phase("scripts");
     let mut images = 0;
-    let mut trials = Vec::new();
-    for plan in &setting.trials {
+    let mut script_runs = Vec::new();
+    for plan in &context.script_runs {
         for time in 1..=plan.times {
-            let trial = Trial {
+            let script_run = ScriptRun {
                 script: &plan.script,
                 partition: Partition {
                     sectors: volume_sectors(&plan.script),
-                    ..setting.layout.origin()
+                    ..context.layout.origin()
                 },
-                seed: mix(setting.seed ^ trials.len() as u64),
-                image_stride_bytes: setting.layout.image_stride_bytes(),
+                seed: mix(context.seed ^ script_runs.len() as u64),
+                image_stride_bytes: context.layout.image_stride_bytes(),
             };
             let name = match plan.times {
                 1 => plan.name.clone(),
                 times => format!("{} ({time} of {times})", plan.name),
             };
-            trials.push(trial.run(guest, name, &mut images).await?);
+            script_runs.push(script_run.run(guest, name, &mut images).await?);
         }
     }
     guest.note(format!(
-        "{} trials of {} scripts",
-        trials.len(),
-        setting.trials.len()
+        "{} script runs of {} scripts",
+        script_runs.len(),
+        context.script_runs.len()
     ));
 
     guest.phase("teardown");
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(Evidence::of(Claim::Trials(trials)))
+    Ok(Evidence::of(Claim::ScriptRuns(script_runs)))
 }
 
 /// One run of one script.
-struct Trial<'a> {
+struct ScriptRun<'a> {
     script: &'a Script,
     partition: Partition,
     seed: u64,
     image_stride_bytes: u64,
 }
 
-impl Trial<'_> {
-    /// What the module did wrong is the trial's end and not the cell's: others follow.
+impl ScriptRun<'_> {
+    /// What the module did wrong is the script run's end and not the cell's: others follow.
     async fn run(
         &self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         name: String,
         images: &mut u64,
-    ) -> CaseResult<TrialEvidence> {
+    ) -> CaseResult<ScriptRunEvidence> {
         guest
             .resize_partition(DISK, PARTITION, self.partition)
             .await?;
         let start = Sector(self.partition.start.into());
-        let mut evidence = TrialEvidence {
+        let mut evidence = ScriptRunEvidence {
             name,
             origin: SectorRange::new(start, self.partition.sectors.into()),
             epochs: Vec::new(),
@@ -142,7 +144,7 @@ impl Trial<'_> {
 
     async fn play(
         &self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         epochs: &mut Vec<EpochEvidence>,
         images: &mut u64,
     ) -> CaseResult<()> {
@@ -197,7 +199,7 @@ impl Trial<'_> {
                 let end = Place(start.0 + MAX_TASK_SECTORS).min(extent.end());
                 tasks.push(Task {
                     thread: Thread::new(0),
-                    deed: Deed::Write(Way::Direct),
+                    op: Op::Write(Way::Direct),
                     extent: Extent::between(start, end),
                 });
                 start = end;
@@ -208,7 +210,7 @@ impl Trial<'_> {
 
     async fn perform(
         &self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         tasks: Vec<Task>,
         generation: &mut u64,
     ) -> CaseResult<Vec<cowbird_proto::message::Observation>> {
@@ -231,7 +233,7 @@ impl Trial<'_> {
     /// Copies the snapshot behind the images that there are.
     async fn copy(
         &self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         epochs: &mut [EpochEvidence],
         images: &mut u64,
     ) -> CaseResult<()> {

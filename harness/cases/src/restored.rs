@@ -3,33 +3,36 @@
 
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{GoldenFile, GuestError, MountApi, MountSpec, Reply, Request};
-use cowbird_session::driver::{CaseResult, Driver};
+use cowbird_session::guest::{CaseResult, GuestSession};
 use sha2::{Digest, Sha256};
 
-use crate::setting::Setting;
+use crate::context::CaseContext;
 
 /// Files that a fault names.
 const NAMED_FILES: usize = 5;
 
 /// Copies the image to the origin, which nothing may use.
-pub(super) async fn restore(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+pub(super) async fn restore(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<()> {
     guest.phase("restore");
-    let bytes = setting.layout.origin.length_bytes();
+    let bytes = context.layout.origin.length_bytes();
     guest
-        .copy_beginning(setting.image(), bytes, setting.origin())
+        .copy_beginning(context.image(), bytes, context.origin())
         .await?;
     Ok(())
 }
 
 /// Mounts the restored origin; the fault if that cannot be done.
 pub async fn mount(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     target: &str,
     kind: Filesystem,
 ) -> CaseResult<Result<(), String>> {
     let spec = MountSpec {
-        source: setting.origin().into(),
+        source: context.origin().into(),
         target: target.into(),
         fstype: kind.name().into(),
         options: String::new(),
@@ -43,7 +46,7 @@ pub async fn mount(
 
 /// Reads the golden files of a mounted filesystem; the fault if one is not as it was written.
 pub(super) async fn read_golden_files(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     mounted_at: &str,
     golden: &[GoldenFile],
 ) -> CaseResult<Result<(), String>> {

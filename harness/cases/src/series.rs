@@ -7,14 +7,14 @@ use std::time::Duration;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_proto::message::{Chase, RawWritersSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{MINOR, SNAPSHOT};
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -24,7 +24,7 @@ pub const CASES: CasesOf = Subject::Operation.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// 3 MiB and five sectors: every block is written in every epoch.
@@ -51,17 +51,17 @@ fn layout() -> Layout {
 }
 
 /// Plays `series`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     let writers = WorkloadSpec::RawWriters(RawWritersSpec {
-        device: setting.origin().into(),
-        seed: setting.seed,
+        device: context.origin().into(),
+        seed: context.seed,
         pairs: 3,
         discard_every: 6,
     });
     let writers = guest.start_workload(writers).await?;
     let mut written = 0;
-    let mut more = async |guest: &mut Driver<'_, '_>| {
+    let mut more = async |guest: &mut GuestSession<'_, '_>| {
         guest
             .wait_for_more(&writers, &mut written, BYTES_BETWEEN, WRITE_LIMIT)
             .await
@@ -71,14 +71,14 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("copy");
     let mut marker = guest
         .setup_snapshot(SnapshotSpec {
-            origin: setting.origin(),
+            origin: context.origin(),
             cow_file: "/mnt/cow/snapshot.cow",
             cow_mib: COW_MIB,
             cache_mib: 4,
             minor: MINOR,
         })
         .await?;
-    guest.copy_image(SNAPSHOT, setting.image()).await?;
+    guest.copy_image(SNAPSHOT, context.image()).await?;
 
     guest.phase("switch");
     let mut maps = Vec::new();
@@ -95,7 +95,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
             guest.epoch_passed(&writers, Some(chase)).await?;
         }
         maps.push(guest.changes(MINOR).await?);
-        guest.update_image(MINOR, SNAPSHOT, setting.image()).await?;
+        guest.update_image(MINOR, SNAPSHOT, context.image()).await?;
     }
     more(guest).await?;
     let end = guest.stop_workload(&writers).await?;
@@ -105,7 +105,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .differing_reads(end.differing_reads)
             .with_maps(maps),
     ))

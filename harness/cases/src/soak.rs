@@ -12,14 +12,14 @@ use cowbird_host::nature::FurtherDisk;
 use cowbird_model::{BlockSet, MarkerKey};
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
 use cowbird_proto::rng::Rng;
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Endurance.cases(&[case(
     CaseTier::Full,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// The raw origins: 6 MiB and five sectors.
@@ -124,22 +124,22 @@ fn layout() -> Layout {
 }
 
 /// Plays `soak`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     guest.mount("/dev/vdc2", "/mnt/cow2", "").await?;
     guest.mount("/dev/vda3", THIRD_MOUNT, "discard").await?;
-    let churn = guest.start_workload(churn(setting.seed)).await?;
+    let churn = guest.start_workload(churn(context.seed)).await?;
 
     guest.phase("soak");
     let mut soak = Soak {
-        rng: Rng::for_part(setting.seed, 0x50AC),
+        rng: Rng::for_part(context.seed, 0x50AC),
         states: [State::Free; 3],
         shown: [None; 2],
-        evidence: evidence(setting),
+        evidence: evidence(context),
         counts: Counts::default(),
     };
     let begin = Instant::now();
-    let length = setting.soak.unwrap_or(DEFAULT_LENGTH);
+    let length = context.soak.unwrap_or(DEFAULT_LENGTH);
     let mut written = 0;
     while begin.elapsed() < length {
         let writers = soak.start_writers(guest).await?;
@@ -178,8 +178,8 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     Ok(Evidence::of(Claim::Soak(soak.evidence)))
 }
 
-fn evidence(setting: &Setting) -> SoakEvidence {
-    let third = setting.third_range();
+fn evidence(context: &CaseContext) -> SoakEvidence {
+    let third = context.third_range();
     let volume = |kept, name, origin| SoakVolume {
         name,
         second_disk: false,
@@ -194,10 +194,10 @@ fn evidence(setting: &Setting) -> SoakEvidence {
     };
     SoakEvidence {
         volumes: vec![
-            volume(0, "volume 0", setting.origin_range()),
+            volume(0, "volume 0", context.origin_range()),
             SoakVolume {
                 second_disk: true,
-                ..volume(1, "volume 1", setting.origin_range())
+                ..volume(1, "volume 1", context.origin_range())
             },
             SoakVolume {
                 filesystem: true,
@@ -264,7 +264,10 @@ struct Soak {
 }
 
 impl Soak {
-    async fn start_writers(&mut self, guest: &mut Driver<'_, '_>) -> CaseResult<Vec<Workload>> {
+    async fn start_writers(
+        &mut self,
+        guest: &mut GuestSession<'_, '_>,
+    ) -> CaseResult<Vec<Workload>> {
         let mut all = Vec::new();
         for names in &VOLUMES[..2] {
             let spec = WorkloadSpec::RawWriters(RawWritersSpec {
@@ -279,7 +282,7 @@ impl Soak {
     }
 
     /// Does one thing, to one volume or to several.
-    async fn step(&mut self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn step(&mut self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         let pause = Duration::from_millis(self.rng.below(PAUSE_MS));
         guest.vm().pause(pause).await?;
         let volume = self.rng.below(3) as usize;
@@ -308,7 +311,7 @@ impl Soak {
         set
     }
 
-    async fn set_up(&mut self, guest: &mut Driver<'_, '_>, volume: usize) -> CaseResult<()> {
+    async fn set_up(&mut self, guest: &mut GuestSession<'_, '_>, volume: usize) -> CaseResult<()> {
         let set = self.set_of(volume);
         let specs: Vec<SnapshotSpec> = set.iter().map(|volume| VOLUMES[*volume].spec).collect();
         let markers = guest.setup_snapshots(&specs).await?;
@@ -319,7 +322,7 @@ impl Soak {
         Ok(())
     }
 
-    async fn track(&mut self, guest: &mut Driver<'_, '_>, volume: usize) -> CaseResult<()> {
+    async fn track(&mut self, guest: &mut GuestSession<'_, '_>, volume: usize) -> CaseResult<()> {
         guest
             .transition_to_incremental(VOLUMES[volume].spec.minor)
             .await?;
@@ -328,7 +331,7 @@ impl Soak {
         Ok(())
     }
 
-    async fn switch(&mut self, guest: &mut Driver<'_, '_>, volume: usize) -> CaseResult<()> {
+    async fn switch(&mut self, guest: &mut GuestSession<'_, '_>, volume: usize) -> CaseResult<()> {
         let set = self.set_of(volume);
         let minors: Vec<u32> = set
             .iter()
@@ -347,7 +350,7 @@ impl Soak {
     /// Makes the image show the snapshot, by the change map where that is enough, and keeps a copy.
     async fn image(
         &mut self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         volume: usize,
         marker: MarkerKey,
     ) -> CaseResult<()> {
@@ -383,13 +386,17 @@ impl Soak {
         .await?)
     }
 
-    async fn reconfigure(&mut self, guest: &mut Driver<'_, '_>, volume: usize) -> CaseResult<()> {
+    async fn reconfigure(
+        &mut self,
+        guest: &mut GuestSession<'_, '_>,
+        volume: usize,
+    ) -> CaseResult<()> {
         let mib = self.rng.between(CACHE_MIB.0, CACHE_MIB.1) as u32;
         self.counts.reconfigured += 1;
         guest.reconfigure(VOLUMES[volume].spec.minor, mib).await
     }
 
-    async fn destroy(&mut self, guest: &mut Driver<'_, '_>, volume: usize) -> CaseResult<()> {
+    async fn destroy(&mut self, guest: &mut GuestSession<'_, '_>, volume: usize) -> CaseResult<()> {
         guest.destroy_snapshot(VOLUMES[volume].spec.minor).await?;
         self.states[volume] = State::Free;
         self.counts.destroyed += 1;
@@ -397,7 +404,7 @@ impl Soak {
     }
 
     /// When nothing holds the module.
-    async fn reload_module(&mut self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn reload_module(&mut self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         if self.states.iter().any(|state| *state != State::Free) {
             return Ok(());
         }

@@ -5,14 +5,14 @@
 use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::StackKind;
-use cowbird_session::driver::{CaseError, CaseResult, DeviceInfo, Driver, FAILED, RULED};
+use cowbird_session::guest::{CaseError, CaseResult, DeviceInfo, FAILED, FAULTY, GuestSession};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::ORIGIN;
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
@@ -23,7 +23,7 @@ pub const CASES: CasesOf = Subject::Stacked.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod"]),
         raw_writers::layout,
-        |driver, setting| Box::pin(act(driver, setting, StackKind::Linear)),
+        |guest, context| Box::pin(act(guest, context, StackKind::Linear)),
     ),
     case(
         "dm-two-pieces",
@@ -31,7 +31,7 @@ pub const CASES: CasesOf = Subject::Stacked.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod"]),
         raw_writers::layout,
-        |driver, setting| Box::pin(act(driver, setting, StackKind::TwoPieces)),
+        |guest, context| Box::pin(act(guest, context, StackKind::TwoPieces)),
     ),
     case(
         "dm-crypt",
@@ -39,7 +39,7 @@ pub const CASES: CasesOf = Subject::Stacked.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_crypt", "xts"]),
         layout_crypt,
-        |driver, setting| Box::pin(act(driver, setting, StackKind::Crypt)),
+        |guest, context| Box::pin(act(guest, context, StackKind::Crypt)),
     ),
     case(
         "dm-thin",
@@ -47,7 +47,7 @@ pub const CASES: CasesOf = Subject::Stacked.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_thin_pool"]),
         layout_thin,
-        |driver, setting| Box::pin(act(driver, setting, StackKind::Thin)),
+        |guest, context| Box::pin(act(guest, context, StackKind::Thin)),
     ),
     case(
         "md-raid1",
@@ -55,7 +55,7 @@ pub const CASES: CasesOf = Subject::Stacked.cases(&[
         CaseTier::Daily,
         &modules(["md_mod", "raid1"]),
         layout_mirror,
-        |driver, setting| Box::pin(act(driver, setting, StackKind::Mirror)),
+        |guest, context| Box::pin(act(guest, context, StackKind::Mirror)),
     ),
     case(
         "loop",
@@ -63,7 +63,7 @@ pub const CASES: CasesOf = Subject::Stacked.cases(&[
         CaseTier::Daily,
         &modules(["loop"]),
         raw_writers::layout,
-        |driver, setting| Box::pin(act(driver, setting, StackKind::Loop)),
+        |guest, context| Box::pin(act(guest, context, StackKind::Loop)),
     ),
 ]);
 
@@ -115,11 +115,11 @@ fn layout_mirror() -> Layout {
 
 /// Plays `dm-linear`, `dm-two-pieces` and others.
 async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     kind: StackKind,
 ) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+    raw_writers::prepare(guest, context).await?;
     let (below, expected): (&[&str], _) = match kind {
         StackKind::Loop | StackKind::Scanned => (&[ORIGIN], LOOP),
         StackKind::Linear
@@ -132,7 +132,7 @@ async fn act(
         StackKind::Parity => (&[ORIGIN, METADATA, OTHER_HALF], "/dev/md0"),
         StackKind::Thin => (&[ORIGIN, METADATA], "/dev/dm-1"),
         StackKind::Mirror => (&[ORIGIN, OTHER_HALF], "/dev/md0"),
-        StackKind::Ruled => (&[ORIGIN], RULED),
+        StackKind::FaultInjection => (&[ORIGIN], FAULTY),
         StackKind::Spread { .. } | StackKind::Gathered { .. } => (&[ORIGIN], "/dev/dm-0"),
     };
     let path = guest.stack(below, kind).await?;
@@ -140,7 +140,7 @@ async fn act(
         return Err(CaseError::Failed(format!("{path} instead of {expected}")));
     }
     let spec = raw_writers::spec(expected);
-    let written = raw_writers::write_across_the_instant(guest, setting, expected, spec, None).await;
+    let written = raw_writers::write_across_the_instant(guest, context, expected, spec, None).await;
     let evidence = match written {
         // Before 5.14, md counts nothing.
         Err(CaseError::Failed(reason))
@@ -167,7 +167,10 @@ const TOO_LATE: &str = "that started before the snapshot completed at the snapsh
 
 /// A write that was not seen in flight ends the snapshot, visibly. The writers still have the device;
 /// it goes with the guest.
-async fn failed_by_straggler(guest: &mut Driver<'_, '_>, reason: String) -> CaseResult<Evidence> {
+async fn failed_by_straggler(
+    guest: &mut GuestSession<'_, '_>,
+    reason: String,
+) -> CaseResult<Evidence> {
     let devices = guest.info().await?.devices;
     let straggled = |device: &&DeviceInfo| device.error_text.contains(STRAGGLER);
     let Some(device) = devices.iter().find(straggled) else {

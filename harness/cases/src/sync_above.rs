@@ -13,14 +13,14 @@ use cowbird_host::disk::Filesystem;
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::nature::OriginKind;
 use cowbird_proto::message::{Request, StackKind};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Throttle, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::modules;
 use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 use crate::topology::{BESIDE, Origin};
 
@@ -32,7 +32,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod"]),
         layout,
-        |driver, setting| Box::pin(act(driver, setting, MANY)),
+        |guest, context| Box::pin(act(guest, context, MANY)),
     )
     .making(&[Fault::SlowDisk]),
     case(
@@ -41,7 +41,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Full,
         &modules(["dm_mod"]),
         layout_large,
-        |driver, setting| Box::pin(act(driver, setting, VERY_MANY)),
+        |guest, context| Box::pin(act(guest, context, VERY_MANY)),
     )
     .making(&[Fault::SlowDisk]),
 ]);
@@ -148,7 +148,11 @@ fn layout_large() -> Layout {
 }
 
 /// Plays either, with as much as `size` says.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseResult<Evidence> {
+async fn act(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    size: Size,
+) -> CaseResult<Evidence> {
     let slow = Throttle {
         operations_per_second: size.operations_per_second,
         bytes_per_second: 0,
@@ -167,7 +171,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
 
     guest.phase("snapshot");
     let marker = guest.setup_snapshot(size.spec()).await?;
-    let home = Origin::Disk.cow_home_at(&setting.layout);
+    let home = Origin::Disk.cow_home_at(&context.layout);
     let zeroed = guest
         .own_blocks_at(size.spec(), home.unwrap_or_default())
         .await?;
@@ -176,7 +180,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
     let request = Request::MakeDirty {
         path: format!("{MOUNT}/{FILE}"),
         pages: size.pages,
-        seed: setting.seed,
+        seed: context.seed,
     };
     guest.prepare_within(request, guest.limits.copy).await?;
     let before = guest.active_snapshot(MINOR).await?.preserved_blocks;
@@ -206,7 +210,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, size: Size) -> CaseR
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with_maps(maps),
     ))

@@ -12,15 +12,15 @@ use cowbird_host::disk;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_model::BlockSet;
 use cowbird_proto::message::{StreamTarget, StreamsSpec, ThrottledSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Throttle, Workload, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Throttle, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, IMAGE, SNAPSHOT};
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
@@ -31,7 +31,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Slow::Mark)),
+        |guest, context| Box::pin(act(guest, context, Slow::Mark)),
     )
     .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
     case(
@@ -40,7 +40,7 @@ pub const CASES: CasesOf = Subject::Above.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Slow::Drain)),
+        |guest, context| Box::pin(act(guest, context, Slow::Drain)),
     )
     .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
 ]);
@@ -113,21 +113,25 @@ fn layout() -> Layout {
 }
 
 /// Plays `throttled-set` and `throttled-set-drain`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, slow: Slow) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    slow: Slow,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     guest.mount(SECOND_COW_HOME, SECOND_COW_MOUNT, "").await?;
     guest.setup_snapshots(&[FIRST_SPEC, SECOND_SPEC]).await?;
     for minor in MINORS {
         guest.transition_to_incremental(minor).await?;
     }
     let streams = match slow {
-        Slow::Drain => Some(start_streams(guest, setting).await?),
+        Slow::Drain => Some(start_streams(guest, context).await?),
         Slow::Mark => None,
     };
     let delayed = WorkloadSpec::Throttled(ThrottledSpec {
-        device: setting.origin().into(),
-        disk: setting.disk_name().into(),
-        seed: setting.seed,
+        device: context.origin().into(),
+        disk: context.disk_name().into(),
+        seed: context.seed,
         blocks: BLOCKS,
         bytes_per_second: BYTES_PER_SECOND,
     });
@@ -171,7 +175,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, slow: Slow) -> CaseR
         volumes.push(SoakVolume {
             name: ["first volume", "second volume"][volume],
             second_disk: volume == 1,
-            origin: setting.origin_range(),
+            origin: context.origin_range(),
             filesystem: false,
             own: BlockSet::new(),
             kept: volume,
@@ -192,10 +196,13 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, slow: Slow) -> CaseR
 }
 
 /// Writers on the second volume, who have begun.
-async fn start_streams(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Workload> {
+async fn start_streams(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Workload> {
     let streams = WorkloadSpec::Streams(StreamsSpec {
         target: StreamTarget::Devices(vec![SECOND.into()]),
-        seed: setting.seed,
+        seed: context.seed,
         writers: WRITERS,
         write_bytes: WRITE_BYTES,
         stretch_bytes: u64::from(WRITE_BYTES) * 4,
@@ -208,7 +215,7 @@ async fn start_streams(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseRes
     Ok(streams)
 }
 
-async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn tear_down(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("teardown");
     for minor in MINORS {
         guest.destroy_snapshot(minor).await?;

@@ -12,7 +12,7 @@ use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::nature::{FurtherDisk, OriginKind};
 use cowbird_model::{Sector, SectorRange};
 use cowbird_proto::message::StackKind;
-use cowbird_session::driver::{Queue, Throttle};
+use cowbird_session::guest::{Queue, Throttle};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::modules::modules;

@@ -4,7 +4,7 @@
 
 use cowbird_checks::claim::Evidence;
 use cowbird_host::initramfs::{TRACER, TRACER_TRIAL};
-use cowbird_session::driver::{CaseResult, Driver};
+use cowbird_session::guest::{CaseResult, GuestSession};
 use cowbird_vm::layout::Layout;
 
 use crate::info::{CaseInfo, CaseTier, case, traced};
@@ -21,7 +21,7 @@ pub const CASES: CasesOf = Subject::Tracing.cases(&[traced(CaseInfo {
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, _| Box::pin(act(driver)),
+        |guest, _| Box::pin(act(guest)),
     )
 })]);
 
@@ -30,11 +30,11 @@ const ORIGIN_MIB: u32 = 48;
 
 /// The disks of `tracer`.
 fn layout() -> Layout {
-    Layout::bare(ORIGIN_MIB)
+    Layout::raw_without_cow(ORIGIN_MIB)
 }
 
 /// Plays `tracer`.
-async fn act(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>) -> CaseResult<Evidence> {
     guest.expect_tracer().await?;
     guest.phase("trial");
     let arguments = ["--tracer", TRACER, "content", ORIGIN];

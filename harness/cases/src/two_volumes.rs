@@ -1,5 +1,5 @@
 //! Two volumes on two disks, and a mounted filesystem, whose snapshots are taken at one instant, again
-//! and again. Writers write to both volumes in turns; each image is compared with the witness of its
+//! and again. Writers write to both volumes in lockstep; each image is compared with the witness of its
 //! own disk, and at every instant the two must fit together. Sets that cannot be taken are refused
 //! as a whole.
 
@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::image::ImageClaim;
-use cowbird_checks::turns::CommonInstants;
+use cowbird_checks::lockstep_writers::CommonInstants;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_model::MarkerKey;
-use cowbird_proto::message::{Request, TurnsSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_proto::message::{LockstepWritersSpec, Request, WorkloadSpec};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Workload, vacuous,
+};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::names::{COW_MOUNT, SNAPSHOT};
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -29,7 +31,7 @@ pub const CASES: CasesOf = Subject::Operation.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )
 .making(&[Fault::Frozen])]);
 
@@ -91,18 +93,18 @@ const SECOND_SPEC: SnapshotSpec = spec(SECOND, "/mnt/cow2/second.cow", MINORS[1]
 const THIRD_SPEC: SnapshotSpec = spec(THIRD, "/mnt/cow2/third.cow", MINORS[2]);
 
 /// Plays `two-volumes`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     guest.mount(SECOND_COW_HOME, SECOND_COW_MOUNT, "").await?;
     guest.mount(THIRD, THIRD_MOUNT, "").await?;
-    let turns = TurnsSpec {
-        devices: [setting.origin().into(), SECOND.into()],
-        seed: setting.seed,
+    let lockstep = LockstepWritersSpec {
+        devices: [context.origin().into(), SECOND.into()],
+        seed: context.seed,
         writers: WRITERS,
         slots: SLOTS,
     };
     let writers = guest
-        .start_workload(WorkloadSpec::Turns(turns.clone()))
+        .start_workload(WorkloadSpec::LockstepWriters(lockstep.clone()))
         .await?;
     let mut written = 0;
     guest
@@ -115,7 +117,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.phase("copy");
     let set = [FIRST_SPEC, SECOND_SPEC, THIRD_SPEC];
     let mut instants = vec![pair(&guest.setup_snapshots(&set).await?)];
-    guest.copy_image(SNAPSHOT, setting.image()).await?;
+    guest.copy_image(SNAPSHOT, context.image()).await?;
     guest.copy_image(SECOND_SNAPSHOT, SECOND_IMAGE).await?;
 
     guest.phase("switch");
@@ -133,7 +135,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
             maps.push(guest.changes(minor).await?);
         }
         guest
-            .update_image(MINORS[0], SNAPSHOT, setting.image())
+            .update_image(MINORS[0], SNAPSHOT, context.image())
             .await?;
         guest
             .update_image(MINORS[1], SECOND_SNAPSHOT, SECOND_IMAGE)
@@ -146,12 +148,12 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 
     let [first_maps, second_maps] = maps;
     let [first, second] = instants[SWITCHES as usize];
-    let evidence = |marker, maps| ImageClaim::new(marker, setting.origin_range()).with_maps(maps);
+    let evidence = |marker, maps| ImageClaim::new(marker, context.origin_range()).with_maps(maps);
     Ok(Evidence::of(Claim::CommonInstants(Box::new(
         CommonInstants {
             volumes: [evidence(first, first_maps), evidence(second, second_maps)],
             instants,
-            turns,
+            lockstep,
         },
     ))))
 }
@@ -162,7 +164,7 @@ fn pair(markers: &[MarkerKey]) -> [MarkerKey; 2] {
 }
 
 /// Sets of which one cannot be taken, each for another reason.
-async fn refuse_first(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn refuse_first(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     let refused = [
         (
             [FIRST_SPEC, spec("/dev/vda1", "/mnt/cow/b", 1)],
@@ -192,7 +194,7 @@ async fn refuse_first(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
 }
 
 async fn expect_none(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     set: &[SnapshotSpec],
     named: &str,
 ) -> CaseResult<()> {
@@ -208,7 +210,7 @@ async fn expect_none(
 
 /// All three go on to track changes. On the way a set of which one member does not track yet must be
 /// refused.
-async fn track(guest: &mut Driver<'_, '_>, try_too_early: bool) -> CaseResult<()> {
+async fn track(guest: &mut GuestSession<'_, '_>, try_too_early: bool) -> CaseResult<()> {
     guest.transition_to_incremental(MINORS[0]).await?;
     if try_too_early {
         guest
@@ -222,7 +224,7 @@ async fn track(guest: &mut Driver<'_, '_>, try_too_early: bool) -> CaseResult<()
 }
 
 /// The next set fails when it is about to begin; all three go on to track.
-async fn refuse_next(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn refuse_next(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     let path = THIRD_MOUNT.to_owned();
     guest
         .prepare(Request::Freeze { path: path.clone() })
@@ -237,7 +239,7 @@ async fn refuse_next(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
     Ok(())
 }
 
-async fn expect_state(guest: &mut Driver<'_, '_>, minor: u32, state: &str) -> CaseResult<()> {
+async fn expect_state(guest: &mut GuestSession<'_, '_>, minor: u32, state: &str) -> CaseResult<()> {
     let found = guest.active_snapshot(minor).await?.state_name;
     if found == state {
         return Ok(());
@@ -247,7 +249,7 @@ async fn expect_state(guest: &mut Driver<'_, '_>, minor: u32, state: &str) -> Ca
     )))
 }
 
-async fn finish(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseResult<()> {
+async fn finish(guest: &mut GuestSession<'_, '_>, writers: &Workload) -> CaseResult<()> {
     guest.stop_workload(writers).await?;
     for minor in [MINORS[0], MINORS[1]] {
         if guest.active_snapshot(minor).await?.preserved_blocks == 0 {

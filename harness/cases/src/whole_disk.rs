@@ -3,13 +3,13 @@
 
 use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::OriginKind;
-use cowbird_session::driver::{CaseResult, Driver};
+use cowbird_session::guest::{CaseResult, GuestSession};
 use cowbird_vm::layout::Layout;
 
+use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::raw_writers;
-use crate::setting::Setting;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
@@ -19,7 +19,7 @@ pub const CASES: CasesOf = Subject::Disks.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )]);
 
 /// The first disk.
@@ -34,15 +34,15 @@ pub fn layout() -> Layout {
 }
 
 /// Plays `whole-disk`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    let cow_home_at = setting
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
+    let cow_home_at = context
         .layout
         .cow_home
         .map(|home| u64::from(home.start) * 512);
     let spec = raw_writers::spec(DISK);
     let evidence =
-        raw_writers::write_across_the_instant(guest, setting, setting.origin(), spec, cow_home_at)
+        raw_writers::write_across_the_instant(guest, context, context.origin(), spec, cow_home_at)
             .await?;
     raw_writers::tear_down(guest).await?;
     Ok(evidence)

@@ -5,11 +5,11 @@ use cowbird_host::error::HarnessResult;
 use crate::exhibits::Exhibits;
 use crate::image::ImageClaim;
 use crate::judgement::{ExpectedLog, Judgement};
+use crate::lockstep_writers::CommonInstants;
 use crate::power_cuts::EarlierPowerCuts;
+use crate::script_runs::{self, ScriptRunEvidence};
 use crate::soak::SoakEvidence;
-use crate::trials::{self, TrialEvidence};
-use crate::turns::CommonInstants;
-use crate::{replayed, written};
+use crate::{journal_check, replay_check};
 
 /// Something that must be true at the end of a case.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub enum Claim {
     /// Many images and change maps of several volumes are right.
     Soak(SoakEvidence),
     /// Scripts ran, each on snapshots of its own, and all of these are right.
-    Trials(Vec<TrialEvidence>),
+    ScriptRuns(Vec<ScriptRunEvidence>),
     /// The first partition ends with what the recorded workload wrote to it, in its order.
     OriginHoldsReplay,
     /// The first partition ends with what the raw writers' journal says.
@@ -44,9 +44,11 @@ impl Claim {
             Self::CommonInstants(instants) => instants.check(exhibits, judgement),
             Self::PowerCuts(cuts) => cuts.check(&exhibits.first.files, judgement),
             Self::Soak(soak) => soak.check(exhibits, judgement),
-            Self::Trials(trials) => trials::check(trials, &exhibits.first, judgement),
-            Self::OriginHoldsReplay => replayed::check(exhibits, judgement),
-            Self::OriginHoldsJournal => written::check(exhibits, judgement),
+            Self::ScriptRuns(script_runs) => {
+                script_runs::check(script_runs, &exhibits.first, judgement)
+            }
+            Self::OriginHoldsReplay => replay_check::check(exhibits, judgement),
+            Self::OriginHoldsJournal => journal_check::check(exhibits, judgement),
         }
     }
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// What the module may say in the kernel log although it is a warning.
 pub type ExpectedLog = &'static [&'static str];
 
-/// How a trial ended.
+/// How a script run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrialOutcome {
+pub struct ScriptRunOutcome {
     /// What to call it.
     pub name: String,
     /// Everything that is wrong; empty for a pass.
@@ -33,7 +33,7 @@ pub struct Judgement {
     /// The first of the wrong blocks.
     pub bad: Vec<BadBlock>,
     /// How each script ended.
-    pub trials: Vec<TrialOutcome>,
+    pub script_runs: Vec<ScriptRunOutcome>,
     /// Everything that is wrong, each in one sentence; empty for a pass.
     pub faults: Vec<String>,
     /// Figures that are no fault.

@@ -10,15 +10,15 @@ use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::exhibits::Testimony;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::Judgement;
+use cowbird_checks::lockstep_writers::CommonInstants;
 use cowbird_checks::restored::Restored;
-use cowbird_checks::turns::CommonInstants;
 use cowbird_checks::verify;
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::files::CellFiles;
 use cowbird_host::nature::{FurtherDisk, Nature, OriginKind};
 use cowbird_model::{Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
-use cowbird_proto::message::{GoldenFile, Observation, TurnsSpec, WorkloadId};
+use cowbird_proto::message::{GoldenFile, LockstepWritersSpec, Observation, WorkloadId};
 use sha2::{Digest, Sha256};
 
 const ORIGIN: Partition = Partition {
@@ -423,7 +423,7 @@ fn a_claim_without_its_exhibit_is_the_harness_s_fault() {
     let instants = CommonInstants {
         volumes: [image.clone(), image],
         instants: Vec::new(),
-        turns: TurnsSpec {
+        lockstep: LockstepWritersSpec {
             devices: ["/dev/vda1".into(), "/dev/vdc1".into()],
             seed: 1,
             writers: 1,

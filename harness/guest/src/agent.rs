@@ -12,8 +12,8 @@ use cowbird_guest_system::{files, mounts, programs};
 use cowbird_proto::message::{Event, FromGuest, Hello, Reply, Request, RequestId, ToGuest};
 use rustix::system::{RebootCommand, reboot, uname};
 
-use crate::hog::Hog;
-use crate::hold::Holder;
+use crate::memory_pressure::MemoryPressure;
+use crate::mount_pin::MountPin;
 use crate::{hibernate, kernel_log, ops, script, stack, symbols};
 use cowbird_guest_workloads::Workloads;
 
@@ -34,8 +34,8 @@ pub struct Agent {
     port: Arc<Port>,
     in_flight: AtomicUsize,
     workloads: Workloads,
-    holder: Holder,
-    hog: Hog,
+    mount_pin: MountPin,
+    memory_pressure: MemoryPressure,
 }
 
 /// Serves requests until the guest ends. Returning would be taken for a lost agent, rightly.
@@ -51,8 +51,8 @@ pub fn run() {
         port: Arc::clone(&port),
         in_flight: AtomicUsize::new(0),
         workloads,
-        holder: Holder::default(),
-        hog: Hog::default(),
+        mount_pin: MountPin::default(),
+        memory_pressure: MemoryPressure::default(),
     });
     std::thread::spawn(move || {
         loop {
@@ -124,9 +124,9 @@ impl Agent {
                 hibernate::hibernate(&device, &self.port).map(Reply::Text)
             }
             Request::ShiftClock { seconds } => ops::shift_clock(seconds).map(done),
-            Request::TakeMemory { leave_mib } => self.hog.take(leave_mib).map(done),
+            Request::TakeMemory { leave_mib } => self.memory_pressure.take(leave_mib).map(done),
             Request::GiveMemory => {
-                self.hog.give();
+                self.memory_pressure.give();
                 Ok(Reply::Done)
             }
             Request::Remount { target, read_only } => mounts::remount(&target, read_only).map(done),
@@ -139,14 +139,14 @@ impl Agent {
             Request::Detach { target } => mounts::detach(&target).map(done),
             Request::ReplaceByCopy { path, kept } => ops::replace_by_copy(&path, &kept).map(done),
             Request::RemoveFile { path } => ops::remove_file(&path).map(done),
-            Request::Hold { file, by } => self.holder.hold(file, by).map(done),
-            Request::WriteHeld { bytes } => self.holder.write(bytes).map(done),
-            Request::LetGo => self.holder.let_go().map(done),
-            Request::Rule {
+            Request::Hold { file, by } => self.mount_pin.hold(file, by).map(done),
+            Request::WriteHeld { bytes } => self.mount_pin.write(bytes).map(done),
+            Request::LetGo => self.mount_pin.let_go().map(done),
+            Request::InjectFaults {
                 device,
                 sectors,
                 pieces,
-            } => stack::rule(&device, sectors, &pieces).map(done),
+            } => stack::inject_faults(&device, sectors, &pieces).map(done),
             Request::Unstack { kind } => stack::unstack(kind).map(done),
             Request::Fiemap { path, from_byte } => ops::fiemap(&path, from_byte),
             Request::SizeOf { path } => files::size_of(&path).map(Reply::Bytes),

@@ -50,7 +50,7 @@ pub fn run() -> ! {
         lost(&error.to_string());
     }
     if let Some(device) = root::requested() {
-        // The host asks for that, and may find that the module has spoilt the volume.
+        // The host asks for that, and may find that the module has invalidated the volume.
         root::log(&root::switch_to(&device).to_string());
     }
     serve()

@@ -8,10 +8,10 @@
 mod agent;
 mod exercise;
 mod hibernate;
-mod hog;
-mod hold;
 mod init;
 mod kernel_log;
+mod memory_pressure;
+mod mount_pin;
 mod ops;
 mod root;
 mod script;

@@ -18,7 +18,7 @@ use cowbird_guest_system::sys::{self, DirectBuffer};
 use cowbird_proto::message::{Observation, PerformSpec, WorkloadId};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SectorIdentity};
-use cowbird_workload::{BLOCK_SECTORS, Deed, Extent, SECTOR_BYTES, Sector, Task, Thread, Way};
+use cowbird_workload::{BLOCK_SECTORS, Extent, Op, SECTOR_BYTES, Sector, Task, Thread, Way};
 
 /// Identity in the sectors that scripts write.
 const IDENTITY: u64 = 0x5C217;
@@ -148,12 +148,12 @@ impl Stage {
     fn perform(&self, at: usize) -> GuestResult<Option<Read>> {
         let task = &self.spec.tasks[at];
         let (offset, length) = (task.extent.offset_bytes(), task.extent.length_bytes());
-        let what = || format!("task {at}, {:?} {length} bytes at {offset}", task.deed);
-        match task.deed {
-            Deed::Read => return self.read(at, task).map(Some),
-            Deed::Write(way) => self.write(at, task, way),
-            Deed::Discard => sys::discard(&self.direct, offset, length).map_err(Into::into),
-            Deed::Zero => sys::zero_out(&self.direct, offset, length).map_err(Into::into),
+        let what = || format!("task {at}, {:?} {length} bytes at {offset}", task.op);
+        match task.op {
+            Op::Read => return self.read(at, task).map(Some),
+            Op::Write(way) => self.write(at, task, way),
+            Op::Discard => sys::discard(&self.direct, offset, length).map_err(Into::into),
+            Op::Zero => sys::zero_out(&self.direct, offset, length).map_err(Into::into),
         }
         .context(what())?;
         Ok(None)

@@ -13,12 +13,12 @@ pub use self::event::{Event, JournalEntry, Observation, Operation, WriteMode};
 pub use self::request::{
     Exited, Extent, GoldenFile, HoldBy, KernelRecord, MountApi, MountSpec, Reply, Request,
 };
-pub use self::stacking::{CRYPT_KEY, Rule, RuledPiece, SPREAD_PIECES, StackKind};
+pub use self::stacking::{CRYPT_KEY, FaultTarget, InjectedFault, SPREAD_PIECES, StackKind};
 pub use self::workloads::{
-    Chase, EndSignal, FsChurnSpec, FsMixSpec, HotSpec, KindsSpec, NoiseSpec, PerformSpec, PollSpec,
-    ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, StopwatchSpec, StreamTarget,
-    StreamsSpec, SwapperSpec, ThrottledSpec, TimedMode, TimedSpec, TurnsSpec, WorkloadSpec,
-    WorkloadState,
+    Chase, EndSignal, FsChurnSpec, FsOpsSpec, HotSpec, LockstepWritersSpec, NoiseSpec, PerformSpec,
+    PollSpec, ProgramSpec, ProgramsSpec, RawWritersSpec, RecordedSpec, StopwatchSpec, StreamTarget,
+    StreamsSpec, SwapperSpec, ThrottledSpec, TimedMode, TimedSpec, WorkloadSpec, WorkloadState,
+    WriteKindsSpec,
 };
 
 /// Everything that the guest sends.

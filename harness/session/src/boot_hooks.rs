@@ -11,7 +11,7 @@ use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::program::HostProgram;
 use cowbird_host::{disk, foreign, initramfs};
 
-use crate::driver::SeriesRecord;
+use crate::guest::SeriesRecord;
 use crate::plan::CellPlan;
 
 /// Where the hooks call the control tool.

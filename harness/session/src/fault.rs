@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cowbird_host::error::{HarnessError, HarnessResult};
-use cowbird_proto::message::{Request, Rule, WorkloadSpec};
+use cowbird_proto::message::{InjectedFault, Request, WorkloadSpec};
 
 /// Where the limits of control groups are.
 const GROUPS: &str = "/sys/fs/cgroup/";
@@ -80,9 +80,9 @@ pub enum Fault {
 /// What keeps a case from making a fault that it does not declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// All ways to make it lead through the driver, which looks at the declaration.
-    Driver,
-    /// The case makes it by means that others use as well, and says so before: `Driver::makes` looks at the declaration then.
+    /// All ways to make it lead through the guest session, which looks at the declaration.
+    GuestSession,
+    /// The case makes it by means that others use as well, and says so before: `GuestSession::makes` looks at the declaration then.
     /// Nobody notices where it says nothing.
     Case,
 }
@@ -100,8 +100,8 @@ pub struct About {
     pub guard: Guard,
 }
 
-const fn driver(name: &'static str, what: &'static str, made: &'static str) -> About {
-    let guard = Guard::Driver;
+const fn guest(name: &'static str, what: &'static str, made: &'static str) -> About {
+    let guard = Guard::GuestSession;
     About {
         name,
         what,
@@ -158,72 +158,72 @@ impl Fault {
     /// What is said of it.
     pub const fn about(self) -> About {
         match self {
-            Self::ReadErrors => driver(
+            Self::ReadErrors => guest(
                 "read errors",
                 "reads of stretches of a device fail, and writes go through",
-                "`Driver::rule`: a table of device-mapper with `error` for reads",
+                "`GuestSession::inject_faults`: a table of device-mapper with `error` for reads",
             ),
-            Self::WriteErrors => driver(
+            Self::WriteErrors => guest(
                 "write errors",
                 "writes to stretches of a device fail, and reads go through",
-                "`Driver::rule`: a table of device-mapper with `error` for writes",
+                "`GuestSession::inject_faults`: a table of device-mapper with `error` for writes",
             ),
-            Self::Delays => driver(
+            Self::Delays => guest(
                 "delays",
                 "reads, writes or both take longer, up to hours",
-                "`Driver::rule`: a table of device-mapper with `delay`",
+                "`GuestSession::inject_faults`: a table of device-mapper with `delay`",
             ),
-            Self::LostWrites => driver(
+            Self::LostWrites => guest(
                 "lost writes",
                 "writes and flushes are said to be done, and are not",
-                "`Driver::rule`: a table of device-mapper with `flakey`, which drops writes",
+                "`GuestSession::inject_faults`: a table of device-mapper with `flakey`, which drops writes",
             ),
-            Self::OtherSize => driver(
+            Self::OtherSize => guest(
                 "other size",
                 "a device becomes larger or smaller while it is used",
-                "`Driver::rule_sized`: a table of device-mapper of another length",
+                "`GuestSession::inject_faults_sized`: a table of device-mapper of another length",
             ),
-            Self::SlowDisk => driver(
+            Self::SlowDisk => guest(
                 "slow disk",
                 "a disk does so many operations or bytes in a second and no more",
-                "`Driver::throttle` and `Driver::set_pace`: a limit of QEMU's",
+                "`GuestSession::throttle` and `GuestSession::set_pace`: a limit of QEMU's",
             ),
-            Self::StoppedDisk => driver(
+            Self::StoppedDisk => guest(
                 "stopped disk",
                 "a disk does not answer, and nothing fails",
-                "`Driver::set_pace`: a limit of QEMU's of a byte in a second",
+                "`GuestSession::set_pace`: a limit of QEMU's of a byte in a second",
             ),
-            Self::PulledDisk => driver(
+            Self::PulledDisk => guest(
                 "pulled disk",
                 "a disk goes while it is used, and may come back",
-                "`Driver::unplug`: `device_del` of QEMU's monitor",
+                "`GuestSession::unplug`: `device_del` of QEMU's monitor",
             ),
             Self::TakenDevice => case(
                 "taken device",
                 "a partition, mapped device, loop device or array is taken away under its snapshot",
-                "`delpart` and `Driver::unstack`",
+                "`delpart` and `GuestSession::unstack`",
             ),
-            Self::LimitedGroup => driver(
+            Self::LimitedGroup => guest(
                 "limited group",
                 "I/O of a control group waits for its limit, behind the hook of the module",
                 "`WorkloadSpec::Throttled`, or what is written to `io.max`, `io.cost` or `io.weight`",
             ),
-            Self::Frozen => driver(
+            Self::Frozen => guest(
                 "frozen filesystem",
                 "somebody else has frozen a filesystem",
                 "`Request::Freeze`: `FIFREEZE`",
             ),
-            Self::ReadOnly => driver(
+            Self::ReadOnly => guest(
                 "read-only filesystem",
                 "a mounted filesystem is made read-only",
                 "`Request::Remount`: a remount",
             ),
-            Self::LargerFilesystem => driver(
+            Self::LargerFilesystem => guest(
                 "larger filesystem",
                 "a mounted filesystem is made larger",
                 "`Request::GrowExt4`: `EXT4_IOC_RESIZE_FS`",
             ),
-            Self::LazyUnmount => driver(
+            Self::LazyUnmount => guest(
                 "lazy unmount",
                 "a filesystem leaves the tree and goes on to be used",
                 "`Request::Detach`: `umount -l`",
@@ -248,7 +248,7 @@ impl Fault {
                 "blocks of a COW file that nobody holds get other content, as by a bad disk or somebody else",
                 "`Request::WriteDirect` to the device below its filesystem",
             ),
-            Self::ReplacedCowFile => driver(
+            Self::ReplacedCowFile => guest(
                 "replaced COW file",
                 "a COW file that nobody holds is replaced by a copy",
                 "`Request::ReplaceByCopy`",
@@ -263,47 +263,47 @@ impl Fault {
                 "the origin is written to while the module is not there, or before a series is taken up",
                 "a mount or `Request::WriteDirect`, in the same boot or another one",
             ),
-            Self::PowerCut => driver(
+            Self::PowerCut => guest(
                 "power cut",
                 "the power goes, and of what was not flushed some is lost or torn",
-                "`Driver::reboot` with `Stop::PowerCut`: QEMU ends, and the disk is made from its witness",
+                "`GuestSession::reboot` with `Stop::PowerCut`: QEMU ends, and the disk is made from its witness",
             ),
-            Self::HardPowerOff => driver(
+            Self::HardPowerOff => guest(
                 "power-off without a sync",
                 "the kernel ends the machine, and nobody has written back before",
-                "`Driver::reboot` with `Stop::PowerOffNow`",
+                "`GuestSession::reboot` with `Stop::PowerOffNow`",
             ),
-            Self::Hibernation => driver(
+            Self::Hibernation => guest(
                 "hibernation",
                 "memory is written to a swap area, and another kernel runs meanwhile",
-                "`Driver::hibernate`",
+                "`GuestSession::hibernate`",
             ),
-            Self::ClockJumps => driver(
+            Self::ClockJumps => guest(
                 "clock jumps",
                 "the wall clock goes forth and back by years",
-                "`Driver::shift_clock`",
+                "`GuestSession::shift_clock`",
             ),
-            Self::LittleMemory => driver(
+            Self::LittleMemory => guest(
                 "little memory",
                 "others have taken the memory of the machine",
-                "`Driver::take_memory`: a process that keeps pages",
+                "`GuestSession::take_memory`: a process that keeps pages",
             ),
-            Self::CpuHotplug => driver(
+            Self::CpuHotplug => guest(
                 "CPU hotplug",
                 "CPUs go and come",
                 "`WorkloadSpec::Noise`: `online` in sysfs",
             ),
-            Self::KilledTool => driver(
+            Self::KilledTool => guest(
                 "killed tool",
                 "the control tool dies in the midst of its work",
-                "`Driver::control_killed`: SIGKILL",
+                "`GuestSession::control_killed`: SIGKILL",
             ),
-            Self::KernelPanic => driver(
+            Self::KernelPanic => guest(
                 "kernel panic",
                 "the kernel panics",
                 "`Request::CrashKernel`: sysrq-c",
             ),
-            Self::SilentGuest => driver(
+            Self::SilentGuest => guest(
                 "silent guest",
                 "the agent answers no more",
                 "`Request::GoSilent`",
@@ -314,14 +314,14 @@ impl Fault {
     /// Those that a request to the agent makes.
     pub fn of_request(request: &Request) -> Vec<Self> {
         match request {
-            Request::Rule {
+            Request::InjectFaults {
                 sectors, pieces, ..
             } => {
-                let rules = pieces.iter().map(|piece| match piece.rule {
-                    Rule::FailReads => Self::ReadErrors,
-                    Rule::FailWrites => Self::WriteErrors,
-                    Rule::Delay { .. } => Self::Delays,
-                    Rule::DropWrites => Self::LostWrites,
+                let rules = pieces.iter().map(|piece| match piece.fault {
+                    InjectedFault::FailReads => Self::ReadErrors,
+                    InjectedFault::FailWrites => Self::WriteErrors,
+                    InjectedFault::Delay { .. } => Self::Delays,
+                    InjectedFault::DropWrites => Self::LostWrites,
                 });
                 let size = sectors.map(|_| Self::OtherSize);
                 rules.chain(size).collect()
@@ -412,15 +412,15 @@ impl Declared {
 mod tests {
     use super::*;
 
-    use cowbird_proto::message::RuledPiece;
+    use cowbird_proto::message::FaultTarget;
 
-    fn rule(sectors: Option<u64>, rules: &[Rule]) -> Request {
-        let piece = |rule: &Rule| RuledPiece {
+    fn fault(sectors: Option<u64>, rules: &[InjectedFault]) -> Request {
+        let piece = |fault: &InjectedFault| FaultTarget {
             start: 0,
             sectors: 1,
-            rule: *rule,
+            fault: *fault,
         };
-        Request::Rule {
+        Request::InjectFaults {
             device: "/dev/vda1".to_owned(),
             sectors,
             pieces: rules.iter().map(piece).collect(),
@@ -440,20 +440,20 @@ mod tests {
     fn what_is_not_declared_is_refused() {
         let mut declared = Declared::by("my-case", &[Fault::ReadErrors, Fault::PowerCut]);
         declared
-            .request(&rule(None, &[Rule::FailReads]))
+            .request(&fault(None, &[InjectedFault::FailReads]))
             .expect("it is declared");
         declared
-            .request(&rule(None, &[]))
+            .request(&fault(None, &[]))
             .expect("rules that go are no fault");
         declared.request(&Request::Ping).expect("no fault");
-        let both = rule(None, &[Rule::FailReads, Rule::FailWrites]);
+        let both = fault(None, &[InjectedFault::FailReads, InjectedFault::FailWrites]);
         let said = declared.request(&both).expect_err("one is not declared");
         assert_eq!(
             said.to_string(),
             "`my-case` makes a fault that it does not declare, write errors: add `Fault::WriteErrors` to what its case is `making`"
         );
         let hidden = Request::Timed {
-            request: Box::new(rule(Some(8), &[])),
+            request: Box::new(fault(Some(8), &[])),
         };
         declared.request(&hidden).expect_err("it has another size");
         assert_eq!(declared.unmade().collect::<Vec<_>>(), [Fault::PowerCut]);

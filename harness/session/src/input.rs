@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cowbird_checks::recorded::WorkloadPlan;
-use cowbird_checks::trials::TrialPlan;
+use cowbird_checks::script_runs::ScriptRunPlan;
 use serde::{Deserialize, Serialize};
 
 /// What a case is given besides its name. In JSON it has the fields of [`Fields`], whatever it is, so that a bundle of
@@ -21,7 +21,7 @@ pub enum CaseInput {
     /// The case that replays a recorded workload.
     Workload(WorkloadPlan),
     /// The case that runs scripts.
-    Trials(Vec<TrialPlan>),
+    ScriptRuns(Vec<ScriptRunPlan>),
 }
 
 impl CaseInput {
@@ -36,15 +36,15 @@ impl CaseInput {
     pub fn workload(&self) -> Option<&WorkloadPlan> {
         match self {
             Self::Workload(workload) => Some(workload),
-            Self::Lengths { .. } | Self::Trials(_) => None,
+            Self::Lengths { .. } | Self::ScriptRuns(_) => None,
         }
     }
 
     /// The scripts.
     #[must_use]
-    pub fn trials(&self) -> &[TrialPlan] {
+    pub fn script_runs(&self) -> &[ScriptRunPlan] {
         match self {
-            Self::Trials(trials) => trials,
+            Self::ScriptRuns(script_runs) => script_runs,
             Self::Lengths { .. } | Self::Workload(_) => &[],
         }
     }
@@ -54,7 +54,7 @@ impl CaseInput {
     pub fn soak_minutes(&self) -> Option<u32> {
         match self {
             Self::Lengths { soak_minutes, .. } => *soak_minutes,
-            Self::Workload(_) | Self::Trials(_) => None,
+            Self::Workload(_) | Self::ScriptRuns(_) => None,
         }
     }
 
@@ -70,7 +70,7 @@ impl CaseInput {
     pub fn cuts(&self) -> Option<u32> {
         match self {
             Self::Lengths { cuts, .. } => *cuts,
-            Self::Workload(_) | Self::Trials(_) => None,
+            Self::Workload(_) | Self::ScriptRuns(_) => None,
         }
     }
 }
@@ -82,7 +82,8 @@ struct Fields {
     workload: Option<WorkloadPlan>,
     soak_minutes: Option<u32>,
     cuts: Option<u32>,
-    trials: Vec<TrialPlan>,
+    #[serde(rename = "trials")]
+    script_runs: Vec<ScriptRunPlan>,
 }
 
 impl TryFrom<Fields> for CaseInput {
@@ -90,12 +91,12 @@ impl TryFrom<Fields> for CaseInput {
 
     /// Lengths beside a workload or scripts mean nothing: earlier versions wrote those of a run into the plan of every cell.
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
-        match (fields.workload, fields.trials) {
-            (Some(_), trials) if !trials.is_empty() => {
+        match (fields.workload, fields.script_runs) {
+            (Some(_), script_runs) if !script_runs.is_empty() => {
                 Err("no case has both a recorded workload and scripts")
             }
             (Some(workload), _) => Ok(Self::Workload(workload)),
-            (None, trials) if !trials.is_empty() => Ok(Self::Trials(trials)),
+            (None, script_runs) if !script_runs.is_empty() => Ok(Self::ScriptRuns(script_runs)),
             (None, _) => Ok(Self::Lengths {
                 soak_minutes: fields.soak_minutes,
                 cuts: fields.cuts,
@@ -117,7 +118,10 @@ impl From<CaseInput> for Fields {
                 workload: Some(workload),
                 ..fields
             },
-            CaseInput::Trials(trials) => Self { trials, ..fields },
+            CaseInput::ScriptRuns(script_runs) => Self {
+                script_runs,
+                ..fields
+            },
         }
     }
 }
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn earlier_plans_are_read() {
         let workload = json!({"file": "w", "timing": "Fast", "snapshot_at_percent": 20});
-        let trial = json!({"name": "t", "script": {"volume_sectors": 64, "steps": ["snapshot"]}, "times": 1});
+        let script_run = json!({"name": "t", "script": {"volume_sectors": 64, "steps": ["snapshot"]}, "times": 1});
         let read = |fields| from_value::<CaseInput>(fields).map_err(|error| error.to_string());
         assert_eq!(read(json!({})), Ok(CaseInput::USUAL));
         let lengths = CaseInput::Lengths {
@@ -147,7 +151,7 @@ mod tests {
             .workload()
             .map(|workload| workload.snapshot_at_percent);
         assert_eq!((at, of_a_recording.soak()), (Some(Some(20)), None));
-        let both = read(json!({"workload": workload, "trials": [trial]}));
+        let both = read(json!({"workload": workload, "trials": [script_run]}));
         assert!(both.is_err_and(|error| error.contains("both")));
     }
 }

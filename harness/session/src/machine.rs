@@ -43,7 +43,7 @@ impl Machine {
     pub fn unwitnessed(plan: &CellPlan, files: CellFiles) -> Self {
         Self {
             witnessed: false,
-            ..Self::new(plan, &Layout::bare(0), files)
+            ..Self::new(plan, &Layout::raw_without_cow(0), files)
         }
     }
 

@@ -21,8 +21,8 @@ use cowbird_host::files::{CellFiles, INITRAMFS_FILE};
 use cowbird_host::initramfs::{self, Contents, TRACER, TRACER_TRIAL};
 use cowbird_host::program::FIO;
 use cowbird_proto::message::{Reply, Request};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, SnapshotSpec};
 use cowbird_session::fault::Declared;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec};
 use cowbird_session::machine::Machine;
 use cowbird_session::phases::{CellProgress, PhaseClock};
 use cowbird_session::plan::CellPlan;
@@ -194,7 +194,7 @@ pub async fn run_bench(
     let machine = Machine::unwitnessed(plan, files);
     let vm = machine.boot().await?;
     let mut bench = Bench {
-        guest: Driver::new(vm, machine, &mut clock, Declared::by("bench", &[])),
+        guest: GuestSession::new(vm, machine, &mut clock, Declared::by("bench", &[])),
         fio,
         options,
         result: BenchResult::default(),
@@ -247,7 +247,7 @@ async fn prepare(plan: &CellPlan, files: &CellFiles) -> HarnessResult<String> {
 }
 
 struct Bench<'a, 'p> {
-    guest: Driver<'a, 'p>,
+    guest: GuestSession<'a, 'p>,
     fio: String,
     options: BenchOptions,
     result: BenchResult,

@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn disks_do_not_contradict_themselves() {
         for case in ALL.iter().chain([&RECORDED]).chain(&self_test::CASES) {
-            let setting = begin::setting(case, 1, &CaseInput::USUAL, None);
-            assert_eq!(setting.layout().contradiction(), None, "{}", case.name);
+            let context = begin::context(case, 1, &CaseInput::USUAL, None);
+            assert_eq!(context.layout().contradiction(), None, "{}", case.name);
         }
     }
 

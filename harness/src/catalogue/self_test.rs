@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{ActFuture, CaseInfo, CaseTier};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::ORIGIN;
-use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::power::Stop;
 use cowbird_proto::message::{RawWritersSpec, Request, WorkloadSpec};
 use cowbird_proto::rng::mix;
-use cowbird_session::driver::{CaseError, CaseResult, Driver};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession};
 use cowbird_vm::layout::Layout;
 
 /// Size of the origin.
@@ -49,38 +49,38 @@ pub const UNSEEN_WRITE: &str = "self-test-unseen-write";
 const UNSEEN_AT: u64 = 6 << 20;
 
 pub(super) static CASES: [CaseInfo; 6] = [
-    case(PANIC, "the kernel panics", |driver, _| {
-        Box::pin(panic(driver))
+    case(PANIC, "the kernel panics", |guest, _| {
+        Box::pin(panic(guest))
     })
     .making(&[Fault::KernelPanic]),
-    case(SILENT, "the guest stops answering", |driver, _| {
-        Box::pin(silent(driver))
+    case(SILENT, "the guest stops answering", |guest, _| {
+        Box::pin(silent(guest))
     })
     .making(&[Fault::SilentGuest]),
-    case(STUCK, "a request never ends", |driver, _| {
-        Box::pin(stuck(driver))
+    case(STUCK, "a request never ends", |guest, _| {
+        Box::pin(stuck(guest))
     }),
     case(
         IDLE_CASE,
         "the guest idles until it is killed",
-        |driver, _| Box::pin(idle(driver)),
+        |guest, _| Box::pin(idle(guest)),
     ),
     case(
         WITNESS,
         "the witness agrees with its disk",
-        |driver, setting| Box::pin(witness(driver, setting)),
+        |guest, context| Box::pin(witness(guest, context)),
     ),
     case(
         UNSEEN_WRITE,
         "a disk is written to below the eyes of its kernel",
-        |driver, setting| Box::pin(unseen_write(driver, setting)),
+        |guest, context| Box::pin(unseen_write(guest, context)),
     ),
 ];
 
 const fn case(
     name: &'static str,
     summary: &'static str,
-    act: for<'a> fn(&'a mut Driver<'_, '_>, &'a Setting) -> ActFuture<'a>,
+    act: for<'a> fn(&'a mut GuestSession<'_, '_>, &'a CaseContext) -> ActFuture<'a>,
 ) -> CaseInfo {
     CaseInfo {
         name,
@@ -91,26 +91,26 @@ const fn case(
         uses_tracer: false,
         programs: &[],
         files: || Ok(Vec::new()),
-        layout: || Layout::bare(ORIGIN_MIB),
+        layout: || Layout::raw_without_cow(ORIGIN_MIB),
         topology: None,
         faults: &[],
         act,
     }
 }
 
-async fn panic(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+async fn panic(guest: &mut GuestSession<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("panic");
     guest.prepare(Request::CrashKernel).await?;
     Ok(Evidence::witness_only())
 }
 
-async fn silent(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+async fn silent(guest: &mut GuestSession<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("silence");
     guest.prepare(Request::GoSilent).await?;
     Ok(Evidence::witness_only())
 }
 
-async fn stuck(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+async fn stuck(guest: &mut GuestSession<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("stuck");
     // Reading the trace pipe waits until something is traced, and nothing is.
     let path = "/sys/kernel/tracing/trace_pipe".to_owned();
@@ -118,26 +118,29 @@ async fn stuck(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
     Ok(Evidence::witness_only())
 }
 
-async fn idle(guest: &mut Driver<'_, '_>) -> CaseResult<Evidence> {
+async fn idle(guest: &mut GuestSession<'_, '_>) -> CaseResult<Evidence> {
     guest.phase("idle");
     guest.vm().pause(IDLE).await?;
     Ok(Evidence::witness_only())
 }
 
-async fn witness(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn witness(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("workload");
-    witnessed(guest, setting.seed).await?;
+    witnessed(guest, context.seed).await?;
     guest.phase("reboot");
     guest.reboot(Stop::PowerOff).await?;
     guest.phase("workload");
-    witnessed(guest, mix(setting.seed)).await?;
+    witnessed(guest, mix(context.seed)).await?;
     Ok(Evidence::witness_only())
 }
 
-async fn unseen_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn unseen_write(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
     guest.start_tracing().await?;
     guest.phase("workload");
-    witnessed(guest, setting.seed).await?;
+    witnessed(guest, context.seed).await?;
     // Through the disk's own device, so that it passes the witness as the guest's writes do.
     let device = "/machine/peripheral/disk0/virtio-backend";
     let command = format!("qemu-io -d {device} \"write -P 0x5a {UNSEEN_AT} 4k\"");
@@ -148,7 +151,7 @@ async fn unseen_write(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
     Ok(Evidence::witness_only())
 }
 
-async fn witnessed(guest: &mut Driver<'_, '_>, seed: u64) -> CaseResult<()> {
+async fn witnessed(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseResult<()> {
     let spec = RawWritersSpec {
         device: ORIGIN.into(),
         seed,

@@ -69,7 +69,7 @@ pub struct Culprit {
 }
 
 /// A replay that stands at the culprit event.
-pub struct Standing {
+pub struct StoppedReplay {
     /// So many instructions are executed.
     pub instruction: u64,
     /// The next one, as the monitor prints it.
@@ -81,7 +81,7 @@ pub struct Standing {
     player: Player,
 }
 
-impl Standing {
+impl StoppedReplay {
     /// Waits until somebody ends it.
     pub async fn wait(&self) {
         self.player.process.wait().await;
@@ -151,34 +151,34 @@ pub async fn find(
     plan: &CellPlan,
     culprit: &Culprit,
     progress: &dyn Fn(&str),
-) -> HarnessResult<Standing> {
+) -> HarnessResult<StoppedReplay> {
     let layout = layout_of(plan).await?;
     if layout.further() == FurtherDisk::SecondVolume {
         let detail = "which of two volumes a wrong block is of is not known here".to_owned();
         return Err(HarnessError::Plan { detail });
     }
-    let stage = Stage::set(plan, layout).await?;
+    let context = ReplayContext::prepare(plan, layout).await?;
     let mut search = Search::new();
     for replay in 1..=MAX_REPLAYS {
         if let Some(instruction) = search.found() {
             progress("at the event");
-            let player = stage.play().await?;
+            let player = context.play().await?;
             let stands = player.run_to(instruction).await?;
             sleep(LAST_LOOK).await;
-            if stands && !culprit.has_happened(&stage.files)? {
-                return stage.stand(player, instruction).await;
+            if stands && !culprit.has_happened(&context.files)? {
+                return context.stand(player, instruction).await;
             }
             search.widen();
             continue;
         }
         progress(&format!("search, replay {replay}"));
-        let player = stage.play().await?;
+        let player = context.play().await?;
         for stop in search.stops() {
             if !player.run_to(stop).await? {
                 break;
             }
             sleep(LOOK).await;
-            let happened = culprit.has_happened(&stage.files)?;
+            let happened = culprit.has_happened(&context.files)?;
             search.learn(stop, happened);
             if happened {
                 break;
@@ -195,15 +195,15 @@ pub async fn find(
 }
 
 /// What all replays of a search share.
-struct Stage {
+struct ReplayContext {
     plan: CellPlan,
     layout: Layout,
     files: CellFiles,
     config: VmConfig,
 }
 
-impl Stage {
-    async fn set(plan: &CellPlan, layout: Layout) -> HarnessResult<Self> {
+impl ReplayContext {
+    async fn prepare(plan: &CellPlan, layout: Layout) -> HarnessResult<Self> {
         let mut plan = plan.clone();
         let plan = in_background(move || {
             let bundle = plan.tape.as_ref().and_then(|tape| tape.bundle.clone());
@@ -242,7 +242,7 @@ impl Stage {
     }
 
     /// What can be said of a replay that stands at the event, with gdb let in.
-    async fn stand(&self, player: Player, instruction: u64) -> HarnessResult<Standing> {
+    async fn stand(&self, player: Player, instruction: u64) -> HarnessResult<StoppedReplay> {
         let emulator = &self.config.emulator;
         let gdb = emulator.folder_within(player.sockets.path())?.join("gdb");
         let device = format!("gdbserver unix:{},server=on,wait=off", gdb.display());
@@ -258,7 +258,7 @@ impl Stage {
         addresses.truncate(MAX_FRAMES);
         let mut stack = self.name(addresses).await?;
         stack.dedup();
-        Ok(Standing {
+        Ok(StoppedReplay {
             instruction,
             next,
             stack,

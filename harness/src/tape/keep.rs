@@ -25,7 +25,7 @@ use cowbird_vm::command::{ASKED_FILE, TAPE_FILE};
 use cowbird_vm::emulator::Emulator;
 use serde::{Deserialize, Serialize};
 
-use super::{Print, check_emulator};
+use super::{FileDigest, check_emulator};
 use crate::outcome::CellOutcome;
 
 /// Folder of the tape in a bundle.
@@ -70,11 +70,11 @@ pub struct Kept {
     /// From the start of the cell to its verdict, s.
     pub seconds: f64,
     /// The files of the folder, unpacked.
-    files: Vec<Print>,
+    files: Vec<FileDigest>,
     /// The disks at the start.
-    pub(super) start: Vec<Print>,
+    pub(super) start: Vec<FileDigest>,
     /// Everything that the guest had a part in, at the end.
-    pub(super) end: Vec<Print>,
+    pub(super) end: Vec<FileDigest>,
 }
 
 impl Kept {
@@ -140,8 +140,8 @@ pub(super) fn keep(
     plan: &CellPlan,
     emulator: &Emulator,
     outcome: &CellOutcome,
-    start: Vec<Print>,
-    end: Vec<Print>,
+    start: Vec<FileDigest>,
+    end: Vec<FileDigest>,
 ) -> HarnessResult<()> {
     let dir = plan.work_dir.join(TAPE_DIR);
     fs::create_dir_all(&dir).on("create", &dir)?;
@@ -154,7 +154,7 @@ pub(super) fn keep(
     ];
     let mut files = Vec::new();
     for (name, source) in sources {
-        files.push(Print::of(&source, name.to_owned())?);
+        files.push(FileDigest::of(&source, name.to_owned())?);
         pack(&source, &packed(&dir, name))?;
     }
     for name in [TAPE_FILE, ASKED_FILE] {
@@ -182,11 +182,14 @@ pub(super) fn keep(
 pub(super) fn unpack(kept: &Kept, bundle: &Path, plan: &mut CellPlan) -> HarnessResult<()> {
     let from = bundle.join(TAPE_DIR);
     let parts = parts_of(kept, &from)?;
-    for print in parts {
-        let (packed, to) = (packed(&from, &print.name), plan.work_dir.join(&print.name));
-        unpack_file(&packed, &to, print.bytes)?;
-        let now = Print::of(&to, print.name.clone())?;
-        if now != *print {
+    for digest in parts {
+        let (packed, to) = (
+            packed(&from, &digest.name),
+            plan.work_dir.join(&digest.name),
+        );
+        unpack_file(&packed, &to, digest.bytes)?;
+        let now = FileDigest::of(&to, digest.name.clone())?;
+        if now != *digest {
             return Err(damaged(
                 &packed,
                 "it is not what was recorded, by its SHA-256",
@@ -198,29 +201,29 @@ pub(super) fn unpack(kept: &Kept, bundle: &Path, plan: &mut CellPlan) -> Harness
 }
 
 /// The files of a tape that are unpacked: all that it must have, and nothing else.
-fn parts_of<'a>(kept: &'a Kept, dir: &Path) -> HarnessResult<Vec<&'a Print>> {
-    let known = |print: &&Print| PARTS.iter().any(|(name, _)| *name == print.name);
+fn parts_of<'a>(kept: &'a Kept, dir: &Path) -> HarnessResult<Vec<&'a FileDigest>> {
+    let known = |digest: &&FileDigest| PARTS.iter().any(|(name, _)| *name == digest.name);
     let other = kept
         .files
         .iter()
-        .find(|print| !known(print) && print.name != TRACER_FILE);
+        .find(|digest| !known(digest) && digest.name != TRACER_FILE);
     if let Some(other) = other {
         let why = format!("it names a file {:?}, which no tape has", other.name);
         return Err(damaged(dir, &why));
     }
     let part = |(name, most): (&str, u64)| {
-        let mut found = kept.files.iter().filter(|print| print.name == name);
-        let print = match (found.next(), found.next()) {
-            (Some(print), None) => print,
+        let mut found = kept.files.iter().filter(|digest| digest.name == name);
+        let digest = match (found.next(), found.next()) {
+            (Some(digest), None) => digest,
             (None, _) => return Err(damaged(dir, &format!("it lacks {name}"))),
             (Some(_), Some(_)) => return Err(damaged(dir, &format!("it has {name} twice"))),
         };
-        if print.bytes > most {
-            let bytes = print.bytes;
+        if digest.bytes > most {
+            let bytes = digest.bytes;
             let why = format!("{name} is to have {bytes} bytes, and the largest has {most}");
             return Err(damaged(dir, &why));
         }
-        Ok(print)
+        Ok(digest)
     };
     PARTS.into_iter().map(part).collect()
 }
@@ -284,7 +287,7 @@ mod tests {
         (folder, bundle, plan)
     }
 
-    fn kept(files: Vec<Print>) -> Kept {
+    fn kept(files: Vec<FileDigest>) -> Kept {
         Kept {
             format: FORMAT,
             qemu: String::new(),
@@ -298,16 +301,16 @@ mod tests {
     }
 
     /// Packs a file where [`unpack`] looks for it, whatever the name; gives what describes it.
-    fn pack_as(bundle: &Path, name: &str, content: &[u8]) -> Print {
+    fn pack_as(bundle: &Path, name: &str, content: &[u8]) -> FileDigest {
         let to = packed(&bundle.join(TAPE_DIR), name);
         fs::create_dir_all(to.parent().expect("it has a folder")).expect("it can be made");
         let source = bundle.join("source");
         fs::write(&source, content).expect("it can be written");
         pack(&source, &to).expect("it can be packed");
-        Print::of(&source, name.to_owned()).expect("it can be read")
+        FileDigest::of(&source, name.to_owned()).expect("it can be read")
     }
 
-    fn whole(bundle: &Path) -> Vec<Print> {
+    fn whole(bundle: &Path) -> Vec<FileDigest> {
         [TAPE_FILE, ASKED_FILE, INITRAMFS_FILE, KERNEL_FILE]
             .map(|name| pack_as(bundle, name, name.as_bytes()))
             .to_vec()
@@ -364,10 +367,10 @@ mod tests {
         for missing in 0..4 {
             let (_folder, bundle, mut plan) = scene();
             let mut files = whole(&bundle);
-            let print = files.remove(missing);
-            let error = unpack(&kept(files.clone()), &bundle, &mut plan).expect_err(&print.name);
+            let digest = files.remove(missing);
+            let error = unpack(&kept(files.clone()), &bundle, &mut plan).expect_err(&digest.name);
             assert!(error.to_string().contains("lacks"), "{error}");
-            files.extend([files[0].clone(), print]);
+            files.extend([files[0].clone(), digest]);
             assert!(unpack(&kept(files), &bundle, &mut plan).is_err(), "twice");
         }
     }
@@ -378,7 +381,7 @@ mod tests {
         let (_folder, bundle, mut plan) = scene();
         let mut files = whole(&bundle);
         let bomb = pack_as(&bundle, TAPE_FILE, &vec![0; 64 << 20]);
-        files[0] = Print {
+        files[0] = FileDigest {
             bytes: 4096,
             ..bomb.clone()
         };

@@ -6,10 +6,10 @@
 //! the guest had a part in is compared, to the byte, with that of the recording.
 
 pub mod culprit;
+mod digests;
 mod emulator;
+mod file_digest;
 mod keep;
-mod print;
-mod prints;
 mod search;
 
 use std::path::Path;
@@ -21,15 +21,15 @@ use cowbird_session::plan::CellPlan;
 use cowbird_vm::command::SAID_FILE;
 use cowbird_vm::disks::{Bus, Disk};
 use cowbird_vm::layout::Layout;
+use digests::{differences, digests_of};
 use keep::{keep, unpack};
-use prints::{differences, prints_of};
 
-use crate::findings::Findings;
+use crate::artifacts::CellArtifacts;
 use crate::outcome::CellOutcome;
 
 pub use emulator::{MIN_QEMU, check_emulator};
+pub use file_digest::{Difference, FileDigest, Replayed};
 pub use keep::{Kept, TAPE_DIR};
-pub use print::{Difference, Print, Replayed};
 
 /// Virtual CPUs of a taped guest: QEMU replays one.
 pub const CPUS: u32 = 1;
@@ -51,7 +51,7 @@ pub(crate) enum Beginning {
     /// There is none.
     NoTape,
     /// One is made, beginning with these disks.
-    Record(Vec<Print>),
+    Record(Vec<FileDigest>),
     /// One is played; all that it needs is in the work folder and in the plan.
     Replay,
     /// None can be made.
@@ -96,12 +96,12 @@ pub(crate) async fn begin(
 pub(crate) async fn finish(
     plan: &CellPlan,
     outcome: &mut CellOutcome,
-    findings: &Findings,
+    artifacts: &CellArtifacts,
 ) -> HarnessResult<()> {
     let Some(tape) = plan.tape.clone() else {
         return Ok(());
     };
-    let (plan, ended, start) = (plan.clone(), outcome.clone(), findings.start.clone());
+    let (plan, ended, start) = (plan.clone(), outcome.clone(), artifacts.start.clone());
     outcome.replayed = in_background(move || match (&tape.bundle, start) {
         (Some(bundle), _) if plan.work_dir.join(SAID_FILE).exists() => {
             compare(&Kept::of(bundle)?, &plan, &ended).map(Some)
@@ -112,7 +112,7 @@ pub(crate) async fn finish(
                 &tape.emulator,
                 &ended,
                 start,
-                prints_of(&plan.work_dir)?,
+                digests_of(&plan.work_dir)?,
             )?;
             Ok(None)
         }
@@ -123,7 +123,7 @@ pub(crate) async fn finish(
 }
 
 fn compare(kept: &Kept, plan: &CellPlan, outcome: &CellOutcome) -> HarnessResult<Replayed> {
-    let compared = prints_of(&plan.work_dir)?;
+    let compared = digests_of(&plan.work_dir)?;
     let mut differences = differences(&kept.end, &compared);
     let (was, is) = (
         format!("{} of {} blocks", kept.verdict, kept.blocks_bad),
@@ -141,16 +141,16 @@ fn compare(kept: &Kept, plan: &CellPlan, outcome: &CellOutcome) -> HarnessResult
     })
 }
 
-/// The fingerprints of the disks that a cell starts with. They are not kept but made again from the seed; whether that
+/// The digests of the disks that a cell starts with. They are not kept but made again from the seed; whether that
 /// gives the same ones is tried.
 fn start_of(layout: &Layout, files: &CellFiles, seed: u64) -> HarnessResult<Beginning> {
-    let start = prints_of(&files.dir)?;
+    let start = digests_of(&files.dir)?;
     let again = CellFiles {
         dir: files.dir.join("again"),
     };
     std::fs::create_dir(&again.dir).on("create", &again.dir)?;
     layout.create(&again, seed)?;
-    let differing = differences(&start, &prints_of(&again.dir)?);
+    let differing = differences(&start, &digests_of(&again.dir)?);
     std::fs::remove_dir_all(&again.dir).on("remove", &again.dir)?;
     Ok(match differing.first() {
         None => Beginning::Record(start),
@@ -161,8 +161,8 @@ fn start_of(layout: &Layout, files: &CellFiles, seed: u64) -> HarnessResult<Begi
 }
 
 /// Checks that the disks made for a replay are those of the recording.
-fn check_start(start: &[Print], dir: &Path) -> HarnessResult<()> {
-    match differences(start, &prints_of(dir)?).first() {
+fn check_start(start: &[FileDigest], dir: &Path) -> HarnessResult<()> {
+    match differences(start, &digests_of(dir)?).first() {
         None => Ok(()),
         Some(first) => Err(HarnessError::Plan {
             detail: format!(
@@ -184,7 +184,7 @@ mod tests {
         let files = CellFiles {
             dir: folder.path().to_owned(),
         };
-        let layout = Layout::bare(4);
+        let layout = Layout::raw_without_cow(4);
         layout.create(&files, 7).expect("it can be made");
         let Ok(Beginning::Record(start)) = start_of(&layout, &files, 7) else {
             panic!("the same seed makes the same disks");

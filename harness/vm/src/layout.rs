@@ -108,7 +108,7 @@ impl Layout {
     pub fn filesystem(kind: Filesystem, mib: u32) -> Self {
         Self {
             filesystem: Some(kind),
-            ..Self::bare(mib)
+            ..Self::raw_without_cow(mib)
         }
     }
 
@@ -121,12 +121,12 @@ impl Layout {
         Self {
             origin,
             cow_home: Some(Self::behind(origin, cow_home_mib * MIB_SECTORS)),
-            ..Self::bare(0)
+            ..Self::raw_without_cow(0)
         }
     }
 
     /// A raw origin and nothing else.
-    pub fn bare(mib: u32) -> Self {
+    pub fn raw_without_cow(mib: u32) -> Self {
         Self {
             origin: Partition {
                 start: FIRST_SECTOR,
@@ -458,7 +458,7 @@ mod tests {
     /// Goal: disks that cannot be as they are told are refused, with the reason, before anything is made of them.
     #[test]
     fn contradictions_are_refused() {
-        let bare = Layout::bare(8);
+        let raw_without_cow = Layout::raw_without_cow(8);
         let (mirror, second) = (OriginKind::Mirror, FurtherDisk::SecondVolume);
         let own = CowDisk::Own {
             mib: 8,
@@ -469,7 +469,7 @@ mod tests {
                 Layout {
                     kind: mirror,
                     further: second,
-                    ..bare
+                    ..raw_without_cow
                 },
                 "mirror",
             ),
@@ -477,7 +477,7 @@ mod tests {
                 Layout {
                     cow_disk: Some(own),
                     further: second,
-                    ..bare
+                    ..raw_without_cow
                 },
                 "second volume",
             ),
@@ -485,14 +485,14 @@ mod tests {
                 Layout {
                     cow_disk: Some(CowDisk::InPlaceOfImage { mib: 8 }),
                     images: 2,
-                    ..bare
+                    ..raw_without_cow
                 },
                 "images",
             ),
             (
                 Layout {
                     content: Some(files),
-                    ..bare
+                    ..raw_without_cow
                 },
                 "ext4",
             ),
@@ -506,7 +506,7 @@ mod tests {
             (
                 Layout {
                     filesystem_mib: Some(8),
-                    ..bare
+                    ..raw_without_cow
                 },
                 "no filesystem",
             ),
@@ -530,12 +530,12 @@ mod tests {
         let allowed = [
             Layout {
                 kind: mirror,
-                ..bare
+                ..raw_without_cow
             },
             Layout {
                 kind: mirror,
                 further: FurtherDisk::Copy,
-                ..bare
+                ..raw_without_cow
             },
             Layout {
                 cow_disk: Some(own),

@@ -4,7 +4,7 @@
 //! **Architecture invariant:** bytes in, data out. Only [`digest`] reads a file, to hash it; nothing here fetches, unpacks or runs
 //! anything, or knows which kernels there are.
 
-pub mod control;
+pub mod deb822;
 pub mod digest;
 pub mod modinfo;
 pub mod parsers;

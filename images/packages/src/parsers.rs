@@ -1,6 +1,6 @@
 //! The parsers of what archives and packages contain, as functions of its bytes: `cowbird-fuzz` calls them.
 
-use crate::control::{Index, IndexError};
+use crate::deb822::{Index, IndexError};
 use crate::modinfo::{ModInfo, builtin_aliases};
 use crate::release;
 use crate::version::DebVersion;

@@ -7,8 +7,8 @@ use glob::Pattern;
 use serde::Deserialize;
 
 use super::{
-    Arch, Archive, BroughtPackages, BuildRoot, Emulator, FreshHost, KernelSource, KernelSpec,
-    PackageNames, Tier,
+    Arch, Archive, BuildRoot, Emulator, FreshHost, KernelSource, KernelSpec, PackageNames,
+    SuppliedPackages, Tier,
 };
 
 /// Kind, name and fault of an entry.
@@ -34,7 +34,7 @@ pub(super) struct File {
     #[serde(default)]
     compiled: Vec<Compiled>,
     #[serde(default)]
-    brought: Vec<Brought>,
+    supplied: Vec<Supplied>,
 }
 
 /// A QEMU in a root of its own.
@@ -106,10 +106,10 @@ struct Compiled {
     unsupported: Option<String>,
 }
 
-/// A kernel whose packages somebody brings.
+/// A kernel whose packages somebody supplies.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Brought {
+struct Supplied {
     name: String,
     distro: String,
     suite: String,
@@ -163,8 +163,8 @@ impl File {
         for compiled in &self.compiled {
             kernels.push(self.of_compiled(compiled)?);
         }
-        for brought in &self.brought {
-            kernels.push(self.of_brought(brought)?);
+        for supplied in &self.supplied {
+            kernels.push(self.of_supplied(supplied)?);
         }
         check_list("kernel", kernels.iter().map(|kernel| &kernel.name))?;
         Ok(kernels)
@@ -287,7 +287,7 @@ impl File {
         })
     }
 
-    fn of_brought(&self, entry: &Brought) -> Result<KernelSpec, Problem> {
+    fn of_supplied(&self, entry: &Supplied) -> Result<KernelSpec, Problem> {
         let fault = |problem: String| ("kernel", entry.name.clone(), problem);
         let build_root = self.root(&entry.build_root, entry.arch).map_err(fault)?;
         let root_archive = self.archive(&build_root.archive).map_err(fault)?;
@@ -304,7 +304,7 @@ impl File {
             series: entry.series.clone(),
             flavour: entry.flavour.clone(),
             arch: entry.arch,
-            source: KernelSource::Brought(BroughtPackages {
+            source: KernelSource::Supplied(SuppliedPackages {
                 release: entry.release.clone(),
                 files: entry.packages.clone(),
             }),

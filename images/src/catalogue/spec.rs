@@ -136,9 +136,9 @@ pub struct PackageNames {
     pub headers: String,
 }
 
-/// What a kernel whose packages somebody brings is made of.
+/// What a kernel whose packages somebody supplies is made of.
 #[derive(Clone, Debug)]
-pub struct BroughtPackages {
+pub struct SuppliedPackages {
     /// Glob over the release (`uname -r`).
     pub release: String,
     /// Globs over the names of the package files; each must match one at least.
@@ -148,8 +148,8 @@ pub struct BroughtPackages {
 /// Where a kernel comes from.
 #[derive(Clone, Debug)]
 pub enum KernelSource {
-    /// Package files of another distribution, which somebody brings.
-    Brought(BroughtPackages),
+    /// Package files of another distribution, which somebody supplies.
+    Supplied(SuppliedPackages),
     /// Packages that hold it ready to boot, with headers to build modules against.
     Packages(PackageNames),
     /// A package of its sources, compiled here in the kernel's build root.

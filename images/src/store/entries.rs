@@ -8,14 +8,14 @@ use cowbird_packages::digest::Sha256Digest;
 use super::Store;
 use super::whole::{is_whole_kernel, is_whole_root};
 use crate::apt;
+use crate::build_root::{self, Recipe, RootRecord};
 use crate::cache::{InUse, Kind};
 use crate::catalogue::{Emulator, FreshHost, KernelSpec};
+use crate::entry_record;
 use crate::error::{Error, Result};
 use crate::kernel::{self};
 use crate::kernel_build::KernelBuild;
 use crate::lock::LockedKernel;
-use crate::record;
-use crate::root::{self, Recipe, RootRecord};
 use crate::seal;
 
 impl Store {
@@ -48,7 +48,7 @@ impl Store {
             |entry| is_whole_kernel(entry) && self.is_intact(entry),
             waiting,
             |staging| {
-                let record: RootRecord = record::read(root)?;
+                let record: RootRecord = entry_record::read(root)?;
                 self.check_root(spec, root, record.digest)?;
                 self.fetch(spec, locked)?;
                 let task = self.task(&format!("{}: compiling {}", spec.name, locked.release));
@@ -78,7 +78,7 @@ impl Store {
         }
         let name = recipe.name;
         let made = self.recipe_entry(recipe, name)?;
-        Ok((root::tree(&made), InUse::of(&made)))
+        Ok((build_root::tree(&made), InUse::of(&made)))
     }
 
     /// Whether every file of an entry is what it was when the entry was made; says so if not. Of one without a seal nobody knows
@@ -116,7 +116,7 @@ impl Store {
         }
         self.cache.discard(root)?;
         let made = self.root_entry(spec)?;
-        let record: RootRecord = record::read(&made)?;
+        let record: RootRecord = entry_record::read(&made)?;
         if record.digest != digest {
             return Err(Error::RootChanged {
                 root: spec.build_root.name.clone(),
@@ -140,7 +140,7 @@ impl Store {
                     let log = self.cache.log(&format!("root-{}", root.name));
                     let mirror = self.mirror(root.archive())?;
                     apt::check_mirror(&mirror)?;
-                    root::make(root, &mirror, log, staging)?;
+                    build_root::make(root, &mirror, log, staging)?;
                     task.done();
                     Ok(())
                 })?;

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use cowbird_packages::control::Index;
+use cowbird_packages::deb822::Index;
 use cowbird_packages::digest::Sha256Digest;
 
 use super::Store;
-use crate::brought;
 use crate::catalogue::{KernelSource, KernelSpec};
 use crate::error::{Error, LockedGone, Result};
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::package::deb_path;
+use crate::supplied;
 
 impl Store {
     /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
     pub(super) fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
-        if matches!(spec.source, KernelSource::Brought(_)) {
+        if matches!(spec.source, KernelSource::Supplied(_)) {
             return self.fetch_brought(spec, locked);
         }
         let missing: Vec<_> = locked
@@ -64,9 +64,9 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps the files that somebody brought in the cache, under their digests.
+    /// Keeps the files that somebody supplied in the cache, under their digests.
     fn fetch_brought(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
-        let folder = brought::folder(&self.cache, spec);
+        let folder = supplied::folder(&self.cache, spec);
         let staging = self.cache.staging()?;
         for package in locked
             .packages
@@ -76,7 +76,7 @@ impl Store {
             let from = folder.join(&package.name);
             if !from.is_file() {
                 let (name, folder) = (&package.name, folder.display());
-                return Err(Error::NotBrought {
+                return Err(Error::NotSupplied {
                     kernel: spec.name.clone(),
                     missing: format!("the cache has no sound {name}; put it into {folder} again"),
                 });

@@ -1,8 +1,8 @@
 //! The way from an archive to an unpacked kernel, with the host's own apt and a small archive in `tests/archive` that
 //! is signed with a key of its own. No network; build roots, which would need it, are left out.
 
-mod brought;
 mod pruning;
+mod supplied;
 mod trust;
 
 use std::sync::Mutex;
@@ -171,7 +171,7 @@ fn newest_kernel_is_unpacked() {
         (locked.release.as_str(), locked.packages.len()),
         (NEWEST, 5)
     );
-    let record: KernelRecord = record::read(&entry).unwrap();
+    let record: KernelRecord = entry_record::read(&entry).unwrap();
     let vmlinuz = fs::read_to_string(kernel::tree(&entry).join(&record.vmlinuz)).unwrap();
     assert_eq!(vmlinuz, "kernel 9.9.10\n");
     assert_eq!(

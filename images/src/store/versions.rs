@@ -4,22 +4,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use cowbird_packages::control::Index;
+use cowbird_packages::deb822::Index;
 
 use super::Store;
 use crate::apt::{self, Suite};
-use crate::brought;
 use crate::catalogue::{Archive, KernelSpec};
 use crate::error::{Error, Result};
 use crate::lock::{LockFile, LockedKernel};
 use crate::select::select;
+use crate::supplied;
 
 impl Store {
     /// The packages of a kernel: those on record, else the newest.
     pub(super) fn locked_or_chosen(&self, spec: &KernelSpec) -> Result<LockedKernel> {
         // Whoever puts others into the folder wants those.
-        if let Some(brought) = brought::choose(&self.cache, spec)? {
-            return Ok(brought);
+        if let Some(supplied) = supplied::choose(&self.cache, spec)? {
+            return Ok(supplied);
         }
         match self.locked(spec)? {
             Some((locked, _)) if !self.options.refresh => Ok(locked),
@@ -86,8 +86,8 @@ impl Store {
 
     /// Chooses the newest packages of the suite.
     fn choose(&self, spec: &KernelSpec) -> Result<LockedKernel> {
-        if let Some(missing) = self.not_brought(spec) {
-            return Err(Error::NotBrought {
+        if let Some(missing) = self.not_supplied(spec) {
+            return Err(Error::NotSupplied {
                 kernel: spec.name.clone(),
                 missing,
             });

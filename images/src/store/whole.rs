@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use crate::build_root::{self, RootRecord};
+use crate::entry_record;
 use crate::kernel::{self, KernelRecord};
-use crate::record;
-use crate::root::{self, RootRecord};
 
 pub(crate) fn is_whole_kernel(entry: &Path) -> bool {
-    record::read::<KernelRecord>(entry)
+    entry_record::read::<KernelRecord>(entry)
         .is_ok_and(|record| kernel::tree(entry).join(record.vmlinuz).is_file())
 }
 
 pub(crate) fn is_whole_root(entry: &Path) -> bool {
-    record::read::<RootRecord>(entry).is_ok() && root::tree(entry).join("usr/bin").is_dir()
+    entry_record::read::<RootRecord>(entry).is_ok()
+        && build_root::tree(entry).join("usr/bin").is_dir()
 }

@@ -179,7 +179,7 @@ fn a_package_writes_and_runs_nothing_outside_of_its_folder() {
 /// that it has.
 #[test]
 fn neither_does_an_rpm_package() {
-    use crate::brought::Format;
+    use crate::supplied::Format;
     if Command::new("bsdtar").arg("--version").output().is_err() {
         println!("SKIP: there is no bsdtar");
         return;

@@ -37,8 +37,8 @@ use crate::witness::EntryKind;
 pub use instants::check_instants;
 pub use journal::check_journal;
 pub use parts::{
-    Agreement, AgreementInput, Change, Compared, Contradiction, JournalledWrite,
-    MAX_CONTRADICTIONS, Mark, Place, Print, Rule, TracedBio, TracedDisk, TracedFlush, TracedHeader,
+    Agreement, AgreementInput, BoundaryMarker, Change, Compared, Contradiction, JournalledWrite,
+    MAX_CONTRADICTIONS, Place, Print, Rule, TracedBio, TracedDisk, TracedFlush, TracedHeader,
     TracedInstant, TracedRequest,
 };
 pub(crate) use parts::{Matched, Window};
@@ -67,8 +67,8 @@ pub fn check_agreement(input: &AgreementInput<'_>) -> Result<(Agreement, Compare
 
 fn find_window(input: &AgreementInput<'_>) -> Result<Window, Contradiction> {
     let (begin, end) = (input.begin, input.end);
-    let (begin_bio, begin_entry) = find_mark(input, begin, "beginning")?;
-    let (end_bio, end_entry) = find_mark(input, end, "end")?;
+    let (begin_bio, begin_entry) = find_boundary(input, begin, "beginning")?;
+    let (end_bio, end_entry) = find_boundary(input, end, "end")?;
     let mut requests = input.traced.requests.iter();
     let request = requests.find(|request| {
         request.issued > Some(begin_bio.queued)
@@ -86,7 +86,7 @@ fn find_window(input: &AgreementInput<'_>) -> Result<Window, Contradiction> {
             })
         }
         _ => Err(Contradiction {
-            rule: Rule::Mark,
+            rule: Rule::BoundaryMarker,
             range: Some(begin.range),
             trace: "no completion of the mark at the beginning before the mark at the end".into(),
             other: format!("the witness has them as entries {begin_entry} and {end_entry}"),
@@ -95,9 +95,9 @@ fn find_window(input: &AgreementInput<'_>) -> Result<Window, Contradiction> {
 }
 
 /// The bio and the entry of a mark.
-fn find_mark<'a>(
+fn find_boundary<'a>(
     input: &AgreementInput<'a>,
-    mark: &Mark,
+    mark: &BoundaryMarker,
     name: &str,
 ) -> Result<(&'a TracedBio, EntryIndex), Contradiction> {
     let bio = input.traced.bio_of(mark);
@@ -108,7 +108,7 @@ fn find_mark<'a>(
     match (bio, entry) {
         (Some(bio), Some(entry)) => Ok((bio, entry.index)),
         (bio, entry) => Err(Contradiction {
-            rule: Rule::Mark,
+            rule: Rule::BoundaryMarker,
             range: Some(mark.range),
             trace: match bio {
                 Some(bio) => format!("the mark at the {name} at place {}", bio.queued.0),

@@ -94,7 +94,7 @@ pub struct TracedDisk {
 
 impl TracedDisk {
     /// The bio that wrote a mark.
-    pub(super) fn bio_of(&self, mark: &Mark) -> Option<&TracedBio> {
+    pub(super) fn bio_of(&self, mark: &BoundaryMarker) -> Option<&TracedBio> {
         let print = hash(&mark.content);
         self.bios
             .iter()
@@ -103,14 +103,14 @@ impl TracedDisk {
 
     /// Whether a mark was written to this disk.
     #[must_use]
-    pub fn has_mark(&self, mark: &Mark) -> bool {
+    pub fn has_boundary_marker(&self, mark: &BoundaryMarker) -> bool {
         self.bio_of(mark).is_some()
     }
 }
 
 /// A write that says where the recording begins or ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct BoundaryMarker {
     /// Where it was written; nobody else writes there.
     pub range: SectorRange,
     /// What.
@@ -124,9 +124,9 @@ pub struct AgreementInput<'a> {
     /// The witness of the disk, since the boot in which the trace was recorded.
     pub log: &'a WitnessLog<'a>,
     /// Written before anything that is compared.
-    pub begin: &'a Mark,
+    pub begin: &'a BoundaryMarker,
     /// Written after it.
-    pub end: &'a Mark,
+    pub end: &'a BoundaryMarker,
     /// Whether a page of a cached write may change between its submission and its way to the disk, so that the
     /// witness may have something newer than the fingerprint. Such writes are only counted, but not those that
     /// the journal has as direct.
@@ -141,7 +141,7 @@ pub struct AgreementInput<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// A mark is not where it must be, so that nothing can be compared.
-    Mark,
+    BoundaryMarker,
     /// Bios against the witness.
     Contents,
     /// Requests against the witness.
@@ -157,7 +157,7 @@ pub enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Mark => "marks",
+            Self::BoundaryMarker => "marks",
             Self::Contents => "contents",
             Self::Requests => "requests",
             Self::Flushes => "flushes",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::common::{LogBuilder, pattern};
 use cowbird_model::{
-    Agreement, AgreementInput, Change, Epoch, JournalledWrite, Mark, Place, Print, Rule,
+    Agreement, AgreementInput, BoundaryMarker, Change, Epoch, JournalledWrite, Place, Print, Rule,
     SECTOR_BYTES, Sector, SectorRange, TracedBio, TracedDisk, TracedFlush, TracedInstant,
     TracedRequest, WitnessLog, check_agreement, check_instants, check_journal,
 };
@@ -15,8 +15,8 @@ const MARK_SECTOR: u64 = 1024;
 const HEADER_SECTOR: u64 = 4096;
 const CLOCK_NS: u64 = 1000;
 
-fn mark(text: u8) -> Mark {
-    Mark {
+fn boundary_marker(text: u8) -> BoundaryMarker {
+    BoundaryMarker {
         range: SectorRange::new(Sector(MARK_SECTOR), 8),
         content: vec![text; 8 * SECTOR_BYTES],
     }
@@ -140,7 +140,7 @@ impl Session {
     fn full() -> Self {
         let mut session = Self::new();
         session.log.write(2048, &pattern(2048, 8, 1)); // before the tracer was there
-        session.write(MARK_SECTOR, &mark(b'b').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'b').content);
         session.write(2048, &pattern(2048, 8, 2));
         session.write(2051, &pattern(2051, 20, 3)); // off the grid
         session.flush();
@@ -152,7 +152,7 @@ impl Session {
         session.merged();
         session.split();
         session.fua();
-        session.write(MARK_SECTOR, &mark(b'e').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'e').content);
         session.log.write(2048, &pattern(2048, 8, 6)); // behind its end
         session
     }
@@ -204,7 +204,7 @@ impl Session {
 
     fn check_with(&self, log: &[u8]) -> Agreement {
         let log = WitnessLog::parse(log).expect("a log");
-        let (begin, end) = (mark(b'b'), mark(b'e'));
+        let (begin, end) = (boundary_marker(b'b'), boundary_marker(b'e'));
         let input = AgreementInput {
             traced: &self.disk,
             log: &log,
@@ -397,7 +397,7 @@ fn without_a_mark_nothing_is_compared() {
         let mut session = Session::full();
         session.disk.bios.remove(at);
         let agreement = session.check();
-        assert_eq!(agreement.contradictions[0].rule, Rule::Mark);
+        assert_eq!(agreement.contradictions[0].rule, Rule::BoundaryMarker);
         assert_eq!(agreement.contents, 0);
     }
 }
@@ -416,13 +416,13 @@ fn what_is_under_way_at_a_mark_may_be_on_either_side() {
             session.bio(Change::Write, 3000, 8, &data);
         }
         let issued = early_bio.then(|| session.tick());
-        session.write(MARK_SECTOR, &mark(b'b').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'b').content);
         if !early_entry {
             session.log.write(3000, &data);
         }
         session.request(Change::Write, 3000, 8, false);
         session.disk.requests[1].issued = issued;
-        session.write(MARK_SECTOR, &mark(b'e').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'e').content);
         assert_eq!(
             session.check().contradictions,
             [],
@@ -437,14 +437,14 @@ fn overlapping_writes_may_be_in_either_order() {
     let (one, two) = (pattern(3000, 8, 1), pattern(3000, 8, 2));
     for first in [&one, &two] {
         let mut session = Session::new();
-        session.write(MARK_SECTOR, &mark(b'b').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'b').content);
         session.bio(Change::Write, 3000, 8, &one);
         session.bio(Change::Write, 3000, 8, &two);
         session.request(Change::Write, 3000, 8, false);
         session.request(Change::Write, 3000, 8, false);
         let second = if first == &one { &two } else { &one };
         session.log.write(3000, first).write(3000, second);
-        session.write(MARK_SECTOR, &mark(b'e').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'e').content);
         assert_eq!(session.check().contradictions, []);
     }
 }
@@ -502,14 +502,14 @@ fn a_write_that_failed_may_be_there_or_not() {
     for there in [true, false] {
         let data = pattern(3000, 8, 1);
         let mut session = Session::new();
-        session.write(MARK_SECTOR, &mark(b'b').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'b').content);
         session.bio(Change::Write, 3000, 8, &data);
         session.request(Change::Write, 3000, 8, false);
         session.disk.requests.last_mut().expect("just made").failed = true;
         if there {
             session.log.write(3000, &data);
         }
-        session.write(MARK_SECTOR, &mark(b'e').content);
+        session.write(MARK_SECTOR, &boundary_marker(b'e').content);
         assert_eq!(session.check().contradictions, []);
     }
 }

@@ -335,7 +335,14 @@ pub const EPOCH_STEPS: [&str; 4] = ["frozen", "gated", "drained", "begun"];
 
 /// Names of the phases of a snapshot, by number; see `EVENTS.md`.
 pub const PHASES: [&str; 8] = [
-    "new", "holding", "active", "tracking", "failed", "closing", "spoilt", "losing",
+    "new",
+    "holding",
+    "active",
+    "tracking",
+    "failed",
+    "closing",
+    "invalidated",
+    "losing",
 ];
 
 /// A name by number, or the number itself.

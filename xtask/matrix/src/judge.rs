@@ -26,11 +26,11 @@
 
 use std::collections::BTreeMap;
 
-use cowbird_model::{CellResult, TraceStanding, Verdict};
+use cowbird_model::{CellResult, TraceConclusion, Verdict};
 
 /// How one cell counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum CellStatus {
     /// The module is right.
     Passed,
     /// The mutant's fault was seen for what it is.
@@ -45,7 +45,7 @@ pub enum Standing {
     Skipped,
 }
 
-impl Standing {
+impl CellStatus {
     /// The name in summaries.
     pub fn name(self) -> &'static str {
         match self {
@@ -60,14 +60,14 @@ impl Standing {
 }
 
 /// How a result counts. `caught` of a mutant's result must be set.
-pub fn standing(result: &CellResult) -> Standing {
+pub fn status_of(result: &CellResult) -> CellStatus {
     match (result.verdict, result.caught) {
-        (Verdict::LostGuest | Verdict::Infrastructure, _) => Standing::Broken,
-        (Verdict::Unsupported, _) => Standing::Skipped,
-        (_, Some(true)) => Standing::Caught,
-        (Verdict::Pass | Verdict::Mismatch, Some(false)) => Standing::Missed,
-        (Verdict::Pass, None) => Standing::Passed,
-        _ => Standing::Failed,
+        (Verdict::LostGuest | Verdict::Infrastructure, _) => CellStatus::Broken,
+        (Verdict::Unsupported, _) => CellStatus::Skipped,
+        (_, Some(true)) => CellStatus::Caught,
+        (Verdict::Pass | Verdict::Mismatch, Some(false)) => CellStatus::Missed,
+        (Verdict::Pass, None) => CellStatus::Passed,
+        _ => CellStatus::Failed,
     }
 }
 
@@ -77,11 +77,11 @@ pub struct Judgement {
     /// The exit code: 0, 1 or 2.
     pub exit: u8,
     /// How many cells count how.
-    pub counts: BTreeMap<Standing, u64>,
+    pub counts: BTreeMap<CellStatus, u64>,
     /// How many cells were run twice, because the first attempt said nothing about the module.
     pub second_attempts: u64,
     /// How many traces are worth what.
-    pub traces: BTreeMap<TraceStanding, u64>,
+    pub traces: BTreeMap<TraceConclusion, u64>,
     /// Mutants that survived, as kernel and mutant.
     pub survivors: Vec<(String, String)>,
     /// What does not add up, in one sentence each.
@@ -92,9 +92,9 @@ impl Judgement {
     /// Cells that count as success, and those that do not; skipped ones are neither. A missed
     /// mutant cell counts against the run only where the mutant survived.
     pub fn passed_and_failed(&self) -> (u64, u64) {
-        let count = |standing| self.counts.get(&standing).copied().unwrap_or(0);
-        let passed = count(Standing::Passed) + count(Standing::Caught);
-        let failed = count(Standing::Failed) + count(Standing::Broken);
+        let count = |status| self.counts.get(&status).copied().unwrap_or(0);
+        let passed = count(CellStatus::Passed) + count(CellStatus::Caught);
+        let failed = count(CellStatus::Failed) + count(CellStatus::Broken);
         (
             passed,
             failed + self.survivors.len() as u64 + self.complaints.len() as u64,
@@ -113,29 +113,29 @@ impl Judgement {
     /// Whether somebody should look at this cell. One that missed its mutant is worth a look where the
     /// mutant survived and something else was seen.
     pub fn needs_attention(&self, cell: &CellResult) -> bool {
-        match standing(cell) {
-            Standing::Passed | Standing::Caught => false,
-            Standing::Missed => self.survived(cell) && cell.verdict != Verdict::Pass,
-            Standing::Failed | Standing::Broken | Standing::Skipped => true,
+        match status_of(cell) {
+            CellStatus::Passed | CellStatus::Caught => false,
+            CellStatus::Missed => self.survived(cell) && cell.verdict != Verdict::Pass,
+            CellStatus::Failed | CellStatus::Broken | CellStatus::Skipped => true,
         }
     }
 }
 
 /// Judges a run that was to report `expected` cells.
 pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
-    let mut counts = BTreeMap::<Standing, u64>::new();
+    let mut counts = BTreeMap::<CellStatus, u64>::new();
     let mut mutants = BTreeMap::<(&str, &str), (bool, bool)>::new();
-    let mut traces = BTreeMap::<TraceStanding, u64>::new();
+    let mut traces = BTreeMap::<TraceConclusion, u64>::new();
     for result in results {
         if let Some(trace) = &result.trace {
-            *traces.entry(trace.standing).or_default() += 1;
+            *traces.entry(trace.conclusion).or_default() += 1;
         }
-        let standing = standing(result);
-        *counts.entry(standing).or_default() += 1;
+        let status = status_of(result);
+        *counts.entry(status).or_default() += 1;
         if let Some(mutant) = &result.mutant {
             let (ran, caught) = mutants.entry((&result.kernel, mutant)).or_default();
-            *ran |= !matches!(standing, Standing::Broken | Standing::Skipped);
-            *caught |= standing == Standing::Caught;
+            *ran |= !matches!(status, CellStatus::Broken | CellStatus::Skipped);
+            *caught |= status == CellStatus::Caught;
         }
     }
     let survivors: Vec<(String, String)> = mutants
@@ -152,9 +152,9 @@ pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
     }
     // Of a cell that did not pass, its verdict is enough to say.
     let vague = results.iter().filter(|result| {
-        let passed = matches!(standing(result), Standing::Passed);
-        let trace = result.trace.as_ref().map(|trace| trace.standing);
-        passed && trace == Some(TraceStanding::NoConclusion)
+        let passed = matches!(status_of(result), CellStatus::Passed);
+        let trace = result.trace.as_ref().map(|trace| trace.conclusion);
+        passed && trace == Some(TraceConclusion::NoConclusion)
     });
     complaints.extend(vague.map(|result| {
         format!(
@@ -164,11 +164,11 @@ pub fn judge(expected: u64, results: &[CellResult]) -> Judgement {
             result.trace.as_ref().map_or("", |trace| &trace.reason)
         )
     }));
-    let has = |standing| counts.contains_key(&standing);
-    let nothing_good = !has(Standing::Passed) && !has(Standing::Caught) && expected > 0;
-    let exit = if has(Standing::Failed) || !survivors.is_empty() {
+    let has = |status| counts.contains_key(&status);
+    let nothing_good = !has(CellStatus::Passed) && !has(CellStatus::Caught) && expected > 0;
+    let exit = if has(CellStatus::Failed) || !survivors.is_empty() {
         1
-    } else if has(Standing::Broken) || nothing_good || !complaints.is_empty() {
+    } else if has(CellStatus::Broken) || nothing_good || !complaints.is_empty() {
         2
     } else {
         0
@@ -285,7 +285,7 @@ pub(crate) mod tests {
             caught: Some(false),
             ..caught.clone()
         };
-        assert_eq!(standing(&other), Standing::Missed);
+        assert_eq!(status_of(&other), CellStatus::Missed);
         assert_eq!(exit(&[other]), 1);
         // A panic catches nothing and is a failure beside a catch.
         assert_eq!(
@@ -301,24 +301,24 @@ pub(crate) mod tests {
     #[test]
     fn traces_count_by_themselves() {
         use cowbird_model::TraceResult;
-        let traced = |standing, verdict| CellResult {
+        let traced = |conclusion, verdict| CellResult {
             trace: Some(TraceResult {
-                standing,
+                conclusion,
                 reason: "a reason".into(),
             }),
             ..result("k", "a", None, verdict)
         };
-        for (standing, verdict, wanted) in [
-            (TraceStanding::Agrees, Verdict::Pass, 0),
-            (TraceStanding::NotTraced, Verdict::Pass, 0),
-            (TraceStanding::NoConclusion, Verdict::Pass, 2),
-            (TraceStanding::NoConclusion, Verdict::Panic, 1),
-            (TraceStanding::Contradicts, Verdict::Contradiction, 1),
+        for (conclusion, verdict, wanted) in [
+            (TraceConclusion::Agrees, Verdict::Pass, 0),
+            (TraceConclusion::NotTraced, Verdict::Pass, 0),
+            (TraceConclusion::NoConclusion, Verdict::Pass, 2),
+            (TraceConclusion::NoConclusion, Verdict::Panic, 1),
+            (TraceConclusion::Contradicts, Verdict::Contradiction, 1),
         ] {
-            let cells = [traced(standing, verdict)];
+            let cells = [traced(conclusion, verdict)];
             let judgement = judge(1, &cells);
-            assert_eq!(judgement.exit, wanted, "{standing:?} {verdict:?}");
-            assert_eq!(judgement.traces[&standing], 1);
+            assert_eq!(judgement.exit, wanted, "{conclusion:?} {verdict:?}");
+            assert_eq!(judgement.traces[&conclusion], 1);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cowbird_model::CellResult;
 
-use crate::judge::{Standing, standing};
+use crate::judge::{CellStatus, status_of};
 use crate::mutants::Mutant;
 use crate::table;
 
@@ -54,10 +54,11 @@ pub fn kills(mutants: &[Mutant], results: &[CellResult]) -> Vec<Kill> {
 }
 
 fn kill(mutant: &Mutant, kernel: &str, cells: &[&CellResult]) -> Kill {
-    let ran = |cell: &&&CellResult| !matches!(standing(cell), Standing::Broken | Standing::Skipped);
+    let ran =
+        |cell: &&&CellResult| !matches!(status_of(cell), CellStatus::Broken | CellStatus::Skipped);
     let first = cells
         .iter()
-        .position(|cell| standing(cell) == Standing::Caught);
+        .position(|cell| status_of(cell) == CellStatus::Caught);
     Kill {
         mutant: mutant.name.clone(),
         kernel: kernel.to_owned(),
@@ -160,7 +161,7 @@ pub fn rates(mutants: &[Mutant], results: &[CellResult]) -> String {
         let cells: Vec<&CellResult> = results
             .iter()
             .filter(|cell| cell.mutant.as_ref() == Some(&mutant.name))
-            .filter(|cell| matches!(standing(cell), Standing::Caught | Standing::Missed))
+            .filter(|cell| matches!(status_of(cell), CellStatus::Caught | CellStatus::Missed))
             .collect();
         let siblings =
             |cell: &CellResult| cells.iter().filter(|it| it.kernel == cell.kernel).count();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cowbird_checks::trials::TrialPlan;
+use cowbird_checks::script_runs::ScriptRunPlan;
 use cowbird_model::Class;
 use cowbird_outside::foreign::read_text;
 use cowbird_workload::{Script, Step};
@@ -87,8 +87,8 @@ impl Regression {
     }
 
     /// The same for the harness, so many times.
-    pub fn plan(&self, name: &str, times: u32) -> Result<TrialPlan> {
-        Ok(TrialPlan {
+    pub fn plan(&self, name: &str, times: u32) -> Result<ScriptRunPlan> {
+        Ok(ScriptRunPlan {
             name: name.to_owned(),
             script: self.script()?,
             times,
@@ -117,7 +117,7 @@ pub fn load_all(root: &Path) -> Result<Vec<(String, Regression)>> {
 }
 
 /// What a matrix runs of them.
-pub fn plans(root: &Path) -> Result<Vec<TrialPlan>> {
+pub fn plans(root: &Path) -> Result<Vec<ScriptRunPlan>> {
     let all = load_all(root)?;
     let plan = |(name, regression): &(String, Regression)| regression.plan(name, regression.times);
     all.iter().map(plan).collect()
@@ -192,6 +192,7 @@ mod tests {
                 assert!(mutants.iter().any(|known| known.name == *mutant), "{name}");
             }
         }
-        TrialPlan::check(&plans(&root).expect("they are scripts")).expect("one boot does them all");
+        ScriptRunPlan::check(&plans(&root).expect("they are scripts"))
+            .expect("one boot does them all");
     }
 }

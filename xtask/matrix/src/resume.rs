@@ -15,7 +15,7 @@ use cowbird_session::input::CaseInput;
 use cowbird_session::plan::CellPlan;
 use sha2::{Digest, Sha256};
 
-use crate::judge::{Standing, standing};
+use crate::judge::{CellStatus, status_of};
 use crate::output::{self, OutDir, RESULTS};
 use crate::plan::{CellId, PlannedCell};
 use crate::programs::GuestPrograms;
@@ -144,7 +144,7 @@ impl Earlier {
         };
         match self.cells.get(&cell.id).filter(same) {
             None => Known::Nothing,
-            Some(result) if standing(result) == Standing::Broken => {
+            Some(result) if status_of(result) == CellStatus::Broken => {
                 Known::Broken(result.reason.clone())
             }
             Some(result) => Known::Ended(Box::new(result.clone())),

@@ -51,11 +51,18 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
 /// Those that have one of these names, in their own order. A name that nothing has is an error.
 pub fn select_named<'a, T: Selectable>(all: &'a [T], names: &[String]) -> Result<Vec<&'a T>> {
     for name in names {
-        if !all.iter().any(|item| item.name() == name) {
+        if !all
+            .iter()
+            .any(|item| item.name() == name || item.first_name() == name)
+        {
             bail!("there is no {} {name}", T::KIND);
         }
     }
-    let wanted = |item: &&T| names.iter().any(|name| name == item.name());
+    let wanted = |item: &&T| {
+        names
+            .iter()
+            .any(|name| name == item.name() || name == item.first_name())
+    };
     Ok(all.iter().filter(wanted).collect())
 }
 
@@ -107,7 +114,7 @@ impl Sharing {
 
 /// The turn of a case. The last byte of the digest is as good as any other.
 fn turn(case: &str) -> usize {
-    let digest = Sha256::digest(case.as_bytes());
+    let digest = Sha256::digest(cowbird_cases::former::first(case).as_bytes());
     usize::from(digest[digest.len() - 1]) % TURNS
 }
 

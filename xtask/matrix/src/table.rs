@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cowbird_model::{CellResult, Verdict};
 use cowbird_outside::printable;
 
-use crate::judge::{Judgement, Standing, standing};
+use crate::judge::{CellStatus, Judgement, status_of};
 
 /// What is between two columns.
 const GAP: &str = "  ";
@@ -41,10 +41,10 @@ fn cell_text(result: &CellResult) -> String {
         .iter()
         .map(|(class, count)| format!("{class} {count}"))
         .collect();
-    let seen = match (standing(result), result.verdict) {
-        (Standing::Caught, _) => "caught",
-        (Standing::Missed, Verdict::Pass) => "missed",
-        (Standing::Missed, _) => "missed: other fault",
+    let seen = match (status_of(result), result.verdict) {
+        (CellStatus::Caught, _) => "caught",
+        (CellStatus::Missed, Verdict::Pass) => "missed",
+        (CellStatus::Missed, _) => "missed: other fault",
         (_, verdict) => verdict.name(),
     };
     let classes = if classes.is_empty() {
@@ -182,7 +182,7 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
     let counts: Vec<String> = judgement
         .counts
         .iter()
-        .map(|(standing, count)| format!("{count} {}", standing.name()))
+        .map(|(status, count)| format!("{count} {}", status.name()))
         .collect();
     let cells = if expected == 1 { "cell" } else { "cells" };
     text += &format!("{expected} {cells}: {}\n", counts.join(", "));
@@ -194,7 +194,7 @@ pub fn summary(expected: u64, judgement: &Judgement) -> String {
         let traces: Vec<String> = judgement
             .traces
             .iter()
-            .map(|(standing, count)| format!("{count} {}", standing.name()))
+            .map(|(status, count)| format!("{count} {}", status.name()))
             .collect();
         text += &format!("their traces: {}\n", traces.join(", "));
     }
@@ -223,7 +223,7 @@ pub fn rate(results: &[CellResult]) -> String {
 mod tests {
     use super::*;
     use crate::judge::{judge, tests::result};
-    use cowbird_model::{TraceResult, TraceStanding};
+    use cowbird_model::{TraceConclusion, TraceResult};
 
     fn all(results: &[CellResult]) -> String {
         let judgement = judge(results.len() as u64, results);
@@ -276,7 +276,7 @@ mod tests {
     fn complaints_are_told_where_every_cell_passed() {
         let mut traced = result("k", "a", None, Verdict::Pass);
         traced.trace = Some(TraceResult {
-            standing: TraceStanding::NoConclusion,
+            conclusion: TraceConclusion::NoConclusion,
             reason: "17 events were lost".into(),
         });
         let judgement = judge(1, std::slice::from_ref(&traced));

@@ -62,8 +62,8 @@ const COLUMNS: [&str; 4] = ["case", "tier", "origin and disks", "what it is for"
 
 /// What a case begins with, in words. What it builds on its disks is not in it.
 fn disks(case: &CaseInfo) -> String {
-    let setting = begin::setting(case, SEED, &CaseInput::USUAL, None);
-    let text = describe(setting.layout());
+    let context = begin::context(case, SEED, &CaseInput::USUAL, None);
+    let text = describe(context.layout());
     match case.topology {
         None => text,
         Some(topology) => format!("topology *{}*; {text}", topology.name),

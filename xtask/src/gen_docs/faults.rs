@@ -47,15 +47,15 @@ const COLUMNS: [&str; 4] = ["fault", "what happens", "how it is made", "cases"];
 const SECTIONS: [(&str, &str, Guard); 2] = [
     (
         "Guarded",
-        "The driver makes these, or sees them in what the guest is asked for, and refuses each one that the case does not \
+        "The guest session makes these, or sees them in what the guest is asked for, and refuses each one that the case does not \
          declare: the cell ends as `infrastructure`, and names the case and the fault. A fault that is declared and not made in a run \
          is in the notes of the cell.",
-        Guard::Driver,
+        Guard::GuestSession,
     ),
     (
         "Said by the case",
         "These are made by means that serve other ends as well, such as a write to a device. The case says so with \
-         `Driver::makes` before, which refuses what is not declared. Nothing checks that the case says so. A fault that is declared \
+         `GuestSession::makes` before, which refuses what is not declared. Nothing checks that the case says so. A fault that is declared \
          and not said is in the notes of the cell.",
         Guard::Case,
     ),

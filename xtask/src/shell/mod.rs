@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use crate::options::AccelChoice;
 use crate::run::Run;
-use crate::stage::Stage;
+use crate::run_context::RunContext;
 use crate::ui::Ui;
 use crate::{guest, host, matrix, runtime};
 use terminal::{Keys, RawTerminal};
@@ -105,8 +105,8 @@ pub fn command(args: &ShellArgs, ui: &Arc<Ui>) -> Result<u8> {
     let scratch = run.out.scratch()?;
     let guest = guest.copy_to(scratch.path())?;
     let runtime = runtime::start()?;
-    let stage = runtime.block_on(Stage::set(&run, &guest, scratch.path(), ui))?;
-    let (_, plan) = stage.cell_plan(cell).map_err(anyhow::Error::msg)?;
+    let context = runtime.block_on(RunContext::prepare(&run, &guest, scratch.path(), ui))?;
+    let (_, plan) = context.cell_plan(cell).map_err(anyhow::Error::msg)?;
     let ended = runtime.block_on(session(&plan, input, ui));
     if args.keep && plan.work_dir.exists() {
         let kept = run.out.path().join(KEPT).join(cell.id.slug());

@@ -1,4 +1,4 @@
-//! Cases reach their guests and QEMU through the driver alone, which looks at the faults that they declare.
+//! Cases reach their guests and QEMU through the guest session alone, which looks at the faults that they declare.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ const MAY: &str = ".pause(";
 /// Other ways to it.
 const NEVER: [&str; 2] = [".vm.", ".qmp()"];
 
-/// What passes the driver by in a text.
+/// What passes the guest session by in a text.
 fn passes_by(text: &str) -> Option<String> {
     let never = NEVER.iter().find(|way| text.contains(**way));
     let machine = text.match_indices(MACHINE).find(|(at, _)| {
@@ -27,7 +27,7 @@ fn passes_by(text: &str) -> Option<String> {
 }
 
 #[test]
-fn ways_past_the_driver_are_seen() {
+fn ways_past_the_session_are_seen() {
     assert_eq!(passes_by("guest.vm().pause(POLL).await?;"), None);
     assert_eq!(passes_by("guest\n    .vm()\n    .pause(POLL)"), None);
     for text in [
@@ -39,10 +39,10 @@ fn ways_past_the_driver_are_seen() {
     }
 }
 
-/// Goal: the table of faults lacks none that the driver guards. Method: no file of a case names a way to its guest or to QEMU
-/// that leads past the driver.
+/// Goal: the table of faults lacks none that the guest session guards. Method: no file of a case names a way to its guest or to QEMU
+/// that leads past the guest session.
 #[test]
-fn cases_make_faults_through_the_driver() {
+fn cases_make_faults_through_the_session() {
     let mut seen = 0;
     for folder in PLAYED_IN {
         let files = files_of_git(&root(), &format!("{folder}*.rs")).expect("git lists them");
@@ -51,7 +51,7 @@ fn cases_make_faults_through_the_driver() {
             seen += 1;
             if let Some(way) = passes_by(&text) {
                 panic!(
-                    "{file} has `{way}`: a fault that is made so needs no declaration; give `Driver` a method for it"
+                    "{file} has `{way}`: a fault that is made so needs no declaration; give `GuestSession` a method for it"
                 );
             }
         }

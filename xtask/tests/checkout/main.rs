@@ -1,5 +1,5 @@
 //! Checks of the whole checkout: what documents point to exists, versions agree, dependencies are used and may be used, files are
-//! short, parts are those of the map, none uses one that uses it, and cases make faults through the driver.
+//! short, parts are those of the map, none uses one that uses it, and cases make faults through the guest session.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

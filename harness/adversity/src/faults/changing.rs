@@ -1,17 +1,17 @@
 //! What the snapshot is taken of changes: its filesystem becomes read-only or grows, the device grows, or goes.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Request, StackKind};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, RULED, SnapshotSpec};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, FAULTY, GuestSession, SnapshotSpec};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
@@ -28,7 +28,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_filesystem,
-        |driver, setting| Box::pin(read_only(driver, setting)),
+        |guest, context| Box::pin(read_only(guest, context)),
     )
     .making(&[Fault::ReadOnly]),
     case(
@@ -37,7 +37,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_filesystem,
-        |driver, setting| Box::pin(filesystem_grows(driver, setting)),
+        |guest, context| Box::pin(filesystem_grows(guest, context)),
     )
     .making(&[Fault::LargerFilesystem]),
     case(
@@ -46,7 +46,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay"]),
         super::layout,
-        |driver, setting| Box::pin(origin_grows(driver, setting)),
+        |guest, context| Box::pin(origin_grows(guest, context)),
     )
     .making(&[Fault::OtherSize]),
     case(
@@ -55,7 +55,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay"]),
         super::layout,
-        |driver, setting| Box::pin(origin_shrinks_briefly(driver, setting)),
+        |guest, context| Box::pin(origin_shrinks_briefly(guest, context)),
     )
     .making(&[Fault::OtherSize]),
     case(
@@ -64,7 +64,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_swap,
-        |driver, setting| Box::pin(hibernation(driver, setting)),
+        |guest, context| Box::pin(hibernation(guest, context)),
     )
     .making(&[Fault::Hibernation]),
     case(
@@ -73,7 +73,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &modules(["virtio_scsi", "sd_mod"]),
         layout_scsi,
-        |driver, setting| Box::pin(removed(driver, setting)),
+        |guest, context| Box::pin(removed(guest, context)),
     )
     .making(&[Fault::PulledDisk]),
 ]);
@@ -134,19 +134,22 @@ fn layout_scsi() -> Layout {
 }
 
 /// A filesystem becomes larger under its snapshot, and again while changes are tracked.
-async fn filesystem_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    begin(guest, setting).await?;
+async fn filesystem_grows(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    begin(guest, context).await?;
     grow(guest, SIZES_MIB[1]).await?;
-    churn(guest, setting, "larger").await?;
+    churn(guest, context, "larger").await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
     grow(guest, SIZES_MIB[2]).await?;
-    churn(guest, setting, "largest").await?;
+    churn(guest, context, "largest").await?;
     let marker = update(guest).await?;
-    finish_filesystem(guest, setting, FS_SPEC, marker).await
+    finish_filesystem(guest, context, FS_SPEC, marker).await
 }
 
-async fn grow(guest: &mut Driver<'_, '_>, mib: u32) -> CaseResult<()> {
+async fn grow(guest: &mut GuestSession<'_, '_>, mib: u32) -> CaseResult<()> {
     let (path, blocks) = (MOUNT.to_owned(), u64::from(mib) * MIB_BLOCKS);
     guest
         .prepare(Request::GrowExt4 { path, blocks })
@@ -155,43 +158,51 @@ async fn grow(guest: &mut Driver<'_, '_>, mib: u32) -> CaseResult<()> {
 }
 
 /// A filesystem is made read-only under its snapshot and while changes are tracked, and writable again.
-async fn read_only(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    begin(guest, setting).await?;
-    churn(guest, setting, "before").await?;
+async fn read_only(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    begin(guest, context).await?;
+    churn(guest, context, "before").await?;
     guest.remount(MOUNT, true).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await?;
     guest.remount(MOUNT, false).await?;
-    churn(guest, setting, "between").await?;
+    churn(guest, context, "between").await?;
     guest.remount(MOUNT, true).await?;
     // The next epoch of a filesystem to which nobody writes.
     update(guest).await?;
     guest.transition_to_incremental(MINOR).await?;
     guest.remount(MOUNT, false).await?;
-    churn(guest, setting, "after").await?;
+    churn(guest, context, "after").await?;
     let marker = update(guest).await?;
-    finish_filesystem(guest, setting, FS_SPEC, marker).await
+    finish_filesystem(guest, context, FS_SPEC, marker).await
 }
 
-async fn begin(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+async fn begin(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<()> {
     guest.phase("setup");
     guest.mount(ORIGIN, MOUNT, "").await?;
     guest.insert_module().await?;
-    churn(guest, setting, "first").await?;
+    churn(guest, context, "first").await?;
     guest.phase("snapshot");
     guest.setup_snapshot(FS_SPEC).await.map(|_| ())
 }
 
 /// The origin becomes larger: nobody preserves or tracks what is behind its old end, so the series ends.
-async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    guest.stack_ruled(ORIGIN).await?;
-    guest.rule_sized(ORIGIN, Some(SHOWN_SECTORS), &[]).await?;
-    let mut writers = Writers::start(guest, RULED, setting.seed).await?;
-    guest.setup_snapshot(spec(RULED)).await?;
+async fn origin_grows(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
+    guest.stack_faulty(ORIGIN).await?;
+    guest
+        .inject_faults_sized(ORIGIN, Some(SHOWN_SECTORS), &[])
+        .await?;
+    let mut writers = Writers::start(guest, FAULTY, context.seed).await?;
+    guest.setup_snapshot(spec(FAULTY)).await?;
 
     guest.phase("grow");
-    guest.rule(ORIGIN, &[]).await?;
+    guest.inject_faults(ORIGIN, &[]).await?;
     guest.wait_until_failed(MINOR, "changed its size").await?;
     guest.expect_unreadable(SNAPSHOT, IMAGE).await?;
     writers.burst(guest).await?;
@@ -199,47 +210,52 @@ async fn origin_grows(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResu
         .expect_transition_refusal(&[MINOR], "does not track changes")
         .await?;
     guest.destroy_snapshot(MINOR).await?;
-    let marker = start_again(guest, spec(RULED), IMAGE).await?;
-    guest.expect_size(SNAPSHOT, setting.layout.origin).await?;
+    let marker = start_again(guest, spec(FAULTY), IMAGE).await?;
+    guest.expect_size(SNAPSHOT, context.layout.origin).await?;
     writers.stop(guest).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(evidence(setting, marker, FAILURES))
+    Ok(evidence(context, marker, FAILURES))
 }
 
 /// Goal: an origin that is made smaller and as large as before within a second ends the series: what is at its end may be
 /// something else. Method: a table of another size is loaded, and the old one at once.
 async fn origin_shrinks_briefly(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
 ) -> CaseResult<Evidence> {
     if guest.kernel_is_before((5, 11)) {
         let reason = "sizes of disks are looked at once a second on this kernel";
         return Err(CaseError::Unsupported(reason.to_owned()));
     }
-    raw_writers::prepare(guest, setting).await?;
-    guest.stack_ruled(ORIGIN).await?;
-    guest.setup_snapshot(spec(RULED)).await?;
+    raw_writers::prepare(guest, context).await?;
+    guest.stack_faulty(ORIGIN).await?;
+    guest.setup_snapshot(spec(FAULTY)).await?;
 
     guest.phase("shrink");
-    guest.rule_sized(ORIGIN, Some(SHOWN_SECTORS), &[]).await?;
-    guest.rule(ORIGIN, &[]).await?;
+    guest
+        .inject_faults_sized(ORIGIN, Some(SHOWN_SECTORS), &[])
+        .await?;
+    guest.inject_faults(ORIGIN, &[]).await?;
     guest.wait_until_failed(MINOR, "changed its size").await?;
     guest.destroy_snapshot(MINOR).await?;
-    let marker = start_again(guest, spec(RULED), IMAGE).await?;
+    let marker = start_again(guest, spec(FAULTY), IMAGE).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(evidence(setting, marker, FAILURES))
+    Ok(evidence(context, marker, FAILURES))
 }
 
 /// The machine hibernates to the origin. What it writes then is not known to the kernel that comes back, so the
 /// series ends before.
-async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn hibernation(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     guest.setup_snapshot(SWAP_SPEC).await?;
 
     guest.phase("hibernate");
@@ -255,14 +271,14 @@ async fn hibernation(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResul
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::from(ImageClaim::new(marker, setting.origin_range())).expecting(FAILURES))
+    Ok(Evidence::from(ImageClaim::new(marker, context.origin_range())).expecting(FAILURES))
 }
 
 /// The disk with origin and COW file is pulled under writers, and comes back.
-async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
-    let writers = Writers::start(guest, setting.origin(), setting.seed).await?;
-    guest.setup_snapshot(spec(setting.origin())).await?;
+async fn removed(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
+    let writers = Writers::start(guest, context.origin(), context.seed).await?;
+    guest.setup_snapshot(spec(context.origin())).await?;
 
     guest.phase("pull");
     guest.unplug(DISK_INDEX, DISK).await?;
@@ -270,7 +286,7 @@ async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     // Their disk has gone; that they end is what matters.
     let id = writers.workload.id;
     guest.try_request(Request::StopWorkload { id }).await?.ok();
-    guest.expect_unreadable(SNAPSHOT, setting.image()).await?;
+    guest.expect_unreadable(SNAPSHOT, context.image()).await?;
     // For its state, or for its disk.
     guest
         .expect_transition_refusal(&[MINOR], "cannot snapshot")
@@ -282,16 +298,16 @@ async fn removed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     }
 
     guest.phase("put back");
-    guest.plug(DISK_INDEX, setting.cow_home()).await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.plug(DISK_INDEX, context.cow_home()).await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     let path = COW_FILE.into();
     guest.prepare(Request::RemoveFile { path }).await?;
-    let mut writers = Writers::start(guest, setting.origin(), !setting.seed).await?;
-    let marker = start_again(guest, spec(setting.origin()), setting.image()).await?;
+    let mut writers = Writers::start(guest, context.origin(), !context.seed).await?;
+    let marker = start_again(guest, spec(context.origin()), context.image()).await?;
     writers.burst(guest).await?;
     writers.stop(guest).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    Ok(Evidence::from(ImageClaim::new(marker, setting.origin_range())).expecting(FAILURES))
+    Ok(Evidence::from(ImageClaim::new(marker, context.origin_range())).expecting(FAILURES))
 }

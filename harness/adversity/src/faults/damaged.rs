@@ -1,18 +1,20 @@
 //! Preserved blocks that the COW file's disk has not kept as they were stored, and gives without an error.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use cowbird_cases::raw_writers;
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
 use cowbird_host::program::HostProgram;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::Request;
-use cowbird_session::driver::{CaseError, CaseResult, Driver, FAILED, SHELL, coreutil, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, FAILED, GuestSession, SHELL, coreutil, vacuous,
+};
 
 use super::{ORIGIN_SECTORS, spec, update};
 
@@ -25,7 +27,7 @@ pub const CASES: CasesOf = Subject::Persistence.cases(&[CaseInfo {
         CaseTier::Daily,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(preserved_blocks(driver, setting)),
+        |guest, context| Box::pin(preserved_blocks(guest, context)),
     )
     .making(&[Fault::ChangedCowFile])
 }]);
@@ -58,7 +60,7 @@ const STRETCH: u64 = 24;
 const VICTIMS: [u64; 2] = [17, 20];
 
 /// What the module says of the snapshot.
-const SPOILT: &str = "is not what was stored there";
+const NOT_WHAT_WAS_STORED: &str = "is not what was stored there";
 
 /// What has become of the two slots.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +100,11 @@ const ROUNDS: [(Damage, Way); 4] = [
 /// damaged on the device, and it is taken up again. First the blocks that are well are read, then those that are not; then
 /// the snapshot must say that it has failed. Each round begins with an update of the image by the changes since the one
 /// before, and the last image must be right.
-async fn preserved_blocks(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    raw_writers::prepare(guest, setting).await?;
+async fn preserved_blocks(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    raw_writers::prepare(guest, context).await?;
     for (number, (damage, way)) in (0..).zip(ROUNDS) {
         let round = Round { number };
         guest.phase("preserve");
@@ -114,12 +119,12 @@ async fn preserved_blocks(guest: &mut Driver<'_, '_>, setting: &Setting) -> Case
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     raw_writers::tear_down(guest).await?;
-    let image = ImageClaim::new(marker, setting.origin_range());
+    let image = ImageClaim::new(marker, context.origin_range());
     Ok(Evidence::from(image).expecting(&[FAILED]))
 }
 
 /// A snapshot, and the image as it is.
-async fn next_epoch(guest: &mut Driver<'_, '_>, first: bool) -> CaseResult<MarkerKey> {
+async fn next_epoch(guest: &mut GuestSession<'_, '_>, first: bool) -> CaseResult<MarkerKey> {
     if !first {
         return update(guest).await;
     }
@@ -129,7 +134,7 @@ async fn next_epoch(guest: &mut Driver<'_, '_>, first: bool) -> CaseResult<Marke
 }
 
 async fn write(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     path: &str,
     offset: u64,
     content: impl Into<Vec<u8>>,
@@ -154,7 +159,7 @@ fn dd_stretch(block: u64, blocks: u64) -> String {
 }
 
 async fn expect_shown(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     bytes: u64,
     skip: u64,
     expected: &str,
@@ -201,14 +206,14 @@ impl Round {
         blocks.map(|block| self.content(block, "old")).collect()
     }
 
-    async fn write_old(&self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn write_old(&self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         let all = self.stretch(self.first()..self.block(BLOCKS));
         write(guest, ORIGIN, self.first() * BLOCK_BYTES as u64, all).await?;
         let last = self.content(LAST, "old");
         write(guest, ORIGIN, LAST * BLOCK_BYTES as u64, last).await
     }
 
-    async fn write_new(&self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn write_new(&self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         for block in (0..BLOCKS).map(|at| self.block(at)).chain([LAST]) {
             let content = self.content(block, "new");
             write(guest, ORIGIN, block * BLOCK_BYTES as u64, content).await?;
@@ -217,7 +222,7 @@ impl Round {
     }
 
     /// The snapshot is suspended, two of its blocks are damaged in the COW file while nobody has it, and it goes on.
-    async fn damage(&self, guest: &mut Driver<'_, '_>, damage: Damage) -> CaseResult<()> {
+    async fn damage(&self, guest: &mut GuestSession<'_, '_>, damage: Damage) -> CaseResult<()> {
         guest.phase("damage");
         guest.unmount(COW_MOUNT).await?;
         guest.suspend(MINOR).await?;
@@ -251,7 +256,7 @@ impl Round {
     }
 
     /// Where the slot of a block lies on [`COW_HOME`]: what is there is what was stored.
-    async fn place_of(&self, guest: &mut Driver<'_, '_>, block: u64) -> CaseResult<u64> {
+    async fn place_of(&self, guest: &mut GuestSession<'_, '_>, block: u64) -> CaseResult<u64> {
         let word = self.word(block, "old");
         let script = format!("grep --text -obF -m1 '{word}' {COW_HOME}");
         let found = guest.shell(&script).await?;
@@ -272,7 +277,7 @@ impl Round {
     }
 
     /// Blocks that were preserved and not damaged: some by themselves, sectors of them, and many at once.
-    async fn read_what_is_well(&self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn read_what_is_well(&self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         guest.phase("read");
         for at in [0, 8, VICTIMS[0] - 1, VICTIMS[0] + 1, BLOCKS - 1] {
             let block = self.block(at);
@@ -298,7 +303,7 @@ impl Round {
     /// Those that were damaged are errors, and from the first of them on all of the snapshot is.
     async fn read_what_is_not(
         &self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         damage: Damage,
         way: Way,
     ) -> CaseResult<()> {
@@ -317,7 +322,7 @@ impl Round {
         } else {
             expect_error(guest, &script, damage).await?;
         }
-        let device = guest.wait_until_failed(MINOR, SPOILT).await?;
+        let device = guest.wait_until_failed(MINOR, NOT_WHAT_WAS_STORED).await?;
         if !device.error_text.contains(&format!("block {block} ")) {
             let text = format!("block {block} is damaged, and {}", device.error_text);
             return Err(CaseError::Failed(text));
@@ -334,7 +339,11 @@ impl Round {
     }
 }
 
-async fn expect_error(guest: &mut Driver<'_, '_>, script: &str, damage: Damage) -> CaseResult<()> {
+async fn expect_error(
+    guest: &mut GuestSession<'_, '_>,
+    script: &str,
+    damage: Damage,
+) -> CaseResult<()> {
     let exited = guest.shell_to_any_end(script).await?;
     if exited.code == Some(1) && exited.stderr.contains("Input/output error") {
         return Ok(());

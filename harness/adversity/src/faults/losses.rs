@@ -1,20 +1,20 @@
 //! Tracking that is lost, and a machine that goes down and comes back: what the module could not write to the COW file in
 //! time must not be forgotten, or changes would be missed without a word.
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_checks::power::Stop;
 use cowbird_proto::message::{Reply, Request, StackKind};
-use cowbird_session::driver::{
-    CaseError, CaseResult, Driver, FAILED, RULED, SnapshotSpec, vacuous,
-};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseError, CaseResult, FAILED, FAULTY, GuestSession, SnapshotSpec, vacuous,
+};
 use cowbird_vm::layout::{CowDisk, Layout};
 
 use super::io_errors::{fail_cow_file, layout_filesystem};
@@ -31,7 +31,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay"]),
         layout_briefly,
-        |driver, setting| Box::pin(briefly(driver, setting)),
+        |guest, context| Box::pin(briefly(guest, context)),
     )
     .making(&[Fault::WriteErrors]),
     case(
@@ -40,7 +40,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &modules(["dm_mod", "dm_delay"]),
         layout_briefly,
-        |driver, setting| Box::pin(at_once(driver, setting)),
+        |guest, context| Box::pin(at_once(guest, context)),
     )
     .making(&[Fault::WriteErrors]),
     case(
@@ -49,7 +49,7 @@ pub const CASES: CasesOf = Subject::Faults.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout_flush,
-        |driver, setting| Box::pin(flushed(driver, setting)),
+        |guest, context| Box::pin(flushed(guest, context)),
     ),
 ]);
 
@@ -103,7 +103,7 @@ fn layout_flush() -> Layout {
 }
 
 /// A series that must not go on, for a reason that names this.
-async fn expect_lost(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> {
+async fn expect_lost(guest: &mut GuestSession<'_, '_>, named: &str) -> CaseResult<()> {
     match guest.reload_all().await? {
         Err(said) if said.contains(named) => {
             guest.note(format!("refused as it must be: {said}"));
@@ -120,11 +120,11 @@ async fn expect_lost(guest: &mut Driver<'_, '_>, named: &str) -> CaseResult<()> 
 
 /// The first epoch, copied whole; only changes are tracked from then on.
 async fn begin(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
 ) -> CaseResult<()> {
-    churn(guest, setting, "first").await?;
+    churn(guest, context, "first").await?;
     guest.setup_snapshot(spec).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     guest.transition_to_incremental(MINOR).await
@@ -132,8 +132,8 @@ async fn begin(
 
 /// A new series, whose image is the old one: no map says what it lacks.
 async fn finish(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
     expected_log: ExpectedLog,
 ) -> CaseResult<Evidence> {
@@ -149,13 +149,13 @@ async fn finish(
         ));
     }
     guest.active_snapshot(MINOR).await?;
-    churn(guest, setting, "last").await?;
+    churn(guest, context, "last").await?;
     let zeroed = guest.own_blocks(spec).await?;
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with(OfImage::SoundExt4),
     )
@@ -166,55 +166,55 @@ async fn finish(
 /// again, and the image is not lost with it. Method: marks and state fail, then nothing does any more; the machine is powered off
 /// in good order. The COW file lies on the origin's disk, so that nobody but itself could say it. The image is made whole by a
 /// comparison with the snapshot of a new series.
-async fn briefly(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    lost(guest, setting, 0, FAILURES).await
+async fn briefly(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    lost(guest, context, 0, FAILURES).await
 }
 
 /// Goal: no write goes before the COW file says that tracking is lost, where it can say so. Method: marks fail and the state does
 /// not. The module must not complain that the COW file says otherwise, as it does when writes go first.
-async fn at_once(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    lost(guest, setting, STATE_END, &[FAILED]).await
+async fn at_once(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    lost(guest, context, STATE_END, &[FAILED]).await
 }
 
 /// Writes to the COW file fail from this byte of it on.
 async fn lost(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     from: u64,
     expected_log: ExpectedLog,
 ) -> CaseResult<Evidence> {
-    let spec = in_filesystem(RULED, FS_COW_FILE);
+    let spec = in_filesystem(FAULTY, FS_COW_FILE);
     guest.phase("setup");
-    guest.stack_ruled(ORIGIN).await?;
-    guest.mount(RULED, MOUNT, "").await?;
+    guest.stack_faulty(ORIGIN).await?;
+    guest.mount(FAULTY, MOUNT, "").await?;
     guest.insert_module().await?;
-    begin(guest, setting, spec).await?;
+    begin(guest, context, spec).await?;
     let record = guest.record(MINOR, IMAGE).await?;
 
     guest.phase("fail");
     fail_cow_file(guest, from).await?;
-    churn(guest, setting, "second").await?;
+    churn(guest, context, "second").await?;
     guest.wait_until_failed(MINOR, "COW file").await?;
-    guest.rule(ORIGIN, &[]).await?;
-    churn(guest, setting, "third").await?;
+    guest.inject_faults(ORIGIN, &[]).await?;
+    churn(guest, context, "third").await?;
     guest.unmount(MOUNT).await?;
 
     guest.phase("reboot");
     guest.reboot(Stop::PowerOff).await?;
-    guest.stack_ruled(ORIGIN).await?;
+    guest.stack_faulty(ORIGIN).await?;
     guest.insert_module().await?;
     guest.put_record(&record).await?;
     expect_lost(guest, "tracking was lost before").await?;
-    guest.mount(RULED, MOUNT, "").await?;
-    let spec = in_filesystem(RULED, SECOND_COW_FILE);
-    let evidence = finish(guest, setting, spec, expected_log).await?;
-    guest.unstack(StackKind::Ruled).await?;
+    guest.mount(FAULTY, MOUNT, "").await?;
+    let spec = in_filesystem(FAULTY, SECOND_COW_FILE);
+    let evidence = finish(guest, context, spec, expected_log).await?;
+    guest.unstack(StackKind::FaultInjection).await?;
     guest.remove_module().await?;
     Ok(evidence)
 }
 
 /// Flushes that the origin's disk has done.
-async fn flushes(guest: &mut Driver<'_, '_>) -> CaseResult<u64> {
+async fn flushes(guest: &mut GuestSession<'_, '_>) -> CaseResult<u64> {
     let path = FLUSHES.to_owned();
     let Reply::Text(text) = guest.prepare(Request::ReadText { path }).await? else {
         return Err(vacuous("the guest does not read a file"));
@@ -228,16 +228,16 @@ async fn flushes(guest: &mut Driver<'_, '_>) -> CaseResult<u64> {
 /// Goal: what the origin's disk has taken before an instant is on stable storage when the snapshot or the saved series
 /// counts on it. Method: direct writes without a flush, to a disk that is not the COW file's; then its flushes are
 /// counted over a set-up, a transition and a suspend. Not shown: that the flush comes after the last write.
-async fn flushed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn flushed(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_DISK_DEVICE, COW_DISK_MOUNT, "").await?;
     guest.insert_module().await?;
-    Writers::start(guest, ORIGIN, setting.seed)
+    Writers::start(guest, ORIGIN, context.seed)
         .await?
         .stop(guest)
         .await?;
     let mut before = flushes(guest).await?;
-    let mut expect_more = async |guest: &mut Driver<'_, '_>, what: &str| {
+    let mut expect_more = async |guest: &mut GuestSession<'_, '_>, what: &str| {
         let now = flushes(guest).await?;
         guest.note(format!("{} flushes of the origin: {what}", now - before));
         if now < before + FLUSHES_EACH {
@@ -261,7 +261,7 @@ async fn flushed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.unmount(COW_DISK_MOUNT).await?;
 
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
-    let mut writers = Writers::start(guest, ORIGIN, !setting.seed).await?;
+    let mut writers = Writers::start(guest, ORIGIN, !context.seed).await?;
     let marker = start_again(guest, spec(ORIGIN), IMAGE).await?;
     writers.burst(guest).await?;
     writers.stop(guest).await?;
@@ -269,5 +269,5 @@ async fn flushed(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Ev
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(evidence(setting, marker, &[]))
+    Ok(evidence(context, marker, &[]))
 }

@@ -2,23 +2,23 @@
 //! notice it, the snapshot must be right or fail visibly, and what `docs/reliability.md` tells the operator to
 //! do then is done, and must help.
 
+pub mod admin_interference;
 pub mod changing;
 pub mod damaged;
 pub mod io_errors;
 pub mod losses;
-pub mod meddling;
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::fs_churn;
 use cowbird_cases::names::{IMAGE, MINOR, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{FsChurnSpec, RawWritersSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, FAILED, SnapshotSpec, Workload};
+use cowbird_session::guest::{CaseResult, FAILED, GuestSession, SnapshotSpec, Workload};
 use cowbird_vm::layout::Layout;
 
 /// 16 MiB and five sectors: the last block is short.
@@ -52,7 +52,7 @@ const STATE_LOST: &str = "cannot write the tracking state to the COW file";
 /// What it may say in the kernel log where a snapshot has to fail.
 const FAILURES: ExpectedLog = &[FAILED, MARKS_LOST, STATE_LOST];
 
-/// The disks of `origin-read-errors`, `tools-killed` and others.
+/// The disks of `origin-read-errors`, `tool-killed` and others.
 pub fn layout() -> Layout {
     Layout::raw(ORIGIN_SECTORS, COW_HOME_MIB)
 }
@@ -75,7 +75,7 @@ struct Writers {
 
 impl Writers {
     /// Starts them, and lets them write.
-    async fn start(guest: &mut Driver<'_, '_>, device: &str, seed: u64) -> CaseResult<Self> {
+    async fn start(guest: &mut GuestSession<'_, '_>, device: &str, seed: u64) -> CaseResult<Self> {
         let spec = RawWritersSpec {
             device: device.into(),
             seed,
@@ -92,20 +92,20 @@ impl Writers {
     }
 
     /// They write on; an error or a stall is a fault of the module.
-    async fn burst(&mut self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn burst(&mut self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         guest
             .wait_for_more(&self.workload, &mut self.written, BURST_BYTES, WRITE_LIMIT)
             .await
     }
 
-    async fn stop(self, guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+    async fn stop(self, guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
         guest.stop_workload(&self.workload).await.map(|_| ())
     }
 }
 
 /// A snapshot of a new series, copied whole.
 async fn start_again(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     spec: SnapshotSpec,
     image: &str,
 ) -> CaseResult<MarkerKey> {
@@ -117,7 +117,7 @@ async fn start_again(
 }
 
 /// The next epoch, by changed blocks alone.
-async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
+async fn update(guest: &mut GuestSession<'_, '_>) -> CaseResult<MarkerKey> {
     guest.phase("update");
     let marker = guest.transition_to_snapshot(MINOR).await?;
     guest.update_image(MINOR, SNAPSHOT, IMAGE).await?;
@@ -126,17 +126,21 @@ async fn update(guest: &mut Driver<'_, '_>) -> CaseResult<MarkerKey> {
 }
 
 /// The image must be right, and the origin what the writers wrote.
-fn evidence(setting: &Setting, marker: MarkerKey, expected_log: ExpectedLog) -> Evidence {
-    Evidence::from(ImageClaim::new(marker, setting.origin_range()))
+fn evidence(context: &CaseContext, marker: MarkerKey, expected_log: ExpectedLog) -> Evidence {
+    Evidence::from(ImageClaim::new(marker, context.origin_range()))
         .and(Claim::OriginHoldsJournal)
         .expecting(expected_log)
 }
 
 /// Files in a folder of their own.
-async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> CaseResult<()> {
+async fn churn(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    name: &str,
+) -> CaseResult<()> {
     let files = FsChurnSpec {
         root: format!("{MOUNT}/{name}"),
-        seed: setting.seed,
+        seed: context.seed,
         threads: 2,
         files_per_thread: 8,
         max_file_bytes: 256 << 10,
@@ -150,8 +154,8 @@ async fn churn(guest: &mut Driver<'_, '_>, setting: &Setting, name: &str) -> Cas
 
 /// Ends the series of a filesystem with its own COW file, after its last epoch.
 async fn finish_filesystem(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     spec: SnapshotSpec,
     marker: MarkerKey,
 ) -> CaseResult<Evidence> {
@@ -162,7 +166,7 @@ async fn finish_filesystem(
     guest.unmount(MOUNT).await?;
     guest.remove_module().await?;
     Ok(Evidence::from(
-        ImageClaim::new(marker, setting.origin_range())
+        ImageClaim::new(marker, context.origin_range())
             .zeroed(zeroed)
             .with_maps([map])
             .with(OfImage::SoundExt4),

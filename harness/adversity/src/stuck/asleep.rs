@@ -4,18 +4,18 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_proto::message::{Request, TimedMode, TimedSpec};
-use cowbird_session::driver::{
-    Begun, CaseError, CaseResult, Driver, Pace, Workload, longest, vacuous,
-};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    Begun, CaseError, CaseResult, GuestSession, Pace, Workload, longest, vacuous,
+};
 
 use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
@@ -28,7 +28,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting, Sleep::Requests)),
+        |guest, context| Box::pin(act(guest, context, Sleep::Requests)),
     )
     .making(&[Fault::SlowDisk]),
     case(
@@ -37,7 +37,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting, Sleep::FrozenQueue)),
+        |guest, context| Box::pin(act(guest, context, Sleep::FrozenQueue)),
     )
     .making(&[Fault::StoppedDisk]),
     case(
@@ -46,7 +46,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting, Sleep::Writeback)),
+        |guest, context| Box::pin(act(guest, context, Sleep::Writeback)),
     )
     .making(&[Fault::SlowDisk]),
     case(
@@ -55,7 +55,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting, Sleep::Cost)),
+        |guest, context| Box::pin(act(guest, context, Sleep::Cost)),
     )
     .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
     case(
@@ -64,7 +64,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting, Sleep::Maximum)),
+        |guest, context| Box::pin(act(guest, context, Sleep::Maximum)),
     )
     .making(&[Fault::SlowDisk, Fault::LimitedGroup]),
 ]);
@@ -147,7 +147,7 @@ impl Sleep {
         !matches!(self, Self::Cost | Self::Maximum)
     }
 
-    fn spec(self, setting: &Setting, round: (u32, u32)) -> TimedSpec {
+    fn spec(self, context: &CaseContext, round: (u32, u32)) -> TimedSpec {
         let (readers, writers) = self.tasks(round);
         let (mode, group) = match self {
             Self::Requests | Self::FrozenQueue => (TimedMode::Direct, None),
@@ -157,13 +157,17 @@ impl Sleep {
         TimedSpec {
             mode,
             group,
-            ..timed(setting, readers, writers)
+            ..timed(context, readers, writers)
         }
     }
 }
 
 /// Plays `unload-asleep`, `unload-asleep-frozen` and others.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, sleep: Sleep) -> CaseResult<Evidence> {
+async fn act(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    sleep: Sleep,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;
@@ -172,7 +176,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, sleep: Sleep) -> Cas
     }
     let mut faults = Faults::default();
     guest.phase("unload");
-    let rounds = setting.cuts.unwrap_or(ROUNDS);
+    let rounds = context.cuts.unwrap_or(ROUNDS);
     for (number, sleepers) in (0..rounds).zip(SLEEPERS.into_iter().cycle()) {
         guest.insert_module().await?;
         let round = Round {
@@ -180,15 +184,15 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting, sleep: Sleep) -> Cas
             requests: SOME_REQUESTS + number,
             destroys: number % DESTROYS == 1,
         };
-        unload(guest, setting, sleep, round, &mut faults).await?;
+        unload(guest, context, sleep, round, &mut faults).await?;
     }
     faults.finish()?;
     guest.insert_module().await?;
-    take_judged_image(guest, setting, SAYS, sleep.is_in_journal()).await
+    take_judged_image(guest, context, SAYS, sleep.is_in_journal()).await
 }
 
 /// Settings that stay for all rounds; why this kernel does not have them, if it does not.
-async fn prepare(guest: &mut Driver<'_, '_>, sleep: Sleep) -> CaseResult<Result<(), String>> {
+async fn prepare(guest: &mut GuestSession<'_, '_>, sleep: Sleep) -> CaseResult<Result<(), String>> {
     match sleep {
         Sleep::Requests => {
             guest
@@ -214,7 +218,7 @@ async fn prepare(guest: &mut Driver<'_, '_>, sleep: Sleep) -> CaseResult<Result<
 }
 
 /// Lets a group do much, or little again.
-async fn allow(guest: &mut Driver<'_, '_>, sleep: Sleep, much: bool) -> CaseResult<()> {
+async fn allow(guest: &mut GuestSession<'_, '_>, sleep: Sleep, much: bool) -> CaseResult<()> {
     let limit = match (sleep, much) {
         (Sleep::Cost, true) => groups::model(MUCH),
         (Sleep::Cost, false) => groups::model(LITTLE),
@@ -239,8 +243,8 @@ struct Round {
 
 /// One round: tasks fall asleep, the module is unloaded, they wake up.
 async fn unload(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     sleep: Sleep,
     round: Round,
     faults: &mut Faults,
@@ -257,7 +261,7 @@ async fn unload(
     let mut freezer = None;
     if sleep == Sleep::FrozenQueue {
         // These have the requests that the queue must be rid of before it is frozen.
-        let first = guest.start_timed(timed(setting, 2, 0)).await?;
+        let first = guest.start_timed(timed(context, 2, 0)).await?;
         asleep(guest, &first, 1).await?;
         let request = Request::WriteText {
             path: format!("/sys/block/{DISK_NAME}/queue/nr_requests"),
@@ -267,7 +271,7 @@ async fn unload(
         guest.vm().pause(WAKE_UP).await?;
     }
     let sleepers = guest
-        .start_timed(sleep.spec(setting, round.sleepers))
+        .start_timed(sleep.spec(context, round.sleepers))
         .await?;
     let (readers, writers) = sleep.tasks(round.sleepers);
     asleep(guest, &sleepers, (readers + writers) / 2).await?;
@@ -327,7 +331,7 @@ async fn unload(
 }
 
 /// Destroys the snapshot, whatever sleeps.
-async fn destroy(guest: &mut Driver<'_, '_>, faults: &mut Faults) -> CaseResult<()> {
+async fn destroy(guest: &mut GuestSession<'_, '_>, faults: &mut Faults) -> CaseResult<()> {
     let command = format!("destroy {MINOR}");
     match guest.bounded_control(&command, OPERATOR_LIMIT).await? {
         Ok(timing) => {
@@ -342,7 +346,7 @@ async fn destroy(guest: &mut Driver<'_, '_>, faults: &mut Faults) -> CaseResult<
 }
 
 /// Waits until so many tasks sleep.
-async fn asleep(guest: &mut Driver<'_, '_>, tasks: &Workload, count: u32) -> CaseResult<()> {
+async fn asleep(guest: &mut GuestSession<'_, '_>, tasks: &Workload, count: u32) -> CaseResult<()> {
     let state = guest
         .wait_until(tasks, "tasks that sleep", FALL_ASLEEP, |state| {
             state.waiting >= count.max(1)
@@ -356,7 +360,7 @@ async fn asleep(guest: &mut Driver<'_, '_>, tasks: &Workload, count: u32) -> Cas
 
 /// Something that nothing keeps any more must end, and well.
 async fn must_end(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     begun: &mut Begun,
     faults: &mut Faults,
 ) -> CaseResult<()> {

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
@@ -18,11 +18,11 @@ use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{
     EndSignal, ProgramSpec, ProgramsSpec, Request, TimedSpec, WorkloadSpec,
 };
-use cowbird_session::driver::{
-    Begun, CaseError, CaseResult, Driver, FAILED, Pace, SeriesRecord, SnapshotSpec, Workload,
+use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    Begun, CaseError, CaseResult, FAILED, GuestSession, Pace, SeriesRecord, SnapshotSpec, Workload,
     control, longest, vacuous,
 };
-use cowbird_session::fault::Fault;
 use cowbird_vm::End;
 use cowbird_vm::layout::Layout;
 
@@ -39,7 +39,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::Snapshot)),
+        |guest, context| Box::pin(act(guest, context, Moment::Snapshot)),
     )
     .making(&[Fault::StoppedDisk]),
     case(
@@ -48,7 +48,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::Long)),
+        |guest, context| Box::pin(act(guest, context, Moment::Long)),
     )
     .making(&[Fault::StoppedDisk]),
     case(
@@ -57,7 +57,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::Returns)),
+        |guest, context| Box::pin(act(guest, context, Moment::Returns)),
     )
     .making(&[Fault::StoppedDisk]),
     case(
@@ -66,7 +66,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::Tracking)),
+        |guest, context| Box::pin(act(guest, context, Moment::Tracking)),
     )
     .making(&[Fault::StoppedDisk]),
     case(
@@ -75,7 +75,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::Transition)),
+        |guest, context| Box::pin(act(guest, context, Moment::Transition)),
     )
     .making(&[Fault::StoppedDisk]),
     case(
@@ -84,7 +84,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::PowerOff)),
+        |guest, context| Box::pin(act(guest, context, Moment::PowerOff)),
     )
     .making(&[Fault::StoppedDisk, Fault::HardPowerOff]),
     case(
@@ -93,7 +93,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting, Moment::Watched)),
+        |guest, context| Box::pin(act(guest, context, Moment::Watched)),
     )
     .making(&[Fault::StoppedDisk, Fault::HardPowerOff]),
 ]);
@@ -183,8 +183,8 @@ fn layout() -> Layout {
 
 /// Plays `cow-disk-stops`, `cow-disk-stops-long` and others.
 async fn act(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     moment: Moment,
 ) -> CaseResult<Evidence> {
     prepare(guest, moment).await?;
@@ -197,7 +197,7 @@ async fn act(
         _ => None,
     };
     let mut faults = Faults::default();
-    let (writers, transition) = stop_disk(guest, setting, moment).await?;
+    let (writers, transition) = stop_disk(guest, context, moment).await?;
     guest.vm().pause(WATCHED).await?;
     judge_writes(guest, &writers, &mut faults).await?;
     judge_failure(guest, moment, &mut faults).await?;
@@ -236,7 +236,7 @@ async fn act(
             expect_remembered(guest, &record, &before).await?;
         }
         // The journal tells the order of writes by a clock that begins anew with each boot.
-        return take_judged_image(guest, setting, EXPECTED, false).await;
+        return take_judged_image(guest, context, EXPECTED, false).await;
     }
 
     guest.phase("destroy");
@@ -287,10 +287,10 @@ async fn act(
     stop(guest, &info).await?;
     faults.finish()?;
     guest.unmount(HOME_MOUNT).await?;
-    take_judged_image(guest, setting, EXPECTED, true).await
+    take_judged_image(guest, context, EXPECTED, true).await
 }
 
-async fn prepare(guest: &mut Driver<'_, '_>, moment: Moment) -> CaseResult<()> {
+async fn prepare(guest: &mut GuestSession<'_, '_>, moment: Moment) -> CaseResult<()> {
     guest.phase("setup");
     let blocked = match moment {
         Moment::Long => LONG_BLOCKED_LIMIT,
@@ -312,8 +312,8 @@ async fn prepare(guest: &mut Driver<'_, '_>, moment: Moment) -> CaseResult<()> {
 
 /// The disk stops at its moment, with writers at work: they, and the transition that has begun by then.
 async fn stop_disk(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     moment: Moment,
 ) -> CaseResult<(Workload, Option<Begun>)> {
     // What the filesystem of the COW file still has to write must not wait for the disk.
@@ -323,7 +323,7 @@ async fn stop_disk(
             Moment::Long => LONG_PAUSE_US,
             _ => PAUSE_US,
         },
-        ..timed(setting, 0, WRITERS)
+        ..timed(context, 0, WRITERS)
     };
     match moment {
         Moment::Snapshot | Moment::Long | Moment::Returns | Moment::PowerOff => {
@@ -354,7 +354,7 @@ async fn stop_disk(
 }
 
 /// The process that watches, and what is remembered of the series before anything happens.
-async fn begin_watch(guest: &mut Driver<'_, '_>) -> CaseResult<(Workload, SeriesRecord)> {
+async fn begin_watch(guest: &mut GuestSession<'_, '_>) -> CaseResult<(Workload, SeriesRecord)> {
     let record = guest.record(MINOR, IMAGE).await?;
     let program = ProgramSpec {
         program: COWBIRDCTL.into(),
@@ -373,7 +373,7 @@ async fn begin_watch(guest: &mut Driver<'_, '_>) -> CaseResult<(Workload, Series
 
 /// The record as the process has left it.
 async fn watched_record(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     (watch, before): &(Workload, SeriesRecord),
 ) -> CaseResult<SeriesRecord> {
     guest
@@ -387,7 +387,7 @@ async fn watched_record(
 
 /// The record knows that changes were missed, before anybody asks the COW file. Whether that knows it is noted.
 async fn expect_remembered(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     record: &SeriesRecord,
     before: &SeriesRecord,
 ) -> CaseResult<()> {
@@ -422,7 +422,7 @@ async fn expect_remembered(
 
 /// No write waits for longer than it may, and they go on.
 async fn judge_writes(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     writers: &Workload,
     faults: &mut Faults,
 ) -> CaseResult<()> {
@@ -445,7 +445,7 @@ async fn judge_writes(
 
 /// The snapshot has failed, or the tracking has ended, and the module says so.
 async fn judge_failure(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     moment: Moment,
     faults: &mut Faults,
 ) -> CaseResult<()> {
@@ -472,7 +472,7 @@ async fn judge_failure(
 
 /// Taking the next snapshot ends in time, and not with success.
 async fn judge_transition(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     transition: &mut Begun,
     faults: &mut Faults,
 ) -> CaseResult<()> {
@@ -493,7 +493,7 @@ async fn judge_transition(
 }
 
 /// The machine goes down in time, and boots again. If it does not, all that was found before is told as well.
-async fn power_off(guest: &mut Driver<'_, '_>, faults: &Faults) -> CaseResult<()> {
+async fn power_off(guest: &mut GuestSession<'_, '_>, faults: &Faults) -> CaseResult<()> {
     guest.phase("reboot");
     let within = OPERATOR_LIMIT;
     match guest.reboot(Stop::PowerOffNow { within }).await {

@@ -1,7 +1,7 @@
 //! A control group whose I/O is limited, by its cost or by its number.
 
 use cowbird_proto::message::{MountApi, MountSpec, Reply, Request};
-use cowbird_session::driver::{CaseError, CaseResult, Driver};
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession};
 
 /// The disk that the limits are for.
 const DISK: &str = "vda";
@@ -18,7 +18,7 @@ pub(super) type Limit<'a> = (&'a str, &'a str, String);
 
 /// Makes the groups; why this kernel does not know a limit, if it does not.
 pub async fn make(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     limits: &[Limit<'_>],
 ) -> CaseResult<Result<(), String>> {
     guest
@@ -45,7 +45,7 @@ pub async fn make(
 
 /// Gives a file of a group something else.
 pub async fn set(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     (folder, file, text): &Limit<'_>,
 ) -> CaseResult<Result<(), String>> {
     let request = Request::WriteText {
@@ -56,7 +56,7 @@ pub async fn set(
     Ok(set.map(|_| ()).map_err(|error| error.message))
 }
 
-async fn disk_number(guest: &mut Driver<'_, '_>) -> CaseResult<String> {
+async fn disk_number(guest: &mut GuestSession<'_, '_>) -> CaseResult<String> {
     let path = format!("/sys/block/{DISK}/dev");
     match guest.prepare(Request::ReadText { path }).await? {
         Reply::Text(number) => Ok(number.trim().to_owned()),

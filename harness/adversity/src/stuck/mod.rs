@@ -11,15 +11,15 @@ pub mod slow_group;
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_model::MarkerKey;
 use cowbird_proto::message::{TimedMode, TimedSpec};
-use cowbird_session::driver::{
-    CaseError, CaseResult, Driver, SnapshotSpec, Workload, longest, vacuous,
+use cowbird_session::guest::{
+    CaseError, CaseResult, GuestSession, SnapshotSpec, Workload, longest, vacuous,
 };
 use cowbird_vm::layout::Layout;
 
@@ -91,10 +91,10 @@ impl Faults {
 }
 
 /// Direct writers and readers of the origin.
-fn timed(setting: &Setting, readers: u32, writers: u32) -> TimedSpec {
+fn timed(context: &CaseContext, readers: u32, writers: u32) -> TimedSpec {
     TimedSpec {
         devices: vec![ORIGIN.to_owned()],
-        seed: setting.seed,
+        seed: context.seed,
         readers,
         writers,
         first_block: 0,
@@ -107,7 +107,11 @@ fn timed(setting: &Setting, readers: u32, writers: u32) -> TimedSpec {
 }
 
 /// Waits until a workload has done so many operations.
-async fn done(guest: &mut Driver<'_, '_>, workload: &Workload, operations: u64) -> CaseResult<()> {
+async fn done(
+    guest: &mut GuestSession<'_, '_>,
+    workload: &Workload,
+    operations: u64,
+) -> CaseResult<()> {
     guest
         .wait_until(workload, "enough operations", WRITE_LIMIT, |state| {
             state.operations >= operations
@@ -117,7 +121,7 @@ async fn done(guest: &mut Driver<'_, '_>, workload: &Workload, operations: u64) 
 }
 
 /// A workload ends when nothing keeps its threads; how long its longest access took.
-async fn stop(guest: &mut Driver<'_, '_>, workload: &Workload) -> CaseResult<Duration> {
+async fn stop(guest: &mut GuestSession<'_, '_>, workload: &Workload) -> CaseResult<Duration> {
     let state = guest.stop_workload(workload).await?;
     Ok(longest(&state))
 }
@@ -125,14 +129,14 @@ async fn stop(guest: &mut Driver<'_, '_>, workload: &Workload) -> CaseResult<Dur
 /// A snapshot of the origin, which is overwritten under it, copied and given up: it must be as if nothing had
 /// happened. `written`: whether the journal has all that was written to the origin so far.
 async fn take_judged_image(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     expected_log: ExpectedLog,
     written: bool,
 ) -> CaseResult<Evidence> {
     guest.phase("copy");
     let marker = guest.setup_snapshot(SPEC).await?;
-    let writers = guest.start_timed(timed(setting, 0, 4)).await?;
+    let writers = guest.start_timed(timed(context, 0, 4)).await?;
     done(guest, &writers, LAST_BLOCKS).await?;
     guest.copy_image(SNAPSHOT, IMAGE).await?;
     if guest.active_snapshot(MINOR).await?.preserved_blocks == 0 {
@@ -143,30 +147,30 @@ async fn take_judged_image(
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(evidence(setting, marker, expected_log, written))
+    Ok(evidence(context, marker, expected_log, written))
 }
 
 /// The image must be right, and the origin what the writers wrote, if the journal has it.
 fn evidence(
-    setting: &Setting,
+    context: &CaseContext,
     marker: MarkerKey,
     expected_log: ExpectedLog,
     written: bool,
 ) -> Evidence {
-    Evidence::from(ImageClaim::new(marker, setting.origin_range()))
+    Evidence::from(ImageClaim::new(marker, context.origin_range()))
         .and_all(written.then_some(Claim::OriginHoldsJournal))
         .expecting(expected_log)
 }
 
 /// As [`evidence`], of an image whose instant [`INSTANT`] marks.
 fn evidence_of_instant(
-    setting: &Setting,
+    context: &CaseContext,
     marker: MarkerKey,
     expected_log: ExpectedLog,
     written: bool,
 ) -> Evidence {
     Evidence::from(
-        ImageClaim::new(marker, setting.origin_range()).marked_by(u64::from(INSTANT_MIB) * 2048),
+        ImageClaim::new(marker, context.origin_range()).marked_by(u64::from(INSTANT_MIB) * 2048),
     )
     .and_all(written.then_some(Claim::OriginHoldsJournal))
     .expecting(expected_log)
@@ -192,7 +196,7 @@ const COW_DISK_MOUNT: &str = "/mnt/cow2";
 const COW_DISK_FILE: &str = "/mnt/cow2/snapshot.cow";
 
 /// Mounts the filesystems of both COW files, and loads the module.
-async fn prepare_two(guest: &mut Driver<'_, '_>, params: &str) -> CaseResult<()> {
+async fn prepare_two(guest: &mut GuestSession<'_, '_>, params: &str) -> CaseResult<()> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.mount(COW_DISK_HOME, COW_DISK_MOUNT, "").await?;

@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{Request, StackKind, TimedSpec};
-use cowbird_session::driver::{Begun, CaseError, CaseResult, Driver, Pace, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{Begun, CaseError, CaseResult, GuestSession, Pace, vacuous};
 use cowbird_vm::layout::Layout;
 
 use super::{
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     CaseTier::Daily,
     &modules(["dm_mod"]),
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )
 .making(&[Fault::StoppedDisk])]);
 
@@ -82,7 +82,7 @@ fn layout() -> Layout {
 }
 
 /// Plays `stuck-neighbours`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;
@@ -107,7 +107,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.set_pace(COW_DISK, Pace::Stopped).await?;
     let spec = TimedSpec {
         devices,
-        ..timed(setting, 0, DEVICES)
+        ..timed(context, 0, DEVICES)
     };
     let sleepers = guest.start_timed(spec).await?;
     guest
@@ -142,11 +142,11 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     stop(guest, &sleepers).await?;
     faults.finish()?;
     guest.unstack(StackKind::Many(DEVICES)).await?;
-    take_judged_image(guest, setting, &[], false).await
+    take_judged_image(guest, context, &[], false).await
 }
 
 fn judge(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     faults: &mut Faults,
     took: [Duration; STEPS],
     alone: [Duration; STEPS],
@@ -162,7 +162,7 @@ fn judge(
 
 /// How long each of [`steps`] takes; or which does not end.
 async fn cycle(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
 ) -> CaseResult<Result<[Duration; STEPS], (String, Begun)>> {
     let mut took = [Duration::ZERO; STEPS];
     for (step, arguments) in steps().iter().enumerate() {

@@ -3,17 +3,19 @@
 
 use std::time::{Duration, Instant};
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_proto::message::{TimedMode, TimedSpec};
-use cowbird_session::driver::{CaseResult, Driver, FAILED, Pace, SnapshotSpec, longest, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{
+    CaseResult, FAILED, GuestSession, Pace, SnapshotSpec, longest, vacuous,
+};
 use cowbird_vm::layout::Layout;
 
 use super::{
@@ -29,7 +31,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
     CaseTier::Daily,
     &GUEST_MODULES,
     layout,
-    |driver, setting| Box::pin(act(driver, setting)),
+    |guest, context| Box::pin(act(guest, context)),
 )
 .making(&[Fault::SlowDisk])]);
 
@@ -68,7 +70,7 @@ fn layout() -> Layout {
 }
 
 /// Plays `slow-cow`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     prepare_two(guest, &format!("hold_limit_s={HOLD_LIMIT_S}")).await?;
     guest.blocked_tasks_may_last(BLOCKED_LIMIT).await?;
     guest.phase("snapshot");
@@ -81,7 +83,7 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         .start_timed(TimedSpec {
             mode: TimedMode::Deep(DEPTH),
             once: true,
-            ..timed(setting, 0, WRITERS)
+            ..timed(context, 0, WRITERS)
         })
         .await?;
     let begin = Instant::now();
@@ -126,9 +128,9 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     guest.destroy_snapshot(INSTANT.minor).await?;
     guest.unmount(COW_DISK_MOUNT).await?;
     if failed.is_some() {
-        return take_judged_image(guest, setting, EXPECTED, false).await;
+        return take_judged_image(guest, context, EXPECTED, false).await;
     }
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(evidence_of_instant(setting, marker, EXPECTED, false))
+    Ok(evidence_of_instant(context, marker, EXPECTED, false))
 }

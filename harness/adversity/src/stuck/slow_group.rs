@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
+use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
 use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, SNAPSHOT};
-use cowbird_cases::setting::Setting;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_proto::message::{TimedMode, TimedSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload, vacuous};
 use cowbird_session::fault::Fault;
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, Workload, vacuous};
 
 use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
@@ -25,7 +25,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
     .making(&[Fault::LimitedGroup]),
     case(
@@ -34,7 +34,7 @@ pub const CASES: CasesOf = Subject::Waiting.cases(&[
         CaseTier::Full,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act_crowd(driver, setting)),
+        |guest, context| Box::pin(act_crowd(guest, context)),
     )
     .making(&[Fault::LimitedGroup]),
 ]);
@@ -82,16 +82,23 @@ const FEW: Load = Load {
 };
 
 /// Plays `throttled-cgroup`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    play(guest, setting, FEW).await
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    play(guest, context, FEW).await
 }
 
 /// Plays `throttled-cgroup-crowd`.
-async fn act_crowd(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    play(guest, setting, CROWD).await
+async fn act_crowd(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+) -> CaseResult<Evidence> {
+    play(guest, context, CROWD).await
 }
 
-async fn play(guest: &mut Driver<'_, '_>, setting: &Setting, load: Load) -> CaseResult<Evidence> {
+async fn play(
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
+    load: Load,
+) -> CaseResult<Evidence> {
     guest.phase("setup");
     guest.mount(COW_HOME, COW_MOUNT, "").await?;
     guest.blocked_tasks_may_last(MAY_SLEEP).await?;
@@ -109,12 +116,12 @@ async fn play(guest: &mut Driver<'_, '_>, setting: &Setting, load: Load) -> Case
     let marker = guest.setup_snapshot(SPEC).await?;
 
     guest.phase("overwrite");
-    let normal = start(guest, setting, NORMAL, 0, FEW).await?;
+    let normal = start(guest, context, NORMAL, 0, FEW).await?;
     guest.vm().pause(SETTLE).await?;
     let alone = pace(guest, &normal).await?;
     stop(guest, &normal).await?;
-    let slow = start(guest, setting, SLOW, 1, load).await?;
-    let normal = start(guest, setting, NORMAL, 2, FEW).await?;
+    let slow = start(guest, context, SLOW, 1, load).await?;
+    let normal = start(guest, context, NORMAL, 2, FEW).await?;
     guest.vm().pause(SETTLE).await?;
     let before = guest.workload(&slow).await?.operations;
     let beside = pace(guest, &normal).await?;
@@ -152,13 +159,13 @@ async fn play(guest: &mut Driver<'_, '_>, setting: &Setting, load: Load) -> Case
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(COW_MOUNT).await?;
     guest.remove_module().await?;
-    Ok(evidence(setting, marker, &[], false))
+    Ok(evidence(context, marker, &[], false))
 }
 
 /// Writers of a group, to blocks that nobody else writes.
 async fn start(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     group: &str,
     stretch: u64,
     load: Load,
@@ -168,13 +175,13 @@ async fn start(
         blocks: BLOCKS,
         mode: TimedMode::Grouped(load.depth),
         group: Some(group.to_owned()),
-        ..timed(setting, 0, load.processes)
+        ..timed(context, 0, load.processes)
     };
     guest.start_timed(spec).await
 }
 
 /// Writes in a second.
-async fn pace(guest: &mut Driver<'_, '_>, writers: &Workload) -> CaseResult<f64> {
+async fn pace(guest: &mut GuestSession<'_, '_>, writers: &Workload) -> CaseResult<f64> {
     let before = guest.workload(writers).await?;
     guest.vm().pause(STRETCH).await?;
     let after = guest.workload(writers).await?;

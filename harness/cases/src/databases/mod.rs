@@ -1,11 +1,11 @@
 //! Databases under load. The image of their volume is judged block by block as any other; then it is restored, the
 //! database is opened from it as after a power cut, and is asked by its own tools whether it is sound and by a
-//! [ledger] whether it is that of the instant.
+//! [bank] whether it is that of the instant.
 //!
 //! Each test of the restored database is taken by itself: the oracle sees a wrong block that a database never looks
 //! at, and a database sees an image of no instant whose every block was legal.
 
-mod ledger;
+mod bank;
 pub mod postgresql;
 pub mod sqlite;
 
@@ -17,11 +17,11 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};
-use cowbird_session::driver::{CaseResult, Driver, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
+use crate::context::CaseContext;
 use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
-use crate::setting::Setting;
 
 /// Size of the origin.
 const ORIGIN_MIB: u32 = 64;
@@ -76,14 +76,14 @@ impl Clients<'_> {
     /// Starts the clients; `database` tells their scripts from those of others.
     async fn start(
         &self,
-        guest: &mut Driver<'_, '_>,
+        guest: &mut GuestSession<'_, '_>,
         seed: u64,
         database: &str,
     ) -> CaseResult<Workload> {
         let mut programs = Vec::new();
         for client in 1..=CLIENTS {
             let path = format!("{SCRIPTS}/{database}-{client}.sql");
-            let transfers = ledger::transfers(seed, client, TRANSFERS, self.begin);
+            let transfers = bank::transfers(seed, client, TRANSFERS, self.begin);
             let text = format!("{}{transfers}", self.first);
             let (script, path) = (path.clone(), path);
             guest.prepare(Request::WriteText { path, text }).await?;
@@ -92,7 +92,7 @@ impl Clients<'_> {
                 args: self.arguments.iter().map(ToString::to_string).collect(),
                 input: Some(script),
                 as_owner_of: None,
-                acknowledges: ledger::ACKNOWLEDGED.to_owned(),
+                acknowledges: bank::ACKNOWLEDGED.to_owned(),
                 ends_by: EndSignal::Terminate,
             });
         }
@@ -102,15 +102,15 @@ impl Clients<'_> {
     }
 }
 
-async fn set_up(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<()> {
+async fn set_up(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<()> {
     guest.phase("setup");
-    guest.mount(setting.origin(), MOUNT, "").await?;
-    guest.mount(setting.cow_home(), COW_MOUNT, "").await?;
+    guest.mount(context.origin(), MOUNT, "").await?;
+    guest.mount(context.cow_home(), COW_MOUNT, "").await?;
     guest.insert_module().await
 }
 
 /// Waits until each database has acknowledged some more transfers.
-async fn more(guest: &mut Driver<'_, '_>, databases: &[Workload]) -> CaseResult<()> {
+async fn more(guest: &mut GuestSession<'_, '_>, databases: &[Workload]) -> CaseResult<()> {
     for clients in databases {
         let goal = guest.workload(clients).await?.operations + TRANSFERS_BETWEEN;
         guest
@@ -124,8 +124,8 @@ async fn more(guest: &mut Driver<'_, '_>, databases: &[Workload]) -> CaseResult<
 
 /// Takes a snapshot under the clients of some databases. Also how many transfers each can have had at the instant.
 async fn take_snapshot(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     databases: &[Workload],
 ) -> CaseResult<(ImageClaim, Vec<RangeInclusive<u64>>)> {
     more(guest, databases).await?;
@@ -136,7 +136,7 @@ async fn take_snapshot(
     }
     let marker = guest
         .setup_snapshot(SnapshotSpec {
-            origin: setting.origin(),
+            origin: context.origin(),
             cow_file: "/mnt/cow/snapshot.cow",
             cow_mib: COW_MIB,
             cache_mib: 8,
@@ -152,18 +152,18 @@ async fn take_snapshot(
     }
     guest.phase("overwrite");
     more(guest, databases).await?;
-    let evidence = ImageClaim::new(marker, setting.origin_range());
+    let evidence = ImageClaim::new(marker, context.origin_range());
     Ok((evidence, possible))
 }
 
 /// Copies the snapshot while the clients go on, and ends them.
 async fn copy(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     databases: &[Workload],
 ) -> CaseResult<()> {
     guest.phase("copy");
-    guest.copy_device(SNAPSHOT, setting.image()).await?;
+    guest.copy_device(SNAPSHOT, context.image()).await?;
     for clients in databases {
         if guest.workload(clients).await?.finished {
             return Err(vacuous("the clients had nothing more to do"));
@@ -176,7 +176,7 @@ async fn copy(
     Ok(())
 }
 
-async fn tear_down(guest: &mut Driver<'_, '_>) -> CaseResult<()> {
+async fn tear_down(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
     guest.phase("teardown");
     guest.destroy_snapshot(MINOR).await?;
     guest.unmount(MOUNT).await?;
@@ -200,7 +200,7 @@ fn judged(evidence: ImageClaim, faults: Vec<String>, unmounted: bool) -> Evidenc
 
 /// Lets a program look at a restored database. The fault if it finds one, else what it printed.
 async fn look(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     program: &str,
     arguments: &[&str],
 ) -> CaseResult<Result<String, String>> {

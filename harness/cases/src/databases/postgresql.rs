@@ -16,7 +16,7 @@ use cowbird_host::disk::{self, Filesystem};
 use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
-use cowbird_session::driver::{CaseError, CaseResult, Driver, Workload};
+use cowbird_session::guest::{CaseError, CaseResult, GuestSession, Workload};
 use cowbird_vm::layout::Layout;
 
 use crate::info::{CaseInfo, CaseTier, case};
@@ -24,7 +24,7 @@ use crate::modules::GUEST_MODULES;
 use crate::restored;
 use crate::subject::{CasesOf, Subject};
 
-use super::{Clients, DEVICE, MOUNT, Setting, judged, ledger, look, tear_down};
+use super::{CaseContext, Clients, DEVICE, MOUNT, bank, judged, look, tear_down};
 
 /// The case of this file.
 pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
@@ -36,7 +36,7 @@ pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
         CaseTier::Daily,
         &GUEST_MODULES,
         layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
 }]);
 
@@ -113,7 +113,7 @@ pub fn files() -> HarnessResult<Vec<(String, PathBuf)>> {
     Ok(paths.map(|path| (path.display().to_string(), path)).into())
 }
 
-/// Makes a cluster with the ledger's tables below a folder.
+/// Makes a cluster with the bank's tables below a folder.
 fn make_cluster(root: &Path) -> HarnessResult<()> {
     let cluster = root.join(CLUSTER);
     fs::create_dir_all(&cluster).on("create", &cluster)?;
@@ -143,7 +143,7 @@ fn make_cluster(root: &Path) -> HarnessResult<()> {
     let mut text = fs::read_to_string(&configuration).on("read", &configuration)?;
     text += CONFIGURATION;
     fs::write(&configuration, text).on("write", &configuration)?;
-    let script = format!("CREATE EXTENSION amcheck;\n{}", ledger::schema());
+    let script = format!("CREATE EXTENSION amcheck;\n{}", bank::schema());
     let mut server = as_owner(SERVER)?
         .args(["--single", "-c", "exit_on_error=true", "-D"])
         .arg(&cluster)
@@ -172,8 +172,8 @@ fn make_cluster(root: &Path) -> HarnessResult<()> {
 }
 
 /// Plays `postgresql`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
-    super::set_up(guest, setting).await?;
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
+    super::set_up(guest, context).await?;
     let server = start_server(guest, EndSignal::Quit).await?;
     wait_for_answer(guest, &server).await?;
     let psql = PSQL.path()?;
@@ -183,19 +183,19 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
         first: "",
         begin: "BEGIN",
     };
-    let clients = clients.start(guest, setting.seed, "transfers").await?;
+    let clients = clients.start(guest, context.seed, "transfers").await?;
     let databases = [clients];
-    let (evidence, possible) = super::take_snapshot(guest, setting, &databases).await?;
+    let (evidence, possible) = super::take_snapshot(guest, context, &databases).await?;
     // The pages of its tables are written, and not its log alone.
     let mut checkpoint = psql_arguments();
     checkpoint.extend(["-c", "CHECKPOINT"]);
     guest.run(&psql, &checkpoint).await?;
-    super::copy(guest, setting, &databases).await?;
+    super::copy(guest, context, &databases).await?;
     guest.stop_workload(&server).await?;
     tear_down(guest).await?;
 
-    restored::restore(guest, setting).await?;
-    if let Err(fault) = restored::mount(guest, setting, MOUNT, Filesystem::Ext4).await? {
+    restored::restore(guest, context).await?;
+    if let Err(fault) = restored::mount(guest, context, MOUNT, Filesystem::Ext4).await? {
         return Ok(judged(evidence, vec![fault], false));
     }
     let server = start_server(guest, EndSignal::Interrupt).await?;
@@ -207,10 +207,10 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
             other?;
             for possible in &possible {
                 let mut question = psql_arguments();
-                let text = ledger::question();
+                let text = bank::question();
                 question.extend(["-c", &text]);
                 match look(guest, &psql, &question).await? {
-                    Ok(answers) => faults.extend(ledger::faults(&answers, possible)),
+                    Ok(answers) => faults.extend(bank::faults(&answers, possible)),
                     Err(fault) => faults.push(fault),
                 }
             }
@@ -241,7 +241,10 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
     Ok(judged(evidence, faults, true))
 }
 
-async fn start_server(guest: &mut Driver<'_, '_>, ends_by: EndSignal) -> CaseResult<Workload> {
+async fn start_server(
+    guest: &mut GuestSession<'_, '_>,
+    ends_by: EndSignal,
+) -> CaseResult<Workload> {
     let cluster = format!("{MOUNT}/{CLUSTER}");
     let server = ProgramSpec {
         program: SERVER.path()?,
@@ -259,7 +262,7 @@ async fn start_server(guest: &mut Driver<'_, '_>, ends_by: EndSignal) -> CaseRes
 }
 
 /// Waits until the server answers; an error when it has ended.
-async fn wait_for_answer(guest: &mut Driver<'_, '_>, server: &Workload) -> CaseResult<()> {
+async fn wait_for_answer(guest: &mut GuestSession<'_, '_>, server: &Workload) -> CaseResult<()> {
     let psql = PSQL.path()?;
     let mut question = psql_arguments();
     question.extend(["-c", "SELECT 1"]);

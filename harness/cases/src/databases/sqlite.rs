@@ -5,14 +5,14 @@ use cowbird_checks::claim::Evidence;
 use cowbird_host::disk::Filesystem;
 use cowbird_host::program::HostProgram;
 use cowbird_proto::message::Request;
-use cowbird_session::driver::{CaseResult, Driver, Workload};
+use cowbird_session::guest::{CaseResult, GuestSession, Workload};
 
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
 use crate::restored;
 use crate::subject::{CasesOf, Subject};
 
-use super::{Clients, MOUNT, SCRIPTS, Setting, judged, ledger, look, tear_down};
+use super::{CaseContext, Clients, MOUNT, SCRIPTS, bank, judged, look, tear_down};
 
 /// The case of this file.
 pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
@@ -23,7 +23,7 @@ pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
         CaseTier::Daily,
         &GUEST_MODULES,
         super::layout,
-        |driver, setting| Box::pin(act(driver, setting)),
+        |guest, context| Box::pin(act(guest, context)),
     )
 }]);
 
@@ -47,20 +47,20 @@ fn file_of(database: &str) -> String {
 }
 
 /// Plays `sqlite`.
-async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Evidence> {
+async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseResult<Evidence> {
     let sqlite = SQLITE.path()?;
-    super::set_up(guest, setting).await?;
+    super::set_up(guest, context).await?;
     let mut databases = Vec::new();
     for (database, journal) in DATABASES {
         make(guest, &sqlite, database, journal).await?;
-        databases.push(start(guest, setting, &sqlite, database).await?);
+        databases.push(start(guest, context, &sqlite, database).await?);
     }
-    let (evidence, possible) = super::take_snapshot(guest, setting, &databases).await?;
-    super::copy(guest, setting, &databases).await?;
+    let (evidence, possible) = super::take_snapshot(guest, context, &databases).await?;
+    super::copy(guest, context, &databases).await?;
     tear_down(guest).await?;
 
-    restored::restore(guest, setting).await?;
-    if let Err(fault) = restored::mount(guest, setting, MOUNT, Filesystem::Ext4).await? {
+    restored::restore(guest, context).await?;
+    if let Err(fault) = restored::mount(guest, context, MOUNT, Filesystem::Ext4).await? {
         return Ok(judged(evidence, vec![fault], false));
     }
     let mut faults = Vec::new();
@@ -75,8 +75,8 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
             }
             Ok(_) => Vec::new(),
         };
-        match look(guest, &sqlite, &[&file, &ledger::question()]).await? {
-            Ok(answers) => found.extend(ledger::faults(&answers, &possible)),
+        match look(guest, &sqlite, &[&file, &bank::question()]).await? {
+            Ok(answers) => found.extend(bank::faults(&answers, &possible)),
             Err(fault) => found.push(fault),
         }
         faults.extend(
@@ -90,13 +90,13 @@ async fn act(guest: &mut Driver<'_, '_>, setting: &Setting) -> CaseResult<Eviden
 }
 
 async fn make(
-    guest: &mut Driver<'_, '_>,
+    guest: &mut GuestSession<'_, '_>,
     sqlite: &str,
     database: &str,
     journal: &str,
 ) -> CaseResult<()> {
     let path = format!("{SCRIPTS}/schema-{database}.sql");
-    let text = format!("PRAGMA journal_mode={journal};\n{}", ledger::schema());
+    let text = format!("PRAGMA journal_mode={journal};\n{}", bank::schema());
     let read = format!(".read {path}");
     guest.prepare(Request::WriteText { path, text }).await?;
     let file = file_of(database);
@@ -107,8 +107,8 @@ async fn make(
 }
 
 async fn start(
-    guest: &mut Driver<'_, '_>,
-    setting: &Setting,
+    guest: &mut GuestSession<'_, '_>,
+    context: &CaseContext,
     sqlite: &str,
     database: &str,
 ) -> CaseResult<Workload> {
@@ -121,5 +121,5 @@ async fn start(
         first: ".timeout 30000\nPRAGMA synchronous=FULL;\n",
         begin: "BEGIN IMMEDIATE",
     };
-    clients.start(guest, setting.seed, database).await
+    clients.start(guest, context.seed, database).await
 }

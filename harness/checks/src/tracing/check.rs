@@ -7,16 +7,18 @@ use std::process::Command;
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::files::CellFiles;
 use cowbird_model::{
-    Agreement, AgreementInput, JournalledWrite, Mark, SECTOR_BYTES, Sector, SectorRange,
-    TraceResult, TraceStanding, TracedDisk, WitnessLog, check_agreement, check_instants,
+    Agreement, AgreementInput, BoundaryMarker, JournalledWrite, SECTOR_BYTES, Sector, SectorRange,
+    TraceConclusion, TraceResult, TracedDisk, WitnessLog, check_agreement, check_instants,
     check_journal,
 };
-use cowbird_proto::message::{Event, JournalEntry, Operation, TurnsSpec, WorkloadId, WriteMode};
+use cowbird_proto::message::{
+    Event, JournalEntry, LockstepWritersSpec, Operation, WorkloadId, WriteMode,
+};
 
 use crate::mapped::{map, untrusted};
 
 use super::{
-    BEGINS, ENDS, INCOMPLETE_TRACE, Recording, Recordings, WitnessedDisk, events, mark,
+    BEGINS, ENDS, INCOMPLETE_TRACE, Recording, Recordings, WitnessedDisk, boundary_marker, events,
     without_comparison,
 };
 
@@ -53,7 +55,7 @@ pub fn check(cell: &TracedCell, files: &CellFiles) -> HarnessResult<(TraceResult
     if !recordings.failures.is_empty() {
         let reasons = recordings.failures.join("; ");
         return Ok((
-            without_comparison(TraceStanding::NoConclusion, reasons),
+            without_comparison(TraceConclusion::NoConclusion, reasons),
             String::new(),
         ));
     }
@@ -63,7 +65,7 @@ pub fn check(cell: &TracedCell, files: &CellFiles) -> HarnessResult<(TraceResult
             reason = "the case loads no module to begin with".into();
         }
         return Ok((
-            without_comparison(TraceStanding::NotTraced, reason),
+            without_comparison(TraceConclusion::NotTraced, reason),
             String::new(),
         ));
     }
@@ -76,7 +78,7 @@ pub fn check(cell: &TracedCell, files: &CellFiles) -> HarnessResult<(TraceResult
             Err(reasons) => {
                 let reason = format!("{INCOMPLETE_TRACE}: {reasons}");
                 return Ok((
-                    without_comparison(TraceStanding::NoConclusion, reason),
+                    without_comparison(TraceConclusion::NoConclusion, reason),
                     String::new(),
                 ));
             }
@@ -104,9 +106,9 @@ fn conclude(agreement: &Agreement, recordings: &Recordings) -> (TraceResult, Str
     for contradiction in agreement.contradictions.iter().take(LISTED) {
         text += &format!("{contradiction}\n");
     }
-    let (standing, reason) = match agreement.contradictions.first() {
+    let (conclusion, reason) = match agreement.contradictions.first() {
         Some(first) => (
-            TraceStanding::Contradicts,
+            TraceConclusion::Contradicts,
             format!(
                 "trace, witness and journal contradict each other in {} places, as {first}",
                 agreement.contradicted()
@@ -114,12 +116,12 @@ fn conclude(agreement: &Agreement, recordings: &Recordings) -> (TraceResult, Str
         ),
         // A comparison of nothing must not agree.
         None if agreement.contents == 0 => (
-            TraceStanding::NoConclusion,
+            TraceConclusion::NoConclusion,
             "nothing was written between the marks".to_owned(),
         ),
-        None => (TraceStanding::Agrees, compared),
+        None => (TraceConclusion::Agrees, compared),
     };
-    (TraceResult { standing, reason }, text)
+    (TraceResult { conclusion, reason }, text)
 }
 
 /// What is wrong between the logs, or why the trace is not complete.
@@ -136,10 +138,10 @@ fn compare(
     drop(text);
     let mut agreement = Agreement::default();
     let (mut headers, mut all_compared) = (Vec::new(), true);
-    let mut between_marks = None;
+    let mut between_boundaries = None;
     for disk in &cell.disks {
-        let begin = mark(disk, recording.number, BEGINS);
-        let end = mark(disk, recording.number, ENDS);
+        let begin = boundary_marker(disk, recording.number, BEGINS);
+        let end = boundary_marker(disk, recording.number, ENDS);
         let (base, witness) = disk.files(files, recording.boot, cell.boots);
         let (base, witness) = (map(&base)?, map(&witness)?);
         let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;
@@ -163,7 +165,7 @@ fn compare(
                 agreement.append(compared_of_disk);
                 headers.extend(compared.new_headers(&base, &log));
                 agreement.append(check_journal(&of_disk, &compared, &journal));
-                between_marks.get_or_insert(compared);
+                between_boundaries.get_or_insert(compared);
             }
             Err(failed) => {
                 all_compared = false;
@@ -171,7 +173,7 @@ fn compare(
             }
         }
     }
-    if let (true, Some(compared)) = (all_compared, between_marks) {
+    if let (true, Some(compared)) = (all_compared, between_boundaries) {
         traced
             .instants
             .retain(|instant| compared.has(instant.begun));
@@ -185,10 +187,10 @@ fn compare(
 }
 
 /// The disk of a trace that a mark was written to.
-fn take_disk(disks: &mut BTreeMap<String, TracedDisk>, mark: &Mark) -> TracedDisk {
+fn take_disk(disks: &mut BTreeMap<String, TracedDisk>, mark: &BoundaryMarker) -> TracedDisk {
     let number = disks
         .iter()
-        .find(|(_, disk)| disk.has_mark(mark))
+        .find(|(_, disk)| disk.has_boundary_marker(mark))
         .map(|(number, _)| number.clone());
     number
         .and_then(|number| disks.remove(&number))
@@ -273,7 +275,7 @@ fn range_of(what: &Operation, targets: &[String], disk: &WitnessedDisk) -> Optio
         return None;
     }
     // A workload of two devices says by the identity which.
-    let second_volume = *identity == TurnsSpec::identity(1);
+    let second_volume = *identity == LockstepWritersSpec::identity(1);
     let target = match targets {
         [one] => one,
         [_, second] if second_volume => second,

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use cowbird_host::files::CellFiles;
-use cowbird_model::{Epoch, Mark, SECTOR_BYTES, Sector, SectorRange, TraceResult, TraceStanding};
+use cowbird_model::{
+    BoundaryMarker, Epoch, SECTOR_BYTES, Sector, SectorRange, TraceConclusion, TraceResult,
+};
 
 pub use check::{TracedCell, check};
 
@@ -70,11 +72,11 @@ impl WitnessedDisk {
 }
 
 /// The mark at one end of a recording on one disk.
-pub fn mark(disk: &WitnessedDisk, recording: usize, end: &str) -> Mark {
+pub fn boundary_marker(disk: &WitnessedDisk, recording: usize, end: &str) -> BoundaryMarker {
     let mut content =
         format!("cowbird: recording {recording} of {} {end}\n", disk.name).into_bytes();
     content.resize(MARK_SECTORS as usize * SECTOR_BYTES, b'.');
-    Mark {
+    BoundaryMarker {
         range: SectorRange::new(Sector(MARK_SECTOR), MARK_SECTORS),
         content,
     }
@@ -113,13 +115,13 @@ const INCOMPLETE_TRACE: &str = "the trace is not complete";
 
 /// Whether events were lost, as they are where a kernel may preempt programs and the machine is busy: the next trace may be whole.
 pub fn is_incomplete(trace: &TraceResult) -> bool {
-    trace.standing == TraceStanding::NoConclusion && trace.reason.starts_with(INCOMPLETE_TRACE)
+    trace.conclusion == TraceConclusion::NoConclusion && trace.reason.starts_with(INCOMPLETE_TRACE)
 }
 
 /// A result without a comparison.
-pub fn without_comparison(standing: TraceStanding, reason: impl Into<String>) -> TraceResult {
+pub fn without_comparison(conclusion: TraceConclusion, reason: impl Into<String>) -> TraceResult {
     TraceResult {
-        standing,
+        conclusion,
         reason: reason.into(),
     }
 }
@@ -132,17 +134,21 @@ mod tests {
     #[test]
     fn an_incomplete_trace_is_told_from_others() {
         let lost = format!("{INCOMPLETE_TRACE}: 2 events at most lost to skipped programs");
-        for (standing, reason, again) in [
-            (TraceStanding::NoConclusion, lost.as_str(), true),
+        for (conclusion, reason, again) in [
+            (TraceConclusion::NoConclusion, lost.as_str(), true),
             (
-                TraceStanding::NoConclusion,
+                TraceConclusion::NoConclusion,
                 "the tracer does not start",
                 false,
             ),
-            (TraceStanding::Agrees, "17 pieces of bios by content", false),
-            (TraceStanding::NotTraced, "no BTF", false),
+            (
+                TraceConclusion::Agrees,
+                "17 pieces of bios by content",
+                false,
+            ),
+            (TraceConclusion::NotTraced, "no BTF", false),
         ] {
-            let trace = without_comparison(standing, reason);
+            let trace = without_comparison(conclusion, reason);
             assert_eq!(is_incomplete(&trace), again, "{reason}");
         }
     }

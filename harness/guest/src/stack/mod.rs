@@ -2,16 +2,16 @@
 
 mod device;
 mod dm;
+mod fault_injection;
 mod loop_device;
 mod md;
-mod ruled;
 mod scanned;
 mod spread;
 
 use cowbird_guest_system::error::{GuestResult, failure};
 use cowbird_proto::message::{Reply, StackKind};
 
-pub use self::ruled::rule;
+pub use self::fault_injection::inject_faults;
 
 use loop_device::{LO_DIRECT_IO, stack_loop, unstack_loop};
 
@@ -31,7 +31,7 @@ pub fn stack(devices: &[String], kind: StackKind) -> GuestResult<Reply> {
         (StackKind::Thin, [data, metadata]) => dm::thin(data, metadata),
         (StackKind::Mirror, devices) => md::mirror(devices),
         (StackKind::Parity, devices) => md::parity(devices),
-        (StackKind::Ruled, [device]) => ruled::stack(device),
+        (StackKind::FaultInjection, [device]) => fault_injection::stack(device),
         (StackKind::Spread { number, sectors }, [device]) => {
             spread::spread(device, number, sectors)
         }
@@ -53,7 +53,7 @@ pub fn unstack(kind: StackKind) -> GuestResult<()> {
         StackKind::Striped => dm::remove("striped"),
         StackKind::Thin => dm::remove("thin").and_then(|()| dm::remove("pool")),
         StackKind::Mirror | StackKind::Parity => md::stop(),
-        StackKind::Ruled => ruled::unstack(),
+        StackKind::FaultInjection => fault_injection::unstack(),
         StackKind::Spread { number, .. } => dm::remove(&spread::spread_name(number)),
         StackKind::Gathered { number, .. } => dm::remove(&spread::gathered_name(number)),
         StackKind::Many(count) => dm::remove_many(count),

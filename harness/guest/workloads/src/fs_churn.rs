@@ -6,7 +6,7 @@
 //! as before.
 
 mod churner;
-mod mix;
+mod fs_ops;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cowbird_guest_system::error::{Context, GuestResult};
-use cowbird_proto::message::{FsChurnSpec, FsMixSpec, GoldenFile, Operation, WriteMode};
+use cowbird_proto::message::{FsChurnSpec, FsOpsSpec, GoldenFile, Operation, WriteMode};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 use sha2::{Digest, Sha256};
 
-use super::chaser::Chaser;
+use super::racing_reader::RacingReader;
 use super::shared::{Body, Parts, Shared};
 use churner::{Churner, Live, Repertoire};
 
@@ -46,7 +46,7 @@ pub fn prepare(spec: FsChurnSpec) -> GuestResult<Parts> {
 }
 
 /// Writes the golden files and prepares the threads.
-pub fn prepare_mix(spec: FsMixSpec) -> GuestResult<Parts> {
+pub fn prepare_fs_ops(spec: FsOpsSpec) -> GuestResult<Parts> {
     let reflinks = spec.reflinks;
     prepare_threads(spec.files, Repertoire::Mix { reflinks })
 }
@@ -59,13 +59,13 @@ fn prepare_threads(spec: FsChurnSpec, repertoire: Repertoire) -> GuestResult<Par
     for thread in 0..spec.threads {
         let spec = Arc::clone(&spec);
         let after_epoch = Arc::clone(&after_epoch);
-        let chaser = Arc::new(Chaser::new(spec.threads + 1 + thread, spec.seed));
-        let hunter = Arc::clone(&chaser);
-        threads.push(Box::new(move |shared| hunter.run(shared)));
+        let racing_reader = Arc::new(RacingReader::new(spec.threads + 1 + thread, spec.seed));
+        let reader = Arc::clone(&racing_reader);
+        threads.push(Box::new(move |shared| reader.run(shared)));
         threads.push(Box::new(move |shared| {
             Churner {
                 repertoire,
-                ..Churner::new(&spec, shared, thread, after_epoch, chaser)?
+                ..Churner::new(&spec, shared, thread, after_epoch, racing_reader)?
             }
             .run(shared)
         }));
@@ -119,7 +119,7 @@ fn spoil_golden_files(
     spec: &FsChurnSpec,
     files: &[GoldenFile],
 ) -> GuestResult<()> {
-    let mut scribe = shared.journal(spec.threads);
+    let mut journal = shared.journal(spec.threads);
     let mut rng = Rng::for_part(spec.seed, GOLDEN_IDENTITY + 1);
     while !shared.epoch_has_passed() {
         if shared.stopping() {
@@ -141,20 +141,20 @@ fn spoil_golden_files(
                     generation: 1,
                     mode: WriteMode::Synced,
                 };
-                scribe.run(what, || {
+                journal.run(what, || {
                     let file = open()?;
                     file.write_all_at(&content, 0)?;
                     file.sync_all()
                 })?;
             }
-            1 => scribe.run(
+            1 => journal.run(
                 Operation::Truncate {
                     identity,
                     length: 0,
                 },
                 || open()?.set_len(0),
             )?,
-            _ => scribe.run(Operation::Delete { identity }, || fs::remove_file(&path))?,
+            _ => journal.run(Operation::Delete { identity }, || fs::remove_file(&path))?,
         }
         std::thread::sleep(GOLDEN_PAUSE);
     }
@@ -195,7 +195,7 @@ impl Churner {
                 let what = Operation::Sync {
                     identity: *identity,
                 };
-                self.scribe.run(what, || File::open(path)?.sync_all())
+                self.journal.run(what, || File::open(path)?.sync_all())
             }
         }
     }

@@ -23,7 +23,7 @@ use cowbird_proto::message::{HotSpec, Operation, WriteMode};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
-use super::journal::Scribe;
+use super::journal::JournalWriter;
 use super::progress::count;
 use super::shared::{Body, Parts, Shared};
 use super::snapshot_view::{BLOCK_BYTES, SnapshotView};
@@ -143,7 +143,7 @@ impl Meeting {
 }
 
 fn write(shared: &Arc<Shared>, arena: &Arena, meeting: &Meeting, pair: u32) -> GuestResult<()> {
-    let mut scribe = shared.journal(pair);
+    let mut journal = shared.journal(pair);
     let mut rng = Rng::for_part(arena.spec.seed, u64::from(pair));
     let mut buffer = DirectBuffer::new(MAX_RUN_BLOCKS as usize * BLOCK_BYTES);
     let cursor = &arena.cursors[pair as usize];
@@ -181,7 +181,7 @@ fn write(shared: &Arc<Shared>, arena: &Arena, meeting: &Meeting, pair: u32) -> G
         meeting.set(Some(run));
         meeting.barrier.wait();
         wait_for(own_delay);
-        result = attack(&mut scribe, arena, run, generation, bytes);
+        result = attack(&mut journal, arena, run, generation, bytes);
         count(&shared.progress.bytes_written, run.bytes() as u64);
         cursor.store(first + blocks, Ordering::Relaxed);
         meeting.barrier.wait();
@@ -193,7 +193,7 @@ fn write(shared: &Arc<Shared>, arena: &Arena, meeting: &Meeting, pair: u32) -> G
 }
 
 fn attack(
-    scribe: &mut Scribe,
+    journal: &mut JournalWriter,
     arena: &Arena,
     run: Run,
     generation: u64,
@@ -206,7 +206,7 @@ fn attack(
         generation,
         mode: WriteMode::Direct,
     };
-    scribe.run(what, || arena.origin.write_all_at(bytes, run.offset()))
+    journal.run(what, || arena.origin.write_all_at(bytes, run.offset()))
 }
 
 /// Reads what the writer of the pair writes, at the same moment and once more behind it.

@@ -45,13 +45,13 @@ impl Journal {
 }
 
 /// Writes the journal of one thread.
-pub struct Scribe {
+pub struct JournalWriter {
     progress: Arc<Progress>,
     journal: Arc<Mutex<Journal>>,
     next_op: u64,
 }
 
-impl Scribe {
+impl JournalWriter {
     /// For the thread of `journal`.
     pub fn new(progress: Arc<Progress>, journal: Arc<Mutex<Journal>>) -> Self {
         Self {

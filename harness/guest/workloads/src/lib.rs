@@ -3,17 +3,17 @@
 //! **Architecture invariant:** a workload is told everything by its specification; it knows neither the agent nor the
 //! requests that start and end it.
 
-mod chaser;
 mod fs_churn;
 mod group;
 mod hot;
-mod hunt;
 mod journal;
-mod kinds;
+mod lockstep_writers;
 mod noise;
 mod place;
 mod programs;
 mod progress;
+mod raced_snapshot;
+mod racing_reader;
 mod range_locks;
 mod raw_writers;
 mod recorded;
@@ -24,8 +24,8 @@ mod streams;
 mod swapper;
 mod throttled;
 mod timed;
-mod turns;
 mod watch;
+mod write_kinds;
 
 pub use swapper::{SWAPPER_ARGUMENT, swap};
 pub use throttled::{DELAYED_WRITER_ARGUMENT, write_delayed};
@@ -40,7 +40,7 @@ use cowbird_guest_system::error::{GuestResult, failure};
 use cowbird_guest_system::port::Port;
 use cowbird_proto::message::{Chase, Reply, WorkloadId, WorkloadSpec};
 
-use hunt::Hunt;
+use raced_snapshot::RacedSnapshot;
 use shared::{Body, Shared};
 
 /// Threads that one workload may ask for.
@@ -65,13 +65,13 @@ impl Workloads {
             WorkloadSpec::FsChurn(spec) => fs_churn::prepare(spec)?,
             WorkloadSpec::RawWriters(spec) => raw_writers::prepare(spec)?,
             WorkloadSpec::Hot(spec) => hot::prepare(spec)?,
-            WorkloadSpec::Kinds(spec) => kinds::prepare(spec)?,
+            WorkloadSpec::WriteKinds(spec) => write_kinds::prepare(spec)?,
             WorkloadSpec::Throttled(spec) => throttled::prepare(spec)?,
             WorkloadSpec::Recorded(spec) => recorded::prepare(spec)?,
             WorkloadSpec::Stopwatch(spec) => stopwatch::prepare(spec)?,
-            WorkloadSpec::Turns(spec) => turns::prepare(spec)?,
+            WorkloadSpec::LockstepWriters(spec) => lockstep_writers::prepare(spec)?,
             WorkloadSpec::Noise(spec) => noise::prepare(spec)?,
-            WorkloadSpec::FsMix(spec) => fs_churn::prepare_mix(spec)?,
+            WorkloadSpec::FsOps(spec) => fs_churn::prepare_fs_ops(spec)?,
             WorkloadSpec::Programs(spec) => programs::prepare(spec)?,
             WorkloadSpec::Streams(spec) => streams::prepare(spec)?,
             WorkloadSpec::Swapper(spec) => swapper::prepare(spec)?,
@@ -110,11 +110,11 @@ impl Workloads {
         Ok(Reply::Workload(self.shared(id)?.state()))
     }
 
-    /// The snapshot instant has passed; from now on chasers read, if there is something to chase.
+    /// The snapshot instant has passed; from now on racing readers read, if there is something to chase.
     pub fn epoch_passed(&self, id: WorkloadId, chase: Option<Chase>) -> GuestResult<Reply> {
         let shared = self.shared(id)?;
-        let hunt = chase.map(Hunt::open).transpose()?.map(Arc::new);
-        shared.pass_epoch(hunt);
+        let raced = chase.map(RacedSnapshot::open).transpose()?.map(Arc::new);
+        shared.pass_epoch(raced);
         Ok(Reply::Done)
     }
 

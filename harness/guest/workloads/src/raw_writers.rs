@@ -18,9 +18,9 @@ use cowbird_proto::message::{Operation, RawWritersSpec, WriteMode};
 use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 
-use super::chaser::Chaser;
-use super::journal::Scribe;
+use super::journal::JournalWriter;
 use super::progress::count;
+use super::racing_reader::RacingReader;
 use super::range_locks::RangeLocks;
 use super::shared::{Body, Parts, Shared};
 
@@ -114,14 +114,14 @@ pub fn prepare(spec: RawWritersSpec) -> GuestResult<Parts> {
         for second in [false, true] {
             let thread = pair * 2 + u32::from(second);
             let reader = field.spec.pairs * 2 + 1 + thread;
-            let chaser = Arc::new(Chaser::new(reader, field.spec.seed));
+            let racing_reader = Arc::new(RacingReader::new(reader, field.spec.seed));
             let writer = Writer {
                 buffer: DirectBuffer::new(MAX_WRITE_SECTORS as usize * SECTOR_BYTES),
                 thread,
                 generation: 0,
-                chaser: Arc::clone(&chaser),
+                racing_reader: Arc::clone(&racing_reader),
             };
-            threads.push(Box::new(move |shared| chaser.run(shared)));
+            threads.push(Box::new(move |shared| racing_reader.run(shared)));
             let (field, meeting) = (Arc::clone(&field), Arc::clone(&meeting));
             threads.push(Box::new(move |shared| {
                 run_pair(shared, &field, &meeting, pair, writer)
@@ -172,7 +172,7 @@ fn run_pair(
     mut writer: Writer,
 ) -> GuestResult<()> {
     let second = writer.thread % 2 == 1;
-    let mut scribe = shared.journal(writer.thread);
+    let mut journal = shared.journal(writer.thread);
     let mut planner = Planner {
         rng: Rng::for_part(field.spec.seed, u64::from(pair)),
         cursor: field.sectors / u64::from(field.spec.pairs) * u64::from(pair),
@@ -197,7 +197,7 @@ fn run_pair(
         let Some(step) = step else {
             return Ok(());
         };
-        let done = writer.execute(shared, field, &mut scribe, &step);
+        let done = writer.execute(shared, field, &mut journal, &step);
         if done.is_err() {
             meeting.lock().broken = true;
         }
@@ -345,7 +345,7 @@ struct Writer {
     /// Number among all writers; that of the second of a pair is odd.
     thread: u32,
     generation: u64,
-    chaser: Arc<Chaser>,
+    racing_reader: Arc<RacingReader>,
 }
 
 impl Writer {
@@ -353,17 +353,17 @@ impl Writer {
         &mut self,
         shared: &Shared,
         field: &Field,
-        scribe: &mut Scribe,
+        journal: &mut JournalWriter,
         step: &Step,
     ) -> GuestResult<()> {
         let range = step.range();
         let offset = range.start * SECTOR_BYTES as u64;
         let length = (range.end - range.start) * SECTOR_BYTES as u64;
         let device = &field.device;
-        let chaser = Arc::clone(&self.chaser);
+        let racing_reader = Arc::clone(&self.racing_reader);
         let chase = || {
             if shared.epoch_has_passed() {
-                chaser.point_at(offset..offset + length);
+                racing_reader.aim(offset..offset + length);
             }
         };
         match step {
@@ -381,19 +381,19 @@ impl Writer {
                 sector::fill(first, bytes);
                 let what = write_operation(offset, length, self.generation, WriteMode::Direct);
                 chase();
-                scribe.run(what, || device.write_all_at(bytes, offset))?;
+                journal.run(what, || device.write_all_at(bytes, offset))?;
                 count(&shared.progress.bytes_written, length);
                 Ok(())
             }
             Step::Discard(_) => {
                 chase();
-                scribe.run(Operation::Discard { offset, length }, || {
+                journal.run(Operation::Discard { offset, length }, || {
                     sys::discard(device, offset, length).map_err(Into::into)
                 })
             }
             Step::ZeroOut(_) => {
                 chase();
-                scribe.run(Operation::ZeroOut { offset, length }, || {
+                journal.run(Operation::ZeroOut { offset, length }, || {
                     sys::zero_out(device, offset, length).map_err(Into::into)
                 })
             }
@@ -418,7 +418,7 @@ fn run_buffered(
     owned: &Range<u64>,
 ) -> GuestResult<()> {
     let thread = spec.pairs * 2;
-    let mut scribe = shared.journal(thread);
+    let mut journal = shared.journal(thread);
     let mut rng = Rng::for_part(spec.seed, u64::from(thread));
     let device = OpenOptions::new()
         .write(true)
@@ -450,11 +450,11 @@ fn run_buffered(
         let offset = start * SECTOR_BYTES as u64;
         let length = bytes.len() as u64;
         let what = write_operation(offset, length, generation, WriteMode::Buffered);
-        scribe.run(what, || device.write_all_at(bytes, offset))?;
+        journal.run(what, || device.write_all_at(bytes, offset))?;
         count(&shared.progress.bytes_written, length);
         if generation.is_multiple_of(SYNC_EVERY) {
-            scribe.run(Operation::Sync { identity: IDENTITY }, || device.sync_all())?;
+            journal.run(Operation::Sync { identity: IDENTITY }, || device.sync_all())?;
         }
     }
-    scribe.run(Operation::Sync { identity: IDENTITY }, || device.sync_all())
+    journal.run(Operation::Sync { identity: IDENTITY }, || device.sync_all())
 }

@@ -17,9 +17,9 @@ use cowbird_proto::recorded::{IDENTITY, fill};
 use cowbird_proto::sector::SECTOR_BYTES;
 use cowbird_workload::{Action, Extent, Flags, Operation, Schedule, Turn, Workload};
 
-use super::chaser::Chaser;
-use super::journal::Scribe;
+use super::journal::JournalWriter;
 use super::progress::count;
+use super::racing_reader::RacingReader;
 use super::shared::{Body, Parts, Shared};
 
 /// Operations in flight.
@@ -64,14 +64,15 @@ pub fn prepare(spec: RecordedSpec) -> GuestResult<Parts> {
     });
     let mut threads: Vec<Body> = Vec::new();
     for number in 0..THREADS {
-        let chaser = (number < CHASED).then(|| Arc::new(Chaser::new(THREADS + number, spec.seed)));
-        if let Some(chaser) = &chaser {
-            let chaser = Arc::clone(chaser);
-            threads.push(Box::new(move |shared| chaser.run(shared)));
+        let racing_reader =
+            (number < CHASED).then(|| Arc::new(RacingReader::new(THREADS + number, spec.seed)));
+        if let Some(racing_reader) = &racing_reader {
+            let racing_reader = Arc::clone(racing_reader);
+            threads.push(Box::new(move |shared| racing_reader.run(shared)));
         }
         let replay = Arc::clone(&replay);
         threads.push(Box::new(move |shared| {
-            replay.run(shared, number, chaser.as_deref())
+            replay.run(shared, number, racing_reader.as_deref())
         }));
     }
     Ok(Parts {
@@ -101,19 +102,24 @@ impl Replay {
     }
 
     /// The thread; it ends with the operations or with the workload.
-    fn run(&self, shared: &Arc<Shared>, number: u32, chaser: Option<&Chaser>) -> GuestResult<()> {
-        let mut scribe = shared.journal(number);
+    fn run(
+        &self,
+        shared: &Arc<Shared>,
+        number: u32,
+        racing_reader: Option<&RacingReader>,
+    ) -> GuestResult<()> {
+        let mut journal = shared.journal(number);
         let mut buffer = DirectBuffer::new(MAX_IO_BYTES as usize);
         while let Some(at) = self.next(shared) {
             let operation = &self.workload.operations()[at];
-            if let Some(chaser) = chaser
+            if let Some(racing_reader) = racing_reader
                 && operation.action.modifies()
                 && shared.epoch_has_passed()
             {
                 let offset = operation.extent.offset_bytes();
-                chaser.point_at(offset..offset + operation.extent.length_bytes());
+                racing_reader.aim(offset..offset + operation.extent.length_bytes());
             }
-            self.issue(shared, &mut scribe, &mut buffer, at)?;
+            self.issue(shared, &mut journal, &mut buffer, at)?;
             let mut schedule = self.lock();
             schedule.complete(at);
             if schedule.is_done() {
@@ -149,7 +155,7 @@ impl Replay {
     fn issue(
         &self,
         shared: &Shared,
-        scribe: &mut Scribe,
+        journal: &mut JournalWriter,
         buffer: &mut DirectBuffer,
         at: usize,
     ) -> GuestResult<()> {
@@ -172,18 +178,18 @@ impl Replay {
             }
             Action::Write => {
                 let what = journalled(operation, at);
-                scribe.run(what, || self.write(operation, at, buffer))?;
+                journal.run(what, || self.write(operation, at, buffer))?;
                 count(&shared.progress.bytes_written, length);
                 Ok(())
             }
             Action::Flush => {
                 let what = Journalled::Sync { identity: IDENTITY };
-                scribe.run(what, || device.sync_data())
+                journal.run(what, || device.sync_data())
             }
-            Action::Discard => scribe.run(Journalled::Discard { offset, length }, || {
+            Action::Discard => journal.run(Journalled::Discard { offset, length }, || {
                 sys::discard(device, offset, length).map_err(Into::into)
             }),
-            Action::WriteZeroes => scribe.run(Journalled::ZeroOut { offset, length }, || {
+            Action::WriteZeroes => journal.run(Journalled::ZeroOut { offset, length }, || {
                 sys::zero_out(device, offset, length).map_err(Into::into)
             }),
         }

@@ -8,9 +8,9 @@ use cowbird_guest_system::error::GuestResult;
 use cowbird_guest_system::port::Port;
 use cowbird_proto::message::{Event, GoldenFile, GuestError, WorkloadId, WorkloadState};
 
-use super::hunt::Hunt;
-use super::journal::{Journal, Scribe};
+use super::journal::{Journal, JournalWriter};
 use super::progress::Progress;
+use super::raced_snapshot::RacedSnapshot;
 use super::watch::Watches;
 
 /// Pause between two times that the journals of all threads are sent, whatever they hold: the
@@ -28,7 +28,7 @@ pub struct Shared {
     threads_running: AtomicU32,
     left_out: Mutex<Vec<String>>,
     error: Mutex<Option<GuestError>>,
-    hunt: Mutex<Option<Arc<Hunt>>>,
+    raced: Mutex<Option<Arc<RacedSnapshot>>>,
     journals: Mutex<Vec<Arc<Mutex<Journal>>>>,
 }
 
@@ -56,7 +56,7 @@ impl Shared {
             threads_running: AtomicU32::new(threads),
             left_out: Mutex::new(Vec::new()),
             error: Mutex::new(None),
-            hunt: Mutex::new(None),
+            raced: Mutex::new(None),
             journals: Mutex::new(Vec::new()),
         }
     }
@@ -77,15 +77,15 @@ impl Shared {
         self.epoch_passed.load(Ordering::Acquire)
     }
 
-    /// The snapshot instant has passed; from now on chasers read, if there is something to chase.
-    pub fn pass_epoch(&self, hunt: Option<Arc<Hunt>>) {
-        *self.hunt.lock().unwrap_or_else(PoisonError::into_inner) = hunt;
+    /// The snapshot instant has passed; from now on racing readers read, if there is something to chase.
+    pub fn pass_epoch(&self, raced: Option<Arc<RacedSnapshot>>) {
+        *self.raced.lock().unwrap_or_else(PoisonError::into_inner) = raced;
         self.epoch_passed.store(true, Ordering::Release);
     }
 
-    /// What chasers read, once there is something.
-    pub fn hunt(&self) -> Option<Arc<Hunt>> {
-        self.hunt
+    /// What racing readers read, once there is something.
+    pub fn raced(&self) -> Option<Arc<RacedSnapshot>> {
+        self.raced
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -144,10 +144,10 @@ impl Shared {
     }
 
     /// A journal for thread number `thread`.
-    pub fn journal(&self, thread: u32) -> Scribe {
+    pub fn journal(&self, thread: u32) -> JournalWriter {
         let journal = Arc::new(Mutex::new(Journal::new(self.progress.id, thread)));
         self.lock_journals().push(Arc::clone(&journal));
-        Scribe::new(Arc::clone(&self.progress), journal)
+        JournalWriter::new(Arc::clone(&self.progress), journal)
     }
 
     /// Sends the journals now and then, and a last time when no thread runs any more.

@@ -110,7 +110,7 @@ fn run(
     writer: u32,
     stretch: &Stretch,
 ) -> GuestResult<()> {
-    let mut scribe = shared.journal(writer);
+    let mut journal = shared.journal(writer);
     let length = u64::from(spec.write_bytes);
     let mut buffer = DirectBuffer::new(spec.write_bytes as usize);
     let mut generation = 0;
@@ -133,7 +133,7 @@ fn run(
             generation,
             mode: WriteMode::Direct,
         };
-        scribe.run(what, || stretch.file.write_all_at(&buffer, offset))?;
+        journal.run(what, || stretch.file.write_all_at(&buffer, offset))?;
         count(&shared.progress.bytes_written, length);
     }
     Ok(())

@@ -158,7 +158,7 @@ fn write(shared: &Arc<Shared>, spec: &TimedSpec, number: u32, begun: u64) -> Gue
         false => open_direct(path, true)?,
     };
     let watch = shared.watches.add();
-    let mut scribe = shared.journal(number);
+    let mut journal = shared.journal(number);
     let mut buffer = DirectBuffer::new(BLOCK_BYTES);
     let order = Order::of(spec);
     for index in 0.. {
@@ -178,7 +178,7 @@ fn write(shared: &Arc<Shared>, spec: &TimedSpec, number: u32, begun: u64) -> Gue
                 false => WriteMode::Direct,
             },
         };
-        scribe.run(what, || {
+        journal.run(what, || {
             watch.time(|| {
                 device.write_all_at(&buffer, offset)?;
                 match synced {

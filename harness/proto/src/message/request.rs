@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Chase, GuestError, Observation, PerformSpec, RuledPiece, StackKind, WorkloadId, WorkloadSpec,
+    Chase, FaultTarget, GuestError, Observation, PerformSpec, StackKind, WorkloadId, WorkloadSpec,
     WorkloadState,
 };
 
@@ -171,14 +171,14 @@ pub enum Request {
         /// What is put on them.
         kind: StackKind,
     },
-    /// Gives the device of [`StackKind::Ruled`] other rules, while it is used.
-    Rule {
+    /// Gives the device of [`StackKind::FaultInjection`] other faults, while it is used.
+    InjectFaults {
         /// The device below, as [`Request::Stack`] was told.
         device: String,
         /// Size that it shows from now on, sectors; `None` for all of the device below.
         sectors: Option<u64>,
-        /// The rules; none is a device without faults.
-        pieces: Vec<RuledPiece>,
+        /// The fault targets; none is a device without faults.
+        pieces: Vec<FaultTarget>,
     },
     /// Takes off what [`Request::Stack`] has put on.
     Unstack {

@@ -28,8 +28,8 @@ pub enum StackKind {
     Mirror,
     /// RAID 5 of three devices, without metadata on them. Nobody has made their parity right.
     Parity,
-    /// Device-mapper, with pieces that fail or take their time, as [`super::Request::Rule`] tells them.
-    Ruled,
+    /// Device-mapper, with pieces that fail or take their time, as [`super::Request::InjectFaults`] tells them.
+    FaultInjection,
     /// Device-mapper: a device in [`SPREAD_PIECES`] pieces, evenly spread over one of any size, zeros between them
     /// that swallow what is written.
     Spread {
@@ -52,9 +52,9 @@ pub enum StackKind {
 /// Pieces of [`StackKind::Spread`].
 pub const SPREAD_PIECES: u64 = 16;
 
-/// What a piece of [`StackKind::Ruled`] does; what no piece covers goes through.
+/// What a piece of [`StackKind::FaultInjection`] does; what no piece covers goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Rule {
+pub enum InjectedFault {
     /// Reads fail, writes go through.
     FailReads,
     /// Writes fail, reads and flushes go through.
@@ -70,15 +70,15 @@ pub enum Rule {
     DropWrites,
 }
 
-/// A piece of [`StackKind::Ruled`]; pieces are in order and do not overlap.
+/// A piece of [`StackKind::FaultInjection`]; pieces are in order and do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuledPiece {
+pub struct FaultTarget {
     /// First sector.
     pub start: u64,
     /// Length, sectors; what is behind the end of the device does not count.
     pub sectors: u64,
     /// What it does.
-    pub rule: Rule,
+    pub fault: InjectedFault,
 }
 
 /// The key of [`StackKind::Crypt`]: both halves of an AES-128 in XTS mode.

@@ -15,11 +15,11 @@ pub enum WorkloadSpec {
     /// Snapshot reads that race with writers.
     Hot(HotSpec),
     /// One writer for every kind of write that the kernel knows.
-    Kinds(KindsSpec),
+    WriteKinds(WriteKindsSpec),
     /// Writes that a cgroup's limit delays.
     Throttled(ThrottledSpec),
-    /// Writers that write to two volumes in turns.
-    Turns(TurnsSpec),
+    /// Writers that write to two volumes in lockstep.
+    LockstepWriters(LockstepWritersSpec),
     /// One writer whose slowest write is measured.
     Stopwatch(StopwatchSpec),
     /// What was done to another device once.
@@ -27,7 +27,7 @@ pub enum WorkloadSpec {
     /// No I/O, but what moves other threads in time.
     Noise(NoiseSpec),
     /// Files on a mounted filesystem, and everything that can be done to them.
-    FsMix(FsMixSpec),
+    FsOps(FsOpsSpec),
     /// Programs that know nothing of the harness.
     Programs(ProgramsSpec),
     /// Writers that write large direct writes, each to a stretch of its own.
@@ -214,7 +214,7 @@ pub struct PerformSpec {
 
 /// Parameters of the workload of all kinds of write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KindsSpec {
+pub struct WriteKindsSpec {
     /// Block device; or the directory in a mounted filesystem where each writer has a file.
     pub target: String,
     /// The block device in both cases: a writer in a mount namespace of its own opens or mounts it.
@@ -240,9 +240,9 @@ pub struct ThrottledSpec {
     pub bytes_per_second: u64,
 }
 
-/// Parameters of the writers in turns.
+/// Parameters of the lockstep writers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TurnsSpec {
+pub struct LockstepWritersSpec {
     /// Block devices: in each round the first is written, then the second.
     pub devices: [String; 2],
     /// Seed.
@@ -253,7 +253,7 @@ pub struct TurnsSpec {
     pub slots: u32,
 }
 
-impl TurnsSpec {
+impl LockstepWritersSpec {
     /// The block that a writer writes in a round, on both volumes; rounds count from 1.
     #[must_use]
     pub fn block(&self, writer: u32, round: u64) -> u64 {
@@ -292,7 +292,7 @@ pub struct FsChurnSpec {
 
 /// Parameters of the file workload that does everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FsMixSpec {
+pub struct FsOpsSpec {
     /// What it has in common with the other one.
     pub files: FsChurnSpec,
     /// Whether files come to share blocks; a filesystem that cannot do that is an error then.

@@ -1,7 +1,7 @@
 //! What pruning deletes, and what it leaves.
 
 use super::*;
-use crate::root::Recipe;
+use crate::build_root::Recipe;
 
 /// Goal: pruning deletes what a refresh superseded and what no kernel ever was, and nothing that the kernel needs, that the
 /// checkout pins or that is being made. Method: a cache with two versions of the kernel, a stray of every kind, and a
@@ -91,17 +91,17 @@ fn a_root_in_use_stays() {
     let name = Recipe::of_emulator(&bench.emulator).entry_name();
     let entry = bench.path("cache/roots").join(&name);
     let store = bench.store(|options| options.offline = true);
-    fs::create_dir_all(crate::root::tree(&entry).join("usr/bin")).unwrap();
-    let record = crate::root::RootRecord {
+    fs::create_dir_all(crate::build_root::tree(&entry).join("usr/bin")).unwrap();
+    let record = crate::build_root::RootRecord {
         name: "emulator".to_owned(),
         bytes: 0,
         digest: cowbird_packages::digest::Sha256Digest::of_bytes(b""),
         packages: Vec::new(),
     };
-    record::write(&entry, &record).unwrap();
+    entry_record::write(&entry, &record).unwrap();
     crate::seal::write(&entry).unwrap();
     let (tree, in_use) = store.emulator(&bench.emulator).unwrap();
-    assert_eq!(tree, crate::root::tree(&entry));
+    assert_eq!(tree, crate::build_root::tree(&entry));
     let mut other = bench.emulator.clone();
     other.package = "another".into();
     let catalogue = Catalogue {

@@ -108,7 +108,7 @@ fn what_is_damaged_is_made_again() {
     bench.online().unwrap();
     let kernels = fs::read_dir(bench.path("cache/kernels")).unwrap();
     let entry = kernels.map(|entry| entry.unwrap().path()).next().unwrap();
-    let record: KernelRecord = record::read(&entry).unwrap();
+    let record: KernelRecord = entry_record::read(&entry).unwrap();
     let tree = kernel::tree(&entry);
     let table = kernel::read_table(&entry).unwrap();
     let module = record.modules_dir.join(&table.get("upper").unwrap().path);
@@ -167,7 +167,7 @@ fn what_has_no_seal_is_made_again() {
     bench.online().unwrap();
     let kernels = fs::read_dir(bench.path("cache/kernels")).unwrap();
     let entry = kernels.map(|entry| entry.unwrap().path()).next().unwrap();
-    let record: KernelRecord = record::read(&entry).unwrap();
+    let record: KernelRecord = entry_record::read(&entry).unwrap();
     let vmlinuz = kernel::tree(&entry).join(record.vmlinuz);
     let sound = fs::read(&vmlinuz).unwrap();
     fs::remove_file(entry.join(crate::seal::FILE)).unwrap();

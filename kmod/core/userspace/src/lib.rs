@@ -377,7 +377,7 @@ pub enum Phase {
     /// As failed.
     Closing,
     /// As tracking, while the reads of a snapshot that was lost fail.
-    Spoilt,
+    Invalidated,
     /// Tracking is lost: every write is held until a disk knows it, reads fail.
     Losing,
 }
@@ -391,7 +391,7 @@ impl Phase {
         Self::Tracking,
         Self::Failed,
         Self::Closing,
-        Self::Spoilt,
+        Self::Invalidated,
         Self::Losing,
     ];
 
@@ -461,7 +461,7 @@ pub enum Event {
     /// It is taken apart.
     Close,
     /// The snapshot is lost.
-    Spoil,
+    Invalidate,
     /// A disk knows that tracking is lost.
     Told,
 }
@@ -474,7 +474,7 @@ impl Event {
         Self::Track,
         Self::Fail,
         Self::Close,
-        Self::Spoil,
+        Self::Invalidate,
         Self::Told,
     ];
 }

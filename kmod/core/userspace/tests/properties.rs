@@ -356,9 +356,9 @@ fn protocol_rules_hold_in_every_phase() {
                     Phase::Active if !preserved && advisory => Action::Absorb,
                     Phase::Active if !preserved => Action::Hold,
                     // I6, the map is true: the disk knows of it before it is released ...
-                    Phase::Active | Phase::Spoilt | Phase::Tracking if !marked => Action::Hold,
+                    Phase::Active | Phase::Invalidated | Phase::Tracking if !marked => Action::Hold,
                     // ... and so does the map in memory.
-                    Phase::Spoilt | Phase::Tracking if !preserved => Action::Note,
+                    Phase::Invalidated | Phase::Tracking if !preserved => Action::Note,
                     // I4, the origin first: once tracking is lost, no write is held.
                     _ => Action::Pass,
                 };
@@ -411,8 +411,8 @@ fn a_lost_snapshot_stays_lost() {
     assert_eq!(reachable_from(Phase::Failed), BTreeSet::from(lost));
     let losing = [Phase::Losing, Phase::Failed, Phase::Closing];
     assert_eq!(reachable_from(Phase::Losing), BTreeSet::from(losing));
-    assert!(!reachable_from(Phase::Spoilt).contains(&Phase::Active));
-    assert!(reachable_from(Phase::Spoilt).contains(&Phase::Tracking));
+    assert!(!reachable_from(Phase::Invalidated).contains(&Phase::Active));
+    assert!(reachable_from(Phase::Invalidated).contains(&Phase::Tracking));
     assert_eq!(
         Phase::New.next(Event::Begin).unwrap_err().0,
         22,
@@ -423,7 +423,7 @@ fn a_lost_snapshot_stays_lost() {
 /// Goal: no write passes between the loss of tracking and the moment at which a disk knows of it.
 #[test]
 fn tracking_that_is_lost_holds_writes_until_it_is_told() {
-    for phase in [Phase::Active, Phase::Spoilt, Phase::Tracking] {
+    for phase in [Phase::Active, Phase::Invalidated, Phase::Tracking] {
         let losing = phase.next(Event::Fail).unwrap();
         assert_eq!(losing.write_action(true, true, false), Action::Hold);
         assert_eq!(losing.write_action(false, false, true), Action::Hold);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cowbird_model::{CellResult, RunResults};
 use maud::{DOCTYPE, Markup, PreEscaped, html as page};
 
-use crate::judge::{Judgement, Standing, standing};
+use crate::judge::{CellStatus, Judgement, status_of};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --good: #1a7f37; --bad: #cf222e; --broken: #9a6700; --none: #8c959f }
@@ -41,7 +41,7 @@ pub fn html(results: &RunResults, judgement: &Judgement) -> String {
     let counts: Vec<String> = judgement
         .counts
         .iter()
-        .map(|(standing, count)| format!("{count} {}", standing.name()))
+        .map(|(status, count)| format!("{count} {}", status.name()))
         .collect();
     let page = page! {
         (DOCTYPE)
@@ -118,10 +118,10 @@ fn one(cell: &CellResult) -> Markup {
         cell.kernel_version, cell.seed, cell.blocks_checked, cell.reason
     );
     page! {
-        td class={ "cell " (standing(cell).name()) } title=(hint) {
-            @match standing(cell) {
-                Standing::Passed => { "pass" }
-                Standing::Caught | Standing::Missed => { (standing(cell).name()) }
+        td class={ "cell " (status_of(cell).name()) } title=(hint) {
+            @match status_of(cell) {
+                CellStatus::Passed => { "pass" }
+                CellStatus::Caught | CellStatus::Missed => { (status_of(cell).name()) }
                 _ => { (cell.verdict) }
             }
             @if !classes.is_empty() { " " (classes.join(", ")) }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cell_is_there_once_with_its_standing() {
+    fn each_cell_is_there_once_with_its_status() {
         let page = page_of(vec![
             result("k", "a", None, Verdict::Pass),
             result("k", "a", Some("m"), Verdict::Mismatch),

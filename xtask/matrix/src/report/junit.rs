@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cowbird_model::{CellResult, RunResults};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use crate::judge::{Judgement, Standing, standing};
+use crate::judge::{CellStatus, Judgement, status_of};
 
 /// The text of `junit.xml`.
 pub fn junit(results: &RunResults, judgement: &Judgement) -> Result<String> {
@@ -53,17 +53,17 @@ fn status(cell: &CellResult, judgement: &Judgement) -> TestCaseStatus {
         status.set_message(cell.reason.as_str());
         status
     };
-    match standing(cell) {
-        Standing::Passed | Standing::Caught => TestCaseStatus::success(),
-        Standing::Missed if judgement.survived(cell) => {
+    match status_of(cell) {
+        CellStatus::Passed | CellStatus::Caught => TestCaseStatus::success(),
+        CellStatus::Missed if judgement.survived(cell) => {
             let mut status = bad(NonSuccessKind::Failure);
             status.set_message("no cell on this kernel caught the mutant");
             status
         }
-        Standing::Missed => TestCaseStatus::success(),
-        Standing::Failed => bad(NonSuccessKind::Failure),
-        Standing::Broken => bad(NonSuccessKind::Error),
-        Standing::Skipped => {
+        CellStatus::Missed => TestCaseStatus::success(),
+        CellStatus::Failed => bad(NonSuccessKind::Failure),
+        CellStatus::Broken => bad(NonSuccessKind::Error),
+        CellStatus::Skipped => {
             let mut status = TestCaseStatus::skipped();
             status.set_message(cell.reason.as_str());
             status
@@ -78,7 +78,7 @@ mod tests {
     use cowbird_model::Verdict;
 
     #[test]
-    fn every_standing_has_its_form() {
+    fn every_status_has_its_form() {
         let cells = vec![
             result("k", "a", None, Verdict::Pass),
             result("k", "b", None, Verdict::Panic),

@@ -13,10 +13,10 @@ use cowbird_proto::rng::Rng;
 use cowbird_proto::sector::{self, SECTOR_BYTES, SectorIdentity};
 use rustix::fs::OFlags;
 
-use crate::chaser::Chaser;
-use crate::journal::Scribe;
+use crate::journal::JournalWriter;
 use crate::place::place_of;
 use crate::progress::count;
+use crate::racing_reader::RacingReader;
 use crate::shared::Shared;
 
 /// Longest single write, sectors: 64 KiB.
@@ -55,13 +55,13 @@ pub(super) struct Churner {
     pub(super) repertoire: Repertoire,
     pub(super) thread: u32,
     pub(super) rng: Rng,
-    pub(super) scribe: Scribe,
+    pub(super) journal: JournalWriter,
     pub(super) directory: PathBuf,
     pub(super) files: Vec<Live>,
     pub(super) next_identity: u64,
     pub(super) generation: u64,
     pub(super) buffer: DirectBuffer,
-    pub(super) chaser: Arc<Chaser>,
+    pub(super) racing_reader: Arc<RacingReader>,
     /// Bytes that all threads wrote after the snapshot instant.
     pub(super) after_epoch: Arc<AtomicU64>,
 }
@@ -73,7 +73,7 @@ impl Churner {
         shared: &Arc<Shared>,
         thread: u32,
         after_epoch: Arc<AtomicU64>,
-        chaser: Arc<Chaser>,
+        racing_reader: Arc<RacingReader>,
     ) -> GuestResult<Self> {
         let directory = PathBuf::from(&spec.root).join(format!("t{thread}"));
         fs::create_dir_all(&directory).context(format_args!("make {}", directory.display()))?;
@@ -82,13 +82,13 @@ impl Churner {
             repertoire: Repertoire::Churn,
             thread,
             rng: Rng::for_part(spec.seed, u64::from(thread)),
-            scribe: shared.journal(thread),
+            journal: shared.journal(thread),
             directory,
             files: Vec::new(),
             next_identity: u64::from(thread) * IDENTITIES_PER_THREAD,
             generation: 0,
             buffer: DirectBuffer::new(MAX_WRITE_SECTORS as usize * SECTOR_BYTES),
-            chaser,
+            racing_reader,
             after_epoch,
         })
     }
@@ -97,7 +97,7 @@ impl Churner {
         let identity = self.next_identity;
         self.next_identity += 1;
         let path = self.directory.join(format!("f{identity:x}"));
-        self.scribe
+        self.journal
             .run(Operation::Create { identity }, || File::create_new(&path))?;
         self.files.push(Live {
             identity,
@@ -177,8 +177,8 @@ impl Churner {
         } else {
             OFlags::empty()
         };
-        let chaser = &self.chaser;
-        self.scribe.run(what, || {
+        let racing_reader = &self.racing_reader;
+        self.journal.run(what, || {
             let file = OpenOptions::new()
                 .write(true)
                 .custom_flags(flags.bits() as i32)
@@ -188,7 +188,7 @@ impl Churner {
                 && shared.epoch_has_passed()
                 && let Some(place) = place_of(&file, offset, length)
             {
-                chaser.point_at(place);
+                racing_reader.aim(place);
             }
             file.write_all_at(bytes, offset)?;
             if mode == WriteMode::Synced {
@@ -208,7 +208,7 @@ impl Churner {
         let sectors = self.rng.below(self.files[index].sectors + 1);
         let Live { identity, path, .. } = &self.files[index];
         let length = sectors * SECTOR_BYTES as u64;
-        self.scribe.run(
+        self.journal.run(
             Operation::Truncate {
                 identity: *identity,
                 length,
@@ -224,7 +224,7 @@ impl Churner {
         let to = self
             .directory
             .join(format!("r{identity:x}-{:x}", self.rng.below(1 << 20)));
-        self.scribe.run(
+        self.journal.run(
             Operation::Rename {
                 identity: *identity,
             },
@@ -236,7 +236,7 @@ impl Churner {
 
     pub(super) fn delete(&mut self, index: usize) -> GuestResult<()> {
         let Live { identity, path, .. } = self.files.swap_remove(index);
-        self.scribe
+        self.journal
             .run(Operation::Delete { identity }, || fs::remove_file(path))
     }
 }

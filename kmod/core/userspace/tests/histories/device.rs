@@ -83,7 +83,7 @@ impl Machine {
 pub enum Phase {
     Active,
     Tracking,
-    Spoilt,
+    Invalidated,
     /// Tracking is lost.
     Lost,
 }
@@ -412,7 +412,7 @@ impl Device {
         Ok(())
     }
 
-    /// Content at the instant goes to a slot; where there is none, the snapshot is spoilt.
+    /// Content at the instant goes to a slot; where there is none, the snapshot is invalidated.
     fn preserve(&mut self, io: &mut Machine, first: u64, count: u64) -> Result<(), Stop> {
         if self.phase != Phase::Active {
             return Ok(());
@@ -420,7 +420,7 @@ impl Device {
         for block in (first..first + count).filter(|block| !self.tracked.contains(block)) {
             let slot = self.layout.data_first() + self.kept.len() as u64;
             if self.kept.len() as u64 >= DATA_SLOTS {
-                self.phase = Phase::Spoilt;
+                self.phase = Phase::Invalidated;
                 return Ok(());
             }
             let version = io.disks.version(block);
@@ -431,7 +431,7 @@ impl Device {
             match io.disks.write(at, Content::Slot(Rc::new(bytes)), false) {
                 Err(Stop::Cut) => return Err(Stop::Cut),
                 Err(_) => {
-                    self.phase = Phase::Spoilt;
+                    self.phase = Phase::Invalidated;
                     return Ok(());
                 }
                 Ok(()) => self.kept.push((block, sum)),

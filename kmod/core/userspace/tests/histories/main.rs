@@ -108,7 +108,7 @@ fn no_history_misses_a_change() {
     println!("the epoch before was forgotten {} times", all.forgotten);
     assert!(
         all.forgotten > 0,
-        "a spoilt snapshot forgets nothing any more"
+        "an invalidated snapshot forgets nothing any more"
     );
     for row in Row::ALL {
         assert!(

@@ -91,7 +91,7 @@ pub struct World {
     refused: BTreeSet<([u8; 16], u64)>,
     /// Epochs whose image was complete when their snapshot was given up.
     complete: BTreeSet<([u8; 16], u64)>,
-    /// Epochs whose snapshot was spoilt, and that an orderly end has saved as if they had an image.
+    /// Epochs whose snapshot was invalidated, and that an orderly end has saved as if they had an image.
     forgetful: BTreeSet<([u8; 16], u64)>,
     hazards: Vec<Hazard>,
     moments: Vec<Moment>,

@@ -242,7 +242,7 @@ impl World {
     }
 
     /// Of an epoch whose snapshot ended with the machine nobody has an image: changes since the one before are known, too.
-    /// But for a spoilt snapshot: its clean save says only that there is none, and the crash of a later boot asks for a full
+    /// But for an invalidated snapshot: its clean save says only that there is none, and the crash of a later boot asks for a full
     /// copy.
     fn check_reach(&mut self, series: &Series) -> Result<(), String> {
         let before = series.epoch - 1;

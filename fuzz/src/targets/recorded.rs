@@ -5,7 +5,7 @@ use cowbird_events::event::Record;
 use cowbird_events::format::{Chunk, Footer, Meta, TraceReader, TraceWriter};
 use cowbird_model::WitnessLog;
 use cowbird_model::witness;
-use cowbird_proto::frame::{self, Decoder};
+use cowbird_proto::frame::{self, CHECKSUM, COVERED, Decoder, HEADER_BYTES, LENGTH};
 use cowbird_proto::message::{
     Event, FromGuest, GuestError, Hello, KernelRecord, Reply, Request, RequestId, ToGuest,
 };
@@ -472,8 +472,6 @@ fn check_btf(input: &[u8]) -> Result<Kind, String> {
 
 // ---- frames ----
 
-const FRAME_HEADER: usize = 12;
-
 fn frame_seeds() -> Vec<Vec<u8>> {
     let id = RequestId(7);
     let record = KernelRecord {
@@ -522,17 +520,16 @@ fn frame_seeds() -> Vec<Vec<u8>> {
 /// Lengths and checksums of frames that follow each other.
 fn repair_frames(input: &mut [u8]) {
     let mut at = 0;
-    while input.len() >= at + FRAME_HEADER {
-        let left = input.len() - at - FRAME_HEADER;
-        let length = word(input, at + 4);
-        if length > left {
-            input[at + 4..at + 8].copy_from_slice(&(left as u32).to_le_bytes());
+    while input.len() >= at + HEADER_BYTES {
+        let (header, rest) = input[at..].split_at_mut(HEADER_BYTES);
+        let length = word(header, LENGTH.start);
+        if length > rest.len() {
+            header[LENGTH].copy_from_slice(&(rest.len() as u32).to_le_bytes());
         }
-        let end = at + FRAME_HEADER + length.min(left);
-        let header = crc32c::crc32c(&input[at + 3..at + 8]);
-        let crc = crc32c::crc32c_append(header, &input[at + FRAME_HEADER..end]);
-        input[at + 8..at + 12].copy_from_slice(&crc.to_le_bytes());
-        at = end;
+        let payload = &rest[..length.min(rest.len())];
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&header[COVERED]), payload);
+        header[CHECKSUM].copy_from_slice(&crc.to_le_bytes());
+        at += HEADER_BYTES + payload.len();
     }
 }
 

@@ -29,10 +29,12 @@ pub const HEADER_BYTES: usize = 19;
 
 /// Where the fields of the header are.
 const VERSION: Range<usize> = 3..11;
-const LENGTH: Range<usize> = 11..15;
-const CHECKSUM: Range<usize> = 15..19;
+/// Where the length of the payload is, bytes, 32 bits little endian.
+pub const LENGTH: Range<usize> = 11..15;
+/// Where the checksum is, CRC-32C of [`COVERED`] and of the payload.
+pub const CHECKSUM: Range<usize> = 15..19;
 /// What the checksum covers of the header.
-const COVERED: Range<usize> = 3..15;
+pub const COVERED: Range<usize> = 3..15;
 
 /// Largest payload. Bulk replies (kernel log, extents) are paged to stay below it.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;

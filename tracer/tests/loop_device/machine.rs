@@ -253,6 +253,7 @@ pub fn run_as_nobody(arguments: &[&str]) -> (Option<i32>, String) {
     fs::copy(PROGRAM, &program).unwrap();
     open(directory.path());
     open(&program);
+    std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let output = Command::new(&program)
         .args(arguments)
         .current_dir(directory.path())

@@ -120,7 +120,7 @@ const IN_SEVERAL_PLACES: [&str; 4] = [
     "cb_ahead_join",
     "cb_read_iter",
     "cb_read_unpreserved",
-    "cb_read_straight_end_io",
+    "cb_read_passthrough_end_io",
 ];
 
 /// How often a file's functions ask for faults; those that are faults themselves have a name that says so.

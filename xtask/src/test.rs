@@ -19,9 +19,10 @@ use cowbird_matrix::output::OutDir;
 use cowbird_matrix::select::select;
 use cowbird_matrix::spec::{Cases, Recording, RunSpec, Selection};
 use cowbird_matrix::{judge, mutants, table};
+use cowbird_model::CellResult;
 use cowbird_workload::Timing;
 
-use self::outcome::{Count, Outcome, count_tests, failed_tests};
+use self::outcome::{Count, Outcome, count_tests, failed_tests, skipped_tests};
 use crate::gen_abi::{self, GenAbiArgs};
 use crate::rooms::Rooms;
 use crate::ui::{Ui, print};
@@ -243,13 +244,18 @@ impl Steps {
             let (passed, failed) = ended.judgement.passed_and_failed();
             // An exit code that says "failed" is never outvoted by counts.
             let failed = failed.max(u64::from(ended.judgement.exit != 0));
-            let mut attention = ended.results.cells;
-            attention.retain(|cell| judge::status_of(cell) != judge::CellStatus::Skipped);
+            let is_skipped =
+                |cell: &CellResult| judge::status_of(cell) == judge::CellStatus::Skipped;
+            let (skipped, attention): (Vec<_>, Vec<_>) =
+                ended.results.cells.into_iter().partition(is_skipped);
+            let skipped = skipped
+                .iter()
+                .map(|cell| format!("{} {}: {}", cell.kernel, cell.case, cell.reason));
             Ok(Outcome {
                 count: Count { passed, failed },
                 failures: table::failures(&attention, &ended.judgement)
                     + &table::complaints(&ended.judgement),
-                skipped: Vec::new(),
+                skipped: skipped.collect(),
             })
         });
     }
@@ -276,6 +282,7 @@ impl Steps {
         self.show_if(count.failed > 0, output);
         Outcome {
             failures: failed_tests(output),
+            skipped: skipped_tests(output),
             ..count.into()
         }
     }

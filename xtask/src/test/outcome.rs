@@ -76,6 +76,19 @@ pub fn count_tests(output: &str, good: bool) -> Count {
     count
 }
 
+/// What tests left out that count themselves, as those do that need a kernel of a certain kind.
+pub fn skipped_tests(output: &str) -> Vec<String> {
+    output
+        .lines()
+        .filter_map(|line| line.strip_prefix("test result: ")?.strip_suffix(" SKIPPED"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .filter(|count| *count > 0)
+        .map(|count| {
+            format!("{count} tests that this machine cannot run; tests.log says which and why")
+        })
+        .collect()
+}
+
 /// The names of the tests that failed in the output of `cargo test`, a line each.
 pub fn failed_tests(output: &str) -> String {
     output
@@ -95,6 +108,14 @@ test b::d ... FAILED
 test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s
 test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.5s
 ";
+
+    #[test]
+    fn what_is_skipped_is_told() {
+        let output = "test result: 1 passed; 0 failed; 12 SKIPPED\ntest result: 9 passed; 0 failed; 0 SKIPPED\n";
+        let skipped = skipped_tests(&format!("{OUTPUT}{output}"));
+        assert_eq!(skipped.len(), 1);
+        assert!(skipped[0].starts_with("12 tests"), "{skipped:?}");
+    }
 
     #[test]
     fn tests_are_counted() {

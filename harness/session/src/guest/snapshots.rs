@@ -8,68 +8,12 @@ use cowbird_proto::message::{Extent, Reply, Request};
 use cowbird_vm::CallError;
 use serde::Deserialize;
 
+use super::module_info::{DeviceInfo, ModuleInfo};
 use super::series_record::{RECORDS, SeriesRecord, is_record};
 use super::{CaseError, CaseResult, ENOENT, GuestSession, MAX_PAGES, unexpected};
 
 /// Size of a block, bytes.
 const BLOCK_BYTES: u64 = 4096;
-
-/// What `/proc/cowbird-info` says, as far as the harness uses it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ModuleInfo {
-    /// Name of the fault that the module was built with.
-    pub mutant: Option<String>,
-    /// The snapshots.
-    pub devices: Vec<DeviceInfo>,
-}
-
-/// One snapshot in `/proc/cowbird-info`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct DeviceInfo {
-    /// Number of the snapshot.
-    pub minor: u32,
-    /// Epoch.
-    pub seq_id: u64,
-    /// Series, 32 hex digits.
-    pub uuid: String,
-    /// 0 or a negative errno.
-    pub error: i64,
-    /// Text of the state.
-    pub state_name: String,
-    /// Size of the origin, sectors.
-    pub origin_sectors: u64,
-    /// Blocks of the origin that are the COW file's own.
-    pub cow_own_blocks: u64,
-    /// Blocks preserved so far.
-    pub preserved_blocks: u64,
-    /// Whether the module holds the COW file.
-    pub cow_is_pinned: bool,
-    /// Whether changes are tracked.
-    pub tracks: bool,
-    /// Most blocks that were in memory at once since the bound of them was set.
-    pub memory_peak_blocks: u64,
-    /// That bound, bytes.
-    pub max_cache: u64,
-    /// Blocks that the COW file has, with what was added to it.
-    pub cow_slots: u64,
-    /// Of these, in use.
-    pub cow_slots_used: u64,
-    /// Writes to the origin that wait for their blocks to be preserved, or for their disk; 0 where the module does not say.
-    #[serde(default)]
-    pub held_bios: u32,
-    /// For so long the last save held writes, ms; 0 where the module does not say.
-    #[serde(default)]
-    pub save_hold_ms: u64,
-    /// Memory of its maps, bytes; 0 where the module does not say.
-    #[serde(default)]
-    pub map_bytes: u64,
-    /// Whether nothing was written since the last save.
-    #[serde(default)]
-    pub saved: bool,
-    /// What went wrong.
-    #[serde(default)]
-    pub error_text: String,
-}
 
 /// A snapshot to be taken.
 #[derive(Debug, Clone, Copy)]
@@ -485,6 +429,7 @@ impl GuestSession<'_, '_> {
         };
         let parsed: ModuleInfo = serde_json::from_str(&text)
             .map_err(|error| CaseError::Failed(format!("/proc/cowbird-info: {error}: {text}")))?;
+        parsed.check_mutant(self.machine.plan().mutant.as_deref())?;
         // For the bundle: what it said last while there was a snapshot.
         if self.info.is_none() || !parsed.devices.is_empty() {
             self.info = Some(text);

@@ -11,7 +11,8 @@
 /* The COW file lies on the disk of the origin. */
 #define CB_HEADER_COW_ON_ORIGIN 1u
 /* The index of this epoch has a sum for each block (sum.h). */
-#define CB_HEADER_SUMS 2u
+/* 2 was that of sums by CRC-32C, which no release had. */
+#define CB_HEADER_SUMS 4u
 
 struct cb_header {
 	u8 uuid[CB_UUID_BYTES];

@@ -32,7 +32,7 @@ at_fault() {
 probe() {
 	name=$(basename "$1")
 	status=0
-	sh -c "$compile -x c $1" >"$work/$name.log" 2>&1 || status=$?
+	sh -c "$compile -fdiagnostics-color=never -x c $1" >"$work/$name.log" 2>&1 || status=$?
 	if [ "$status" -eq 0 ]; then
 		echo yes
 	elif [ "$status" -eq 1 ] && at_fault "$work/$name.log"; then

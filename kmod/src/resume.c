@@ -381,12 +381,12 @@ static void cb_resume_free(struct cb_resume *resume)
 static const char *cb_resume_precision(const struct cb_resume *resume)
 {
 	if (!resume->reload.clean)
-		return "changes are known by region";
+		return "changes are known only in units of 1 MiB or more";
 	if (resume->setup->want_snapshot && resume->reload.mode == CB_MODE_SNAPSHOT &&
 	    !cb_reload_has_sums(&resume->reload))
 		return "as it was saved, without its snapshot, whose preserved blocks have no checksums";
 	if (resume->reload.unusable)
-		return "as it was saved, but a part of its maps could not be read and is known by region";
+		return "as it was saved, but a part of its maps could not be read: there, changes are known only in units of 1 MiB or more";
 	return "as it was saved";
 }
 

@@ -174,6 +174,9 @@ bool cb_read_look_direct(struct cb_read *read)
 	u64 last = cb_read_last_block(read), block, n;
 	u32 i, found = 0;
 
+	/* This fault counts from pieces that nothing is written down of. */
+	if (cb_mutant(advanced_iterator))
+		cb_read_recall(read);
 	for (block = read->first;
 	     (block = find_next_bit(read->dev->preserved, last + 1, block)) <= last; block++) {
 		if (found == CB_READ_CROSSED)

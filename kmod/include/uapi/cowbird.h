@@ -343,8 +343,8 @@ struct cowbird_ioc_destroy {
 
 /* Flag of a header: the COW file lies on the disk of the origin. */
 #define COWBIRD_HEADER_COW_ON_ORIGIN 1
-/* Flag of a header: each block that this epoch preserves has a checksum in the index. */
-#define COWBIRD_HEADER_SUMS 2
+/* Flag of a header: each block that this epoch preserves has a checksum in the index. 2 is not used. */
+#define COWBIRD_HEADER_SUMS 4
 
 struct cowbird_header {
 	__u8 magic[COWBIRD_HEADER_MAGIC_BYTES];

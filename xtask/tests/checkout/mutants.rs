@@ -103,6 +103,7 @@ fn kbuild_reads_the_list() {
     };
     assert_eq!(flags_of(""), Some(Vec::new()));
     assert_eq!(flags_of("no-such-fault"), None);
+    assert_eq!(flags_of("no.gate"), None, "a name is no pattern");
     for mutant in list() {
         let name = mutant["name"].as_str().expect("a name");
         let mut wanted = vec![name.replace('-', "_")];

@@ -284,7 +284,7 @@ pub struct Header {
 pub const HEADER_COW_ON_ORIGIN: u32 = 1;
 
 /// Flag of [`Header::flags`]: the index of the epoch has sums.
-pub const HEADER_SUMS: u32 = 2;
+pub const HEADER_SUMS: u32 = 4;
 
 /// Bytes of an encoded header, and of every slot.
 pub const HEADER_BYTES: usize = 4096;

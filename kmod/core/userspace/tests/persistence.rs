@@ -8,7 +8,7 @@ use cowbird_core::cow_disk::{CowDisk, HEAD_CRC, THIS_BOOT, UUID, WRITTEN, next_b
 use cowbird_core::persist::{
     FineRule, Kind, Layout, Marks, Mode, Now, PAYLOAD, SLOT_BYTES, Slot, State, Status,
 };
-use cowbird_core::{HEADER_BYTES, HEADER_COW_ON_ORIGIN, Header, Kept};
+use cowbird_core::{HEADER_BYTES, HEADER_COW_ON_ORIGIN, HEADER_SUMS, Header, Kept, sum};
 use proptest::prelude::*;
 
 /// 3 regions of 256 blocks, the last one short; the COW file lies in the second one.
@@ -136,6 +136,9 @@ fn what_was_saved_comes_back_exactly() {
     );
 }
 
+/// The sum of block 70, all of whose bytes are 7, by an implementation of XXH64 in Python.
+const SUM_OF_SEVENS: u32 = 0x6fb3_f6ff;
+
 /// Goal: a snapshot goes on only with a sum for each of its blocks, and none of them can be another one than was saved.
 /// Method: a saved index of one block. Each bit of its word turned round in place, which its slot's checksum notices, and
 /// in a slot that is whole, which says that it is another block, or has another sum; a header of an earlier version,
@@ -179,11 +182,15 @@ fn a_snapshot_goes_on_only_with_its_sums() {
         }
     }
 
-    let (disk, _) = saved_with(70, HEADER_COW_ON_ORIGIN);
-    let series = disk.reload(&next_boot()).unwrap();
-    assert!(series.clean && !series.snapshot && series.index.is_empty());
-    assert_eq!(series.tracked.from_epoch, 1);
-    assert_eq!(blocks(&series.tracked.words), BTreeSet::from([5, 70]));
+    // 2 is the flag of sums that were computed in another way: it must change with what a sum is.
+    assert_eq!((HEADER_SUMS, sum(70, &[7; SLOT_BYTES])), (4, SUM_OF_SEVENS));
+    for flags in [HEADER_COW_ON_ORIGIN, HEADER_COW_ON_ORIGIN | 2] {
+        let (disk, _) = saved_with(70, flags);
+        let series = disk.reload(&next_boot()).unwrap();
+        assert!(series.clean && !series.snapshot && series.index.is_empty());
+        assert_eq!(series.tracked.from_epoch, 1);
+        assert_eq!(blocks(&series.tracked.words), BTreeSet::from([5, 70]));
+    }
 }
 
 /// Goal: what happened in between is noticed, as far as it can be.

@@ -56,10 +56,14 @@ impl Probes {
 fn answers_are_taken() {
     let missing =
         "echo 'feature.c:3:10: fatal error: linux/x.h: No such file or directory'; exit 1";
+    // Whoever builds may have asked for colours.
+    let coloured = "case \"$*\" in\n*-fdiagnostics-color=never*) echo 'f.c:3:1: error: x' ;;\n\
+                    *) printf 'f.c:3:1:\\033[m \\033[01;31merror: \\033[mx\\n' ;;\nesac; exit 1";
     for (answer, line) in [
         ("exit 0", "#define HAVE_FEATURE 1"),
         (REFUSAL, "/* #undef HAVE_FEATURE */"),
         (missing, "/* #undef HAVE_FEATURE */"),
+        (coloured, "/* #undef HAVE_FEATURE */"),
     ] {
         let probes = Probes::new(answer);
         let output = probes.run();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use cowbird_model::RunResults;
+use cowbird_model::{CellResult, RunResults};
 use cowbird_outside::foreign::read_text;
 
 use crate::output::{self, RESULTS};
@@ -55,6 +55,14 @@ pub fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
     let mut cells: Vec<_> = parts.into_iter().flat_map(|part| part.cells).collect();
     // Kernels and mutants together again; within them the order of the shards is as good as any.
     cells.sort_by(|a, b| (&a.kernel, &a.mutant, &a.case).cmp(&(&b.kernel, &b.mutant, &b.case)));
+    let id = |cell: &CellResult| (cell.kernel.clone(), cell.mutant.clone(), cell.case.clone());
+    if let Some(pair) = cells.windows(2).find(|pair| id(&pair[0]) == id(&pair[1])) {
+        bail!(
+            "{} {} is in two shards, so another cell is in none: the shards are of different checkouts; run them all from one",
+            pair[0].kernel,
+            pair[0].case
+        );
+    }
     Ok(RunResults {
         cells_expected,
         seed,
@@ -68,7 +76,7 @@ mod tests {
     use super::*;
     use crate::judge::{self, tests::result};
     use crate::plan::{self, PlannedCell};
-    use cowbird_model::{CellResult, Verdict};
+    use cowbird_model::Verdict;
 
     fn part(shard: &str, kernel: &str, case: &str) -> RunResults {
         RunResults {
@@ -157,6 +165,10 @@ mod tests {
             ),
             (vec![part("1/2", "k", "a"), other_seed], "different seeds"),
             (vec![whole], "a whole run"),
+            (
+                vec![part("1/2", "k", "a"), part("2/2", "k", "a")],
+                "k a is in two shards",
+            ),
             (Vec::new(), "no results"),
         ] {
             let error = merge(parts).expect_err(why).to_string();

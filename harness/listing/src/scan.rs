@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{Attribute, Item, Type, UseTree, Visibility};
+use syn::{Attribute, ImplItem, Item, Stmt, Type, UseTree, Visibility};
 
 use crate::error::ListError;
 
@@ -157,7 +157,7 @@ impl Scan<'_> {
                     let seen = seen && is_public(&item.vis) && !conditional;
                     if let Some((_, items)) = &item.content {
                         // Code for tests alone registers nothing.
-                        if !conditional {
+                        if !is_for_tests(&item.attrs) {
                             self.items(file, &dir_of_it, &module, seen, items)?;
                         }
                     } else if is_for_tests(&item.attrs) {
@@ -197,6 +197,22 @@ impl Scan<'_> {
                 }
                 Item::Use(item) if renames(&item.tree) => {
                     return Err(self.misunderstood(file, &item.tree));
+                }
+                Item::Impl(item) => {
+                    for part in &item.items {
+                        if let ImplItem::Const(constant) = part
+                            && holds(&constant.ty)
+                        {
+                            return Err(self.misunderstood(file, &constant.ident));
+                        }
+                    }
+                }
+                Item::Fn(item) if !is_for_tests(&item.attrs) => {
+                    for statement in &item.block.stmts {
+                        if let Stmt::Item(inner) = statement {
+                            self.items(file, dir, module, false, std::slice::from_ref(inner))?;
+                        }
+                    }
                 }
                 _ => {}
             }

@@ -93,6 +93,9 @@ fn cases_that_no_list_would_have_are_an_error() {
         "make! { pub const CASES: CasesOf = a(); }",
         "use super::CasesOf as CASES;",
         "mod inside { pub const CASES: CasesOf = a(); }",
+        "#[cfg(feature = \"x\")] pub mod inside { pub const CASES: CasesOf = a(); }",
+        "impl A { pub const CASES: CasesOf = a(); }",
+        "fn f() { pub const CASES: CasesOf = a(); }",
     ] {
         let said = refused(&[("lib.rs", "pub mod a;"), ("a.rs", text)]);
         assert!(

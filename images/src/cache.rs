@@ -196,8 +196,8 @@ impl Cache {
         Ok((path, file))
     }
 
-    /// Deletes a file or an entry. It vanishes at once and whole, because it is moved away first. What somebody still uses is
-    /// only moved: he keeps what he has open or mounted, and it is deleted with what killed processes left.
+    /// Deletes a file or an entry. It vanishes at once and whole, because it is moved away first. What is still in use is
+    /// only moved: its users keep what they have open or mounted, and it is deleted with what killed processes left.
     pub(crate) fn discard(&self, path: &Path) -> Result<()> {
         let staging = self.staging()?;
         let away = staging.temp.path().join(DISCARDED);

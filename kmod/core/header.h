@@ -10,8 +10,10 @@
 
 /* The COW file lies on the disk of the origin. */
 #define CB_HEADER_COW_ON_ORIGIN 1u
-/* The index of this epoch has a sum for each block (sum.h). */
-/* 2 was that of sums by CRC-32C, which no release had. */
+/*
+ * The index of this epoch has a sum for each block (sum.h). 2 was the flag of sums by
+ * CRC-32C, which no release had.
+ */
 #define CB_HEADER_SUMS 4u
 
 struct cb_header {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
@@ -87,13 +87,7 @@ const CONTROL: Place = Place {
     mount: "/mnt/control",
 };
 
-const SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: "/mnt/cow/snapshot.cow",
-    cow_mib: 64,
-    cache_mib: 8,
-    minor: MINOR,
-};
+const SPEC: SnapshotSpec = snapshot_of(ORIGIN, 64);
 
 /// The disks of `exerciser`.
 fn layout() -> Layout {

@@ -7,7 +7,7 @@ use cowbird_cases::context::CaseContext;
 use cowbird_cases::fs_churn;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
-use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use cowbird_cases::names::{COW_MOUNT, MINOR, SNAPSHOT, snapshot_of};
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
@@ -81,13 +81,7 @@ pub fn layout() -> Layout {
 }
 
 fn spec(context: &CaseContext) -> SnapshotSpec {
-    SnapshotSpec {
-        origin: context.origin(),
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: 40,
-        cache_mib: 8,
-        minor: MINOR,
-    }
+    snapshot_of(context.origin(), 40)
 }
 
 fn mount_spec(context: &CaseContext, api: MountApi, read_only: bool) -> MountSpec {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::ImageClaim;
@@ -170,13 +170,7 @@ impl Size {
     }
 
     fn spec(self) -> SnapshotSpec {
-        SnapshotSpec {
-            origin: LARGE,
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: self.cow_mib(),
-            cache_mib: 8,
-            minor: MINOR,
-        }
+        snapshot_of(LARGE, self.cow_mib())
     }
 
     fn spread(self, number: u8) -> StackKind {

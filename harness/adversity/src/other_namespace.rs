@@ -4,7 +4,7 @@
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::GUEST_MODULES;
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
@@ -40,13 +40,7 @@ pub const CASES: CasesOf = Subject::Surroundings.cases(&[
     },
 ]);
 
-const SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: "/mnt/cow/snapshot.cow",
-    cow_mib: 40,
-    cache_mib: 8,
-    minor: MINOR,
-};
+const SPEC: SnapshotSpec = snapshot_of(ORIGIN, 40);
 
 /// Mounts the origin where nobody else sees it, writes files, and waits until it is told to go.
 const WRITER: &str = r"PATH=/usr/bin:/usr/sbin; export PATH; mkdir -p /mnt/hidden /tmp/hidden

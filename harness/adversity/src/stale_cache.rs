@@ -5,7 +5,7 @@
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseInfo, CaseTier, case};
 use cowbird_cases::modules::modules;
-use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use cowbird_cases::stacked::LOOP;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
@@ -93,11 +93,8 @@ fn layout() -> Layout {
 
 const fn spec(origin: &'static str) -> SnapshotSpec {
     SnapshotSpec {
-        origin,
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: 64,
         cache_mib: 4,
-        minor: MINOR,
+        ..snapshot_of(origin, 64)
     }
 }
 

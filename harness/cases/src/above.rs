@@ -25,7 +25,7 @@ use cowbird_vm::layout::Layout;
 
 use crate::context::CaseContext;
 use crate::info::{CaseInfo, CaseTier, case};
-use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use crate::stacked::UNCOUNTED;
 use crate::subject::{CasesOf, Subject};
 use crate::topology;
@@ -274,13 +274,7 @@ pub async fn slow_down(guest: &mut GuestSession<'_, '_>, throttle: Throttle) -> 
 
 /// The snapshot that is taken of the origin of a topology.
 pub const fn spec(topology: &Topology) -> SnapshotSpec {
-    SnapshotSpec {
-        origin: topology.origin.path(),
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: COW_MIB,
-        cache_mib: 8,
-        minor: MINOR,
-    }
+    snapshot_of(topology.origin.path(), COW_MIB)
 }
 
 /// What is judged: nothing yet.

@@ -17,7 +17,7 @@ use cowbird_vm::layout::{Layout, MIB_SECTORS};
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
-use crate::names::{MINOR, SNAPSHOT};
+use crate::names::{MINOR, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
@@ -128,10 +128,7 @@ async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseRes
 
 fn spec(context: &CaseContext) -> SnapshotSpec {
     SnapshotSpec {
-        origin: context.origin(),
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: COW_MIB,
         cache_mib: 4,
-        minor: MINOR,
+        ..snapshot_of(context.origin(), COW_MIB)
     }
 }

@@ -14,7 +14,7 @@ use cowbird_vm::layout::Layout;
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
-use crate::names::{MINOR, SNAPSHOT};
+use crate::names::{MINOR, SNAPSHOT, snapshot_of};
 use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
@@ -140,11 +140,8 @@ async fn begin(
 
 fn spec(context: &CaseContext) -> SnapshotSpec {
     SnapshotSpec {
-        origin: context.origin(),
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: COW_MIB,
         cache_mib: 1,
-        minor: MINOR,
+        ..snapshot_of(context.origin(), COW_MIB)
     }
 }
 

@@ -14,13 +14,13 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
 use cowbird_host::program::FIO;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, WorkloadSpec};
-use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::context::CaseContext;
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
-use crate::names::{MINOR, SNAPSHOT};
+use crate::names::{MINOR, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
@@ -173,13 +173,7 @@ async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseRes
 
     guest.phase("snapshot");
     let marker = guest
-        .setup_snapshot(SnapshotSpec {
-            origin: context.origin(),
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: COW_MIB,
-            cache_mib: 8,
-            minor: MINOR,
-        })
+        .setup_snapshot(snapshot_of(context.origin(), COW_MIB))
         .await?;
     guest.phase("overwrite");
     // It verifies what it wrote, so that the origin itself is on trial as well.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case, traced};
 use crate::modules::GUEST_MODULES;
-use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
@@ -48,13 +48,7 @@ const COW_MIB: u32 = 72;
 const COW_HOME_MIB: u32 = 112;
 
 const fn spec(origin: &'static str) -> SnapshotSpec {
-    SnapshotSpec {
-        origin,
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: COW_MIB,
-        cache_mib: 8,
-        minor: MINOR,
-    }
+    snapshot_of(origin, COW_MIB)
 }
 
 /// Where the trace is in the guest.

@@ -19,7 +19,7 @@ use cowbird_vm::layout::{CowDisk, Layout};
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
-use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
@@ -103,11 +103,8 @@ const STORED_LIMIT: Duration = Duration::from_secs(30);
 
 const fn spec(origin: &'static str) -> SnapshotSpec {
     SnapshotSpec {
-        origin,
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: COW_MIB,
         cache_mib: CACHE_MIB,
-        minor: MINOR,
+        ..snapshot_of(origin, COW_MIB)
     }
 }
 

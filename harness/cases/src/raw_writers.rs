@@ -15,7 +15,7 @@ use cowbird_vm::layout::Layout;
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
-use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use crate::names::{COW_MOUNT, MINOR, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
@@ -70,13 +70,7 @@ const COW_HOME_MIB: u32 = 96;
 
 /// The snapshot of a device that shows the first partition.
 pub const fn spec(origin: &'static str) -> SnapshotSpec {
-    SnapshotSpec {
-        origin,
-        cow_file: "/mnt/cow/snapshot.cow",
-        cow_mib: COW_MIB,
-        cache_mib: 8,
-        minor: MINOR,
-    }
+    snapshot_of(origin, COW_MIB)
 }
 
 /// Data written before the instant, so that older versions exist.

@@ -13,13 +13,13 @@ use cowbird_checks::recorded::Replay;
 use cowbird_host::error::HarnessError;
 use cowbird_host::initramfs::WORKLOAD;
 use cowbird_proto::message::{Chase, RecordedSpec, WorkloadSpec, WorkloadState};
-use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, Workload, vacuous};
 use cowbird_vm::layout::Layout;
 
 use crate::context::CaseContext;
 use crate::info::{CaseInfo, CaseTier, case};
 use crate::modules::GUEST_MODULES;
-use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 
 /// The case of this file. Without a workload there is nothing to do, so it belongs to no tier.
 pub const CASE: CaseInfo = case(
@@ -79,13 +79,7 @@ pub async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> Cas
 
     guest.phase("snapshot");
     let marker = guest
-        .setup_snapshot(SnapshotSpec {
-            origin: ORIGIN,
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: cow_mib(replay.volume_sectors),
-            cache_mib: 8,
-            minor: MINOR,
-        })
+        .setup_snapshot(snapshot_of(ORIGIN, cow_mib(replay.volume_sectors)))
         .await?;
     let before = guest.workload(&workload).await?;
     let chase = Chase {

@@ -20,7 +20,7 @@ use cowbird_workload::{Extent, Op, Script, Sector as Place, Step, Task, Thread, 
 use crate::context::CaseContext;
 use crate::info::{CaseTier, REGRESSIONS, case};
 use crate::modules::GUEST_MODULES;
-use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use crate::recorded;
 use crate::subject::{CasesOf, Subject};
 
@@ -182,11 +182,8 @@ impl ScriptRun<'_> {
 
     fn snapshot(&self) -> SnapshotSpec {
         SnapshotSpec {
-            origin: ORIGIN,
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: recorded::cow_mib(self.partition.sectors),
             cache_mib: CACHE_MIB,
-            minor: MINOR,
+            ..snapshot_of(ORIGIN, recorded::cow_mib(self.partition.sectors))
         }
     }
 

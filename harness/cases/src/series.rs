@@ -13,7 +13,7 @@ use cowbird_vm::layout::Layout;
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::GUEST_MODULES;
-use crate::names::{MINOR, SNAPSHOT};
+use crate::names::{MINOR, SNAPSHOT, snapshot_of};
 use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
@@ -71,11 +71,8 @@ async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseRes
     guest.phase("copy");
     let mut marker = guest
         .setup_snapshot(SnapshotSpec {
-            origin: context.origin(),
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: COW_MIB,
             cache_mib: 4,
-            minor: MINOR,
+            ..snapshot_of(context.origin(), COW_MIB)
         })
         .await?;
     guest.copy_image(SNAPSHOT, context.image()).await?;

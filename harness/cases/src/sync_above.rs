@@ -20,7 +20,7 @@ use cowbird_vm::layout::{Layout, MIB_SECTORS};
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::modules;
-use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use crate::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 use crate::topology::{BESIDE, Origin};
 
@@ -107,11 +107,8 @@ const KEEP_DIRTY: [(&str, &str); 4] = [
 impl Size {
     const fn spec(self) -> SnapshotSpec {
         SnapshotSpec {
-            origin: Origin::Disk.path(),
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: self.cow_mib,
             cache_mib: 16,
-            minor: MINOR,
+            ..snapshot_of(Origin::Disk.path(), self.cow_mib)
         }
     }
 

@@ -8,14 +8,14 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{Chase, WorkloadSpec, WriteKindsSpec};
-use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, vacuous};
 use cowbird_vm::disks::Bus;
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::context::CaseContext;
 use crate::info::{CaseTier, case};
 use crate::modules::{GUEST_MODULES, modules};
-use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use crate::names::{COW_MOUNT, MINOR, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
@@ -116,13 +116,7 @@ async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseRes
 
     guest.phase("snapshot");
     let marker = guest
-        .setup_snapshot(SnapshotSpec {
-            origin: context.origin(),
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: COW_MIB,
-            cache_mib: 8,
-            minor: MINOR,
-        })
+        .setup_snapshot(snapshot_of(context.origin(), COW_MIB))
         .await?;
     let chase = Chase {
         snapshot: SNAPSHOT.into(),

@@ -18,7 +18,7 @@ impl Store {
     /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
     pub(super) fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
         if matches!(spec.source, KernelSource::Supplied(_)) {
-            return self.fetch_brought(spec, locked);
+            return self.fetch_supplied(spec, locked);
         }
         let missing: Vec<_> = locked
             .packages
@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Keeps the files that somebody supplied in the cache, under their digests.
-    fn fetch_brought(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
+    fn fetch_supplied(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
         let folder = supplied::folder(&self.cache, spec);
         let staging = self.cache.staging()?;
         for package in locked

@@ -3,7 +3,7 @@
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::{GUEST_MODULES, modules};
-use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use cowbird_cases::raw_writers;
 use cowbird_cases::subject::{CasesOf, Subject};
 use cowbird_checks::claim::Evidence;
@@ -101,11 +101,8 @@ const SWAP_MIB: u32 = 160;
 const SWAP_COW_HOME_MIB: u32 = 112;
 
 const SWAP_SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: COW_FILE,
-    cow_mib: 80,
     cache_mib: 4,
-    minor: MINOR,
+    ..snapshot_of(ORIGIN, 80)
 };
 
 /// The first disk, and its number in the machine.

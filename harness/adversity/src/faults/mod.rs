@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::fs_churn;
-use cowbird_cases::names::{IMAGE, MINOR, SNAPSHOT};
+use cowbird_cases::names::{IMAGE, MINOR, SNAPSHOT, snapshot_of};
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::ExpectedLog;
@@ -59,11 +59,8 @@ pub fn layout() -> Layout {
 
 const fn spec(origin: &'static str) -> SnapshotSpec {
     SnapshotSpec {
-        origin,
-        cow_file: COW_FILE,
-        cow_mib: COW_MIB,
         cache_mib: 4,
-        minor: MINOR,
+        ..snapshot_of(origin, COW_MIB)
     }
 }
 

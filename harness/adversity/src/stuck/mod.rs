@@ -12,7 +12,7 @@ pub mod slow_group;
 use std::time::Duration;
 
 use cowbird_cases::context::CaseContext;
-use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT};
+use cowbird_cases::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 use cowbird_checks::claim::{Claim, Evidence};
 use cowbird_checks::image::ImageClaim;
 use cowbird_checks::judgement::ExpectedLog;
@@ -49,11 +49,8 @@ const BLOCKED_LIMIT: Duration = Duration::from_secs(60);
 
 /// The COW file on the first disk: every block may be overwritten.
 const SPEC: SnapshotSpec = SnapshotSpec {
-    origin: ORIGIN,
-    cow_file: "/mnt/cow/snapshot.cow",
-    cow_mib: 40,
     cache_mib: 4,
-    minor: MINOR,
+    ..snapshot_of(ORIGIN, 40)
 };
 
 /// Blocks that are overwritten under the snapshot that is judged at the end.

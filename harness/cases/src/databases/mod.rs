@@ -17,11 +17,11 @@ use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::restored::Restored;
 use cowbird_host::disk::Filesystem;
 use cowbird_proto::message::{EndSignal, ProgramSpec, ProgramsSpec, Request, WorkloadSpec};
-use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec, Workload, vacuous};
+use cowbird_session::guest::{CaseResult, GuestSession, Workload, vacuous};
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 use crate::context::CaseContext;
-use crate::names::{COW_MOUNT, MINOR, SNAPSHOT};
+use crate::names::{COW_MOUNT, MINOR, SNAPSHOT, snapshot_of};
 
 /// Size of the origin.
 const ORIGIN_MIB: u32 = 64;
@@ -135,13 +135,7 @@ async fn take_snapshot(
         durable.push(guest.workload(clients).await?.operations);
     }
     let marker = guest
-        .setup_snapshot(SnapshotSpec {
-            origin: context.origin(),
-            cow_file: "/mnt/cow/snapshot.cow",
-            cow_mib: COW_MIB,
-            cache_mib: 8,
-            minor: MINOR,
-        })
+        .setup_snapshot(snapshot_of(context.origin(), COW_MIB))
         .await?;
     let mut possible = Vec::new();
     for (clients, durable) in databases.iter().zip(durable) {

@@ -139,7 +139,7 @@ fn supplied_packages_are_unpacked() {
     fs::remove_dir_all(before).unwrap();
     assert_eq!(bench.offline(), Ok(NEWEST.to_owned()));
 
-    // Damaged and gone: what has to be brought again is named.
+    // Damaged and gone: what must be supplied again is named.
     for entry in fs::read_dir(bench.path("cache/debs")).unwrap() {
         fs::write(entry.unwrap().path(), "").unwrap();
     }

@@ -77,15 +77,22 @@ static const char *cb_info_state(struct cb_device *dev)
 static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 {
 	char error_text[COWBIRD_REASON_BYTES];
+	const char *state_name;
 	unsigned long flags;
+	int error;
+	bool tracks;
 	u32 held;
 	u32 in_memory;
 	u64 slots = dev->extents.slots + cb_annex_slots(dev), slots_used, cow_sector = 0;
 
 	/* Slot 0 exists. */
 	WARN_ON_ONCE(cb_cow_sector(dev, 0, &cow_sector));
+	/* An error, its reason and the state after it are of one instant: a failure may come between two reads. */
 	spin_lock_irqsave(&dev->lock, flags);
+	error = dev->error;
 	memcpy(error_text, dev->error_text, sizeof(error_text));
+	state_name = cb_info_state(dev);
+	tracks = cb_device_tracks(dev);
 	held = dev->held_count;
 	in_memory = cb_blocks_in_use(dev);
 	slots_used = dev->slotmap.used + dev->layout.data_first;
@@ -98,10 +105,9 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"max_cache\": %llu, \"fallocate\": %llu, \"seq_id\": %llu",
 		   dev->cache_bytes, slots * CB_BLOCK_BYTES, dev->epoch);
 	seq_printf(out, ", \"uuid\": \"%*phN\", \"error\": %d, \"state\": %d", COWBIRD_UUID_BYTES,
-		   dev->uuid, READ_ONCE(dev->error),
-		   cb_device_state(dev));
+		   dev->uuid, error, cb_device_state(dev));
 	seq_printf(out, ", \"version\": %d, \"state_name\": \"%s\"", COWBIRD_HEADER_VERSION,
-		   cb_info_state(dev));
+		   state_name);
 	seq_printf(out, ", \"origin_device\": \"%u:%u\", \"changes_from_epoch\": %llu",
 		   MAJOR(dev->origin.bdev->bd_dev), MINOR(dev->origin.bdev->bd_dev),
 		   dev->changes_from_epoch);
@@ -113,7 +119,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 		   MAJOR(dev->cow.bdev->bd_dev), MINOR(dev->cow.bdev->bd_dev), cow_sector,
 		   READ_ONCE(dev->cow_inode) ? "true" : "false");
 	seq_printf(out, ", \"tracked_from_epoch\": %llu, \"tracks\": %s, \"saved\": %s",
-		   dev->tracked_from, cb_device_tracks(dev) ? "true" : "false",
+		   dev->tracked_from, tracks ? "true" : "false",
 		   READ_ONCE(dev->saved) ? "true" : "false");
 	seq_printf(out, ", \"memory_blocks\": %u, \"expansions\": %u, \"map_bytes\": %llu",
 		   in_memory, smp_load_acquire(&dev->annex_count), cb_device_map_bytes(dev));

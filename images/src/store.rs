@@ -3,25 +3,23 @@
 mod entries;
 mod options;
 mod packages;
+mod stock;
 mod versions;
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cowbird_packages::deb822::Index;
 use cowbird_packages::digest::Sha256Digest;
 
 pub use self::options::StoreOptions;
 pub(crate) use self::whole::{is_whole_kernel, is_whole_root};
 
-use self::options::default_cache_dir;
+use self::stock::Stock;
 use crate::build_root::{Recipe, RootRecord};
 use crate::cache::{Cache, Held, InUse, Kind};
-use crate::catalogue::{Catalogue, KernelSource, KernelSpec};
+use crate::catalogue::{Catalogue, Emulator, FreshHost, KernelSource, KernelSpec};
 use crate::compile::{self, Build, BuiltModule, ModuleSource};
 use crate::entry_record;
 use crate::error::{Error, Result};
@@ -29,7 +27,6 @@ use crate::kernel::{self, KernelRecord};
 use crate::kernel_build::KernelBuild;
 use crate::lock::LockedKernel;
 use crate::prepared::PreparedKernel;
-use crate::progress::Task;
 use crate::supplied;
 
 /// A module of the kernel, to be loaded at boot.
@@ -43,39 +40,24 @@ pub struct BootModule {
 
 /// Gives access to kernels. Cheap to share between threads by reference; processes may use one cache together.
 pub struct Store {
-    cache: Cache,
-    options: StoreOptions,
-    /// What was found to be damaged, which is said once.
-    damaged: Mutex<BTreeSet<PathBuf>>,
-    /// Indexes fetched by this store: one update of a suite serves all of its kernels.
-    indexes: Mutex<BTreeMap<String, Arc<Index>>>,
+    stock: Stock,
 }
 
 impl Store {
     /// Opens the cache, creating it if there is none.
     pub fn open(options: StoreOptions) -> Result<Self> {
-        let dir = match &options.cache_dir {
-            Some(dir) => dir.clone(),
-            None => default_cache_dir(|name| std::env::var_os(name)).ok_or(Error::NoCacheFolder)?,
-        };
-        // Programs run with other working folders get paths of the cache.
-        let dir = std::path::absolute(&dir).map_err(Error::io("find", &dir))?;
-        Ok(Self {
-            cache: Cache::open(dir)?,
-            options,
-            damaged: Mutex::default(),
-            indexes: Mutex::default(),
-        })
+        let stock = Stock::open(options)?;
+        Ok(Self { stock })
     }
 
     /// The folder of the cache.
     pub fn cache_dir(&self) -> PathBuf {
-        self.cache.path("")
+        self.stock.cache.path("")
     }
 
     /// Where what goes into the cache is drafted, and what killed processes left is removed after a day.
     pub fn drafts(&self) -> PathBuf {
-        self.cache.path("tmp")
+        self.stock.cache.path("tmp")
     }
 
     /// Makes a kernel ready to boot and to build for: its packages, modules, headers and build root.
@@ -84,36 +66,37 @@ impl Store {
     /// record, else the newest of the suite. A kernel that is in the cache needs no network.
     pub fn prepare(&self, spec: &KernelSpec) -> Result<PreparedKernel> {
         let _held = self.hold_prepare(spec)?;
-        let locked = self.locked_or_chosen(spec)?;
+        let locked = self.stock.locked_or_chosen(spec)?;
         let (entry, root, digest) = match &spec.source {
             KernelSource::Packages(_) | KernelSource::Supplied(_) => {
-                let entry = self.unpacked(spec, &locked)?;
+                let entry = self.stock.unpacked(spec, &locked)?;
                 let digest = kernel::packages_digest(&locked);
-                (entry, self.root_entry(spec)?, digest)
+                (entry, self.stock.root_entry(spec)?, digest)
             }
             KernelSource::Sources { config, .. } => {
-                let root = self.root_entry(spec)?;
+                let root = self.stock.root_entry(spec)?;
                 let build = KernelBuild::new(spec, &locked, &root, &self.config(config)?)?;
-                (self.compiled(&build, &root)?, root, build.digest())
+                (self.stock.compiled(&build, &root)?, root, build.digest())
             }
         };
-        self.remember(&locked)?;
+        self.stock.remember(&locked)?;
         prepared(spec, locked, digest, entry, root)
     }
 
     /// Why a kernel of another distribution is not there, and what to do; none when it is, or when it is fetched.
     pub fn not_supplied(&self, spec: &KernelSpec) -> Option<String> {
-        supplied::missing(&self.cache, spec)
+        supplied::missing(&self.stock.cache, spec)
     }
 
     /// Held while a kernel is prepared.
     pub(crate) fn hold_prepare(&self, spec: &KernelSpec) -> Result<Held> {
-        self.hold(&format!("prepare-{}", spec.name), &spec.name)
+        self.stock
+            .hold(&format!("prepare-{}", spec.name), &spec.name)
     }
 
     /// The fragment of a configuration, which lies beside the catalogue.
     fn config(&self, path: &Path) -> Result<String> {
-        let catalogue = self.options.repo_root.join(Catalogue::PATH_IN_REPO);
+        let catalogue = self.stock.options.repo_root.join(Catalogue::PATH_IN_REPO);
         let path = catalogue.with_file_name("").join(path);
         fs::read_to_string(&path).map_err(Error::io("read", &path))
     }
@@ -128,6 +111,7 @@ impl Store {
             return Ok(Some(kernel::packages_digest(locked)));
         };
         let root = self
+            .stock
             .cache
             .entry(Kind::Roots, &Recipe::of_kernel(spec).entry_name());
         if !is_whole_root(&root) {
@@ -166,18 +150,19 @@ impl Store {
         kernel: &PreparedKernel,
         source: &ModuleSource,
     ) -> Result<BuiltModule> {
-        let build = Build::new(&self.cache, kernel, source)?;
-        let waiting = || self.report_waiting(&build.describe());
-        let (entry, cached) = self.cache.get_or_make(
+        let build = Build::new(&self.stock.cache, kernel, source)?;
+        let waiting = || self.stock.report_waiting(&build.describe());
+        let (entry, cached) = self.stock.cache.get_or_make(
             Kind::Modules,
             &build.entry_name(),
-            |entry| Build::is_whole(entry) && self.is_intact(entry),
+            |entry| Build::is_whole(entry) && self.stock.is_intact(entry),
             waiting,
             |staging| {
-                self.check_root(&kernel.spec, &kernel.root, kernel.root_digest)?;
-                let task = self.task(&build.describe());
+                self.stock
+                    .check_root(&kernel.spec, &kernel.root, kernel.root_digest)?;
+                let task = self.stock.task(&build.describe());
                 build.make(staging)?;
-                compile::delete_unused(&self.cache, &kernel.release, SystemTime::now())?;
+                compile::delete_unused(&self.stock.cache, &kernel.release, SystemTime::now())?;
                 task.done();
                 Ok(())
             },
@@ -185,32 +170,31 @@ impl Store {
         Ok(Build::built(&entry, cached))
     }
 
+    /// Writes the records of these kernels to a file, so that other checkouts can be made to use the same packages
+    /// (see [`LockFile::PATH_IN_REPO`]). All of them must have been prepared.
+    ///
+    /// [`LockFile::PATH_IN_REPO`]: crate::LockFile::PATH_IN_REPO
+    pub fn write_lock(&self, kernels: &[&KernelSpec], path: &Path) -> Result<()> {
+        self.stock.write_lock(kernels, path)
+    }
+
+    /// The folder of an emulator's root, which nobody deletes as long as it is held: everything in it runs with its own loader and libraries, where it lies.
+    pub fn emulator(&self, emulator: &Emulator) -> Result<(PathBuf, InUse)> {
+        self.stock.emulator(emulator)
+    }
+
+    /// The folder of a root that is as a fresh host, which nobody deletes as long as it is held. It is shared: whoever changes something works on a layer above it.
+    pub fn fresh_host(&self, host: &FreshHost) -> Result<(PathBuf, InUse)> {
+        self.stock.fresh_host(host)
+    }
+
     pub(crate) fn cache(&self) -> &Cache {
-        &self.cache
+        &self.stock.cache
     }
 
-    fn need_network(&self, for_whom: &str, what: impl FnOnce() -> String) -> Result<()> {
-        if self.options.offline {
-            return Err(Error::Offline {
-                kernel: for_whom.to_owned(),
-                what: what(),
-            });
-        }
-        Ok(())
-    }
-
-    fn hold(&self, lock: &str, what: &str) -> Result<Held> {
-        self.cache.hold(lock, || self.report_waiting(what))
-    }
-
-    fn report_waiting(&self, what: &str) {
-        self.options.progress.warning(&format!(
-            "{what}: waiting for another process that prepares it"
-        ));
-    }
-
-    fn task(&self, what: &str) -> Task {
-        Task::start(&self.options.progress, what)
+    /// The packages that a file decides on, and that file.
+    pub(crate) fn locked(&self, spec: &KernelSpec) -> Result<Option<(LockedKernel, PathBuf)>> {
+        self.stock.locked(spec)
     }
 }
 

@@ -1,11 +1,10 @@
 //! The entries of the cache that the store makes, kernels and roots, and whether they are what they were.
 
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use cowbird_packages::digest::Sha256Digest;
 
-use super::Store;
+use super::stock::Stock;
 use super::whole::{is_whole_kernel, is_whole_root};
 use crate::apt;
 use crate::build_root::{self, Recipe, RootRecord};
@@ -13,12 +12,11 @@ use crate::cache::{InUse, Kind};
 use crate::catalogue::{Emulator, FreshHost, KernelSpec};
 use crate::entry_record;
 use crate::error::{Error, Result};
-use crate::kernel::{self};
+use crate::kernel;
 use crate::kernel_build::KernelBuild;
 use crate::lock::LockedKernel;
-use crate::seal;
 
-impl Store {
+impl Stock {
     /// The entry in which the packages of a kernel are unpacked.
     pub(super) fn unpacked(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<PathBuf> {
         let waiting = || self.report_waiting(&spec.name);
@@ -61,12 +59,12 @@ impl Store {
     }
 
     /// The folder of an emulator's root, which nobody deletes as long as it is held: everything in it runs with its own loader and libraries, where it lies.
-    pub fn emulator(&self, emulator: &Emulator) -> Result<(PathBuf, InUse)> {
+    pub(super) fn emulator(&self, emulator: &Emulator) -> Result<(PathBuf, InUse)> {
         self.intact_root(Recipe::of_emulator(emulator))
     }
 
     /// The folder of a root that is as a fresh host, which nobody deletes as long as it is held. It is shared: whoever changes something works on a layer above it.
-    pub fn fresh_host(&self, host: &FreshHost) -> Result<(PathBuf, InUse)> {
+    pub(super) fn fresh_host(&self, host: &FreshHost) -> Result<(PathBuf, InUse)> {
         self.intact_root(Recipe::of_fresh_host(host))
     }
 
@@ -79,29 +77,6 @@ impl Store {
         let name = recipe.name;
         let made = self.recipe_entry(recipe, name)?;
         Ok((build_root::tree(&made), InUse::of(&made)))
-    }
-
-    /// Whether every file of an entry is what it was when the entry was made; says so if not. Of one without a seal nobody knows
-    /// what it was, so that it counts as absent.
-    pub(super) fn is_intact(&self, entry: &Path) -> bool {
-        match seal::check(entry) {
-            seal::Found::Intact => true,
-            seal::Found::Unsealed => false,
-            seal::Found::Damaged(file) => {
-                self.say_damaged(&file);
-                false
-            }
-        }
-    }
-
-    pub(super) fn say_damaged(&self, file: &Path) {
-        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-        if damaged.insert(file.to_owned()) {
-            self.options.progress.warning(&format!(
-                "{} is damaged, and is made again; is the disk sound?",
-                file.display()
-            ));
-        }
     }
 
     /// Makes sure of a build root before it is used; it is large, and most runs build nothing.

@@ -7,14 +7,14 @@ use std::path::Path;
 use cowbird_packages::deb822::Index;
 use cowbird_packages::digest::Sha256Digest;
 
-use super::Store;
+use super::stock::Stock;
 use crate::catalogue::{KernelSource, KernelSpec};
 use crate::error::{Error, LockedGone, Result};
 use crate::lock::{LockedKernel, LockedPackage};
 use crate::package::deb_path;
 use crate::supplied;
 
-impl Store {
+impl Stock {
     /// Fetches what is not in the cache yet, and checks it against the digests of the signed index.
     pub(super) fn fetch(&self, spec: &KernelSpec, locked: &LockedKernel) -> Result<()> {
         if matches!(spec.source, KernelSource::Supplied(_)) {

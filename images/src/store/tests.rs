@@ -5,7 +5,7 @@ mod pruning;
 mod supplied;
 mod trust;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::catalogue::Emulator;
@@ -112,9 +112,9 @@ impl Bench {
     /// Fetches and unpacks; the release, or the whole message of the error.
     fn fetch(&self, change: impl FnOnce(&mut StoreOptions)) -> Result<String, String> {
         let store = self.store(change);
-        let unpacked = store.locked_or_chosen(&self.spec).and_then(|locked| {
-            store.unpacked(&self.spec, &locked)?;
-            store.remember(&locked)?;
+        let unpacked = store.stock.locked_or_chosen(&self.spec).and_then(|locked| {
+            store.stock.unpacked(&self.spec, &locked)?;
+            store.stock.remember(&locked)?;
             Ok(locked.release)
         });
         unpacked.map_err(|error| error.to_string())
@@ -165,8 +165,8 @@ const NEWEST: &str = "9.9.10-test-amd64";
 fn newest_kernel_is_unpacked() {
     let bench = Bench::new();
     let store = bench.store(|_| {});
-    let locked = store.locked_or_chosen(&bench.spec).unwrap();
-    let entry = store.unpacked(&bench.spec, &locked).unwrap();
+    let locked = store.stock.locked_or_chosen(&bench.spec).unwrap();
+    let entry = store.stock.unpacked(&bench.spec, &locked).unwrap();
     assert_eq!(
         (locked.release.as_str(), locked.packages.len()),
         (NEWEST, 5)
@@ -252,7 +252,7 @@ fn narrowed(bench: &Bench) -> LockedKernel {
         panic!("it is made of packages");
     };
     names.release = "9.9.9-test-amd64".into();
-    let index = bench.store(|_| {}).index(&spec).unwrap();
+    let index = bench.store(|_| {}).stock.index(&spec).unwrap();
     let selection = select(&spec, &index).unwrap();
     LockedKernel::new(&bench.spec, &selection)
 }

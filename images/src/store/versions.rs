@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use cowbird_packages::deb822::Index;
 
-use super::Store;
+use super::stock::Stock;
 use crate::apt::{self, Suite};
 use crate::catalogue::{Archive, KernelSpec};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::lock::{LockFile, LockedKernel};
 use crate::select::select;
 use crate::supplied;
 
-impl Store {
+impl Stock {
     /// The packages of a kernel: those on record, else the newest.
     pub(super) fn locked_or_chosen(&self, spec: &KernelSpec) -> Result<LockedKernel> {
         // Whoever puts others into the folder wants those.
@@ -29,7 +29,7 @@ impl Store {
 
     /// Writes the records of these kernels to a file, so that other checkouts can be made to use the same packages
     /// (see [`LockFile::PATH_IN_REPO`]). All of them must have been prepared.
-    pub fn write_lock(&self, kernels: &[&KernelSpec], path: &Path) -> Result<()> {
+    pub(super) fn write_lock(&self, kernels: &[&KernelSpec], path: &Path) -> Result<()> {
         let mut records = Vec::new();
         for spec in kernels {
             let (locked, _) = self.recorded(spec)?.ok_or_else(|| Error::Offline {
@@ -46,7 +46,7 @@ impl Store {
     }
 
     /// The packages that a file decides on, and that file.
-    pub(crate) fn locked(&self, spec: &KernelSpec) -> Result<Option<(LockedKernel, PathBuf)>> {
+    pub(super) fn locked(&self, spec: &KernelSpec) -> Result<Option<(LockedKernel, PathBuf)>> {
         let pins = self.options.repo_root.join(LockFile::PATH_IN_REPO);
         if let Some(pinned) = LockFile::load(&pins)?.and_then(|file| file.find(spec).cloned()) {
             return Ok(Some((pinned, pins)));
@@ -86,7 +86,7 @@ impl Store {
 
     /// Chooses the newest packages of the suite.
     fn choose(&self, spec: &KernelSpec) -> Result<LockedKernel> {
-        if let Some(missing) = self.not_supplied(spec) {
+        if let Some(missing) = supplied::missing(&self.cache, spec) {
             return Err(Error::NotSupplied {
                 kernel: spec.name.clone(),
                 missing,

@@ -63,13 +63,14 @@ fn forgeries_are_refused() {
 fn fetched_files_are_checked_again() {
     let bench = Bench::new();
     let store = bench.store(|_| {});
-    let index = store.index(&bench.spec).unwrap();
+    let index = store.stock.index(&bench.spec).unwrap();
     let selection = select(&bench.spec, &index).unwrap();
     let locked = LockedKernel::new(&bench.spec, &selection);
     let from = bench.path("fetched");
     fs::create_dir(&from).unwrap();
     fs::write(from.join("linux-image_1_amd64.deb"), "not it").unwrap();
     let message = store
+        .stock
         .keep(&[&locked.packages[0]], &from)
         .unwrap_err()
         .to_string();
@@ -235,7 +236,7 @@ fn damaged_lists_are_fetched_again() {
             options.mirror = Some(mirror.clone());
             options.refresh = true;
         });
-        let kernel = store.locked_or_chosen(&bench.spec);
+        let kernel = store.stock.locked_or_chosen(&bench.spec);
         kernel
             .map(|kernel| kernel.release)
             .map_err(|error| error.to_string())

@@ -2,22 +2,22 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::bench::BenchArgs;
-use crate::fresh::FreshArgs;
-use crate::fuzz::FuzzArgs;
-use crate::gen_abi::GenAbiArgs;
-use crate::gen_docs::GenDocsArgs;
-use crate::lists::{KernelsArgs, ListArgs};
-use crate::matrix::MatrixArgs;
-use crate::merge::{DurationsArgs, MergeArgs};
-use crate::mutant_trial::MutantsArgs;
-use crate::new::NewArgs;
-use crate::replay::args::ReplayArgs;
-use crate::scale::ScaleArgs;
-use crate::setup::SetupArgs;
-use crate::shell::ShellArgs;
-use crate::shrink::ShrinkArgs;
-use crate::test::TestArgs;
+use crate::commands::bench::BenchArgs;
+use crate::commands::fresh::FreshArgs;
+use crate::commands::fuzz::FuzzArgs;
+use crate::commands::gen_abi::GenAbiArgs;
+use crate::commands::gen_docs::GenDocsArgs;
+use crate::commands::lists::{KernelsArgs, ListArgs};
+use crate::commands::merge::{DurationsArgs, MergeArgs};
+use crate::commands::mutants::MutantsArgs;
+use crate::commands::new::NewArgs;
+use crate::commands::replay::args::ReplayArgs;
+use crate::commands::scale::ScaleArgs;
+use crate::commands::setup::SetupArgs;
+use crate::commands::shell::ShellArgs;
+use crate::commands::shrink::ShrinkArgs;
+use crate::commands::test::TestArgs;
+use crate::commands::test_matrix::MatrixArgs;
 
 /// The developer's front door of Cowbird.
 #[derive(Debug, Parser)]

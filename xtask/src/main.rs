@@ -1,44 +1,23 @@
 //! The developer's front door: `cargo xtask --help` lists what it can do.
 
-mod apt_get;
-mod bench;
 mod cli;
+mod commands;
 mod failure;
-mod fresh;
-mod fuzz;
-mod gen_abi;
-mod gen_docs;
-mod guest;
 mod host;
-mod lists;
-mod matrix;
-mod merge;
-mod mutant_trial;
-mod new;
 mod options;
-mod prepare;
-mod prune;
-mod replay;
 mod repo;
-mod rooms;
 mod run;
-mod run_context;
-mod runtime;
-mod scale;
-mod script_runner;
-mod setup;
-mod shell;
-mod shrink;
-mod tape;
-mod test;
 mod ui;
-mod workload;
 
 use std::process::ExitCode;
 
 use cowbird_outside::command_line;
 
 use crate::cli::{Cli, Command};
+use crate::commands::{
+    bench, fresh, fuzz, gen_abi, gen_docs, lists, merge, mutants, new, prune, replay, scale, setup,
+    shell, shrink, test, test_matrix,
+};
 use crate::ui::Ui;
 
 /// The exit code when a command could not do its work, whatever the verdicts might have been.
@@ -51,12 +30,12 @@ fn main() -> ExitCode {
     };
     let ui = Ui::new();
     let done = match &cli.command {
-        Command::TestMatrix(args) => matrix::command(args, &ui),
+        Command::TestMatrix(args) => test_matrix::command(args, &ui),
         Command::Test(args) => test::command(args, &ui),
         Command::Kernels(args) if args.prune => prune::command(*args, &ui),
         Command::Kernels(args) => lists::kernels(args.json, &ui),
         Command::Cases(args) => lists::cases(*args),
-        Command::Mutants(args) => mutant_trial::command(args, &ui),
+        Command::Mutants(args) => mutants::command(args, &ui),
         Command::Bench(args) => bench::command(args, &ui),
         Command::Merge(args) => merge::command(args),
         Command::Durations(args) => merge::record_durations(args, &ui),

@@ -41,7 +41,7 @@ pub use modules::{GUEST_MODULES, modules};
 
 /// What `cargo xtask new case` writes, compiled as it is among the cases, so that it fits what it uses.
 #[cfg(test)]
-#[path = "../../../xtask/src/new/case.rs.txt"]
+#[path = "../../../xtask/src/commands/new/case.rs.txt"]
 mod skeleton;
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Choosing kernels, cases and mutants: by glob where one is given, else by tier.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context, Result, bail};
-use cowbird_images::{Catalogue, Tier};
+use cowbird_images::{Catalogue, KernelSource, Tier};
 use glob::Pattern;
 use sha2::{Digest, Sha256};
 
@@ -21,6 +23,21 @@ pub trait Selectable {
     }
     /// Whether it takes part in runs of `tier`.
     fn is_in(&self, tier: Tier) -> bool;
+    /// Which of the later cases it runs.
+    fn turns(&self) -> Turns {
+        Turns::Shared
+    }
+}
+
+/// Which of the later cases a later kernel runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turns {
+    /// All of them: a kernel that looks after itself finds what no other does.
+    Every,
+    /// Its share.
+    Shared,
+    /// A share among those that cannot be run everywhere, so that no case has only such kernels.
+    Absent,
 }
 
 /// Those that any glob matches, each once, in their own order; without globs those of the tier. A
@@ -84,43 +101,50 @@ const TURNS: usize = 8;
 
 /// Shares the later cases out to the later kernels. Kernels of one series and flavour differ by little, and all of
 /// them by all cases are too many to be run: every kernel runs the quick cases, every case runs on the quick
-/// kernels, and the rest is shared. A kernel's turn follows from its place in the catalogue, that of a case from its name
-/// alone: a case that comes or goes moves no other. Neither depends on the tier, so that tiers nest.
+/// kernels, and the rest is shared. A kernel's turn follows from its place in the catalogue among those of its [`Turns`], that of a case
+/// from its name alone: a case that comes or goes moves no other. Neither depends on the tier, so that tiers nest.
 pub struct Sharing {
-    kernels: Vec<String>,
-    cases: Vec<String>,
+    /// The later kernels that take turns, and their places.
+    kernels: BTreeMap<String, usize>,
+    cases: BTreeSet<String>,
 }
 
 impl Sharing {
     /// Of everything that there is.
     pub fn new<K: Selectable, C: Selectable>(kernels: &[K], cases: &[C]) -> Self {
+        let mut places = BTreeMap::new();
+        let mut known: BTreeMap<Turns, usize> = BTreeMap::new();
+        for kernel in kernels.iter().filter(|kernel| is_later(*kernel)) {
+            let place = known.entry(kernel.turns()).or_default();
+            if kernel.turns() != Turns::Every {
+                places.insert(kernel.name().to_owned(), *place);
+            }
+            *place += 1;
+        }
+        let cases = cases.iter().filter(|case| is_later(*case));
         Self {
-            kernels: later(kernels),
-            cases: later(cases),
+            kernels: places,
+            cases: cases.map(|case| case.name().to_owned()).collect(),
         }
     }
 
     /// Whether the kernel runs the case where neither was asked for by name.
     pub fn has(&self, kernel: &str, case: &str) -> bool {
-        let place = self.kernels.iter().position(|known| known == kernel);
-        match place {
-            Some(place) if self.cases.iter().any(|known| known == case) => {
-                place % TURNS == turn(case)
-            }
+        match self.kernels.get(kernel) {
+            Some(place) if self.cases.contains(case) => place % TURNS == turn(case),
             _ => true,
         }
     }
+}
+
+fn is_later<T: Selectable>(item: &T) -> bool {
+    !item.is_in(Tier::Quick)
 }
 
 /// The turn of a case. The last byte of the digest is as good as any other.
 fn turn(case: &str) -> usize {
     let digest = Sha256::digest(cowbird_cases::former::first(case).as_bytes());
     usize::from(digest[digest.len() - 1]) % TURNS
-}
-
-fn later<T: Selectable>(all: &[T]) -> Vec<String> {
-    let later = all.iter().filter(|item| !item.is_in(Tier::Quick));
-    later.map(|item| item.name().to_owned()).collect()
 }
 
 impl Selectable for cowbird_images::KernelSpec {
@@ -132,6 +156,15 @@ impl Selectable for cowbird_images::KernelSpec {
 
     fn is_in(&self, tier: Tier) -> bool {
         self.tiers.contains(&tier)
+    }
+
+    fn turns(&self) -> Turns {
+        match self.source {
+            _ if self.unsupported.is_some() => Turns::Absent,
+            KernelSource::Supplied(_) => Turns::Absent,
+            KernelSource::Sources { .. } => Turns::Every,
+            KernelSource::Packages(_) => Turns::Shared,
+        }
     }
 }
 
@@ -212,13 +245,36 @@ mod tests {
             .collect()
     }
 
+    /// A kernel or case of the full tier.
+    struct Later(String, Turns);
+
+    impl Selectable for Later {
+        const KIND: &'static str = "later thing";
+
+        fn name(&self) -> &str {
+            &self.0
+        }
+
+        fn is_in(&self, tier: Tier) -> bool {
+            tier == Tier::Full
+        }
+
+        fn turns(&self) -> Turns {
+            self.1
+        }
+    }
+
+    fn later(names: Vec<String>) -> Vec<Later> {
+        names
+            .into_iter()
+            .map(|name| Later(name, Turns::Shared))
+            .collect()
+    }
+
     #[test]
     fn later_ones_meet_in_turn() {
         let (kernels, cases) = (names("later", 36), names("long", 200));
-        let sharing = Sharing {
-            kernels: kernels.clone(),
-            cases: cases.clone(),
-        };
+        let sharing = Sharing::new(&later(kernels.clone()), &later(cases.clone()));
         assert!(sharing.has("quick", "long-3") && sharing.has("later-3", "short"));
         for case in &cases {
             let met = kernels
@@ -242,23 +298,64 @@ mod tests {
     #[test]
     fn a_new_case_moves_no_other() {
         let kernels = names("later", 36);
-        let before = Sharing {
-            kernels: kernels.clone(),
-            cases: names("long", 20),
-        };
+        let before = Sharing::new(&later(kernels.clone()), &later(names("long", 20)));
         let mut after = names("long", 20);
         for (at, name) in [(0, "new"), (7, "newer"), (22, "newest")] {
             after.insert(at, name.to_owned());
         }
-        let after = Sharing {
-            kernels: kernels.clone(),
-            cases: after,
-        };
+        let after = Sharing::new(&later(kernels.clone()), &later(after));
         for (kernel, case) in kernels
             .iter()
             .flat_map(|kernel| before.cases.iter().map(move |case| (kernel, case)))
         {
             assert_eq!(before.has(kernel, case), after.has(kernel, case));
+        }
+    }
+
+    /// Goal: kernels that cannot be run here take nobody's turn, and one that looks after itself runs everything. Method: every second kernel
+    /// is absent, and each case must meet as many of the others as if those were all.
+    #[test]
+    fn absent_kernels_take_no_turn() {
+        let turns = |at: usize| match at {
+            0 => Turns::Every,
+            _ if at % 2 == 1 => Turns::Absent,
+            _ => Turns::Shared,
+        };
+        let kernels = names("later", 33).into_iter().enumerate();
+        let kernels: Vec<Later> = kernels.map(|(at, name)| Later(name, turns(at))).collect();
+        let cases = names("long", 100);
+        let sharing = Sharing::new(&kernels, &later(cases.clone()));
+        for case in &cases {
+            let met = |turns| {
+                let of_it = kernels.iter().filter(|kernel| kernel.1 == turns);
+                of_it.filter(|kernel| sharing.has(&kernel.0, case)).count()
+            };
+            let met = [Turns::Every, Turns::Shared, Turns::Absent].map(met);
+            assert_eq!(met, [1, 2, 2], "{case}");
+        }
+    }
+
+    /// Goal: every case of the catalogue meets a later kernel that anybody can run.
+    #[test]
+    fn every_case_meets_a_later_kernel() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let catalogue = Catalogue::load(root.join(Catalogue::PATH_IN_REPO)).unwrap();
+        let cases = cowbird_harness::catalogue::cases();
+        let sharing = Sharing::new(&catalogue.kernels, cases);
+        let kernels = catalogue.kernels.iter();
+        let shared: Vec<_> = kernels
+            .filter(|kernel| is_later(*kernel) && kernel.turns() == Turns::Shared)
+            .collect();
+        for case in cases {
+            let met = shared
+                .iter()
+                .filter(|kernel| sharing.has(&kernel.name, case.name));
+            assert!(
+                met.count() > 0,
+                "{} meets none of {} kernels",
+                case.name,
+                shared.len()
+            );
         }
     }
 

@@ -57,6 +57,7 @@ pub(super) async fn burst(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseRe
             seed,
             pairs: 2,
             discard_every: 24,
+            rest_at_bytes: 0,
         }))
         .await?;
     guest

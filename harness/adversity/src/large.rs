@@ -249,6 +249,7 @@ async fn burst(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseResult<()> {
             seed,
             pairs: 2,
             discard_every: 0,
+            rest_at_bytes: BURST_BYTES,
         }))
         .await?;
     guest

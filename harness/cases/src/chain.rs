@@ -65,6 +65,7 @@ async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseRes
         seed: context.seed,
         pairs: 2,
         discard_every: 8,
+        rest_at_bytes: 0,
     });
     let writers = guest.start_workload(writers).await?;
     let mut written = 0;

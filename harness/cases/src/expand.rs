@@ -129,6 +129,7 @@ async fn begin(
         seed: context.seed,
         pairs: 1,
         discard_every: 0,
+        rest_at_bytes: 0,
     });
     let writers = guest.start_workload(writers).await?;
     let mut written = 0;

@@ -202,5 +202,6 @@ fn writers(device: &str, context: &CaseContext) -> WorkloadSpec {
         seed: context.seed,
         pairs: 2,
         discard_every: if context.layout.discards { 24 } else { 0 },
+        rest_at_bytes: 0,
     })
 }

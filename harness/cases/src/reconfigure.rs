@@ -55,6 +55,7 @@ async fn act(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> CaseRes
             seed: context.seed,
             pairs: 2,
             discard_every: 0,
+            rest_at_bytes: 0,
         }))
         .await?;
     let mut written = 0;

@@ -275,6 +275,7 @@ impl Soak {
                 seed: self.rng.next_u64(),
                 pairs: self.rng.between(1, 3) as u32,
                 discard_every: self.rng.below(3) * 8,
+                rest_at_bytes: 0,
             });
             all.push(guest.start_workload(spec).await?);
         }

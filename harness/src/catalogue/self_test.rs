@@ -159,6 +159,7 @@ async fn witnessed(guest: &mut GuestSession<'_, '_>, seed: u64) -> CaseResult<()
         // Often, and at the same time as writes: a witness that logs them in two steps would mix
         // them up.
         discard_every: 3,
+        rest_at_bytes: 0,
     };
     let writers = guest.start_workload(WorkloadSpec::RawWriters(spec)).await?;
     guest

@@ -78,6 +78,7 @@ impl Writers {
             seed,
             pairs: 2,
             discard_every: 0,
+            rest_at_bytes: 0,
         };
         let workload = guest.start_workload(WorkloadSpec::RawWriters(spec)).await?;
         let mut writers = Self {

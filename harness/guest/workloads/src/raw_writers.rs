@@ -9,7 +9,10 @@
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use cowbird_guest_system::error::{Context, GuestResult, failure};
 use cowbird_guest_system::files::open_direct;
@@ -47,6 +50,9 @@ const SYNC_EVERY: u64 = 16;
 
 /// Times that a plan is changed because its sectors are in use; then the pair skips a turn.
 const PLAN_TRIES: u32 = 16;
+
+/// How often one that rests looks whether that is the end.
+const REST: Duration = Duration::from_millis(10);
 
 /// Smallest device, sectors: 1 MiB.
 const MIN_SECTORS: u64 = 2048;
@@ -181,6 +187,7 @@ fn run_pair(
     loop {
         let mut held = None;
         if !second {
+            rest(shared, &field.spec);
             let steps = if shared.stopping() {
                 None
             } else {
@@ -207,6 +214,14 @@ fn run_pair(
         if meeting.lock().broken {
             return done;
         }
+    }
+}
+
+/// Waits for the end, once all that was wanted is written.
+fn rest(shared: &Shared, spec: &RawWritersSpec) {
+    let written = || shared.progress.bytes_written.load(Ordering::Relaxed);
+    while spec.rest_at_bytes > 0 && written() >= spec.rest_at_bytes && !shared.stopping() {
+        thread::sleep(REST);
     }
 }
 
@@ -426,7 +441,11 @@ fn run_buffered(
         .context(format_args!("open {}", spec.device))?;
     let mut buffer = vec![0; MAX_WRITE_SECTORS as usize * SECTOR_BYTES];
     let mut generation = 0_u64;
-    while !shared.stopping() {
+    loop {
+        rest(shared, spec);
+        if shared.stopping() {
+            break;
+        }
         generation += 1;
         let sectors = rng
             .between(1, MAX_WRITE_SECTORS)

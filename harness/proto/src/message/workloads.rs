@@ -310,6 +310,8 @@ pub struct RawWritersSpec {
     pub pairs: u32,
     /// Every this many operations a pair discards or zeroes a range; 0 for never.
     pub discard_every: u64,
+    /// When they have written so many bytes, the writers rest until they are stopped; 0 for never.
+    pub rest_at_bytes: u64,
 }
 
 /// Parameters of the stopwatch: one writer, one block at a time, and how long the slowest one takes.

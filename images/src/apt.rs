@@ -453,7 +453,9 @@ mod tests {
         let lax = STRICT
             .map(|option| option.replace("false", "true") + ";")
             .join("\n");
-        fs::write(&host, lax).unwrap();
+        // Nothing of the machine that the test runs on.
+        let alone = "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n";
+        fs::write(&host, alone.to_owned() + &lax).unwrap();
         let keyring = folder.path().join("keyring.gpg");
         fs::write(&keyring, "").unwrap();
         let cache = Cache::open(folder.path().join("cache")).unwrap();

@@ -104,7 +104,7 @@ mod tests {
         assert!(why("no".to_owned(), |_| None).contains("--privileged"));
         ensure().expect("whoever runs these tests may make roots");
         let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"";
-        let status = Command::new("unshare")
+        let output = Command::new("unshare")
             .args(["--user", "--map-root-user", "sh", "-c", script])
             .arg(std::env::current_exe().unwrap())
             .args([
@@ -112,9 +112,12 @@ mod tests {
                 "userns::tests::the_setting_that_forbids_is_named",
             ])
             .env(CHILD, "1")
-            .stdout(Stdio::null())
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains(" 1 passed;"),
+            "{said}"
+        );
     }
 }

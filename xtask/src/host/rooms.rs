@@ -126,7 +126,7 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     use super::*;
     use crate::commands::fuzz::FuzzArgs;
@@ -155,8 +155,10 @@ mod tests {
         };
         assert!(roomy.check().is_ok(), "this machine has room");
         let full = tempfile::tempdir().expect("a folder for the test");
+        let (_, module) = module_path!().split_once("::").expect("it is in the crate");
+        let name = format!("{module}::a_full_disk_is_named_with_what_to_do");
         let script = "mount -t tmpfs -o size=8m tmpfs \"$1\" && shift && exec \"$@\"";
-        let status = Command::new("unshare")
+        let output = Command::new("unshare")
             .args([
                 "--user",
                 "--map-root-user",
@@ -168,16 +170,16 @@ mod tests {
             ])
             .arg(full.path())
             .arg(std::env::current_exe().expect("it runs"))
-            .args([
-                "--exact",
-                "rooms::tests::a_full_disk_is_named_with_what_to_do",
-            ])
+            .args(["--exact", &name])
             .env(FULL, full.path())
             .env("CARGO_TARGET_DIR", full.path().join("not/made/yet"))
-            .stdout(Stdio::null())
-            .status()
+            .output()
             .expect("every host has unshare");
-        assert!(status.success());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains(" 1 passed;"),
+            "{said}"
+        );
     }
 
     fn on_a_full_disk(full: &Path) {

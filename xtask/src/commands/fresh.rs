@@ -92,7 +92,7 @@ while IFS= read -r variable; do set -- "$@" env "$variable"; done < "$given/vari
 cd "$all"
 mkdir -p old
 pivot_root . old
-/usr/bin/perl -e 'syscall(166, "/old", 2) == 0 or die "cannot leave the old root: $!\n"'
+/usr/bin/perl -e 'my $old = "/old"; syscall(166, $old, 2) == 0 or die "cannot leave the old root: $!\n"'
 rmdir /old
 exec /usr/bin/env -i PATH=/opt/rust/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME="/home/$user" LC_ALL=C "$@" sh -euc "cd; $line"

@@ -62,7 +62,7 @@ static bool cb_device_give_up(struct cb_device *dev, enum cb_event event, int er
 	next = cb_phase_next(dev->phase, event);
 	if (next >= 0) {
 		vscnprintf(dev->error_text, sizeof(dev->error_text), fmt, args);
-		WRITE_ONCE(dev->error, error);
+		dev->error = error;
 		dev->lose_since = dev->lose_next = jiffies;
 		/* A reader looks at the phase last. */
 		WRITE_ONCE(dev->phase, next);
@@ -72,6 +72,19 @@ static bool cb_device_give_up(struct cb_device *dev, enum cb_event event, int er
 		return false;
 	trace_cowbird_error(dev, error);
 	return true;
+}
+
+/* Why a snapshot was invalidated is of no interest once it is dropped. What has failed since keeps its reason. */
+void cb_device_clear_error(struct cb_device *dev)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	if (dev->phase == CB_PHASE_TRACKING) {
+		dev->error = 0;
+		dev->error_text[0] = '\0';
+	}
+	spin_unlock_irqrestore(&dev->lock, flags);
 }
 
 static void cb_device_given_up(struct cb_device *dev)

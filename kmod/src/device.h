@@ -355,6 +355,7 @@ __printf(3, 4) void cb_device_fail(struct cb_device *dev, int error, const char 
 
 /* The same of one whose epoch has not begun: only who asked for it has lost anything. */
 void cb_device_abandon(struct cb_device *dev, int error);
+void cb_device_clear_error(struct cb_device *dev);
 
 /* The snapshot is lost, its reads fail; change tracking continues. Any context. */
 __printf(3, 4) void cb_device_invalidate(struct cb_device *dev, int error, const char *fmt, ...);

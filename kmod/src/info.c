@@ -58,7 +58,7 @@ static void cb_info_counters(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"save_hold_ms\": %u", READ_ONCE(stats->save_hold_ms));
 }
 
-static const char *cb_info_state(struct cb_device *dev)
+static const char *cb_info_state(struct cb_device *dev, u32 state)
 {
 	static const char *const names[] = {
 		[COWBIRD_STATE_DORMANT_INCREMENTAL] = "dormant incremental",
@@ -70,7 +70,7 @@ static const char *cb_info_state(struct cb_device *dev)
 	};
 
 	if (cb_phase_of(dev) == CB_PHASE_ACTIVE || cb_phase_of(dev) == CB_PHASE_TRACKING)
-		return names[cb_device_state(dev)];
+		return names[state];
 	return dev->disk ? "failed snapshot" : "failed incremental";
 }
 
@@ -81,17 +81,19 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	unsigned long flags;
 	int error;
 	bool tracks;
+	u32 state;
 	u32 held;
 	u32 in_memory;
 	u64 slots = dev->extents.slots + cb_annex_slots(dev), slots_used, cow_sector = 0;
 
 	/* Slot 0 exists. */
 	WARN_ON_ONCE(cb_cow_sector(dev, 0, &cow_sector));
-	/* An error, its reason and the state after it are of one instant: a failure may come between two reads. */
+	/* Of one instant: a failure may come between two reads. */
 	spin_lock_irqsave(&dev->lock, flags);
 	error = dev->error;
 	memcpy(error_text, dev->error_text, sizeof(error_text));
-	state_name = cb_info_state(dev);
+	state = cb_device_state(dev);
+	state_name = cb_info_state(dev, state);
 	tracks = cb_device_tracks(dev);
 	held = dev->held_count;
 	in_memory = cb_blocks_in_use(dev);
@@ -105,7 +107,7 @@ static void cb_info_device(struct seq_file *out, struct cb_device *dev)
 	seq_printf(out, ", \"max_cache\": %llu, \"fallocate\": %llu, \"seq_id\": %llu",
 		   dev->cache_bytes, slots * CB_BLOCK_BYTES, dev->epoch);
 	seq_printf(out, ", \"uuid\": \"%*phN\", \"error\": %d, \"state\": %d", COWBIRD_UUID_BYTES,
-		   dev->uuid, error, cb_device_state(dev));
+		   dev->uuid, error, state);
 	seq_printf(out, ", \"version\": %d, \"state_name\": \"%s\"", COWBIRD_HEADER_VERSION,
 		   state_name);
 	seq_printf(out, ", \"origin_device\": \"%u:%u\", \"changes_from_epoch\": %llu",

@@ -83,6 +83,7 @@ int cb_device_track(unsigned int minor, char *reason)
 		atomic_set(&dev->open_count, 0);
 		return cb_refuse(reason, ret, "the snapshot failed meanwhile");
 	}
+	cb_device_clear_error(dev);
 	wake_up_all(&dev->slow_wait);
 	cb_engine_wake(dev);
 	cb_snapdisk_remove(dev);
@@ -93,7 +94,6 @@ int cb_device_track(unsigned int minor, char *reason)
 	if (cb_mutant(forget_at_transition))
 		bitmap_zero(dev->preserved, dev->block_count);
 	cb_device_tell_tracking(dev);
-	WRITE_ONCE(dev->error, 0);
 	pr_info("snapshot %u of %s: dropped; tracking changes since epoch %llu\n", dev->minor,
 		dev->origin_path, (unsigned long long)dev->epoch);
 	return 0;

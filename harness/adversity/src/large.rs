@@ -395,8 +395,8 @@ async fn huge_64(guest: &mut GuestSession<'_, '_>, context: &CaseContext) -> Cas
 
 /// A snapshot that goes on through a boot, then changes that do: first through a power cut, then saved twice in one boot.
 ///
-/// After a power cut, whole regions count as changed, and each piece lies in one: such an update copies everything. It comes first, so that
-/// nothing mends what the map of the other one lacks.
+/// After a power cut, whole regions count as changed, and all pieces lie in few of them: such an update copies nearly everything. It comes
+/// first, so that nothing mends what the map of the last one lacks. The update before it marks the instant after which the power is cut.
 async fn act(
     guest: &mut GuestSession<'_, '_>,
     context: &CaseContext,
@@ -408,7 +408,7 @@ async fn act(
     guest.insert_module().await?;
     burst(guest, context.seed).await?;
     let begun = Instant::now();
-    guest.limits.control += SET_UP_PER_TIB * size.tib;
+    guest.limits.control += SET_UP_PER_TIB * size.tib * guest.limits.slowdown;
     let marker = guest.setup_snapshot(size.spec()).await?;
     guest.note(format!("set-up: {:?}", begun.elapsed()));
     slow_down(guest).await?;

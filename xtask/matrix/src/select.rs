@@ -23,21 +23,21 @@ pub trait Selectable {
     }
     /// Whether it takes part in runs of `tier`.
     fn is_in(&self, tier: Tier) -> bool;
-    /// Which of the later cases it runs.
+    /// With whom it takes turns.
     fn turns(&self) -> Turns {
         Turns::Shared
     }
 }
 
-/// Which of the later cases a later kernel runs.
+/// With whom a later kernel takes turns: each kind among itself, so that no case has only kernels that are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Turns {
-    /// All of them: a kernel that looks after itself finds what no other does.
-    Every,
-    /// Its share.
+    /// Kernels that everybody can run.
     Shared,
-    /// A share among those that cannot be run everywhere, so that no case has only such kernels.
-    Absent,
+    /// Kernels that somebody has to supply.
+    Supplied,
+    /// Kernels that nobody can run; their cells say why.
+    Unsupported,
 }
 
 /// Those that any glob matches, each once, in their own order; without globs those of the tier. A
@@ -101,25 +101,29 @@ const TURNS: usize = 8;
 
 /// Shares the later cases out to the later kernels. Kernels of one series and flavour differ by little, and all of
 /// them by all cases are too many to be run: every kernel runs the quick cases, every case runs on the quick
-/// kernels, and the rest is shared. A kernel's turn follows from its place in the catalogue among those of its [`Turns`], that of a case
-/// from its name alone: a case that comes or goes moves no other. Neither depends on the tier, so that tiers nest.
+/// kernels, and the rest is shared. A kernel's turn follows from its place among those of its [`Turns`], the kernels of the daily tier first;
+/// that of a case from its name alone: a case that comes or goes moves no other. Neither depends on the tier of a run, so that tiers nest.
 pub struct Sharing {
-    /// The later kernels that take turns, and their places.
-    kernels: BTreeMap<String, usize>,
+    /// The later kernels, and of each its place, and how many turns there are.
+    kernels: BTreeMap<String, (usize, usize)>,
     cases: BTreeSet<String>,
 }
 
 impl Sharing {
     /// Of everything that there is.
     pub fn new<K: Selectable, C: Selectable>(kernels: &[K], cases: &[C]) -> Self {
-        let mut places = BTreeMap::new();
-        let mut known: BTreeMap<Turns, usize> = BTreeMap::new();
+        let mut kinds: BTreeMap<Turns, Vec<&K>> = BTreeMap::new();
         for kernel in kernels.iter().filter(|kernel| is_later(*kernel)) {
-            let place = known.entry(kernel.turns()).or_default();
-            if kernel.turns() != Turns::Every {
-                places.insert(kernel.name().to_owned(), *place);
-            }
-            *place += 1;
+            kinds.entry(kernel.turns()).or_default().push(kernel);
+        }
+        let mut places = BTreeMap::new();
+        for mut kind in kinds.into_values() {
+            // Stable: those of a tier stay in the order of the catalogue.
+            kind.sort_by_key(|kernel| !kernel.is_in(Tier::Daily));
+            let turns = kind.len().min(TURNS);
+            let of_kind = kind.iter().enumerate();
+            places
+                .extend(of_kind.map(|(place, kernel)| (kernel.name().to_owned(), (place, turns))));
         }
         let cases = cases.iter().filter(|case| is_later(*case));
         Self {
@@ -131,7 +135,9 @@ impl Sharing {
     /// Whether the kernel runs the case where neither was asked for by name.
     pub fn has(&self, kernel: &str, case: &str) -> bool {
         match self.kernels.get(kernel) {
-            Some(place) if self.cases.contains(case) => place % TURNS == turn(case),
+            Some((place, turns)) if self.cases.contains(case) => {
+                place % turns == turn(case) % turns
+            }
             _ => true,
         }
     }
@@ -160,10 +166,9 @@ impl Selectable for cowbird_images::KernelSpec {
 
     fn turns(&self) -> Turns {
         match self.source {
-            _ if self.unsupported.is_some() => Turns::Absent,
-            KernelSource::Supplied(_) => Turns::Absent,
-            KernelSource::Sources { .. } => Turns::Every,
-            KernelSource::Packages(_) => Turns::Shared,
+            _ if self.unsupported.is_some() => Turns::Unsupported,
+            KernelSource::Supplied(_) => Turns::Supplied,
+            KernelSource::Sources { .. } | KernelSource::Packages(_) => Turns::Shared,
         }
     }
 }
@@ -312,13 +317,13 @@ mod tests {
         }
     }
 
-    /// Goal: kernels that cannot be run here take nobody's turn, and one that looks after itself runs everything. Method: every second kernel
-    /// is absent, and each case must meet as many of the others as if those were all.
+    /// Goal: kernels that cannot be run take nobody's turn. Method: every second kernel is unsupported and one is supplied, and each case must meet
+    /// as many of each kind as if there were no other.
     #[test]
     fn absent_kernels_take_no_turn() {
         let turns = |at: usize| match at {
-            0 => Turns::Every,
-            _ if at % 2 == 1 => Turns::Absent,
+            0 => Turns::Supplied,
+            _ if at % 2 == 1 => Turns::Unsupported,
             _ => Turns::Shared,
         };
         let kernels = names("later", 33).into_iter().enumerate();
@@ -330,32 +335,35 @@ mod tests {
                 let of_it = kernels.iter().filter(|kernel| kernel.1 == turns);
                 of_it.filter(|kernel| sharing.has(&kernel.0, case)).count()
             };
-            let met = [Turns::Every, Turns::Shared, Turns::Absent].map(met);
+            let met = [Turns::Supplied, Turns::Shared, Turns::Unsupported].map(met);
             assert_eq!(met, [1, 2, 2], "{case}");
         }
     }
 
-    /// Goal: every case of the catalogue meets a later kernel that anybody can run.
+    /// Goal: each tier runs each of its later cases on a later kernel that everybody can run.
     #[test]
-    fn every_case_meets_a_later_kernel() {
+    fn every_case_of_a_tier_meets_a_later_kernel() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let catalogue = Catalogue::load(root.join(Catalogue::PATH_IN_REPO)).unwrap();
         let cases = cowbird_harness::catalogue::cases();
         let sharing = Sharing::new(&catalogue.kernels, cases);
-        let kernels = catalogue.kernels.iter();
-        let shared: Vec<_> = kernels
-            .filter(|kernel| is_later(*kernel) && kernel.turns() == Turns::Shared)
-            .collect();
-        for case in cases {
-            let met = shared
+        for tier in [Tier::Daily, Tier::Full] {
+            let kernels: Vec<_> = catalogue
+                .kernels
                 .iter()
-                .filter(|kernel| sharing.has(&kernel.name, case.name));
-            assert!(
-                met.count() > 0,
-                "{} meets none of {} kernels",
-                case.name,
-                shared.len()
-            );
+                .filter(|kernel| kernel.is_in(tier) && is_later(*kernel))
+                .filter(|kernel| kernel.turns() == Turns::Shared)
+                .collect();
+            for case in cases.iter().filter(|case| case.is_in(tier)) {
+                let met = kernels
+                    .iter()
+                    .filter(|kernel| sharing.has(&kernel.name, case.name));
+                let (name, all) = (case.name, kernels.len());
+                assert!(
+                    met.count() > 0,
+                    "{tier:?}: {name} meets none of {all} kernels"
+                );
+            }
         }
     }
 

@@ -90,7 +90,7 @@ pub struct RunSpec {
     pub seed: Option<u64>,
     /// Whether the run in `out` goes on.
     pub resume: bool,
-    /// Cells at the same time; none: so many that they have half as many CPUs again as the host.
+    /// Cells at the same time; none: so many that their CPUs are as many as the host's.
     pub jobs: Option<usize>,
     /// The part of the matrix that is run; none: all of it.
     pub shard: Option<Shard>,

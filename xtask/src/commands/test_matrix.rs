@@ -60,7 +60,7 @@ pub struct MatrixArgs {
     /// changed
     #[arg(long)]
     pub resume: bool,
-    /// Cells at the same time; by default so many that they have half as many CPUs again as the host
+    /// Cells at the same time; by default so many that their CPUs are as many as the host's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Run only the K-th of N parts of the matrix, which take about equally long

@@ -136,25 +136,9 @@ fn random_seed() -> Result<u64> {
     Ok(plan::shorten_seed(u64::from_le_bytes(bytes)))
 }
 
-/// So many guests that they have half as many CPUs again as the host: while a guest boots, and while a case waits, most of
-/// its CPUs have nothing to do. A host that is much busier than its CPUs would make its guests slow and their limits tight.
+/// So many guests that they have as many CPUs as the host: a host that is busier than its CPUs makes its guests
+/// slow and their limits tight.
 fn default_jobs(cpus_of_each: u32) -> usize {
     let of_host = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    jobs_on(of_host, cpus_of_each as usize)
-}
-
-fn jobs_on(cpus_of_host: usize, cpus_of_each: usize) -> usize {
-    (cpus_of_host * 3).div_ceil(cpus_of_each * 2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn guests_have_half_as_many_cpus_again() {
-        let jobs = [1, 2, 4, 8, 64].map(|host| jobs_on(host, 2));
-        assert_eq!(jobs, [1, 2, 3, 6, 48]);
-        assert_eq!([jobs_on(2, 1), jobs_on(2, 4), jobs_on(1, 16)], [3, 1, 1]);
-    }
+    (of_host / cpus_of_each as usize).max(1)
 }

@@ -79,7 +79,7 @@ fn kernels() -> Result<String> {
     let rows: Vec<_> = catalogue.kernels.iter().map(row).collect::<Result<_>>()?;
     let text = "The kernels of `images/catalogue.toml`. Each takes part in its tier and in those after it. Every kernel of a tier runs the \
                 quick cases, and the quick kernels run every case of the tier; other kernels run an eighth of the longer \
-                cases, in turn. A kernel that is compiled here, with debugging, runs all cases. One of a distribution other than Debian takes part where you supply its packages.";
+                cases, in turn. One of a distribution other than Debian takes part where you supply its packages.";
     Ok(head("Kernels", text)
         + &table(
             [

@@ -270,3 +270,37 @@ fn crates_are_small() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+/// Folders of `xtask/src`, and what no file below may name: a floor knows none above it.
+const ABOVE: [(&str, &str); 3] = [
+    ("run", "crate::commands"),
+    ("host", "crate::commands"),
+    ("host", "crate::run"),
+];
+
+/// Whether code names a module; what is for tests may.
+fn names(text: &str, module: &str) -> bool {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.contains(module)
+}
+
+/// Goal: runs know no command, and what the machine has knows no run, as ARCHITECTURE says.
+#[test]
+fn floors_of_xtask_know_none_above() {
+    assert!(names("use crate::run::Run;", "crate::run"));
+    assert!(!names("#[cfg(test)]\nuse crate::run::Run;", "crate::run"));
+    let mut faults = Vec::new();
+    for (floor, above) in ABOVE {
+        let folder = root().join("xtask/src").join(floor);
+        let files: Vec<_> = fs::read_dir(&folder).expect("it can be listed").collect();
+        assert!(files.len() > 3, "{floor} is a floor");
+        for file in files {
+            let path = file.expect("it can be listed").path();
+            let text = fs::read_to_string(&path).expect("floors have no folders");
+            if names(&text, above) {
+                faults.push(format!("{} names {above}", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -239,8 +239,6 @@ pub fn make_filesystem(
                 "-f",
                 "-K",
                 "--unsupported",
-                "-l",
-                "size=10m",
                 "-d",
                 "agcount=2",
                 "-m",
@@ -264,11 +262,20 @@ pub fn make_filesystem(
     } else {
         uuid
     };
-    run(
-        tool,
-        hint,
-        Command::new(tool).args(arguments).arg(uuid).arg(&file),
-    )?;
+    let make = |log: &[&str]| {
+        let mut command = Command::new(tool);
+        command.args(log).args(arguments).arg(&uuid).arg(&file);
+        run(tool, hint, &mut command)
+    };
+    // How large the log of a small XFS has to be depends on the tool's version.
+    match kind {
+        Filesystem::Xfs => {
+            make(&["-l", "size=10m"]).or_else(|_| make(&["-l", "size=16m"]))?;
+        }
+        _ => {
+            make(&[])?;
+        }
+    }
     let made = File::open(&file).on("open", &file)?;
     let disk = OpenOptions::new().write(true).open(path).on("open", path)?;
     copy_range(

@@ -44,13 +44,30 @@ impl Loop {
     /// With one partition, told to the kernel directly: not every kernel reads partition tables.
     pub fn create_partitioned() -> Self {
         let device = Self::create();
-        let status = Command::new("addpart")
-            .arg(&device.path)
-            .args(["1", &Self::PARTITION_SECTOR.to_string()])
-            .arg(Self::PARTITION_SECTORS.to_string())
+        device.write_table();
+        let status = Command::new("partx")
+            .args(["--add", "--nr", "1", &device.path])
             .status();
-        assert!(status.unwrap().success(), "addpart {}", device.path);
+        assert!(status.unwrap().success(), "partx {}", device.path);
         device
+    }
+
+    /// A partition table of DOS with one entry.
+    fn write_table(&self) {
+        const ENTRY: usize = 446;
+        const LINUX: u8 = 0x83;
+        let mut sector = [0; 512];
+        sector[ENTRY + 4] = LINUX;
+        let place = [Self::PARTITION_SECTOR, Self::PARTITION_SECTORS];
+        for (at, value) in place.into_iter().enumerate() {
+            let value = u32::try_from(value).expect("a small device");
+            sector[ENTRY + 8 + at * 4..][..4].copy_from_slice(&value.to_le_bytes());
+        }
+        sector[510..].copy_from_slice(&[0x55, 0xAA]);
+        let disk = OpenOptions::new().write(true).open(&self.path);
+        let disk = disk.expect("the device was made");
+        disk.write_all_at(&sector, 0).expect("it can be written");
+        disk.sync_all().expect("it can be written");
     }
 
     /// Name of the partition.

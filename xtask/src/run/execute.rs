@@ -37,7 +37,7 @@ pub struct Ended {
 /// Runs the cells of a checked run.
 pub fn execute(run: &Run, ui: &Arc<Ui>) -> Result<Ended> {
     ensure_rooms(run, ui)?;
-    ensure_host(run, ui)?;
+    ensure_host(run, &[], ui)?;
     ui.line(&format!("seed {}", run.seed));
     if let Some(warning) = &run.warning {
         ui.line(&format!("warning: {warning}"));
@@ -62,10 +62,11 @@ pub fn ensure_rooms(run: &Run, ui: &Arc<Ui>) -> Result<()> {
     .check()
 }
 
-/// What the host must have for the cells of a run.
-fn ensure_host(run: &Run, ui: &Arc<Ui>) -> Result<()> {
+/// What the host must have for the cells of a run, and these programs.
+pub fn ensure_host(run: &Run, more: &[HostProgram], ui: &Arc<Ui>) -> Result<()> {
     let cases = run.cells.iter().filter_map(|cell| find(&cell.id.case));
-    let programs: BTreeSet<HostProgram> = cases.flat_map(|case| case.programs).copied().collect();
+    let of_cases = cases.flat_map(|case| case.programs);
+    let programs: BTreeSet<HostProgram> = of_cases.chain(more).copied().collect();
     let programs: Vec<HostProgram> = programs.into_iter().collect();
     host::ensure(
         &run.catalogue,
@@ -78,7 +79,7 @@ fn ensure_host(run: &Run, ui: &Arc<Ui>) -> Result<()> {
 
 /// Prepares what the first cell of a run needs and gives its plan, without running it.
 pub fn plan_first(run: &Run, scratch: &Path, ui: &Arc<Ui>) -> Result<CellPlan> {
-    ensure_host(run, ui)?;
+    ensure_host(run, &[], ui)?;
     let guest = guest_programs::build(run.offline, ui)?;
     let cell = run.cells.first().context("there is no cell")?;
     let context = runtime::start()?.block_on(RunContext::prepare(run, &guest, scratch, ui))?;

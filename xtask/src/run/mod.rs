@@ -14,5 +14,5 @@ pub mod workload;
 
 pub use self::check::check;
 pub use self::checked::Run;
-pub use self::execute::{Ended, ensure_rooms, execute, plan_first};
+pub use self::execute::{Ended, ensure_host, ensure_rooms, execute, plan_first};
 pub use self::show::{show, show_with};

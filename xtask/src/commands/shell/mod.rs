@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use cowbird_harness::catalogue::find;
 use cowbird_harness::shell::{BUSYBOX, Input, ShellGuest};
 use cowbird_host::limits::MAX_CONSOLE_FILE_BYTES;
 use cowbird_matrix::spec::{Cases, RunSpec, Selection};
@@ -26,10 +25,10 @@ use tokio::time::timeout;
 
 use crate::host::runtime;
 use crate::options::AccelChoice;
+use crate::run;
 use crate::run::context::RunContext;
 use crate::run::{Run, guest_programs};
 use crate::ui::Ui;
-use crate::{host, run};
 use terminal::{Keys, RawTerminal};
 
 /// Longest list of commands that is taken from standard input.
@@ -89,19 +88,7 @@ pub fn command(args: &ShellArgs, ui: &Arc<Ui>) -> Result<u8> {
     let input = input()?;
     let cell = run.cells.first().context("there is no cell")?;
     run::ensure_rooms(&run, ui)?;
-    let mut programs = vec![BUSYBOX];
-    programs.extend(
-        find(&cell.id.case)
-            .into_iter()
-            .flat_map(|case| case.programs),
-    );
-    host::ensure(
-        &run.catalogue,
-        host::Needs::Matrix,
-        &programs,
-        run.offline,
-        ui,
-    )?;
+    run::ensure_host(&run, &[BUSYBOX], ui)?;
     let guest = guest_programs::build(run.offline, ui)?;
     let scratch = run.out.scratch()?;
     let guest = guest.copy_to(scratch.path())?;

@@ -17,7 +17,7 @@ use crate::persistence;
 use super::persistence::{MOUNT, burst, churn_in, first_epoch, go_on};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
+pub static CASES: CasesOf = Subject::Persistence.cases(&[case(
     "boot-loader-writes",
     "a boot in which GRUB writes to its environment block",
     CaseTier::Daily,

@@ -19,7 +19,7 @@ use cowbird_session::fault::Fault;
 use cowbird_session::guest::{CaseError, CaseResult, GuestSession};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Boots.cases(&[
+pub static CASES: CasesOf = Subject::Boots.cases(&[
     case(
         "power-off",
         "a snapshot, then a change map, that go on after the machine was powered off and booted",

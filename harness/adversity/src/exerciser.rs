@@ -24,7 +24,7 @@ use cowbird_session::guest::{CaseError, CaseResult, FAULTY, GuestSession, Snapsh
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "exerciser",

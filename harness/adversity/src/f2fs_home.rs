@@ -16,7 +16,7 @@ use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, 
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Filesystems.cases(&[case(
+pub static CASES: CasesOf = Subject::Filesystems.cases(&[case(
     "f2fs-home",
     "an f2fs that holds its own COW file, and whose garbage collection is in a hurry",
     CaseTier::Daily,

@@ -20,7 +20,7 @@ use cowbird_session::guest::{
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Surroundings.cases(&[
+pub static CASES: CasesOf = Subject::Surroundings.cases(&[
     case(
         "frozen",
         "a filesystem that others have frozen when its snapshot is asked for",

@@ -23,7 +23,7 @@ use cowbird_session::guest::{CaseError, CaseResult, FAULTY, GuestSession, Snapsh
 use cowbird_vm::layout::{CowDisk, Layout, MIB_SECTORS};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Large.cases(&[
+pub static CASES: CasesOf = Subject::Large.cases(&[
     case(
         "large-origin",
         "an origin of 2 TiB that is mostly empty, its COW file far away, through boots and a power cut",

@@ -21,7 +21,7 @@ use cowbird_session::guest::{
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Limits.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Limits.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "many-snapshots",

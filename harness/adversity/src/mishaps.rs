@@ -15,7 +15,7 @@ use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SHELL, Snapsho
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Limits.cases(&[
+pub static CASES: CasesOf = Subject::Limits.cases(&[
     CaseInfo {
         programs: PROGRAMS,
         ..case(

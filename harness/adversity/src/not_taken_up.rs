@@ -22,7 +22,7 @@ use super::persistence::{
 };
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Persistence.cases(&[
+pub static CASES: CasesOf = Subject::Persistence.cases(&[
     case(
         "refused-for-good",
         "a reload that came too late, and another one in the next boot",

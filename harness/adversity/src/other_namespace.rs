@@ -17,7 +17,7 @@ use crate::stale_cache;
 use crate::stale_cache::shell;
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Surroundings.cases(&[
+pub static CASES: CasesOf = Subject::Surroundings.cases(&[
     case(
         "frozen-home",
         "a filesystem that others have frozen and that is to hold the COW file",

@@ -16,7 +16,7 @@ use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, 
 use super::persistence::start_again;
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Persistence.cases(&[case(
+pub static CASES: CasesOf = Subject::Persistence.cases(&[case(
     "marks-overwritten",
     "a COW file that somebody overwrites below its device while it is not held",
     CaseTier::Daily,

@@ -23,7 +23,7 @@ use cowbird_session::guest::{
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Persistence.cases(&[
+pub static CASES: CasesOf = Subject::Persistence.cases(&[
     case(
         "lazy-unmount",
         "unmounted lazily and in another mount namespace, and mounted again, while changes are tracked",

@@ -21,7 +21,7 @@ use cowbird_session::guest::{CaseResult, GuestSession, SnapshotSpec};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Endurance.cases(&[
+pub static CASES: CasesOf = Subject::Endurance.cases(&[
     case(
         "ext4-power-cuts",
         "a series on a busy ext4, and a hundred power cuts that are tried on its witness",

@@ -15,7 +15,7 @@ use cowbird_session::guest::{CaseResult, FAULTY, GuestSession};
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Limits.cases(&[
+pub static CASES: CasesOf = Subject::Limits.cases(&[
     case(
         "refusals",
         "btrfs, ZFS, a zoned device and one with DAX are refused",

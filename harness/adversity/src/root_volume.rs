@@ -25,7 +25,7 @@ use cowbird_session::guest::{
 use cowbird_vm::layout::Layout;
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Root.cases(&[
+pub static CASES: CasesOf = Subject::Root.cases(&[
     case(
         "root-volume",
         "the root filesystem of a running system, through a reboot and a power cut with its boot hooks",

@@ -18,7 +18,7 @@ use cowbird_session::guest::{CaseError, CaseResult, FAILED, GuestSession, Snapsh
 use cowbird_vm::layout::{Layout, MIB_SECTORS};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "stale-cache",

@@ -17,7 +17,7 @@ use cowbird_session::guest::{CaseResult, GuestSession, vacuous};
 use cowbird_vm::layout::Layout;
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Surroundings.cases(&[case(
+pub static CASES: CasesOf = Subject::Surroundings.cases(&[case(
     "throttled",
     "writes that a cgroup's limit delays across the snapshot instant",
     CaseTier::Daily,

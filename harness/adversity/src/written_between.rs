@@ -20,7 +20,7 @@ use super::not_taken_up::expect_refusal;
 use super::persistence::start_again;
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Persistence.cases(&[
+pub static CASES: CasesOf = Subject::Persistence.cases(&[
     case(
         "database-goes-on",
         "a boot in which the block is rewritten that was written last",

@@ -32,7 +32,7 @@ use crate::topology;
 use crate::topology::{Above, BESIDE, NESTED, Topology};
 
 /// The cases of one topology each. Most are for a run before a release.
-pub const CASES: CasesOf = CasesOf {
+pub static CASES: CasesOf = CasesOf {
     subject: Subject::Above,
     cases: &[
         writers(

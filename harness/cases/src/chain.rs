@@ -22,7 +22,7 @@ use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Volume.cases(&[case(
+pub static CASES: CasesOf = Subject::Volume.cases(&[case(
     "incremental-chain",
     "24 epochs; in each the snapshot and the image that is kept up to date, in the end the restored disk",
     CaseTier::Daily,

@@ -19,7 +19,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Operation.cases(&[
+pub static CASES: CasesOf = Subject::Operation.cases(&[
     case(
         "expand",
         "a COW file that is expanded twice under writers, and needs it",

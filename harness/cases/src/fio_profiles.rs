@@ -25,7 +25,7 @@ use crate::subject::{CasesOf, Subject};
 use crate::{raw_writers, restored};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
     programs: &[FIO],
     ..case(
         "fio-profiles",

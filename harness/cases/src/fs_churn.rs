@@ -24,7 +24,7 @@ use crate::restored;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
-pub const CASES: CasesOf = Subject::Volume.cases(&[case(
+pub static CASES: CasesOf = Subject::Volume.cases(&[case(
     "ext4-churn",
     "ext4 with concurrent writers, deletes and truncates while its snapshot is copied",
     CaseTier::Quick,
@@ -34,7 +34,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
 )]);
 
 /// Cases of filesystems other than the ext4 with its own COW file.
-pub const OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
+pub static OTHER_FILESYSTEMS: CasesOf = Subject::Filesystems.cases(&[
     case(
         "ext2-churn",
         "ext2, served by the ext4 driver, beside a mounted ext4 with the COW file",

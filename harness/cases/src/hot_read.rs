@@ -19,7 +19,7 @@ use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
-pub const CASES: CasesOf = Subject::Volume.cases(&[case(
+pub static CASES: CasesOf = Subject::Volume.cases(&[case(
     "hot-read",
     "many readers of snapshot blocks that are overwritten at the same moment",
     CaseTier::Quick,
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
 )]);
 
 /// The case that the tracer records even when nobody asks for it.
-pub const TRACED: CasesOf = Subject::Tracing.cases(&[traced(case(
+pub static TRACED: CasesOf = Subject::Tracing.cases(&[traced(case(
     "hot-read-traced",
     "as hot-read, and the tracer must name the same wrong blocks without the witness",
     CaseTier::Daily,

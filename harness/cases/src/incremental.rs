@@ -18,7 +18,7 @@ use crate::names::{IMAGE, MINOR, ORIGIN, SNAPSHOT};
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Volume.cases(&[case(
+pub static CASES: CasesOf = Subject::Volume.cases(&[case(
     "incremental",
     "an image kept up to date through three epochs by changed blocks alone",
     CaseTier::Daily,

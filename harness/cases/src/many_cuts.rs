@@ -22,7 +22,7 @@ use crate::subject::{CasesOf, Subject};
 use crate::topology::{self, Above, BESIDE, Topology};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Above.cases(&[
+pub static CASES: CasesOf = Subject::Above.cases(&[
     case(
         "many-cuts-mapped",
         "instant after instant under writers on devices of device-mapper above the origin",

@@ -23,7 +23,7 @@ use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Disks.cases(&[
+pub static CASES: CasesOf = Subject::Disks.cases(&[
     case(
         "mixed-sectors",
         "a COW file on a disk with larger logical blocks than the origin's",

@@ -16,7 +16,7 @@ use crate::subject::{CasesOf, Subject};
 use crate::{hot_read, raw_writers};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Volume.cases(&[
+pub static CASES: CasesOf = Subject::Volume.cases(&[
     case(
         "race-amplified",
         "hot-read on an origin that delays reads and writes, with CPUs that go and come",

@@ -19,7 +19,7 @@ use crate::names::{COW_MOUNT, MINOR, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file that comes first.
-pub const CASES: CasesOf = Subject::Volume.cases(&[case(
+pub static CASES: CasesOf = Subject::Volume.cases(&[case(
     "raw-writers",
     "raw partition of odd size with pairs of writers on the same blocks, and discards",
     CaseTier::Quick,
@@ -29,7 +29,7 @@ pub const CASES: CasesOf = Subject::Volume.cases(&[case(
 )]);
 
 /// The same case on other kinds of disks.
-pub const OTHER_DISKS: CasesOf = Subject::Disks.cases(&[
+pub static OTHER_DISKS: CasesOf = Subject::Disks.cases(&[
     case(
         "scsi",
         "a partition of a SCSI disk",

@@ -17,7 +17,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Operation.cases(&[case(
+pub static CASES: CasesOf = Subject::Operation.cases(&[case(
     "reconfigure",
     "a snapshot whose memory for preserved blocks is bounded anew under writers",
     CaseTier::Daily,

@@ -22,7 +22,7 @@ use crate::modules::GUEST_MODULES;
 use crate::names::{COW_HOME, COW_MOUNT, IMAGE, MINOR, ORIGIN, SNAPSHOT, snapshot_of};
 
 /// The case of this file. Without a workload there is nothing to do, so it belongs to no tier.
-pub const CASE: CaseInfo = case(
+pub static CASE: CaseInfo = case(
     "recorded",
     "a recorded workload, replayed across the snapshot instant and while the snapshot is copied",
     CaseTier::Full,

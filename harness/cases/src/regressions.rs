@@ -25,7 +25,7 @@ use crate::recorded;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Regressions.cases(&[case(
+pub static CASES: CasesOf = Subject::Regressions.cases(&[case(
     REGRESSIONS,
     "what failed once, shrunk to a few operations: every file of harness/regressions in one boot",
     CaseTier::Quick,

@@ -18,7 +18,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Operation.cases(&[case(
+pub static CASES: CasesOf = Subject::Operation.cases(&[case(
     "series",
     "a series switched from snapshot to snapshot under writers on the same few blocks",
     CaseTier::Daily,

@@ -23,7 +23,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Endurance.cases(&[case(
+pub static CASES: CasesOf = Subject::Endurance.cases(&[case(
     "soak",
     "a long mixed load with snapshots taken, copied, transitioned and destroyed at random",
     CaseTier::Full,

@@ -16,7 +16,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Stacked.cases(&[
+pub static CASES: CasesOf = Subject::Stacked.cases(&[
     case(
         "dm-linear",
         "a device-mapper device, which works on bios and has no queue to freeze",

@@ -2,8 +2,8 @@
 
 use crate::info::CaseInfo;
 
-/// Cases of one subject. A public constant of this type in a file that plays cases is their registration: the list of all
-/// cases is made of these constants when the harness is compiled.
+/// Cases of one subject. A public static of this type in a file that plays cases is their registration: the list of all
+/// cases is made of these statics when the harness is compiled.
 #[derive(Debug, Clone, Copy)]
 pub struct CasesOf {
     /// What they are about.

@@ -25,7 +25,7 @@ use crate::subject::{CasesOf, Subject};
 use crate::topology::{BESIDE, Origin};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Above.cases(&[
+pub static CASES: CasesOf = Subject::Above.cases(&[
     case(
         "sync-above",
         "a filesystem on a logical volume of the origin with very many dirty pages, all of them written back at once",

@@ -24,7 +24,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Above.cases(&[
+pub static CASES: CasesOf = Subject::Above.cases(&[
     case(
         "throttled-set",
         "delayed writes to one of two volumes, while the other one is slow to write its epoch header",

@@ -13,7 +13,7 @@ use crate::names::ORIGIN;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Tracing.cases(&[traced(CaseInfo {
+pub static CASES: CasesOf = Subject::Tracing.cases(&[traced(CaseInfo {
     uses_module: false,
     ..case(
         "tracer",

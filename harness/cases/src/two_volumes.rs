@@ -25,7 +25,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Operation.cases(&[case(
+pub static CASES: CasesOf = Subject::Operation.cases(&[case(
     "two-volumes",
     "snapshots of two disks and a filesystem at one instant, again and again",
     CaseTier::Daily,

@@ -13,7 +13,7 @@ use crate::raw_writers;
 use crate::subject::{CasesOf, Subject};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Disks.cases(&[case(
+pub static CASES: CasesOf = Subject::Disks.cases(&[case(
     "whole-disk",
     "a whole disk that is written through its partitions, COW file on one of them",
     CaseTier::Daily,

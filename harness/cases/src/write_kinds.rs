@@ -19,7 +19,7 @@ use crate::names::{COW_MOUNT, MINOR, SNAPSHOT, snapshot_of};
 use crate::subject::{CasesOf, Subject};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Volume.cases(&[
+pub static CASES: CasesOf = Subject::Volume.cases(&[
     case(
         "write-kinds",
         "every kind of write to a raw partition, across two epochs",

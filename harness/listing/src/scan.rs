@@ -25,7 +25,7 @@ pub struct Source<'a> {
     pub folder: &'a str,
 }
 
-/// A constant that registers cases.
+/// A static that registers cases.
 pub(crate) struct Registered {
     /// Its module, without the crate.
     pub(crate) module: String,
@@ -37,7 +37,7 @@ pub(crate) struct Registered {
 #[derive(Default)]
 pub(crate) struct Scanned {
     pub(crate) registered: Vec<Registered>,
-    /// Paths of constants that are in no list, as they must not be.
+    /// Paths of statics that are in no list, as they must not be.
     pub(crate) excepted: Vec<String>,
 }
 
@@ -172,7 +172,11 @@ impl Scan<'_> {
                         self.file(&child, &dir_of_it, &module, seen)?;
                     }
                 }
+                // What a constant names would be compiled again, with every change of any case, where the list is.
                 Item::Const(item) if holds(&item.ty) => {
+                    return Err(self.misunderstood(file, &item.ident));
+                }
+                Item::Static(item) if holds(&item.ty) => {
                     let name = item.ident.to_string();
                     let path = [&[self.name.to_owned()], module, &[name]].concat();
                     let path = path.join("::");
@@ -185,9 +189,6 @@ impl Scan<'_> {
                     } else {
                         return Err(self.misunderstood(file, &item.ident));
                     }
-                }
-                Item::Static(item) if holds(&item.ty) => {
-                    return Err(self.misunderstood(file, &item.ident));
                 }
                 Item::Type(item) if holds(&item.ty) => {
                     return Err(self.misunderstood(file, &item.ident));
@@ -223,7 +224,7 @@ impl Scan<'_> {
     fn misunderstood(&self, file: &Path, what: &impl ToTokens) -> ListError {
         let what = what.to_token_stream();
         let what = format!(
-            "the cases of `{what}` would be in no list: register them by `pub const {what}: {REGISTRATION} = \
+            "the cases of `{what}` would be in no list: register them by `pub static {what}: {REGISTRATION} = \
              Subject::...cases(&[...]);` in a public module, without a condition"
         );
         self.unlisted(file, what)

@@ -21,7 +21,11 @@ fn listed_except(files: &[(&str, &str)], except: &[&str]) -> Result<Vec<String>,
     let lines = text.lines().map(str::trim);
     let paths = lines.filter(|line| line.ends_with(','));
     Ok(paths
-        .map(|line| line.trim_end_matches(',').to_owned())
+        .map(|line| {
+            line.trim_start_matches('&')
+                .trim_end_matches(',')
+                .to_owned()
+        })
         .collect())
 }
 
@@ -34,11 +38,11 @@ fn refused(files: &[(&str, &str)]) -> String {
     listed(files).expect_err("there is no list").to_string()
 }
 
-const CASES: &str = "pub const CASES: CasesOf = Subject::Volume.cases(&[case(\"a\")]);";
+const CASES: &str = "pub static CASES: CasesOf = Subject::Volume.cases(&[case(\"a\")]);";
 
 #[test]
-fn files_come_by_their_names_and_constants_by_their_places() {
-    let two = "pub const B: info::CasesOf = x();\npub const A:\n    CasesOf = y();\nconst OTHER: u32 = 1;";
+fn files_come_by_their_names_and_statics_by_their_places() {
+    let two = "pub static B: info::CasesOf = x();\npub static A:\n    CasesOf = y();\nconst OTHER: u32 = 1;";
     let found = listed(&[
         (
             "lib.rs",
@@ -82,20 +86,20 @@ fn a_file_that_no_module_declares_is_an_error() {
 #[test]
 fn cases_that_no_list_would_have_are_an_error() {
     for text in [
-        "pub const CASES: &[CaseInfo] = &[];",
-        "pub const CASES: [CaseInfo; 1] = [a()];",
-        "pub const CASES: &[CasesOf] = &[];",
-        "const CASES: CasesOf = a();",
-        "pub(crate) const CASES: CasesOf = a();",
-        "#[cfg(feature = \"x\")] pub const CASES: CasesOf = a();",
-        "pub static CASES: CasesOf = a();",
+        "pub static CASES: &[CaseInfo] = &[];",
+        "pub static CASES: [CaseInfo; 1] = [a()];",
+        "pub static CASES: &[CasesOf] = &[];",
+        "static CASES: CasesOf = a();",
+        "pub(crate) static CASES: CasesOf = a();",
+        "#[cfg(feature = \"x\")] pub static CASES: CasesOf = a();",
+        "pub const CASES: CasesOf = a();",
         "pub type CASES = CasesOf;",
-        "make! { pub const CASES: CasesOf = a(); }",
+        "make! { pub static CASES: CasesOf = a(); }",
         "use super::CasesOf as CASES;",
-        "mod inside { pub const CASES: CasesOf = a(); }",
-        "#[cfg(feature = \"x\")] pub mod inside { pub const CASES: CasesOf = a(); }",
+        "mod inside { pub static CASES: CasesOf = a(); }",
+        "#[cfg(feature = \"x\")] pub mod inside { pub static CASES: CasesOf = a(); }",
         "impl A { pub const CASES: CasesOf = a(); }",
-        "fn f() { pub const CASES: CasesOf = a(); }",
+        "fn f() { pub static CASES: CasesOf = a(); }",
     ] {
         let said = refused(&[("lib.rs", "pub mod a;"), ("a.rs", text)]);
         assert!(
@@ -120,7 +124,7 @@ fn cases_that_no_list_would_have_are_an_error() {
 
 #[test]
 fn what_is_only_for_tests_registers_nothing() {
-    let text = "#[cfg(test)] mod tests { const CASES: &[CaseInfo] = &[]; }";
+    let text = "#[cfg(test)] mod tests { static CASES: &[CaseInfo] = &[]; }";
     assert_eq!(listed(&[("lib.rs", text)]).expect("a list"), [""; 0]);
 }
 
@@ -139,7 +143,7 @@ fn what_cannot_be_read_is_an_error() {
 fn an_exception_is_in_no_list_and_must_be_there() {
     let files = [
         ("lib.rs", "pub mod a;"),
-        ("a.rs", "pub const CASE: CaseInfo = a();"),
+        ("a.rs", "pub static CASE: CaseInfo = a();"),
     ];
     let found = listed_except(&files, &["played::a::CASE"]);
     assert_eq!(found.expect("a list"), [""; 0]);

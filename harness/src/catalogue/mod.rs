@@ -1,7 +1,7 @@
 //! The list of all cases, by subject, in the order of the results.
 //!
 //! What a case is stands in the file that plays it, of `cowbird-cases` or `cowbird-adversity`, and so does its subject. The
-//! build script of this crate finds the constants of type [`CasesOf`] in these files. Within a subject the files come in the
+//! build script of this crate finds the statics of type [`CasesOf`] in these files. Within a subject the files come in the
 //! order of their names, and the cases of a file in its own.
 
 pub mod self_test;
@@ -13,7 +13,7 @@ use cowbird_cases::recorded;
 use cowbird_cases::subject::{CasesOf, Subject};
 
 /// What the files register, in the order of their names.
-static REGISTERED: &[CasesOf] = include!(concat!(env!("OUT_DIR"), "/registered.rs"));
+static REGISTERED: &[&CasesOf] = include!(concat!(env!("OUT_DIR"), "/registered.rs"));
 
 /// Cases of one subject.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct Group {
 static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| grouped(REGISTERED));
 
 /// What is registered, by subject.
-fn grouped(registered: &[CasesOf]) -> Vec<Group> {
+fn grouped(registered: &[&CasesOf]) -> Vec<Group> {
     let mut sorted = registered.to_vec();
     // Stable: those of one subject stay in their order.
     sorted.sort_by_key(|of| of.subject);
@@ -46,9 +46,6 @@ static ALL: LazyLock<Vec<CaseInfo>> = LazyLock::new(|| {
     let cases = GROUPS.iter().flat_map(|group| &group.cases);
     cases.copied().collect()
 });
-
-/// The case of a recorded workload, which tiers do not have.
-static RECORDED: CaseInfo = recorded::CASE;
 
 /// All subjects that have cases, in the order of the results.
 #[must_use]
@@ -68,14 +65,14 @@ pub fn find(name: &str) -> Option<&'static CaseInfo> {
     cases()
         .iter()
         .chain(&self_test::CASES)
-        .chain([&RECORDED])
+        .chain([&recorded::CASE])
         .find(|case| case.name == cowbird_cases::former::current(name))
 }
 
 /// The case that replays a recorded workload. It belongs to no matrix without one.
 #[must_use]
 pub fn recorded_case() -> &'static CaseInfo {
-    &RECORDED
+    &recorded::CASE
 }
 
 /// Cases that put the harness itself on trial. They need no module, and belong to no matrix.
@@ -97,7 +94,7 @@ mod tests {
     /// Goal: a name means one case, and what failed once is tried before anything else.
     #[test]
     fn names_are_unique_and_regressions_first() {
-        let all = ALL.iter().chain([&RECORDED]).chain(&self_test::CASES);
+        let all = ALL.iter().chain([&recorded::CASE]).chain(&self_test::CASES);
         let mut names = BTreeSet::new();
         for case in all {
             assert!(names.insert(case.name), "{} is there twice", case.name);
@@ -112,7 +109,7 @@ mod tests {
     /// Goal: no case has disks that contradict themselves.
     #[test]
     fn disks_do_not_contradict_themselves() {
-        for case in ALL.iter().chain([&RECORDED]).chain(&self_test::CASES) {
+        for case in ALL.iter().chain([&recorded::CASE]).chain(&self_test::CASES) {
             let context = begin::context(case, 1, &CaseInput::USUAL, None);
             assert_eq!(context.layout().contradiction(), None, "{}", case.name);
         }

@@ -18,7 +18,7 @@ use cowbird_session::guest::{CaseError, CaseResult, GuestSession, SnapshotSpec, 
 use super::{COW_FILE, COW_MIB, Writers, evidence, spec, update};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Faults.cases(&[
+pub static CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "tool-killed",
         "tools that are killed while they take a snapshot, copy it and bring an image up to date",

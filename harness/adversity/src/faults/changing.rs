@@ -21,7 +21,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Faults.cases(&[
+pub static CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "read-only",
         "a filesystem that is made read-only and writable again",

@@ -19,7 +19,7 @@ use cowbird_session::guest::{
 use super::{ORIGIN_SECTORS, spec, update};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Persistence.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Persistence.cases(&[CaseInfo {
     programs: PROGRAMS,
     ..case(
         "preserved-damaged",

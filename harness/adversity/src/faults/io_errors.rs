@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Faults.cases(&[
+pub static CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "origin-read-errors",
         "an origin that cannot be read while its snapshot is copied, then while it is overwritten",

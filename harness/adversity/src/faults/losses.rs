@@ -24,7 +24,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Faults.cases(&[
+pub static CASES: CasesOf = Subject::Faults.cases(&[
     case(
         "loss-told-late",
         "a COW file that cannot be written for a moment, and then an orderly reboot: the series must not go on",

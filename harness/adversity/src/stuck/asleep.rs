@@ -21,7 +21,7 @@ use super::groups::{self, SLOW};
 use super::{AFTERWARDS, Faults, OPERATOR_LIMIT, SPEC, take_judged_image, timed};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Waiting.cases(&[
+pub static CASES: CasesOf = Subject::Waiting.cases(&[
     case(
         "unload-asleep",
         "the module is unloaded while readers and writers sleep for a request of the queue",

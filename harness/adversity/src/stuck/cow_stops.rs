@@ -32,7 +32,7 @@ use super::{
 };
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Waiting.cases(&[
+pub static CASES: CasesOf = Subject::Waiting.cases(&[
     case(
         "cow-disk-stops",
         "the disk of the COW file stops answering under a snapshot",

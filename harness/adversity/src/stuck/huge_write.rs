@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
+pub static CASES: CasesOf = Subject::Waiting.cases(&[case(
     "huge-write",
     "one write of many times the memory for preserved blocks, beside a small writer",
     CaseTier::Daily,

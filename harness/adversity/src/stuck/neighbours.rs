@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
+pub static CASES: CasesOf = Subject::Waiting.cases(&[case(
     "stuck-neighbours",
     "snapshots of a healthy disk beside others on which tasks sleep all the time",
     CaseTier::Daily,

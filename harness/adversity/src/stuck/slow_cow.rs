@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Waiting.cases(&[case(
+pub static CASES: CasesOf = Subject::Waiting.cases(&[case(
     "slow-cow",
     "thousands of writes in flight, and a COW file on a disk that is slow but moves",
     CaseTier::Daily,

@@ -18,7 +18,7 @@ use super::groups::{self, NORMAL, SLOW};
 use super::{Faults, SPEC, evidence, stop, timed};
 
 /// The cases of this file.
-pub const CASES: CasesOf = Subject::Waiting.cases(&[
+pub static CASES: CasesOf = Subject::Waiting.cases(&[
     case(
         "throttled-cgroup",
         "two control groups that overwrite one origin, of which one may do next to nothing",

@@ -27,7 +27,7 @@ use crate::subject::{CasesOf, Subject};
 use super::{CaseContext, Clients, DEVICE, MOUNT, bank, judged, look, tear_down};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
     programs: PROGRAMS,
     files,
     ..case(

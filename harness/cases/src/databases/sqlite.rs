@@ -15,7 +15,7 @@ use crate::subject::{CasesOf, Subject};
 use super::{CaseContext, Clients, MOUNT, SCRIPTS, bank, judged, look, tear_down};
 
 /// The case of this file.
-pub const CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
+pub static CASES: CasesOf = Subject::Applications.cases(&[CaseInfo {
     programs: &[SQLITE],
     ..case(
         "sqlite",

@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(CASE.matches(NAME).count(), 1);
         let text = CASE.replace(NAME, "my-case");
         let registers =
-            "pub const CASES: CasesOf = Subject::Volume.cases(&[case(\n    \"my-case\",\n";
+            "pub static CASES: CasesOf = Subject::Volume.cases(&[case(\n    \"my-case\",\n";
         assert!(text.contains(registers), "{text}");
     }
 }

@@ -1,5 +1,7 @@
 //! What cannot be snapshot correctly is refused, for a reason that names it.
 
+use std::time::Duration;
+
 use cowbird_cases::context::CaseContext;
 use cowbird_cases::info::{CaseTier, case};
 use cowbird_cases::modules::modules;
@@ -135,6 +137,10 @@ async fn act_open_hangs(
         },
     };
     guest.inject_faults(ORIGIN, &[silent]).await?;
+    // The task that opens it is blocked until the end, on purpose.
+    guest
+        .blocked_tasks_may_last(Duration::from_millis(NO_ANSWER_MS.into()))
+        .await?;
     guest.stack(&[FAULTY], StackKind::Scanned).await?;
     guest.phase("refuse");
     guest

@@ -12,10 +12,10 @@ use cowbird_checks::claim::Evidence;
 use cowbird_checks::judgement::ExpectedLog;
 use cowbird_host::nature::FurtherDisk;
 use cowbird_host::program::HostProgram;
-use cowbird_proto::message::{Request, StackKind};
+use cowbird_proto::message::{PartitionChange, Request, StackKind};
 use cowbird_session::fault::Fault;
 use cowbird_session::guest::{CaseError, CaseResult, FAILED, GuestSession, SnapshotSpec};
-use cowbird_vm::layout::{Layout, MIB_SECTORS};
+use cowbird_vm::layout::Layout;
 
 /// The case of this file.
 pub static CASES: CasesOf = Subject::Surroundings.cases(&[CaseInfo {
@@ -52,8 +52,6 @@ pub const PROGRAMS: &[HostProgram] = &[
     program("unshare", "util-linux"),
     program("blockdev", "util-linux"),
     program("wipefs", "util-linux"),
-    program("addpart", "util-linux"),
-    program("delpart", "util-linux"),
     program("blkid", "util-linux"),
     program("mke2fs", "e2fsprogs"),
     program("e2fsck", "e2fsprogs"),
@@ -190,17 +188,25 @@ async fn compare(
 
 /// The tracked partition is deleted, and made again in another place under the same number.
 async fn take_partition_away(guest: &mut GuestSession<'_, '_>) -> CaseResult<()> {
-    let start = 2048;
-    let sectors = u64::from(ORIGIN_MIB * MIB_SECTORS);
+    const DISK: &str = TRACKED[0];
+    const START_BYTES: u64 = 1 << 20;
+    const ELSEWHERE_BYTES: u64 = 512 << 10;
+    let bytes = u64::from(ORIGIN_MIB) << 20;
     guest.makes(Fault::TakenDevice)?;
-    shell(guest, "PATH=/usr/bin:/usr/sbin; delpart /dev/vda 1").await?;
-    let add = |start: u64, sectors| {
-        format!("PATH=/usr/bin:/usr/sbin; addpart /dev/vda 1 {start} {sectors}")
+    let delete = PartitionChange::Delete;
+    guest.change_partition(DISK, 1, delete).await?;
+    let elsewhere = PartitionChange::Add {
+        start_bytes: START_BYTES + ELSEWHERE_BYTES,
+        bytes: bytes - ELSEWHERE_BYTES,
     };
-    shell(guest, &add(start + 1024, sectors - 1024)).await?;
+    guest.change_partition(DISK, 1, elsewhere).await?;
     expect_gone(guest, "removed").await?;
-    shell(guest, "PATH=/usr/bin:/usr/sbin; delpart /dev/vda 1").await?;
-    shell(guest, &add(start, sectors)).await.map(|_| ())
+    guest.change_partition(DISK, 1, delete).await?;
+    let as_before = PartitionChange::Add {
+        start_bytes: START_BYTES,
+        bytes,
+    };
+    guest.change_partition(DISK, 1, as_before).await
 }
 
 /// A stacked origin is taken apart while its snapshot is there, and put together again under the same

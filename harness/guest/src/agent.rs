@@ -177,12 +177,11 @@ impl Agent {
             } => {
                 ops::copy_device(&from, bytes, &to, to_byte, chunk_bytes as usize).map(Reply::Bytes)
             }
-            Request::ResizePartition {
+            Request::ChangePartition {
                 disk,
                 number,
-                start_bytes,
-                bytes,
-            } => ops::resize_partition(&disk, number, start_bytes, bytes).map(done),
+                change,
+            } => ops::change_partition(&disk, number, change).map(done),
             Request::ReadPartitions { disk } => ops::read_partitions(&disk).map(done),
             Request::MakeDirty { path, pages, seed } => {
                 ops::make_dirty(&path, pages, seed).map(done)

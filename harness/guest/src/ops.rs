@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use cowbird_guest_system::error::{Context, GuestResult, failure};
 use cowbird_guest_system::files::{open_direct, size_of};
-use cowbird_guest_system::sys::{self, DirectBuffer};
-use cowbird_proto::message::Reply;
+use cowbird_guest_system::sys::{self, DirectBuffer, PartitionOperation};
+use cowbird_proto::message::{PartitionChange, Reply};
 use cowbird_proto::rng::Rng;
 use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime, clock_settime};
@@ -97,12 +97,20 @@ pub fn read_partitions(disk: &str) -> GuestResult<()> {
     sys::read_partitions(&file).context(format_args!("read the partition table of {disk}"))
 }
 
-/// Gives a partition another size.
-pub fn resize_partition(disk: &str, number: u32, start: u64, bytes: u64) -> GuestResult<()> {
+/// Changes a partition as the kernel knows it.
+pub fn change_partition(disk: &str, number: u32, change: PartitionChange) -> GuestResult<()> {
     let file = File::open(disk).context(format_args!("open {disk}"))?;
-    sys::resize_partition(&file, number, start, bytes).context(format_args!(
-        "resize partition {number} of {disk} to {bytes} bytes"
-    ))
+    let (operation, start, bytes) = match change {
+        PartitionChange::Add { start_bytes, bytes } => {
+            (PartitionOperation::Add, start_bytes, bytes)
+        }
+        PartitionChange::Delete => (PartitionOperation::Delete, 0, 0),
+        PartitionChange::Resize { start_bytes, bytes } => {
+            (PartitionOperation::Resize, start_bytes, bytes)
+        }
+    };
+    sys::change_partition(&file, operation, number, start, bytes)
+        .context(format_args!("{change:?} of partition {number} of {disk}"))
 }
 
 /// Writes to so many pages of a file through the page cache, each once, in no order, and no two next to each other.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use self::common::{GuestError, RequestId, WorkloadId};
 pub use self::event::{Event, JournalEntry, Observation, Operation, WriteMode};
 pub use self::request::{
-    Exited, Extent, GoldenFile, HoldBy, KernelRecord, MountApi, MountSpec, Reply, Request,
+    Exited, Extent, GoldenFile, HoldBy, KernelRecord, MountApi, MountSpec, PartitionChange, Reply,
+    Request,
 };
 pub use self::stacking::{CRYPT_KEY, FaultTarget, InjectedFault, SPREAD_PIECES, StackKind};
 pub use self::workloads::{

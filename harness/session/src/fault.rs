@@ -201,7 +201,7 @@ impl Fault {
             Self::TakenDevice => case(
                 "taken device",
                 "a partition, mapped device, loop device or array is taken away under its snapshot",
-                "`delpart` and `GuestSession::unstack`",
+                "`GuestSession::change_partition` and `GuestSession::unstack`",
             ),
             Self::LimitedGroup => guest(
                 "limited group",

@@ -30,8 +30,6 @@ const BLKZEROOUT: u32 = opcode::none(0x12, 127);
 const BLKSSZGET: u32 = opcode::none(0x12, 104);
 const BLKRRPART: u32 = opcode::none(0x12, 95);
 const BLKPG: u32 = opcode::none(0x12, 105);
-/// `BLKPG_RESIZE_PARTITION`.
-const BLKPG_RESIZE: i32 = 3;
 const FIFREEZE: u32 = opcode::read_write::<i32>(b'X', 119);
 const FITHAW: u32 = opcode::read_write::<i32>(b'X', 120);
 const FS_IOC_SHUTDOWN: u32 = opcode::read::<u32>(b'X', 125);
@@ -147,6 +145,18 @@ pub fn logical_block_bytes(device: impl AsFd) -> Result<u64, rustix::io::Errno> 
     Ok(u64::from(size.unsigned_abs()))
 }
 
+/// What `BLKPG` does with a partition.
+#[derive(Debug, Clone, Copy)]
+#[repr(i32)]
+pub enum PartitionOperation {
+    /// `BLKPG_ADD_PARTITION`.
+    Add = 1,
+    /// `BLKPG_DEL_PARTITION`, which asks for the number only.
+    Delete = 2,
+    /// `BLKPG_RESIZE_PARTITION`: the partition must begin where it is said to.
+    Resize = 3,
+}
+
 /// `struct blkpg_partition`: bytes, and names that nobody reads.
 #[repr(C)]
 struct PartitionSize {
@@ -171,9 +181,10 @@ pub fn read_partitions(disk: impl AsFd) -> Result<(), rustix::io::Errno> {
     unsafe { ioctl(disk, NoArg::<BLKRRPART>::new()) }
 }
 
-/// Gives a partition of a disk another size; bytes. It must begin where it is said to.
-pub fn resize_partition(
+/// Adds a partition of a disk, deletes it or gives it another size, in the kernel's memory alone; bytes.
+pub fn change_partition(
     disk: impl AsFd,
+    operation: PartitionOperation,
     number: u32,
     start: u64,
     bytes: u64,
@@ -186,7 +197,7 @@ pub fn resize_partition(
         names: [0; 128],
     };
     let request = PartitionRequest {
-        operation: BLKPG_RESIZE,
+        operation: operation as i32,
         flags: 0,
         data_bytes: size_of::<PartitionSize>() as i32,
         data: &raw const size,

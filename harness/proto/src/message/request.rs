@@ -42,6 +42,27 @@ pub enum HoldBy {
     Namespace,
 }
 
+/// What is done with a partition in the kernel's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PartitionChange {
+    /// There is one from now on.
+    Add {
+        /// Where it begins on the disk, bytes.
+        start_bytes: u64,
+        /// Its size, bytes.
+        bytes: u64,
+    },
+    /// There is none any more; opened devices of it find nothing.
+    Delete,
+    /// It has another size; it stays where it is.
+    Resize {
+        /// Where it begins on the disk, bytes.
+        start_bytes: u64,
+        /// Its new size, bytes.
+        bytes: u64,
+    },
+}
+
 /// What the host can ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -246,16 +267,14 @@ pub enum Request {
     },
     /// `/proc/cowbird-info`; answers [`Reply::Text`].
     ReadInfo,
-    /// Gives a partition another size; it stays where it is.
-    ResizePartition {
+    /// Changes a partition as the kernel knows it; the partition table on the disk stays as it is.
+    ChangePartition {
         /// The disk.
         disk: String,
         /// Number of the partition.
         number: u32,
-        /// Where it begins on the disk, bytes.
-        start_bytes: u64,
-        /// Its new size, bytes.
-        bytes: u64,
+        /// What is done.
+        change: PartitionChange,
     },
     /// Reads the partition table of a disk, which nobody uses, again.
     ReadPartitions {

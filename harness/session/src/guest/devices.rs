@@ -1,7 +1,7 @@
 //! Block devices, in the words of a case: stacked, mounted, resized and copied.
 
 use cowbird_host::disk::Partition;
-use cowbird_proto::message::{MountApi, MountSpec, Reply, Request, StackKind};
+use cowbird_proto::message::{MountApi, MountSpec, PartitionChange, Reply, Request, StackKind};
 
 use super::{CaseError, CaseResult, GuestSession, unexpected};
 
@@ -96,14 +96,27 @@ impl GuestSession<'_, '_> {
         number: u32,
         partition: Partition,
     ) -> CaseResult<()> {
-        self.prepare(Request::ResizePartition {
-            disk: disk.into(),
-            number,
+        let change = PartitionChange::Resize {
             start_bytes: partition.offset_bytes(),
             bytes: partition.length_bytes(),
-        })
-        .await
-        .map(|_| ())
+        };
+        self.change_partition(disk, number, change).await
+    }
+
+    /// Changes the partition with a number in the kernel's memory; the disk stays as it is.
+    pub async fn change_partition(
+        &mut self,
+        disk: &str,
+        number: u32,
+        change: PartitionChange,
+    ) -> CaseResult<()> {
+        let disk = disk.into();
+        let request = Request::ChangePartition {
+            disk,
+            number,
+            change,
+        };
+        self.prepare(request).await.map(|_| ())
     }
 
     /// Copies a device, all of it.

@@ -19,7 +19,7 @@ use crate::commands::shrink::ShrinkArgs;
 use crate::commands::test::TestArgs;
 use crate::commands::test_matrix::MatrixArgs;
 
-/// The developer's front door of Cowbird.
+/// Build, test and debug Cowbird.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
@@ -67,6 +67,9 @@ pub enum Command {
     Cases(ListArgs),
     /// Put the harness on trial: run all mutants, known faults of the module, and say which cell caught
     /// each, and after how long
+    ///
+    /// Without --kernel, the oldest and the newest kernel of the quick tier run them, whatever --tier says. Without --case, each
+    /// mutant runs with the cases that see it.
     Mutants(MutantsArgs),
     /// Measure what a snapshot costs its origin, and what the tracer costs: ratios within one boot, with fio in the guest
     Bench(BenchArgs),

@@ -35,7 +35,18 @@ impl Tool {
     /// Prepares a run; `doing` says in messages what it is for, `log` takes all its output.
     pub fn new(program: &'static str, doing: impl Into<String>, log: PathBuf) -> Self {
         let mut command = Command::new(program);
-        command.env("LC_ALL", "C").stdin(Stdio::null());
+        command.env("LC_ALL", "C");
+        Self::of_command(program, command, doing, log)
+    }
+
+    /// Prepares a run of a command that is made already. Its environment stays as it is, and its input is empty.
+    pub fn of_command(
+        program: &'static str,
+        mut command: Command,
+        doing: impl Into<String>,
+        log: PathBuf,
+    ) -> Self {
+        command.stdin(Stdio::null());
         Self {
             program,
             command,
@@ -75,6 +86,13 @@ impl Tool {
 
     /// Runs to the end; `None` is success. An error only if the program cannot be run at all.
     pub fn try_run(mut self, limit: Duration) -> Result<Option<Ending>> {
+        // A new file: what a program of an earlier run left behind may still write to the one that it has.
+        match std::fs::remove_file(&self.log) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &self.log)(error));
+            }
+            _ => {}
+        }
         let log = File::create(&self.log).map_err(Error::io("create", &self.log))?;
         let errors = log.try_clone().map_err(Error::io("duplicate", &self.log))?;
         self.command.stdout(log).stderr(errors);

@@ -132,6 +132,7 @@ mod tests {
             cells_expected: 5,
             seed: 1,
             shard: None,
+            plan: None,
             cells: vec![
                 timed("a", 4.04, Verdict::Pass),
                 timed("a", 2.0, Verdict::Pass),

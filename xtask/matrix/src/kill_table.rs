@@ -53,6 +53,20 @@ pub fn kills(mutants: &[Mutant], results: &[CellResult]) -> Vec<Kill> {
     kills
 }
 
+/// The mutants of a whole run that none of its kernels has tried, since they concern other kernels only.
+pub fn without_kernel(mutants: &[Mutant], results: &[CellResult]) -> Vec<Kill> {
+    let has_cell = |mutant: &&Mutant| {
+        results
+            .iter()
+            .any(|result| result.mutant.as_ref() == Some(&mutant.name))
+    };
+    mutants
+        .iter()
+        .filter(|mutant| !has_cell(mutant))
+        .map(|mutant| kill(mutant, "-", &[]))
+        .collect()
+}
+
 fn kill(mutant: &Mutant, kernel: &str, cells: &[&CellResult]) -> Kill {
     let ran =
         |cell: &&&CellResult| !matches!(status_of(cell), CellStatus::Broken | CellStatus::Skipped);
@@ -135,8 +149,12 @@ pub fn render(kills: &[Kill]) -> String {
         ]);
     }
     let caught = whole.values().filter(|caught| **caught).count();
+    let untried = match kills.iter().filter(|kill| kill.kernel == "-").count() {
+        0 => String::new(),
+        count => format!("; {count} concern none of these kernels"),
+    };
     format!(
-        "{}\n{caught} of {} mutants caught on every kernel that they were tried on\n",
+        "{}\n{caught} of {} mutants caught on every kernel that they were tried on{untried}\n",
         table::columns(&rows),
         whole.len()
     )

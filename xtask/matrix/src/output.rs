@@ -39,8 +39,9 @@ const KEPT_FILE_BYTES: u64 = 8 << 20;
 /// Held by the run that writes to the folder; the system releases it however the run ends.
 const LOCK: &str = ".lock";
 
-/// How the folders of running cells begin.
+/// How the folders of running cells begin, and the file in each by which a later run knows that it is one.
 const RUNNING: &str = "running-";
+const RUNNING_MARK: &str = ".cowbird-running";
 
 /// The folder of one run, which no other run can use meanwhile.
 #[derive(Clone, Debug)]
@@ -86,15 +87,35 @@ impl OutDir {
     pub fn scratch(&self) -> Result<tempfile::TempDir> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for entry in entries {
-            if entry.file_name().to_string_lossy().starts_with(RUNNING) {
+            let named = entry.file_name().to_string_lossy().starts_with(RUNNING);
+            // Somebody's own folder may have such a name.
+            if named && entry.path().join(RUNNING_MARK).is_file() {
                 // What cannot be removed only costs space.
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
         let scratch = tempfile::Builder::new()
             .prefix(RUNNING)
-            .tempdir_in(&self.dir);
+            .tempdir_in(&self.dir)
+            .and_then(|scratch| {
+                File::create(scratch.path().join(RUNNING_MARK))?;
+                Ok(scratch)
+            });
         scratch.with_context(|| format!("cannot create a folder in {}", self.dir.display()))
+    }
+
+    /// Removes the reports of an earlier run, so that none of them stands beside the results of this one if it does not end.
+    pub fn remove_reports(&self) -> Result<()> {
+        for name in [JUNIT, HTML] {
+            let path = self.dir.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Puts the results in place, whole or not at all.
@@ -210,6 +231,7 @@ mod tests {
             cells_expected: 2,
             seed: 42,
             shard: Some("1/3".into()),
+            plan: Some("3b2c".into()),
             cells: vec![
                 result("bookworm-6.1-cloud", "raw", None, Verdict::Pass),
                 caught,
@@ -217,6 +239,16 @@ mod tests {
         };
         let dir = tempfile::tempdir().expect("a folder for the test");
         let out = OutDir::open(&dir.path().join("deep/er")).expect("it can be made");
+        for name in [JUNIT, HTML] {
+            std::fs::write(out.path().join(name), "of an earlier run").expect("it can be written");
+        }
+        out.remove_reports().expect("they can be removed");
+        out.remove_reports().expect("there are none");
+        assert!(
+            ![JUNIT, HTML]
+                .iter()
+                .any(|name| out.path().join(name).exists())
+        );
         out.write_results(&results).expect("it can be written");
         let text = std::fs::read_to_string(out.path().join(RESULTS)).expect("it is there");
         insta::assert_snapshot!(text);
@@ -229,16 +261,19 @@ mod tests {
         }
     }
 
-    /// Goal: two runs never share a folder, and what a killed run left goes. Method: a second open
+    /// Goal: two runs never share a folder, and what a killed run left goes, and nothing else. Method: a second open
     /// while the first lives, and again afterwards.
     #[test]
     fn a_folder_is_of_one_run_at_a_time() {
         let dir = tempfile::tempdir().expect("a folder for the test");
         let first = OutDir::open(dir.path()).expect("nobody uses it");
-        std::fs::create_dir(dir.path().join("running-old")).expect("it can be made");
+        let killed = first.scratch().expect("it can be made").keep();
+        let own = dir.path().join("running-notes");
+        std::fs::create_dir(&own).expect("it can be made");
         let scratch = first.scratch().expect("it can be made");
         assert!(scratch.path().exists());
-        assert!(!dir.path().join("running-old").exists());
+        assert!(!killed.exists());
+        assert!(own.exists(), "a folder that no run has made stays");
         let error = OutDir::open(dir.path()).expect_err("the first run still uses it");
         assert!(
             error.to_string().contains("another run writes to"),

@@ -229,6 +229,29 @@ pub fn cells_of_shard(
         .collect()
 }
 
+/// What stands for all that a run is to do, its other shards included: SHA-256, in hexadecimal, of its cells with their seeds, of
+/// their `seconds`, by which it is split into shards, and of `options`, which all cells have.
+pub fn digest(cells: &[PlannedCell], seconds: impl Fn(&CellId) -> f64, options: &str) -> String {
+    let mut digest = Sha256::new();
+    // No part has a line feed in it, so that the text is of these cells only.
+    digest.update(options.replace('\n', " "));
+    for PlannedCell { id, seed } in cells {
+        let CellId {
+            kernel,
+            case,
+            mutant,
+        } = id;
+        let mutant = mutant.as_deref().unwrap_or("-");
+        let bits = seconds(id).to_bits();
+        digest.update(format!("\n{kernel} {case} {mutant} {seed} {bits}"));
+    }
+    digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -173,6 +173,7 @@ mod tests {
             cells_expected: 9,
             seed: 7,
             shard: None,
+            plan: None,
             cells: cells.iter().map(one).collect(),
         }
     }

@@ -54,15 +54,39 @@ pub fn select<'a, T: Selectable>(all: &'a [T], globs: &[String], tier: Tier) -> 
         if !all.iter().any(|item| item.is_named(&pattern)) {
             let names: Vec<&str> = all.iter().map(T::name).collect();
             bail!(
-                "no {} matches `{glob}`; there are: {}",
+                "no {} matches `{glob}`; {}",
                 T::KIND,
-                names.join(", ")
+                instead(glob, &names, T::KIND)
             );
         }
         patterns.push(pattern);
     }
     let wanted = |item: &&T| patterns.iter().any(|pattern| item.is_named(pattern));
     Ok(all.iter().filter(wanted).collect())
+}
+
+/// Names that are shown in full where a name is wrong.
+const ALL_SHOWN: usize = 10;
+
+/// What may have been meant by a name or pattern that nothing has: all names where there are few, else those that are most like it.
+fn instead(wrong: &str, names: &[&str], kind: &str) -> String {
+    if names.len() <= ALL_SHOWN {
+        return format!("there are: {}", names.join(", "));
+    }
+    let plain = wrong.replace(['*', '?', '[', ']'], "");
+    let likeness = |name: &str| match name.contains(plain.as_str()) {
+        true => 1.0,
+        false => strsim::jaro_winkler(&plain, name),
+    };
+    let mut near = names.to_vec();
+    // Stable: of equals the first that there is.
+    near.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+    near.truncate(ALL_SHOWN / 2);
+    format!(
+        "most like it are {}; `cargo xtask {kind}s` lists all {}",
+        near.join(", "),
+        names.len()
+    )
 }
 
 /// Those that have one of these names, in their own order. A name that nothing has is an error.
@@ -72,7 +96,12 @@ pub fn select_named<'a, T: Selectable>(all: &'a [T], names: &[String]) -> Result
             .iter()
             .any(|item| item.name() == name || item.first_name() == name)
         {
-            bail!("there is no {} {name}", T::KIND);
+            let names: Vec<&str> = all.iter().map(T::name).collect();
+            bail!(
+                "there is no {} {name}; {}",
+                T::KIND,
+                instead(name, &names, T::KIND)
+            );
         }
     }
     let wanted = |item: &&T| {
@@ -369,6 +398,11 @@ mod tests {
 
     #[test]
     fn what_matches_nothing_is_an_error() {
+        let many: Vec<String> = (0..40).map(|at| format!("kernel-{at}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let near = instead("kernle-39", &many, "kernel");
+        assert!(near.starts_with("most like it are kernel-39, "), "{near}");
+        assert!(near.ends_with("; `cargo xtask kernels` lists all 40"));
         let unknown = "no thing matches `xfs*`; there are: ext4-files, ext4-long, raw";
         assert_eq!(chosen(&["raw", "xfs*"], Tier::Quick), Err(unknown.into()));
         assert_eq!(
@@ -389,6 +423,9 @@ mod tests {
         };
         assert_eq!(named(&["raw[1]*"]), Ok(vec!["raw[1]*"]));
         assert_eq!(named(&["raw[1]*", "raw"]), Ok(vec!["raw", "raw[1]*"]));
-        assert_eq!(named(&["raw*"]), Err("there is no thing raw*".into()));
+        assert_eq!(
+            named(&["raw*"]),
+            Err("there is no thing raw*; there are: raw, raw[1]*".into())
+        );
     }
 }

@@ -43,6 +43,12 @@ pub fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
     if parts.iter().any(|part| part.seed != seed) {
         bail!("the shards have different seeds; give every `test-matrix --shard` the same --seed");
     }
+    if parts.iter().any(|part| part.plan != parts[0].plan) {
+        bail!(
+            "the shards are of different runs, so a cell may be in none of them; run all of them with the same options, from one \
+             checkout, and let nothing change its ci/durations.json meanwhile"
+        );
+    }
     for index in 1..=count {
         match shards.iter().filter(|shard| shard.index() == index).count() {
             1 => {}
@@ -51,6 +57,7 @@ pub fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
         }
     }
     parts.sort_by_key(|part| shard(part).map_or(0, |shard| shard.index()));
+    let plan = parts[0].plan.clone();
     let cells_expected = parts.iter().map(|part| part.cells_expected).sum();
     let mut cells: Vec<_> = parts.into_iter().flat_map(|part| part.cells).collect();
     // Kernels and mutants together again; within them the order of the shards is as good as any.
@@ -58,7 +65,7 @@ pub fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
     let id = |cell: &CellResult| (cell.kernel.clone(), cell.mutant.clone(), cell.case.clone());
     if let Some(pair) = cells.windows(2).find(|pair| id(&pair[0]) == id(&pair[1])) {
         bail!(
-            "{} {} is in two shards, so another cell is in none: the shards are of different checkouts; run them all from one",
+            "{} {} is in two shards, so another cell may be in none: the shards are of different checkouts; run them all from one",
             pair[0].kernel,
             pair[0].case
         );
@@ -67,6 +74,7 @@ pub fn merge(mut parts: Vec<RunResults>) -> Result<RunResults> {
         cells_expected,
         seed,
         shard: None,
+        plan,
         cells,
     })
 }
@@ -83,6 +91,7 @@ mod tests {
             cells_expected: 1,
             seed: 9,
             shard: Some(shard.into()),
+            plan: None,
             cells: vec![result(kernel, case, None, Verdict::Pass)],
         }
     }
@@ -126,6 +135,7 @@ mod tests {
                 cells_expected: cells.len() as u64,
                 seed: 9,
                 shard: shard.map(Into::into),
+                plan: None,
                 cells: cells.iter().map(one).collect(),
             }
         };
@@ -156,6 +166,10 @@ mod tests {
             seed: 10,
             ..part("2/2", "k", "b")
         };
+        let other_plan = RunResults {
+            plan: Some("of another matrix".into()),
+            ..part("2/2", "k", "b")
+        };
         for (parts, why) in [
             (vec![part("1/2", "k", "a")], "shard 2/2 is missing"),
             (vec![part("1/2", "k", "a"), part("1/2", "k", "a")], "twice"),
@@ -164,6 +178,7 @@ mod tests {
                 "split differently",
             ),
             (vec![part("1/2", "k", "a"), other_seed], "different seeds"),
+            (vec![part("1/2", "k", "a"), other_plan], "different runs"),
             (vec![whole], "a whole run"),
             (
                 vec![part("1/2", "k", "a"), part("2/2", "k", "a")],

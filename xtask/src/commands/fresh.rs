@@ -9,15 +9,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use cowbird_images::{Catalogue, FreshHost};
+use cowbird_harness::catalogue::cases;
+use cowbird_images::{Catalogue, FreshHost, Tier};
 use cowbird_matrix::output::OutDir;
+use cowbird_matrix::spec::Selection;
 use cowbird_matrix::table;
+use cowbird_programs::{Ending, Tool};
+use rustix::process::Signal;
 
 use crate::host::rooms::Rooms;
 use crate::repo;
@@ -28,10 +32,7 @@ use crate::ui::{Ui, print};
 const SHOWN_LINES: usize = 40;
 
 /// A step may take so long: it compiles everything, on a machine that may have one CPU.
-const STEP_MAX_S: u64 = 2 * 60 * 60;
-
-/// How `timeout` ends when the time is up.
-const TIMED_OUT: i32 = 124;
+const STEP_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Variables that a network may ask for, of this machine.
 const HANDED_OVER: [&str; 9] = [
@@ -48,6 +49,9 @@ const HANDED_OVER: [&str; 9] = [
 
 /// The certificates of this machine, and where they go.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The commit of this checkout.
+const HEAD: &str = "HEAD";
 
 /// The repository among what is handed over, and its branch.
 const REPOSITORY: &str = "repository";
@@ -123,7 +127,7 @@ pub struct FreshArgs {
     #[arg(long, default_value = "raw-writers")]
     pub case: String,
     /// The commit that is tried
-    #[arg(long, default_value = "HEAD")]
+    #[arg(long, default_value = HEAD)]
     pub commit: String,
     /// Where the layers above the roots and the logs go; it must have room for a build
     #[arg(long, default_value = "out/fresh")]
@@ -148,12 +152,18 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
             "fresh machines are made of roots that programs are installed in: run it as root, in a container for example"
         );
     }
-    let out = OutDir::open(&args.out)?;
     let catalogue = Catalogue::load(repo::root().join(Catalogue::PATH_IN_REPO))?;
     let hosts = chosen(&catalogue.fresh_hosts, &args.host)?;
     if hosts.is_empty() {
         bail!("{} has no fresh host", Catalogue::PATH_IN_REPO);
     }
+    is_commit(&args.commit)?;
+    if args.commit == HEAD {
+        // Another commit may have others.
+        Selection::of(std::slice::from_ref(&args.kernel), Tier::Full).among(&catalogue.kernels)?;
+        Selection::of(std::slice::from_ref(&args.case), Tier::Full).among(cases())?;
+    }
+    let out = OutDir::open(&args.out)?;
     let store = prepare::open_store(false, false, ui)?;
     Rooms {
         out: Some((out.path(), LAYER_BYTES)),
@@ -187,7 +197,7 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
             let started = Instant::now();
             let line = line_of(*step, args);
             let log = folder.join(format!("{}-{}.log", host.name, name(*step)));
-            let code = Enter {
+            let ending = Enter {
                 root: &root,
                 layer: &layer,
                 toolchain: &toolchain,
@@ -196,7 +206,7 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
             .run(user_of(*step), &line, &log)?;
             let said = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
             let said = String::from_utf8_lossy(&said);
-            let wrong = judge(*step, code, &said);
+            let wrong = judge(*step, ending, &said);
             if let Some(wrong) = &wrong {
                 let lines: Vec<&str> = said.lines().collect();
                 let from = lines.len().saturating_sub(SHOWN_LINES);
@@ -275,11 +285,14 @@ fn quoted(word: &str) -> String {
 }
 
 /// What is wrong with how a step ended.
-fn judge(step: FreshStep, code: i32, said: &str) -> Option<String> {
-    let ended = match code {
-        TIMED_OUT => format!("it did not end within {STEP_MAX_S} s"),
-        code => format!("it ended with {code}"),
+fn judge(step: FreshStep, ending: Option<Ending>, said: &str) -> Option<String> {
+    let code = match ending {
+        None => 0,
+        Some(Ending::Code(code)) => code,
+        // Whatever was expected of it.
+        Some(ending) => return Some(format!("it {ending}")),
     };
+    let ended = format!("it ended with {code}");
     match step {
         FreshStep::User if code != 2 => Some(format!("{ended}, and not with 2")),
         FreshStep::User if !said.contains(TELLS_USER) => {
@@ -316,30 +329,20 @@ struct Enter<'a> {
 }
 
 impl Enter<'_> {
-    /// Runs a line of a user; its exit code.
-    fn run(&self, user: &str, line: &str, log: &Path) -> Result<i32> {
-        let file =
-            fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        let copy = file
-            .try_clone()
-            .with_context(|| format!("cannot write {}", log.display()))?;
-        let limit = STEP_MAX_S.to_string();
-        let status = Command::new("timeout")
-            .args(["--kill-after=30", limit.as_str()])
-            .args(["unshare", "--mount", "--pid", "--fork", "--kill-child"])
+    /// Runs a line of a user; how it ended, and nothing if it succeeded. The machine ends with this program, however that ends.
+    fn run(&self, user: &str, line: &str, log: &Path) -> Result<Option<Ending>> {
+        let mut machine = Tool::new("unshare", "run a fresh machine", log.to_owned());
+        machine.ended_by(Signal::KILL);
+        machine
+            .command()
+            // The first process of the machine gets no signal that would let it clean up; with it all others end.
+            .args(["--mount", "--pid", "--fork", "--kill-child"])
             .args(["sh", "-c", ENTER, "enter"])
             .args([self.root, self.layer])
             .arg(self.given.join(REPOSITORY))
             .args([self.toolchain, self.given])
-            .args([user, line])
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(copy)
-            .status()
-            .context("cannot run timeout")?;
-        status
-            .code()
-            .ok_or_else(|| anyhow!("the fresh machine was killed ({status})"))
+            .args([user, line]);
+        Ok(machine.try_run(STEP_MAX)?)
     }
 }
 
@@ -386,6 +389,22 @@ fn remove(folder: &Path) -> Result<()> {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// That there is such a commit here.
+fn is_commit(name: &str) -> Result<()> {
+    let found = Command::new("git")
+        .current_dir(repo::root())
+        .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
+        .arg(format!("{name}^{{commit}}"))
+        .output()
+        .context("cannot run git")?;
+    match found.status.success() {
+        true => Ok(()),
+        false => bail!(
+            "`{name}` is no commit of this checkout; --commit takes what `git rev-parse` knows"
+        ),
     }
 }
 
@@ -445,17 +464,24 @@ mod tests {
     #[test]
     fn only_the_right_end_is_well() {
         let told = "error: missing clang; run `sudo apt-get install -y clang`";
-        assert_eq!(judge(FreshStep::User, 2, told), None);
-        for (code, said) in [(0, told), (1, told), (101, told), (2, "error: no kernel")] {
+        let code = |code| (code != 0).then_some(Ending::Code(code));
+        assert_eq!(judge(FreshStep::User, code(2), told), None);
+        for (ended, said) in [(0, told), (1, told), (101, told), (2, "error: no kernel")] {
             assert!(
-                judge(FreshStep::User, code, said).is_some(),
-                "{code} {said}"
+                judge(FreshStep::User, code(ended), said).is_some(),
+                "{ended} {said}"
             );
         }
         for step in [FreshStep::Matrix, FreshStep::Test] {
-            assert_eq!(judge(step, 0, ""), None);
-            for code in [1, 2, 101, TIMED_OUT] {
-                assert!(judge(step, code, told).is_some(), "{code}");
+            assert_eq!(judge(step, None, ""), None);
+            for ended in [1, 2, 101] {
+                assert!(judge(step, code(ended), told).is_some(), "{ended}");
+            }
+        }
+        for step in [FreshStep::User, FreshStep::Matrix, FreshStep::Test] {
+            for ending in [Ending::Signal(9), Ending::TimedOut(STEP_MAX)] {
+                let wrong = judge(step, Some(ending), told).expect("it did not end by itself");
+                assert!(wrong.starts_with("it was "), "{wrong}");
             }
         }
     }

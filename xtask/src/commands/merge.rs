@@ -38,6 +38,14 @@ pub struct DurationsArgs {
 /// Runs `merge`; the value is the exit code, as that of `test-matrix`.
 pub fn command(args: &MergeArgs) -> Result<u8> {
     let parts = shards::load(&args.results)?;
+    for (path, part) in args.results.iter().zip(&parts) {
+        if part.shard.is_none() {
+            bail!(
+                "{} has the results of a whole run, not of a shard",
+                path.display()
+            );
+        }
+    }
     let results = shards::merge(parts)?;
     let judgement = judge::judge(results.cells_expected, &results.cells);
     let out = OutDir::open(&args.out)?;

@@ -18,10 +18,8 @@ use crate::{repo, run};
 #[derive(Clone, Debug, Args)]
 pub struct MutantsArgs {
     /// Only list them
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["kernel", "case", "mutant", "workload"])]
     pub list: bool,
-    /// What is run: by default all of them, on the oldest and the newest kernel of the quick tier, each
-    /// with the cases that see it
     #[command(flatten)]
     pub run: MatrixArgs,
 }
@@ -41,7 +39,13 @@ pub fn command(args: &MutantsArgs, ui: &Arc<Ui>) -> anyhow::Result<u8> {
     }
     let run = run::check(&wanted)?;
     let ended = run::execute(&run, ui)?;
-    let kills = kill_table::kills(&run.mutants, &ended.results.cells);
+    let mut kills = kill_table::kills(&run.mutants, &ended.results.cells);
+    if run.shard.is_none() {
+        kills.extend(kill_table::without_kernel(
+            &run.mutants,
+            &ended.results.cells,
+        ));
+    }
     let text = kill_table::render(&kills) + &kill_table::rates(&run.mutants, &ended.results.cells);
     run::show_with(&ended, &text, args.run.json)?;
     Ok(ended.judgement.exit)

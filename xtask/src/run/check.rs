@@ -26,6 +26,14 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
     let kernels = names(&kernels, |kernel| &kernel.name);
     let (mut chosen_cases, workload) = match &spec.cases {
         Cases::Of(selection) => {
+            let recorded = recorded_case().name;
+            if let Selection::Globs(names) | Selection::Names(names) = selection
+                && names.iter().any(|name| name == recorded)
+            {
+                bail!(
+                    "the case `{recorded}` replays a workload: name its file with --workload, and leave --case out"
+                );
+            }
             let chosen = selection.among(cases())?;
             (names(&chosen, |case| case.name), None)
         }
@@ -82,6 +90,18 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
     let warning = spec
         .shard
         .and_then(|_| durations.warning(cells.iter().map(|cell| &cell.id)));
+    let options = (
+        spec.traced,
+        spec.record,
+        spec.cpus,
+        spec.soak_minutes,
+        spec.cuts,
+    );
+    let whole = plan::digest(
+        &cells,
+        |cell| durations.of_cell(cell),
+        &format!("{options:?}"),
+    );
     let cells = match spec.shard {
         Some(shard) => plan::cells_of_shard(cells, shard, |cell| durations.of_cell(cell)),
         None => cells,
@@ -101,6 +121,7 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
         catalogue,
         cells,
         workload,
+        plan: whole,
         soak_minutes: spec.soak_minutes,
         cuts: spec.cuts,
         script_runs,

@@ -37,6 +37,8 @@ pub struct Run {
     pub seed: u64,
     /// Which part of the matrix it is.
     pub shard: Option<Shard>,
+    /// What stands for the whole matrix, the other parts included.
+    pub plan: String,
     /// What is wrong with how the shards were made, if anything.
     pub warning: Option<String>,
     /// Cells at the same time.

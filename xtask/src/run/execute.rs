@@ -94,8 +94,10 @@ async fn run_all(run: &Run, guest: &GuestPrograms, ui: &Arc<Ui>) -> Result<RunRe
         cells_expected: run.cells.len() as u64,
         seed: run.seed,
         shard: run.shard.map(|shard| shard.to_string()),
+        plan: Some(run.plan.clone()),
         cells: Vec::new(),
     };
+    run.out.remove_reports()?;
     if run.earlier.is_none() {
         run.out.write_results(&results)?;
     }

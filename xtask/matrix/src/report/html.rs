@@ -202,6 +202,7 @@ mod tests {
             cells_expected: cells.len() as u64,
             seed: 3,
             shard: Some("1/2".into()),
+            plan: None,
             cells,
         };
         html(&results, &judgement)

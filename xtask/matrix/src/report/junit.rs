@@ -93,6 +93,7 @@ mod tests {
             cells_expected: 7,
             seed: 3,
             shard: None,
+            plan: None,
             cells,
         };
         insta::assert_snapshot!(junit(&results, &judgement).expect("it fits"));

@@ -7,11 +7,11 @@
 mod outcome;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use cowbird_cases::CaseTier;
 use cowbird_images::{Catalogue, InUse, Tier};
@@ -20,14 +20,18 @@ use cowbird_matrix::select::select;
 use cowbird_matrix::spec::{Cases, Recording, RunSpec, Selection};
 use cowbird_matrix::{judge, mutants, table};
 use cowbird_model::CellResult;
+use cowbird_programs::{Ending, Tool};
 use cowbird_workload::Timing;
 
-use self::outcome::{Count, Outcome, count_tests, failed_tests, skipped_tests};
+use self::outcome::{Count, Outcome, Skip, count_tests, failed_tests, skipped_tests};
 use crate::commands::gen_abi::{self, GenAbiArgs};
 use crate::host::rooms::Rooms;
 use crate::run::{emulator, prepare};
 use crate::ui::{Ui, print};
 use crate::{failure, host, repo, run};
+
+/// A step that is one program may take so long: it compiles everything, on a machine that may have one CPU.
+const STEP_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Lines of a failed step's output that are shown; the rest is in its log.
 const SHOWN_LINES: usize = 60;
@@ -97,6 +101,11 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
             .map(|mutant| mutant.name)
             .collect();
         steps.matrices(out.path(), &kernels, &quick_mutants);
+    } else {
+        steps.step("matrices", |_| {
+            let reason = "--no-matrix leaves out all that boots a kernel";
+            Ok(Outcome::skip(reason.to_owned()))
+        })?;
     }
     print(&format!("\n{}", steps.summary()))?;
     let failed: u64 = steps
@@ -129,12 +138,6 @@ impl Steps {
             let (good, output) = steps.run("tests", tests)?;
             Ok(steps.judge_tests(&output, good))
         })?;
-        if has_make_target("kmod/core", "check") {
-            let mut make = Command::new("make");
-            make.current_dir(repo::root())
-                .args(["--silent", "-C", "kmod/core", "check"]);
-            self.tool("C checks", make)?;
-        }
         self.tool("bindings", gen_abi::generator(GenAbiArgs { check: true }))?;
         self.dependencies()
     }
@@ -168,7 +171,7 @@ impl Steps {
                 .with_context(|| format!("cannot write {}", path.display()))?;
             let mut tests = steps.cargo("test");
             tests.args(["-p", "cowbird-harness", "--test", "verdicts"]);
-            // Only where no QEMU that records can be had.
+            // Without a network there may be no QEMU that records; with one, that is a failure.
             let mut skipped = Vec::new();
             let found = steps.emulator(&run.catalogue);
             match &found {
@@ -176,7 +179,10 @@ impl Steps {
                     tests.args(["--test", "tapes"]);
                     tests.env("COWBIRD_SELF_TEST_EMULATOR", emulator);
                 }
-                Err(error) => skipped.push(format!("tapes: {}", failure::describe(error))),
+                Err(error) if steps.offline => {
+                    skipped.push(Skip::one(format!("tapes: {}", failure::describe(error))));
+                }
+                Err(error) => bail!("{}", failure::describe(error)),
             }
             tests.args(["--", "--include-ignored", "--test-threads", "1"]);
             tests.env("COWBIRD_SELF_TEST", &path);
@@ -251,7 +257,7 @@ impl Steps {
                 ended.results.cells.into_iter().partition(is_skipped);
             let skipped = skipped
                 .iter()
-                .map(|cell| format!("{} {}: {}", cell.kernel, cell.case, cell.reason));
+                .map(|cell| Skip::one(format!("{} {}: {}", cell.kernel, cell.case, cell.reason)));
             Ok(Outcome {
                 count: Count { passed, failed },
                 failures: table::failures(&attention, &ended.judgement)
@@ -329,28 +335,22 @@ impl Steps {
         Ok(())
     }
 
-    /// Runs a program with its whole output in a log; the value is whether it succeeded, and that
-    /// output.
-    fn run(&self, name: &str, mut command: Command) -> Result<(bool, String)> {
+    /// Runs a program, for a bounded time, with its whole output in a log; the value is whether it succeeded, and that output.
+    fn run(&self, name: &str, command: Command) -> Result<(bool, String)> {
         let _task = self.ui.task(name);
         let path = self.logs.join(format!("{}.log", name.replace(' ', "-")));
-        let log = || format!("cannot write {}", path.display());
-        let file = std::fs::File::create(&path).with_context(log)?;
-        command.stdin(Stdio::null());
-        command
-            .stderr(file.try_clone().with_context(log)?)
-            .stdout(file);
-        let status = command.status().with_context(|| {
-            format!(
-                "cannot run {} for the step `{name}`",
-                command.get_program().display()
-            )
-        })?;
-        let output = std::fs::read(&path).with_context(log)?;
-        Ok((
-            status.success(),
-            String::from_utf8_lossy(&output).into_owned(),
-        ))
+        let what = format!("run the step `{name}`");
+        let ending = Tool::of_command("cargo", command, what, path.clone()).try_run(STEP_MAX)?;
+        let output =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut output = String::from_utf8_lossy(&output).into_owned();
+        match ending {
+            Some(ending @ (Ending::Signal(_) | Ending::TimedOut(_))) => {
+                output += &format!("\nthe step `{name}` {ending}\n");
+            }
+            Some(Ending::Code(_)) | None => {}
+        }
+        Ok((ending.is_none(), output))
     }
 
     fn show_if(&self, wanted: bool, output: &str) {
@@ -371,7 +371,7 @@ impl Steps {
                 .to_vec(),
         ];
         let mut all = Count::default();
-        let (mut failures, mut skips, mut skipped) = (String::new(), String::new(), 0);
+        let (mut failures, mut skips, mut skipped) = (String::new(), String::new(), 0_u64);
         for Done {
             name,
             outcome,
@@ -383,17 +383,18 @@ impl Steps {
                 let lines = outcome.failures.trim_end().replace('\n', "\n  ");
                 failures += &format!("{name}:\n  {lines}\n");
             }
-            for reason in &outcome.skipped {
-                skips += &format!("skipped: {name}: {reason}\n");
+            for skip in &outcome.skipped {
+                skips += &format!("skipped: {name}: {}\n", skip.reason);
             }
-            skipped += outcome.skipped.len();
+            let skipped_here: u64 = outcome.skipped.iter().map(|skip| skip.count).sum();
+            skipped += skipped_here;
             all.passed += count.passed;
             all.failed += count.failed;
             rows.push(vec![
                 (*name).to_owned(),
                 count.passed.to_string(),
                 count.failed.to_string(),
-                outcome.skipped.len().to_string(),
+                skipped_here.to_string(),
                 format!("{:.1}s", time.as_secs_f64()),
             ]);
         }
@@ -417,21 +418,6 @@ fn run_of(out: PathBuf, kernels: &[&str], offline: bool) -> RunSpec {
         run.kernels = Selection::Names(names.collect());
     }
     run
-}
-
-/// Whether a folder has a makefile with a target: asked of make, which knows best.
-fn has_make_target(folder: &str, target: &str) -> bool {
-    let folder = repo::root().join(folder);
-    let has_makefile = ["GNUmakefile", "makefile", "Makefile"]
-        .iter()
-        .any(|name| folder.join(name).is_file());
-    has_makefile
-        && Command::new("make")
-            .arg("-C")
-            .arg(folder)
-            .args(["--dry-run", "--silent", target])
-            .output()
-            .is_ok_and(|output| output.status.success())
 }
 
 /// What cargo is told to have `cargo deny` look at, or why it does not look.
@@ -494,10 +480,5 @@ mod tests {
         assert_eq!(deny_arguments(true, false), Ok(&["deny", "check"][..]));
         let offline = deny_arguments(true, true).expect("it is there");
         assert!(offline.contains(&"--offline") && !offline.contains(&"advisories"));
-    }
-
-    #[test]
-    fn make_targets_are_asked_of_make() {
-        assert!(!has_make_target("model", "check"));
     }
 }

@@ -29,15 +29,31 @@ impl Count {
 pub struct Outcome {
     pub count: Count,
     pub failures: String,
-    /// What was left out, and why.
-    pub skipped: Vec<String>,
+    /// What was left out.
+    pub skipped: Vec<Skip>,
+}
+
+/// Tests or cells that were left out, or a step that was.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// How many; a step counts as one.
+    pub count: u64,
+    /// Which, and why.
+    pub reason: String,
+}
+
+impl Skip {
+    /// One.
+    pub fn one(reason: String) -> Self {
+        Self { count: 1, reason }
+    }
 }
 
 impl Outcome {
     /// A step that was left out.
     pub fn skip(reason: String) -> Self {
         Self {
-            skipped: vec![reason],
+            skipped: vec![Skip::one(reason)],
             ..Self::default()
         }
     }
@@ -77,14 +93,17 @@ pub fn count_tests(output: &str, good: bool) -> Count {
 }
 
 /// What tests left out that count themselves, as those do that need a kernel of a certain kind.
-pub fn skipped_tests(output: &str) -> Vec<String> {
+pub fn skipped_tests(output: &str) -> Vec<Skip> {
     output
         .lines()
         .filter_map(|line| line.strip_prefix("test result: ")?.strip_suffix(" SKIPPED"))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .filter(|count| *count > 0)
-        .map(|count| {
-            format!("{count} tests that this machine cannot run; tests.log says which and why")
+        .map(|count| Skip {
+            count,
+            reason: format!(
+                "{count} tests that this machine cannot run; tests.log says which and why"
+            ),
         })
         .collect()
 }
@@ -114,7 +133,8 @@ test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         let output = "test result: 1 passed; 0 failed; 12 SKIPPED\ntest result: 9 passed; 0 failed; 0 SKIPPED\n";
         let skipped = skipped_tests(&format!("{OUTPUT}{output}"));
         assert_eq!(skipped.len(), 1);
-        assert!(skipped[0].starts_with("12 tests"), "{skipped:?}");
+        assert_eq!(skipped[0].count, 12);
+        assert!(skipped[0].reason.starts_with("12 tests"), "{skipped:?}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Installs packages of the host with its own apt-get: removes nothing, replaces a newer version by an older one only where that
 //! is allowed, and waits for others who install.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cowbird_programs::install::{LOCK_WAIT_MAX, install_command, install_words};
@@ -11,6 +13,12 @@ use cowbird_programs::locks::{lock_of_others, wait_for_locks};
 
 /// How long apt-get itself waits for dpkg's lock before it is asked again. Of others, as that of the lists, it never waits.
 const LOCK_WAIT_ONCE_S: u64 = 3;
+
+/// How long one run is waited for: hundreds of packages from a slow mirror take less.
+const RUN_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How often a run is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What it says when it may not remove what is in the way.
 const IN_THE_WAY: &str = "remove is disabled";
@@ -33,6 +41,8 @@ pub struct AptGet<'a> {
     pub downgrades: bool,
     /// How long locks of others are waited for.
     pub lock_wait: Duration,
+    /// How long one run of a program is waited for.
+    pub run_max: Duration,
     /// Told what takes time.
     pub say: &'a dyn Fn(&str),
 }
@@ -44,6 +54,7 @@ impl<'a> AptGet<'a> {
             config: None,
             downgrades: false,
             lock_wait: LOCK_WAIT_MAX,
+            run_max: RUN_MAX,
             say,
         }
     }
@@ -137,10 +148,47 @@ impl<'a> AptGet<'a> {
         if let Some(config) = &self.config {
             command.env("APT_CONFIG", config);
         }
+        let cannot = || format!("cannot run {program}");
+        // Files, and no pipes: a daemon that a package starts keeps what it is given.
+        let mut out = tempfile::tempfile().with_context(cannot)?;
+        let mut err = tempfile::tempfile().with_context(cannot)?;
         command
-            .output()
-            .with_context(|| format!("cannot run {program}"))
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().with_context(cannot)?)
+            .stderr(err.try_clone().with_context(cannot)?);
+        let mut child = command.spawn().with_context(cannot)?;
+        let deadline = Instant::now() + self.run_max;
+        let status = loop {
+            if let Some(status) = child.try_wait().with_context(cannot)? {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                // Whoever ends dpkg in the middle of its work leaves packages that are half installed.
+                bail!(
+                    "`{program} {}` has not ended within {} s; it still runs, as process {}, and was left alone: see what it waits \
+                     for, for example with `pstree -alp {}`, and run this command again when it has ended",
+                    words.join(" "),
+                    self.run_max.as_secs(),
+                    child.id(),
+                    child.id()
+                );
+            }
+            std::thread::sleep(POLL);
+        };
+        Ok(Output {
+            status,
+            stdout: all_of(&mut out).with_context(cannot)?,
+            stderr: all_of(&mut err).with_context(cannot)?,
+        })
     }
+}
+
+/// What was written to a file.
+fn all_of(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn is_in_the_way(output: &Output) -> bool {
@@ -240,6 +288,25 @@ mod tests {
         fs::write(machine.folder.path().join("dpkg/status"), "").expect("it can be written");
         let done = apt.install(&["qemu-system-x86"]);
         assert!(done.is_ok(), "{done:?}");
+    }
+
+    /// Goal: a package whose installation never ends is not waited for without a limit, and is told with its process. Method: apt itself, which
+    /// asks a program that sleeps before it installs.
+    #[test]
+    fn what_does_not_end_is_told() {
+        let machine = Machine::new(
+            "APT::Get::Simulate \"true\";\nAPT::Get::List-Cleanup \"false\";\nAPT::Update::Pre-Invoke { \"exec sleep 3\"; };",
+        );
+        let mut apt = machine.apt(&|_| {});
+        apt.run_max = Duration::from_millis(300);
+        let error = apt
+            .run(APT_GET, &["update".to_owned()])
+            .expect_err("it sleeps")
+            .to_string();
+        assert!(
+            error.contains("has not ended within 0 s; it still runs, as process "),
+            "{error}"
+        );
     }
 
     /// Goal: a lock that others hold is waited for, said once, and not for ever. Method: apt itself on a machine whose dpkg is

@@ -258,6 +258,10 @@ mod tests {
             "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
             "INFO: rcu_tasks detected stalls on tasks:",
             "kmemleak: Kernel memory leak detector disabled",
+            "kernel BUG at fs/x.c:12!",
+            "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+            "refcount_t: underflow; use-after-free.",
+            "UBSAN: shift-out-of-bounds in x.c:1:2",
         ] {
             let records = [
                 record(6, "before"),

@@ -108,12 +108,7 @@ pub fn command(args: &TestArgs, ui: &Arc<Ui>) -> Result<u8> {
         })?;
     }
     print(&format!("\n{}", steps.summary()))?;
-    let failed: u64 = steps
-        .done
-        .iter()
-        .map(|done| done.outcome.count.failed)
-        .sum();
-    Ok(if failed == 0 { 0 } else { 1 })
+    Ok(steps.exit_code())
 }
 
 impl Steps {
@@ -363,6 +358,11 @@ impl Steps {
         }
     }
 
+    /// 0 where nothing failed.
+    fn exit_code(&self) -> u8 {
+        u8::from(self.done.iter().any(|done| done.outcome.count.failed > 0))
+    }
+
     /// The table of steps, what failed in them, and the closing line.
     fn summary(&self) -> String {
         let mut rows = vec![
@@ -467,6 +467,10 @@ mod tests {
             ],
         };
         insta::assert_snapshot!(steps.summary());
+        assert_eq!(steps.exit_code(), 1);
+        let mut steps = steps;
+        steps.done.retain(|done| done.outcome.count.failed == 0);
+        assert_eq!((steps.done.len(), steps.exit_code()), (2, 0));
     }
 
     /// Goal: a tool that is absent is a skip with a reason that says how to have it, never a pass; one that is there is asked for all that

@@ -348,36 +348,63 @@ fn crates_are_small() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Folders of `xtask/src`, and what no file below may name: a floor knows none above it.
-const ABOVE: [(&str, &str); 3] = [
-    ("run", "crate::commands"),
-    ("host", "crate::commands"),
-    ("host", "crate::run"),
-];
+/// Folders of `xtask/src`, each with one whose files none of its own may use: a floor knows none above it.
+const ABOVE: [(&str, &str); 3] = [("run", "commands"), ("host", "commands"), ("host", "run")];
 
-/// Whether code names a module; what is for tests may.
-fn names(text: &str, module: &str) -> bool {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.contains(module)
+/// Files below one folder that use a file below another one, in words.
+fn uses_of(edges: &Edges, folder: &Path, above: &Path) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (file, used) in edges.iter().filter(|(file, _)| file.starts_with(folder)) {
+        let used = used.iter().filter(|(other, _)| other.starts_with(above));
+        let told = used.map(|(_, by)| format!("{} uses `{by}`", file.display()));
+        faults.extend(told);
+    }
+    faults
 }
 
-/// Goal: runs know no command, and what the machine has knows no run, as ARCHITECTURE says.
+/// Goal: runs know no command, and what the machine has knows no run, as ARCHITECTURE says. Method: as for circles; what is for
+/// tests may.
 #[test]
 fn floors_of_xtask_know_none_above() {
-    assert!(names("use crate::run::Run;", "crate::run"));
-    assert!(!names("#[cfg(test)]\nuse crate::run::Run;", "crate::run"));
+    let src = root().join("xtask/src");
+    let xtask = Crate::read(&src.join("main.rs"));
+    let own: BTreeSet<String> = xtask.method_names().cloned().collect();
+    let edges = xtask.edges(&own);
     let mut faults = Vec::new();
     for (floor, above) in ABOVE {
-        let folder = root().join("xtask/src").join(floor);
-        let files: Vec<_> = fs::read_dir(&folder).expect("it can be listed").collect();
-        assert!(files.len() > 3, "{floor} is a floor");
-        for file in files {
-            let path = file.expect("it can be listed").path();
-            let text = fs::read_to_string(&path).expect("floors have no folders");
-            if names(&text, above) {
-                faults.push(format!("{} names {above}", path.display()));
-            }
-        }
+        let (floor, above) = (src.join(floor), src.join(above));
+        let files = fs::read_dir(&floor).expect("it can be listed").count();
+        assert!(
+            files > 3 && above.is_dir(),
+            "{} is a floor",
+            floor.display()
+        );
+        faults.extend(uses_of(&edges, &floor, &above));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Goal: a floor that names one above it is seen, however it is written, before or after tests.
+#[test]
+fn a_floor_that_looks_up_is_seen() {
+    let lib = ("lib.rs", "mod run; mod commands;");
+    let commands = ("commands/mod.rs", "pub mod fuzz; pub fn f() {}");
+    let fuzz = ("commands/fuzz.rs", "pub fn f() {}");
+    let seen = |code: &str| {
+        let edges = edges_of(&[lib, commands, fuzz, ("run/mod.rs", code)]);
+        uses_of(&edges, Path::new("run"), Path::new("commands")).len()
+    };
+    for code in [
+        "use crate::commands::f;",
+        "use crate::{commands::{fuzz, f as g}};",
+        "#[cfg(test)] mod tests {}\nfn f() { super::commands::f() }",
+        "fn f() { print!(\"{}\", crate::commands::f()) }",
+    ] {
+        assert!(seen(code) > 0, "{code}");
+    }
+    assert_eq!(
+        seen("#[cfg(test)] mod tests { use crate::commands::f; }"),
+        0
+    );
+    assert_eq!(seen("// crate::commands::f\nfn f() {}"), 0);
 }

@@ -22,23 +22,50 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Files whose lines are counted: all in Rust, and the module's in C. A `*` of git's goes into folders, too.
-const COUNTED: [&str; 5] = [
-    "*.rs",
-    "kmod/src/*.c",
-    "kmod/src/*.h",
-    "kmod/core/*.c",
-    "kmod/core/*.h",
-];
+/// Endings of files whose lines are counted.
+const COUNTED: [&str; 4] = [".rs", ".c", ".h", ".sh"];
+
+/// Whether the lines of a file are counted: all in Rust, in C, and in the shell's language, whatever they are called. Tables, such
+/// as the list of mutants, and documents may be long.
+fn is_counted(name: &str, text: &[u8]) -> bool {
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first);
+    let is_script = first.starts_with("#!") && first.trim_end().ends_with("sh");
+    is_script || COUNTED.iter().any(|ending| name.ends_with(ending))
+}
 
 /// Those that git knows and that are there.
 fn counted_files() -> Vec<String> {
-    let names = COUNTED.iter().flat_map(|pattern| {
-        let names = files_of_git(&root(), pattern).expect("git lists them");
-        assert!(!names.is_empty(), "{pattern} matches nothing");
-        names
-    });
-    names.filter(|name| root().join(name).exists()).collect()
+    let names = files_of_git(&root(), "*").expect("git lists them");
+    let counts = |name: &String| {
+        let text = fs::read(root().join(name));
+        text.is_ok_and(|text| is_counted(name, &text))
+    };
+    names.into_iter().filter(counts).collect()
+}
+
+/// Goal: what is counted does not depend on where it lies.
+#[test]
+fn sources_are_counted() {
+    let files = counted_files();
+    for name in [
+        "kmod/src/hook.c",
+        "tracer/bpf/cowbird_trace.bpf.c",
+        "fuzz/coverage.c",
+        "kmod/probes/run.sh",
+        ".ci/run",
+        "dist/initramfs-tools/hooks/cowbird",
+    ] {
+        assert!(files.iter().any(|file| file == name), "{name}");
+    }
+    for (name, text, counted) in [
+        ("a/b", "#!/bin/sh\nx", true),
+        ("a/b", "#!/usr/bin/env bash\n", true),
+        ("a.toml", "[a]\n", false),
+        ("a.md", "#!/bin/sh is a line\n", false),
+    ] {
+        assert_eq!(is_counted(name, text.as_bytes()), counted, "{name}");
+    }
 }
 
 /// Why a file is too long, if it is.
@@ -58,8 +85,8 @@ fn a_long_file_is_named() {
     assert_eq!(too_long(GENERATED[0], &longer), None);
 }
 
-/// Goal: no file that somebody has to read grows without end. Method: the lines of every Rust file that git knows are counted,
-/// and those of every file of the module.
+/// Goal: no file that somebody has to read grows without end. Method: the lines of every file in Rust, C and
+/// the shell's language that git knows are counted.
 #[test]
 fn files_are_short() {
     let files = counted_files();

@@ -8,6 +8,7 @@ mod documents;
 mod faults;
 mod floors;
 mod generated;
+mod included;
 mod invariants;
 mod licences;
 mod mutants;

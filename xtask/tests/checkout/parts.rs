@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use crate::included::from_outside;
 use crate::repo::{files_of_git, root};
 
 /// Lines that a file may have. A longer one has more than one subject.
@@ -167,24 +168,27 @@ fn linked(manifest: &toml::Table) -> BTreeSet<String> {
     names
 }
 
-/// What the manifests say that each crate depends on of the workspace.
+/// What the manifests say that each crate depends on of the workspace, and whose files it compiles in.
 fn found(manifests: &BTreeMap<String, toml::Table>) -> Parts {
     let package = |manifest: &toml::Table| manifest["package"]["name"].as_str().map(str::to_owned);
     let folders: BTreeMap<String, &String> = manifests
         .iter()
         .map(|(folder, manifest)| (package(manifest).expect("a package has a name"), folder))
         .collect();
+    let crates: Vec<String> = manifests.keys().cloned().collect();
+    let included = from_outside(&crates);
     let of_ours = |name: String| folders.get(&name).map(|folder| (*folder).clone());
     manifests
         .iter()
         .map(|(folder, manifest)| {
-            let others = linked(manifest).into_iter().filter_map(of_ours).collect();
-            (folder.clone(), others)
+            let linked = linked(manifest).into_iter().filter_map(of_ours);
+            let included = included.get(folder).into_iter().flatten().cloned();
+            (folder.clone(), linked.chain(included).collect())
         })
         .collect()
 }
 
-/// Where the table and the manifests do not say the same.
+/// Where the table and what was found do not say the same.
 fn disagreements(said: &Parts, found: &Parts) -> Vec<String> {
     let mut faults = Vec::new();
     for (folder, others) in found {
@@ -192,18 +196,14 @@ fn disagreements(said: &Parts, found: &Parts) -> Vec<String> {
             faults.push(format!("{folder}/ is not in the table"));
             continue;
         };
-        // What is no crate, such as a header, no manifest knows.
-        let named: BTreeSet<_> = named
-            .iter()
-            .filter(|name| found.contains_key(*name))
-            .collect();
-        let others: BTreeSet<_> = others.iter().collect();
-        for other in others.difference(&named) {
+        for other in others.difference(named) {
             faults.push(format!(
                 "{folder}/ depends on {other}/, which the table does not say"
             ));
         }
-        for other in named.difference(&others) {
+        // What is no crate, such as a header, no manifest knows.
+        let crates = |name: &&String| found.contains_key(*name);
+        for other in named.difference(others).filter(crates) {
             faults.push(format!(
                 "{folder}/ does not depend on {other}/, as the table says"
             ));
@@ -220,12 +220,13 @@ fn disagreements_are_named() {
             .map(|(folder, others)| ((*folder).to_owned(), named(others)))
             .collect()
     };
-    let found = parts(&[("a", &["b"]), ("b", &[]), ("c", &[])]);
-    let said = parts(&[("a", &["linux/types.h"]), ("b", &["c"])]);
+    let found = parts(&[("a", &["b", "folder"]), ("b", &["folder"]), ("c", &[])]);
+    let said = parts(&[("a", &["linux/types.h"]), ("b", &["c", "folder"])]);
     assert_eq!(
         disagreements(&said, &found),
         [
             "a/ depends on b/, which the table does not say",
+            "a/ depends on folder/, which the table does not say",
             "b/ does not depend on c/, as the table says",
             "c/ is not in the table",
         ]
@@ -234,7 +235,8 @@ fn disagreements_are_named() {
 }
 
 /// Goal: who reads the map knows what depends on what. Method: the column "depends on" names the folders of the crates
-/// of this workspace that a crate is linked with or built by, all of them and no others.
+/// of this workspace that a crate is linked with or built by, all of them and no others; and those whose files it compiles in, all of
+/// them.
 #[test]
 fn the_map_agrees_with_the_manifests() {
     let said = rows(&read(MAP));

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::repo::root;
 use sources::{Crate, Edges};
 
+pub use syntax::{attributes, is_for_tests};
+
 /// Lines of Rust that a crate may have in `src`.
 const MAX_LINES: usize = 8000;
 

@@ -62,7 +62,8 @@ pub(super) fn texts_of(tokens: TokenStream) -> Vec<String> {
     texts.collect()
 }
 
-pub(super) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+/// Whether code is compiled for tests alone.
+pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && attribute
@@ -71,7 +72,8 @@ pub(super) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-pub(super) fn attributes(item: &syn::Item) -> &[syn::Attribute] {
+/// The attributes of those items that have some here.
+pub fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     match item {
         syn::Item::Const(item) => &item.attrs,
         syn::Item::Enum(item) => &item.attrs,

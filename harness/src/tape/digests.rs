@@ -1,20 +1,15 @@
 //! What two runs of one cell left, compared to the byte.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::fs;
 use std::path::Path;
 
 use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::INITRAMFS_FILE;
 use cowbird_vm::command::{ASKED_FILE, QEMU_LOG_FILE, REGISTERS_FILE, TAPE_FILE};
-use sha2::{Digest, Sha256};
 
 use super::keep::UNPACKED;
 use crate::tape::{Difference, FileDigest};
-
-/// Bytes read at once.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// What is in a work folder and was not made by the guest, or not of it alone.
 const NOT_OF_THE_GUEST: [&str; 7] = [
@@ -26,33 +21,6 @@ const NOT_OF_THE_GUEST: [&str; 7] = [
     QEMU_LOG_FILE,
     REGISTERS_FILE,
 ];
-
-impl FileDigest {
-    /// The digest of a file under a name.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub(super) fn of(path: &Path, name: String) -> HarnessResult<Self> {
-        let file = File::open(path).on("open", path)?;
-        let mut reader = BufReader::with_capacity(CHUNK_BYTES, file);
-        let (mut hasher, mut bytes) = (Sha256::new(), 0);
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            let count = reader.read(&mut chunk).on("read", path)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&chunk[..count]);
-            bytes += count as u64;
-        }
-        let sha256 = hasher.finalize();
-        Ok(Self {
-            name,
-            bytes,
-            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
-        })
-    }
-}
 
 /// The digests of all files below a work folder in which the guest had a part, by name.
 ///

@@ -1,8 +1,16 @@
 //! The digests by which a replay is compared with its recording.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
 
+use cowbird_host::error::{HarnessResult, PathContext};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// The digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +21,33 @@ pub struct FileDigest {
     pub bytes: u64,
     /// SHA-256, as 64 digits.
     pub sha256: String,
+}
+
+impl FileDigest {
+    /// The digest of a file under a name.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn of(path: &Path, name: String) -> HarnessResult<Self> {
+        let file = File::open(path).on("open", path)?;
+        let mut reader = BufReader::with_capacity(CHUNK_BYTES, file);
+        let (mut hasher, mut bytes) = (Sha256::new(), 0);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let count = reader.read(&mut chunk).on("read", path)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&chunk[..count]);
+            bytes += count as u64;
+        }
+        let sha256 = hasher.finalize();
+        Ok(Self {
+            name,
+            bytes,
+            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
 }
 
 /// A file that is not what it was.

@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::host::rooms::Rooms;
 use crate::repo;
+use crate::ui::Ui;
 
 /// The program that does it.
 const PROGRAM: &str = "cowbird-fuzz";
@@ -44,9 +45,11 @@ pub struct FuzzArgs {
 /// Runs the command; the value is the exit code. The program says itself what was found.
 pub fn command(args: &FuzzArgs) -> Result<u8> {
     Rooms::default().check()?;
+    // Cargo says the rest: the first time it compiles for minutes, also for a list.
+    Ui::new().line("compiling the fuzz targets");
     let mut cargo = repo::cargo();
     cargo
-        .args(["run", "--quiet", "--profile", "fuzz", "-p", PROGRAM])
+        .args(["run", "--profile", "fuzz", "-p", PROGRAM])
         .args(["--target", TARGET, "--target-dir"])
         .arg(repo::target_dir().join("fuzz"))
         .env("CARGO_ENCODED_RUSTFLAGS", COUNT_EDGES.join("\u{1f}"))

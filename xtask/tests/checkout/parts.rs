@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use crate::included::from_outside;
 use crate::repo::{files_of_git, root};
 
 /// Lines that a file may have. A longer one has more than one subject.
@@ -22,23 +23,50 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Files whose lines are counted: all in Rust, and the module's in C. A `*` of git's goes into folders, too.
-const COUNTED: [&str; 5] = [
-    "*.rs",
-    "kmod/src/*.c",
-    "kmod/src/*.h",
-    "kmod/core/*.c",
-    "kmod/core/*.h",
-];
+/// Endings of files whose lines are counted.
+const COUNTED: [&str; 4] = [".rs", ".c", ".h", ".sh"];
+
+/// Whether the lines of a file are counted: all in Rust, in C, and in the shell's language, whatever they are called. Tables, such
+/// as the list of mutants, and documents may be long.
+fn is_counted(name: &str, text: &[u8]) -> bool {
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first);
+    let is_script = first.starts_with("#!") && first.trim_end().ends_with("sh");
+    is_script || COUNTED.iter().any(|ending| name.ends_with(ending))
+}
 
 /// Those that git knows and that are there.
 fn counted_files() -> Vec<String> {
-    let names = COUNTED.iter().flat_map(|pattern| {
-        let names = files_of_git(&root(), pattern).expect("git lists them");
-        assert!(!names.is_empty(), "{pattern} matches nothing");
-        names
-    });
-    names.filter(|name| root().join(name).exists()).collect()
+    let names = files_of_git(&root(), "*").expect("git lists them");
+    let counts = |name: &String| {
+        let text = fs::read(root().join(name));
+        text.is_ok_and(|text| is_counted(name, &text))
+    };
+    names.into_iter().filter(counts).collect()
+}
+
+/// Goal: what is counted does not depend on where it lies.
+#[test]
+fn sources_are_counted() {
+    let files = counted_files();
+    for name in [
+        "kmod/src/hook.c",
+        "tracer/bpf/cowbird_trace.bpf.c",
+        "fuzz/coverage.c",
+        "kmod/probes/run.sh",
+        ".ci/run",
+        "dist/initramfs-tools/hooks/cowbird",
+    ] {
+        assert!(files.iter().any(|file| file == name), "{name}");
+    }
+    for (name, text, counted) in [
+        ("a/b", "#!/bin/sh\nx", true),
+        ("a/b", "#!/usr/bin/env bash\n", true),
+        ("a.toml", "[a]\n", false),
+        ("a.md", "#!/bin/sh is a line\n", false),
+    ] {
+        assert_eq!(is_counted(name, text.as_bytes()), counted, "{name}");
+    }
 }
 
 /// Why a file is too long, if it is.
@@ -58,8 +86,8 @@ fn a_long_file_is_named() {
     assert_eq!(too_long(GENERATED[0], &longer), None);
 }
 
-/// Goal: no file that somebody has to read grows without end. Method: the lines of every Rust file that git knows are counted,
-/// and those of every file of the module.
+/// Goal: no file that somebody has to read grows without end. Method: the lines of every file in Rust, C and
+/// the shell's language that git knows are counted.
 #[test]
 fn files_are_short() {
     let files = counted_files();
@@ -140,24 +168,27 @@ fn linked(manifest: &toml::Table) -> BTreeSet<String> {
     names
 }
 
-/// What the manifests say that each crate depends on of the workspace.
+/// What the manifests say that each crate depends on of the workspace, and whose files it compiles in.
 fn found(manifests: &BTreeMap<String, toml::Table>) -> Parts {
     let package = |manifest: &toml::Table| manifest["package"]["name"].as_str().map(str::to_owned);
     let folders: BTreeMap<String, &String> = manifests
         .iter()
         .map(|(folder, manifest)| (package(manifest).expect("a package has a name"), folder))
         .collect();
+    let crates: Vec<String> = manifests.keys().cloned().collect();
+    let included = from_outside(&crates);
     let of_ours = |name: String| folders.get(&name).map(|folder| (*folder).clone());
     manifests
         .iter()
         .map(|(folder, manifest)| {
-            let others = linked(manifest).into_iter().filter_map(of_ours).collect();
-            (folder.clone(), others)
+            let linked = linked(manifest).into_iter().filter_map(of_ours);
+            let included = included.get(folder).into_iter().flatten().cloned();
+            (folder.clone(), linked.chain(included).collect())
         })
         .collect()
 }
 
-/// Where the table and the manifests do not say the same.
+/// Where the table and what was found do not say the same.
 fn disagreements(said: &Parts, found: &Parts) -> Vec<String> {
     let mut faults = Vec::new();
     for (folder, others) in found {
@@ -165,18 +196,14 @@ fn disagreements(said: &Parts, found: &Parts) -> Vec<String> {
             faults.push(format!("{folder}/ is not in the table"));
             continue;
         };
-        // What is no crate, such as a header, no manifest knows.
-        let named: BTreeSet<_> = named
-            .iter()
-            .filter(|name| found.contains_key(*name))
-            .collect();
-        let others: BTreeSet<_> = others.iter().collect();
-        for other in others.difference(&named) {
+        for other in others.difference(named) {
             faults.push(format!(
                 "{folder}/ depends on {other}/, which the table does not say"
             ));
         }
-        for other in named.difference(&others) {
+        // What is no crate, such as a header, no manifest knows.
+        let crates = |name: &&String| found.contains_key(*name);
+        for other in named.difference(others).filter(crates) {
             faults.push(format!(
                 "{folder}/ does not depend on {other}/, as the table says"
             ));
@@ -193,12 +220,13 @@ fn disagreements_are_named() {
             .map(|(folder, others)| ((*folder).to_owned(), named(others)))
             .collect()
     };
-    let found = parts(&[("a", &["b"]), ("b", &[]), ("c", &[])]);
-    let said = parts(&[("a", &["linux/types.h"]), ("b", &["c"])]);
+    let found = parts(&[("a", &["b", "folder"]), ("b", &["folder"]), ("c", &[])]);
+    let said = parts(&[("a", &["linux/types.h"]), ("b", &["c", "folder"])]);
     assert_eq!(
         disagreements(&said, &found),
         [
             "a/ depends on b/, which the table does not say",
+            "a/ depends on folder/, which the table does not say",
             "b/ does not depend on c/, as the table says",
             "c/ is not in the table",
         ]
@@ -207,7 +235,8 @@ fn disagreements_are_named() {
 }
 
 /// Goal: who reads the map knows what depends on what. Method: the column "depends on" names the folders of the crates
-/// of this workspace that a crate is linked with or built by, all of them and no others.
+/// of this workspace that a crate is linked with or built by, all of them and no others; and those whose files it compiles in, all of
+/// them.
 #[test]
 fn the_map_agrees_with_the_manifests() {
     let said = rows(&read(MAP));

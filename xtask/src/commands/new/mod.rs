@@ -6,7 +6,7 @@ mod mutant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use self::files::{check_words, read, write, write_new};
+use self::files::{check_module, check_words, read, write, write_new};
 use crate::repo;
 use crate::ui::print;
 
@@ -75,19 +75,22 @@ fn new_case(name: &str) -> Result<u8> {
 /// A name that a case can have: it becomes a file and a module, too.
 fn check_name(name: &str) -> Result<()> {
     check_words(name, "case", "hot-read")?;
-    if cowbird_harness::catalogue::cases()
-        .iter()
-        .any(|case| case.name == name)
-    {
-        bail!("there is a case `{name}` already; `cargo xtask cases` lists all");
+    check_module(name)?;
+    // A name that a case had before leads to that one; self-tests and the recorded case have theirs.
+    if let Some(case) = cowbird_harness::catalogue::find(name) {
+        let now = case.name;
+        bail!(
+            "`{name}` is the case `{now}` already; `cargo xtask cases` lists all: choose another name"
+        );
     }
     Ok(())
 }
 
 fn declares(modules: &str, module: &str) -> bool {
+    let declaration = format!("mod {module};");
     modules
         .lines()
-        .any(|line| line == format!("pub mod {module};"))
+        .any(|line| line.strip_prefix("pub ").unwrap_or(line) == declaration)
 }
 
 /// The modules with one more, in the order of the alphabet.
@@ -121,6 +124,26 @@ mod tests {
         ] {
             assert!(check_name(name).is_err(), "{name}");
         }
+    }
+
+    /// Goal: a name that would lead to another case, or that is no name of a module, is refused, with the reason.
+    #[test]
+    fn names_that_mean_something_else_are_refused() {
+        let recorded = cowbird_harness::catalogue::recorded_case().name;
+        for (name, says) in [
+            ("meddling", "`admin-interference`"),
+            ("self-test-panic", "already"),
+            (recorded, "already"),
+            ("match", "Rust"),
+            ("loop", "Rust"),
+            ("std", "Rust"),
+        ] {
+            let error = check_name(name).expect_err(name).to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(check_name("match-all").is_ok());
+        assert!(declares("mod inner;\npub mod outer;\n", "inner"));
+        assert!(!declares("pub mod outer;\n", "inner"));
     }
 
     /// The lines of a text that another has not.

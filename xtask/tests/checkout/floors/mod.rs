@@ -2,6 +2,7 @@
 //! floors than one can oversee. Between crates the compiler sees to it.
 
 mod sources;
+mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::repo::root;
 use sources::{Crate, Edges};
+
+pub use syntax::{attributes, is_for_tests};
 
 /// Lines of Rust that a crate may have in `src`.
 const MAX_LINES: usize = 8000;
@@ -36,6 +39,26 @@ fn roots(member: &str) -> Vec<PathBuf> {
     }
     roots.retain(|file| file.extension().is_some_and(|ending| ending == "rs") && file.exists());
     assert!(!roots.is_empty(), "{member} has no crate that is looked at");
+    roots
+}
+
+/// The files that are roots of crates which use the library of a package from outside: tests, benchmarks and examples.
+fn roots_outside(member: &str) -> Vec<PathBuf> {
+    let mut roots = Vec::new();
+    for kind in ["tests", "benches", "examples"] {
+        let Ok(entries) = fs::read_dir(root().join(member).join(kind)) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.expect("it can be listed").path();
+            roots.push(if path.is_dir() {
+                path.join("main.rs")
+            } else {
+                path
+            });
+        }
+    }
+    roots.retain(|file| file.extension().is_some_and(|ending| ending == "rs") && file.exists());
     roots
 }
 
@@ -87,13 +110,22 @@ fn told(edges: &Edges, circle: &[PathBuf]) -> String {
     text
 }
 
+/// The crates with these roots.
+fn read_all(roots: impl Iterator<Item = PathBuf>) -> Vec<(PathBuf, Crate)> {
+    roots
+        .map(|file| (file.clone(), Crate::read(&file)))
+        .collect()
+}
+
 /// Goal: who reads a file needs to know those below it and no others. Method: the paths that each file of each crate
-/// names, in imports, code, attributes and arguments of macros, are followed to the file that defines what they name, and so are
-/// methods: those of `self`, and those of others whose name only one type of the crate has; no file may reach itself.
+/// names, in imports, code, attributes and arguments of macros, are followed to the file that defines what they name: for a
+/// function of a type that is the file with the function. So are methods: those of `self`, and those of others whose name only
+/// one type of the crate has; no file may reach itself. The crates are those of `src`, and those of tests, benchmarks and
+/// examples.
 ///
 /// A declaration of a module is no use of it. A re-export is none either: who takes a name from one uses the file that
 /// defines the name, so a module's file that declares and re-exports is in no circle with its children. One that uses an
-/// item of a child whose file uses an item of the parent's is. Code for tests alone may look up.
+/// item of a child whose file uses an item of the parent's is. Code for tests alone, in `src`, may look up.
 ///
 /// Not seen: fields; methods whose name several types or the standard library have, unless of `self`; macros by their scope in the
 /// text; and modules with a `path` of their own.
@@ -101,20 +133,25 @@ fn told(edges: &Edges, circle: &[PathBuf]) -> String {
 fn no_file_uses_one_that_uses_it() {
     let mut faults = Vec::new();
     let members = members();
-    let files = members.iter().flat_map(|member| roots(member));
-    let crates: Vec<(PathBuf, Crate)> = files
-        .map(|file| (file.clone(), Crate::read(&file)))
-        .collect();
+    let inside = read_all(members.iter().flat_map(|member| roots(member)));
+    let outside = read_all(members.iter().flat_map(|member| roots_outside(member)));
+    assert!(outside.len() > 20, "{}: too few tests", outside.len());
     let mut known: BTreeMap<&String, u32> = BTreeMap::new();
-    for (_, it) in &crates {
+    for (_, it) in &inside {
         for name in it.method_names().collect::<BTreeSet<_>>() {
             *known.entry(name).or_default() += 1;
         }
     }
-    let of_several = known.iter().filter(|(_, crates)| **crates > 1);
-    let of_several: BTreeSet<String> = of_several.map(|(name, _)| (*name).clone()).collect();
-    for (file, it) in &crates {
-        let edges = it.edges(&of_several);
+    let named = |by: u32| -> BTreeSet<String> {
+        let names = known.iter().filter(|(_, crates)| **crates >= by);
+        names.map(|(name, _)| (*name).clone()).collect()
+    };
+    // Tests call methods of libraries, and no library calls one of a test.
+    let (of_several, of_any) = (named(2), named(1));
+    let inside = inside.iter().map(|it| (it, &of_several));
+    let all = inside.chain(outside.iter().map(|it| (it, &of_any)));
+    for ((file, it), of_others) in all {
+        let edges = it.edges(of_others);
         let circles = circles(&edges);
         if circles.is_empty() {
             continue;
@@ -238,6 +275,48 @@ fn methods_and_attributes_lead_to_files() {
     assert_eq!(edges.len(), 1, "{edges:?}");
 }
 
+/// Goal: a function of a type leads to the file with the function, by the name of the type, by `Self`, and within a macro, where
+/// methods are seen, too; one of another type of the same name does not.
+#[test]
+fn functions_of_types_lead_to_their_files() {
+    let lib = ("lib.rs", "mod a; mod b; mod c;");
+    let a = ("a.rs", "pub struct A;");
+    let b = (
+        "b.rs",
+        "use crate::a::A;\nuse crate::c::LIMIT;\nimpl A { pub fn of() {} pub const MOST: u8 = 0; pub fn low(&self) {} }",
+    );
+    for (code, by) in [
+        ("fn f() { A::of() }", "A::of"),
+        ("fn f() { g(A::low) }", "A::low"),
+        ("use crate::a::A as B; fn f() { B::MOST }", "B::MOST"),
+        ("impl A { fn f() { Self::of() } }", "A::of"),
+        (
+            "impl A { fn f() { println!(\"{}\", Self::of()) } }",
+            "A::of",
+        ),
+        (
+            "impl A { fn f(&self) { assert!(self.low(), 1) } }",
+            ".low()",
+        ),
+        ("fn f(a: A) { assert!(g(a.low::<u8>())) }", ".low()"),
+    ] {
+        let text = format!("use crate::a::A;\npub const LIMIT: u8 = 1;\n{code}");
+        let edges = edges_of(&[lib, a, b, ("c.rs", &text)]);
+        let way = circles(&edges).remove(Path::new("c.rs"));
+        let way = way.unwrap_or_else(|| panic!("{code}: {edges:?}"));
+        let wanted = format!("c.rs uses b.rs (`{by}`), which uses c.rs (`crate::c::LIMIT`)");
+        assert_eq!(told(&edges, &way), wanted);
+    }
+    for code in [
+        "mod other { pub struct A; } use other::A; fn f() { A::of() }",
+        "use crate::a::A; fn f() { assert!(0..low(), a.low) }",
+    ] {
+        let text = format!("pub const LIMIT: u8 = 1;\n{code}");
+        let edges = edges_of(&[lib, a, b, ("c.rs", &text)]);
+        assert!(circles(&edges).is_empty(), "{code}: {edges:?}");
+    }
+}
+
 /// Lines of Rust below a folder.
 fn lines_below(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).expect("it can be listed");
@@ -271,36 +350,63 @@ fn crates_are_small() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Folders of `xtask/src`, and what no file below may name: a floor knows none above it.
-const ABOVE: [(&str, &str); 3] = [
-    ("run", "crate::commands"),
-    ("host", "crate::commands"),
-    ("host", "crate::run"),
-];
+/// Folders of `xtask/src`, each with one whose files none of its own may use: a floor knows none above it.
+const ABOVE: [(&str, &str); 3] = [("run", "commands"), ("host", "commands"), ("host", "run")];
 
-/// Whether code names a module; what is for tests may.
-fn names(text: &str, module: &str) -> bool {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.contains(module)
+/// Files below one folder that use a file below another one, in words.
+fn uses_of(edges: &Edges, folder: &Path, above: &Path) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (file, used) in edges.iter().filter(|(file, _)| file.starts_with(folder)) {
+        let used = used.iter().filter(|(other, _)| other.starts_with(above));
+        let told = used.map(|(_, by)| format!("{} uses `{by}`", file.display()));
+        faults.extend(told);
+    }
+    faults
 }
 
-/// Goal: runs know no command, and what the machine has knows no run, as ARCHITECTURE says.
+/// Goal: runs know no command, and what the machine has knows no run, as ARCHITECTURE says. Method: as for circles; what is for
+/// tests may.
 #[test]
 fn floors_of_xtask_know_none_above() {
-    assert!(names("use crate::run::Run;", "crate::run"));
-    assert!(!names("#[cfg(test)]\nuse crate::run::Run;", "crate::run"));
+    let src = root().join("xtask/src");
+    let xtask = Crate::read(&src.join("main.rs"));
+    let own: BTreeSet<String> = xtask.method_names().cloned().collect();
+    let edges = xtask.edges(&own);
     let mut faults = Vec::new();
     for (floor, above) in ABOVE {
-        let folder = root().join("xtask/src").join(floor);
-        let files: Vec<_> = fs::read_dir(&folder).expect("it can be listed").collect();
-        assert!(files.len() > 3, "{floor} is a floor");
-        for file in files {
-            let path = file.expect("it can be listed").path();
-            let text = fs::read_to_string(&path).expect("floors have no folders");
-            if names(&text, above) {
-                faults.push(format!("{} names {above}", path.display()));
-            }
-        }
+        let (floor, above) = (src.join(floor), src.join(above));
+        let files = fs::read_dir(&floor).expect("it can be listed").count();
+        assert!(
+            files > 3 && above.is_dir(),
+            "{} is a floor",
+            floor.display()
+        );
+        faults.extend(uses_of(&edges, &floor, &above));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Goal: a floor that names one above it is seen, however it is written, before or after tests.
+#[test]
+fn a_floor_that_looks_up_is_seen() {
+    let lib = ("lib.rs", "mod run; mod commands;");
+    let commands = ("commands/mod.rs", "pub mod fuzz; pub fn f() {}");
+    let fuzz = ("commands/fuzz.rs", "pub fn f() {}");
+    let seen = |code: &str| {
+        let edges = edges_of(&[lib, commands, fuzz, ("run/mod.rs", code)]);
+        uses_of(&edges, Path::new("run"), Path::new("commands")).len()
+    };
+    for code in [
+        "use crate::commands::f;",
+        "use crate::{commands::{fuzz, f as g}};",
+        "#[cfg(test)] mod tests {}\nfn f() { super::commands::f() }",
+        "fn f() { print!(\"{}\", crate::commands::f()) }",
+    ] {
+        assert!(seen(code) > 0, "{code}");
+    }
+    assert_eq!(
+        seen("#[cfg(test)] mod tests { use crate::commands::f; }"),
+        0
+    );
+    assert_eq!(seen("// crate::commands::f\nfn f() {}"), 0);
 }

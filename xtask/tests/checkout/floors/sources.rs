@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
+
+use super::syntax::{
+    Segments, associated, attributes, defined, is_for_tests, segments_of, texts_of,
+};
 
 /// Aliases that are followed from a name to its item. A longer chain is a circle of re-exports.
 const MAX_HOPS: u32 = 16;
 
 /// Index of a module in its crate.
 type ModuleId = usize;
-
-/// Segments of a path, such as `crate`, `disk` and `Partition`.
-type Segments = Vec<String>;
 
 /// What a name in a module stands for.
 #[derive(Clone)]
@@ -28,10 +29,10 @@ enum Target {
 }
 
 /// What a path leads to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
-    /// An item of this module's file.
-    ItemOf(ModuleId),
+    /// An item of this module's file, by the name that it has there.
+    ItemOf(ModuleId, String),
     /// The module itself.
     Module(ModuleId),
 }
@@ -47,6 +48,14 @@ struct Module {
     calls: BTreeSet<(Option<String>, String)>,
 }
 
+/// An item of a type, in a block that implements no trait.
+struct Associated {
+    /// The module with the block.
+    id: ModuleId,
+    /// The type, as the block names it.
+    of_type: Segments,
+}
+
 /// Which files a file names, each with one of the paths that it does so by.
 pub type Edges = BTreeMap<PathBuf, BTreeMap<PathBuf, String>>;
 
@@ -58,6 +67,8 @@ pub struct Crate {
     methods: BTreeMap<String, BTreeSet<(String, ModuleId)>>,
     /// Methods of this crate's traits, which say nothing of who defines them.
     of_traits: BTreeSet<String>,
+    /// Functions, methods and constants of types by their names.
+    associated: BTreeMap<String, Vec<Associated>>,
 }
 
 impl Crate {
@@ -98,6 +109,7 @@ impl Crate {
             id,
             dir: dir.to_owned(),
             of_type: None,
+            type_path: None,
         };
         for item in items {
             reader.visit_item(item);
@@ -119,7 +131,7 @@ impl Crate {
             };
             for path in &module.paths {
                 for found in self.resolve(id, path, MAX_HOPS) {
-                    let (Found::ItemOf(other) | Found::Module(other)) = found;
+                    let (Found::ItemOf(other, _) | Found::Module(other)) = found;
                     name(other, &|| path.join("::"));
                 }
             }
@@ -175,9 +187,10 @@ impl Crate {
             let mut next = BTreeSet::new();
             for found in reached {
                 match found {
-                    // A variant, a constant or a function of the item.
-                    Found::ItemOf(_) => {
-                        next.insert(found);
+                    // A variant, a constant or a function of the item, which may lie elsewhere than the item.
+                    Found::ItemOf(id, name) => {
+                        next.extend(self.associated_with(id, &name, segment, hops));
+                        next.insert(Found::ItemOf(id, name));
                     }
                     Found::Module(id) if segment == "super" => {
                         next.extend(self.modules[id].parent.map(Found::Module));
@@ -190,6 +203,19 @@ impl Crate {
         reached
     }
 
+    /// What a segment behind the name of a type stands for, of those that some block gives to that type.
+    fn associated_with(&self, id: ModuleId, name: &str, segment: &str, hops: u32) -> Vec<Found> {
+        let Some(hops) = hops.checked_sub(1) else {
+            return Vec::new();
+        };
+        let of_type = Found::ItemOf(id, name.to_owned());
+        let all = self.associated.get(segment).into_iter().flatten();
+        let fitting = all.filter(|it| self.resolve(it.id, &it.of_type, hops).contains(&of_type));
+        fitting
+            .map(|it| Found::ItemOf(it.id, segment.to_owned()))
+            .collect()
+    }
+
     /// What a name stands for in a module.
     fn look_up(&self, id: ModuleId, name: &str, hops: u32) -> BTreeSet<Found> {
         let Some(hops) = hops.checked_sub(1) else {
@@ -200,7 +226,7 @@ impl Crate {
         for target in module.names.get(name).into_iter().flatten() {
             match target {
                 Target::Item => {
-                    found.insert(Found::ItemOf(id));
+                    found.insert(Found::ItemOf(id, name.to_owned()));
                 }
                 Target::Module(child) => {
                     found.insert(Found::Module(*child));
@@ -230,6 +256,8 @@ struct Reader<'a> {
     dir: PathBuf,
     /// What `self` is.
     of_type: Option<String>,
+    /// What `Self` is.
+    type_path: Option<Segments>,
 }
 
 impl Reader<'_> {
@@ -242,7 +270,10 @@ impl Reader<'_> {
         names.entry(name.to_string()).or_default().push(target);
     }
 
-    fn path(&mut self, path: Segments) {
+    fn path(&mut self, mut path: Segments) {
+        if let Some(of_type) = self.type_path.as_ref().filter(|_| path[0] == "Self") {
+            path.splice(..1, of_type.iter().cloned());
+        }
         self.module().paths.insert(path);
     }
 
@@ -282,8 +313,43 @@ impl Reader<'_> {
         }
     }
 
-    /// Paths in what a macro is called with: identifiers with `::` between them.
+    /// Methods that are called in what a macro is called with: identifiers behind a dot, with arguments or the types of a
+    /// generic method behind them.
+    fn calls_in(&mut self, tokens: &[TokenTree]) {
+        let is_mark = |at: Option<usize>, mark: char| {
+            let token = at.and_then(|at| tokens.get(at));
+            matches!(token, Some(TokenTree::Punct(it)) if it.as_char() == mark)
+        };
+        for (at, token) in tokens.iter().enumerate() {
+            let TokenTree::Ident(method) = token else {
+                continue;
+            };
+            let has_arguments = matches!(
+                tokens.get(at + 1),
+                Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis
+            );
+            let is_behind_dot = is_mark(at.checked_sub(1), '.') && !is_mark(at.checked_sub(2), '.');
+            if is_behind_dot && (has_arguments || is_mark(Some(at + 1), ':')) {
+                let receiver = at.checked_sub(2).map(|before| &tokens[before]);
+                let of_self = matches!(receiver, Some(TokenTree::Ident(it)) if it == "self");
+                self.call(of_self, method);
+            }
+        }
+    }
+
+    /// Takes in a call of a method. Whose it is, is known of `self` alone.
+    fn call(&mut self, of_self: bool, method: &syn::Ident) {
+        let of_type = self.of_type.clone().filter(|_| of_self);
+        if of_type.is_some() == of_self {
+            let call = (of_type, method.to_string());
+            self.module().calls.insert(call);
+        }
+    }
+
+    /// Paths in what a macro is called with: identifiers with `::` between them; and methods that are called there.
     fn tokens(&mut self, tokens: TokenStream) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        self.calls_in(&tokens);
         let mut path = Segments::new();
         let mut colons = 0;
         for token in tokens {
@@ -314,22 +380,6 @@ impl Reader<'_> {
         if path.len() > 1 {
             self.path(path);
         }
-    }
-}
-
-/// The name that an item defines.
-fn defined(item: &syn::Item) -> Option<&syn::Ident> {
-    match item {
-        syn::Item::Const(item) => Some(&item.ident),
-        syn::Item::Enum(item) => Some(&item.ident),
-        syn::Item::Fn(item) => Some(&item.sig.ident),
-        syn::Item::Macro(item) => item.ident.as_ref(),
-        syn::Item::Static(item) => Some(&item.ident),
-        syn::Item::Struct(item) => Some(&item.ident),
-        syn::Item::Trait(item) => Some(&item.ident),
-        syn::Item::Type(item) => Some(&item.ident),
-        syn::Item::Union(item) => Some(&item.ident),
-        _ => None,
     }
 }
 
@@ -416,54 +466,6 @@ const OF_THE_LIBRARY: &[&str] = &[
     "write",
 ];
 
-/// Keys of `serde` whose values are paths.
-const NAMING: [&str; 6] = [
-    "with",
-    "default",
-    "serialize_with",
-    "deserialize_with",
-    "skip_serializing_if",
-    "try_from",
-];
-
-/// The paths that an attribute of `serde` has in texts.
-fn texts_of(tokens: TokenStream) -> Vec<String> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let texts = tokens.windows(3).filter_map(|three| match three {
-        [
-            TokenTree::Ident(key),
-            TokenTree::Punct(_),
-            TokenTree::Literal(text),
-        ] if NAMING.iter().any(|naming| key == naming) => {
-            Some(text.to_string().trim_matches('"').to_owned())
-        }
-        _ => None,
-    });
-    texts.collect()
-}
-
-fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg")
-            && attribute
-                .parse_args::<syn::Path>()
-                .is_ok_and(|path| path.is_ident("test"))
-    })
-}
-
-fn attributes(item: &syn::Item) -> &[syn::Attribute] {
-    match item {
-        syn::Item::Const(item) => &item.attrs,
-        syn::Item::Enum(item) => &item.attrs,
-        syn::Item::Fn(item) => &item.attrs,
-        syn::Item::Impl(item) => &item.attrs,
-        syn::Item::Mod(item) => &item.attrs,
-        syn::Item::Struct(item) => &item.attrs,
-        syn::Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
 impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item(&mut self, item: &'ast syn::Item) {
         if is_for_tests(attributes(item)) {
@@ -476,6 +478,10 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        let has_path = |attribute: &syn::Attribute| attribute.path().is_ident("path");
+        if item.attrs.iter().any(has_path) {
+            return;
+        }
         let name = item.ident.to_string();
         let inner = self.dir.join(&name);
         let child = if let Some((_, items)) = &item.content {
@@ -496,8 +502,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let segments = path.segments.iter();
-        self.path(segments.map(|segment| segment.ident.to_string()).collect());
+        self.path(segments_of(path));
         visit::visit_path(self, path);
     }
 
@@ -507,12 +512,21 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
-        let name = match &*item.self_ty {
-            syn::Type::Path(path) => path.path.segments.last(),
+        let type_path: Option<Segments> = match &*item.self_ty {
+            syn::Type::Path(path) => Some(segments_of(&path.path)),
             _ => None,
         };
-        let name = name.map(|segment| segment.ident.to_string());
+        let name = type_path.as_ref().and_then(|path| path.last().cloned());
         for inside in &item.items {
+            if let (Some(of_type), None, Some(name)) =
+                (&type_path, &item.trait_, associated(inside))
+            {
+                let all = self.all.associated.entry(name.to_string());
+                all.or_default().push(Associated {
+                    id: self.id,
+                    of_type: of_type.clone(),
+                });
+            }
             if let (syn::ImplItem::Fn(method), None, Some(name)) = (inside, &item.trait_, &name)
                 && method.sig.receiver().is_some()
                 && !is_for_tests(&method.attrs)
@@ -522,8 +536,10 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             }
         }
         let outer = std::mem::replace(&mut self.of_type, name);
+        let outer_path = std::mem::replace(&mut self.type_path, type_path);
         visit::visit_item_impl(self, item);
         self.of_type = outer;
+        self.type_path = outer_path;
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
@@ -540,11 +556,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
         let of_self =
             matches!(&*call.receiver, syn::Expr::Path(path) if path.path.is_ident("self"));
-        let of_type = self.of_type.clone().filter(|_| of_self);
-        if of_type.is_some() == of_self {
-            let call = (of_type, call.method.to_string());
-            self.module().calls.insert(call);
-        }
+        self.call(of_self, &call.method);
         visit::visit_expr_method_call(self, call);
     }
 

@@ -1,136 +1,22 @@
 //! A series in the module's memory, in the order of its writes and flushes: `marking.c`, `losing.c`, `save.c`, `quiesce.c`,
 //! `making.c`, `retiring.c` and `resume.c` of `kmod/src`.
 
+mod memory;
 mod saving;
 
-use saving::last_of;
-
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use cowbird_core::persist::{
-    FineRule, GROUPS, GROUPS_BYTES, Kind, Layout, Marks, Meta, Mode, SLOT_BYTES, Sample, Series,
-    Slot, State, Status, encode_extents,
+    Kind, Layout, Marks, Mode, SLOT_BYTES, Sample, Series, Slot, Status, encode_extents,
 };
 use cowbird_core::{HEADER_SUMS, Header, sum};
 
-use crate::disks::{At, Content, Disks, Health, Stop};
+use crate::disks::{At, Content, Health, Stop};
 use crate::faults::Fault;
+use memory::{DATA_SLOTS, OnDisk};
 
-/// Slots for preserved blocks.
-pub const DATA_SLOTS: u64 = 48;
-/// Blocks whose checksum a clean save keeps.
-const HEAD_BLOCKS: u64 = 16;
-
-pub type Blocks = BTreeSet<u64>;
-
-/// The machine below the module.
-pub struct Machine {
-    pub disks: Disks,
-    pub boot_id: [u8; 16],
-    /// Sectors of the origin that were written since the boot.
-    pub written: u64,
-    /// Where the writes of this boot began and ended, in order, as far as a module was there.
-    pub ends: Vec<u64>,
-    /// Number of the last write to the origin.
-    pub version: u32,
-    pub blocks: u64,
-    /// Every block that was written, in order.
-    pub log: Vec<u64>,
-    /// Blocks that were written while no disk knew that tracking is lost.
-    pub untold: Blocks,
-    pub fault: Option<Fault>,
-}
-
-impl Machine {
-    pub fn has(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
-    }
-
-    /// A write that reaches the origin's disk, block by block.
-    pub fn write_origin(&mut self, first: u64, count: u64) -> Result<(), Stop> {
-        self.written += count * 8;
-        for block in first..first + count {
-            self.version += 1;
-            self.log.push(block);
-            let content = Content::Version(self.version);
-            self.disks.write(At::Origin(block), content, false)?;
-        }
-        Ok(())
-    }
-
-    pub fn head_crc(&self) -> u32 {
-        let versions = (0..HEAD_BLOCKS).flat_map(|block| self.disks.version(block).to_le_bytes());
-        crc32c::crc32c(&versions.collect::<Vec<u8>>())
-    }
-
-    /// In place of a checksum of its content.
-    pub fn sample_crc(&self, sample: &Sample) -> u32 {
-        let first = sample.sector / 8;
-        let blocks = first..first + u64::from(sample.sectors / 8);
-        let versions = blocks.flat_map(|block| self.disks.version(block).to_le_bytes());
-        crc32c::crc32c(&versions.collect::<Vec<u8>>())
-    }
-
-    pub fn image(&self) -> Vec<u32> {
-        (0..self.blocks)
-            .map(|block| self.disks.version(block))
-            .collect()
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Active,
-    Tracking,
-    Invalidated,
-    /// Tracking is lost.
-    Lost,
-}
-
-pub struct Device {
-    pub uuid: [u8; 16],
-    pub epoch: u64,
-    before_epoch: u64,
-    pub phase: Phase,
-    base: u64,
-    layout: Layout,
-    pub tracked: Blocks,
-    pub tracked_from: u64,
-    pub changes: Option<(u64, Blocks)>,
-    marks: Marks,
-    sequence: u64,
-    saved: bool,
-    saved_known: bool,
-    saved_mode: Mode,
-    pub lost_in_cow: bool,
-    loss_was_told: bool,
-    /// A state that the engine has written to a disk that hangs: there is only one at a time.
-    state_in_flight: bool,
-    /// Preserved blocks and their sums by slot, from the first data slot on.
-    kept: Vec<(u64, u32)>,
-    on_disk: OnDisk,
-    /// Blocks that were written last, the last one first.
-    last: VecDeque<u64>,
-}
-
-/// What is known of the maps on disk.
-#[derive(Default)]
-struct OnDisk {
-    bits: Vec<Option<usize>>,
-    groups: [Blocks; 2],
-    since: Option<u64>,
-    changes: bool,
-}
-
-const ROOM: &str = "the file has room for its metadata";
-
-pub fn layout_of(blocks: u64) -> (Layout, u64) {
-    // The layout decides how many slots it takes itself.
-    let first = Layout::new(blocks, 1 << 20, 1).expect(ROOM).data_first();
-    let slots = first + DATA_SLOTS;
-    (Layout::new(blocks, slots, 1).expect(ROOM), slots)
-}
+pub use memory::{Blocks, Device, Machine, Phase, layout_of};
 
 fn empty_marks(layout: &Layout, regions: impl IntoIterator<Item = u64>) -> Marks {
     let mut marks = Marks::new(layout);
@@ -146,6 +32,12 @@ fn empty_marks(layout: &Layout, regions: impl IntoIterator<Item = u64>) -> Marks
         marks.done(slot);
     }
     marks
+}
+
+/// `cb_written_seed`: what a reload goes on from.
+fn last_of(samples: &[Sample]) -> VecDeque<u64> {
+    let blocks = samples.iter().filter(|sample| sample.sectors == 8);
+    blocks.map(|sample| sample.sector / 8).collect()
 }
 
 impl Device {
@@ -272,77 +164,6 @@ impl Device {
             on_disk: OnDisk::default(),
             last: VecDeque::new(),
         })
-    }
-
-    pub fn is_lost(&self) -> bool {
-        self.phase == Phase::Lost
-    }
-
-    fn sector(&self, slot: u64) -> u64 {
-        self.base + slot * 8
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of a slot")]
-    fn put(
-        &self,
-        io: &mut Machine,
-        kind: Kind,
-        index: u64,
-        epoch: u64,
-        sequence: u64,
-        slot: &mut Slot,
-        fua: bool,
-    ) -> Result<(), Stop> {
-        let meta = Meta {
-            kind,
-            uuid: self.uuid,
-            epoch,
-            index,
-            sector: self.sector(self.layout.slots(kind).start + index),
-            sequence,
-        };
-        meta.seal(slot);
-        let content = Content::Slot(Rc::new(*slot));
-        io.disks.write(At::Cow(meta.sector), content, fua)
-    }
-
-    fn state(&self, io: &Machine, status: Status) -> State {
-        State {
-            status,
-            mode: if self.phase == Phase::Tracking {
-                Mode::Incremental
-            } else {
-                Mode::Snapshot
-            },
-            boot_id: io.boot_id,
-            written_sectors: 0,
-            head_crc: 0,
-            slots_used: 0,
-            tracked_from: self.tracked_from,
-            changes_from: 0,
-            fine_rule: FineRule::All,
-        }
-    }
-
-    /// `cb_meta_write_state`, or the engine's without a flush. A clean state names the groups of maps that count.
-    fn write_state(&mut self, io: &mut Machine, state: &State, flush: bool) -> Result<(), Stop> {
-        if flush {
-            io.disks.flush(io.disks.cow())?;
-        }
-        let mut slot = [0; SLOT_BYTES];
-        state.encode(&mut slot);
-        let counts = state.status == Status::Clean;
-        let groups = self.on_disk.groups.iter().zip([0, GROUPS_BYTES / 2]);
-        for (groups, at) in groups.filter(|_| counts) {
-            for group in groups {
-                slot[GROUPS.start + at + (group / 8) as usize] |= 1 << (group % 8);
-            }
-        }
-        self.sequence += 1;
-        let (copy, sequence) = (self.sequence % 2, self.sequence);
-        let done = self.put(io, Kind::State, copy, self.epoch, sequence, &mut slot, true);
-        self.state_in_flight |= !flush && done == Err(Stop::Hung);
-        done
     }
 
     // ---- writes ----

@@ -1,109 +1,27 @@
 //! A machine with one series through its life: what happens to it, and the truth that no reload may miss.
 
+mod state;
 mod trouble;
 mod truth;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cowbird_core::persist;
 
 use crate::device::{Blocks, Device, Machine, Phase};
-use crate::disks::{Backup, Disks, Health, ORIGIN, Rng, Stop};
+use crate::disks::{Disks, Health, ORIGIN, Rng, Stop};
 use crate::faults::Fault;
-use crate::rows::{Hazard, Row};
+use crate::rows::Row;
 
-/// Of the device with the COW file; no history needs its end.
-const DISK_SECTORS: u64 = 1 << 24;
+pub use state::{Cause, Tally, World};
+
 /// Where COW files begin.
 const PLACES: [u64; 2] = [4096, 1 << 20];
 /// Blocks of origins: one slot of a map, and two.
 const SIZES: [u64; 2] = [900, 33_000];
 /// So many of the last writes' ends are sure to be looked at.
 const CERTAIN_ENDS: usize = 32;
-
-/// Why a series is taken up again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    CleanReboot,
-    PowerCut,
-    PowerCutOfOneDisk,
-    ModuleReload,
-    /// Something happened that the module cannot stand.
-    Other,
-}
-
-/// What histories came to.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Reloads, those after which tracking went on, and those after which the snapshot did, too.
-    pub reloads: BTreeMap<Cause, [u64; 3]>,
-    /// Epochs that ended with a map.
-    pub maps: u64,
-    /// Missed blocks by row, and the histories with any.
-    pub missed: BTreeMap<Row, u64>,
-    /// Reloads that have forgotten the epoch before, of which nobody may have an image.
-    pub forgotten: u64,
-    /// Reloads of a machine that had stood something else.
-    pub refused: BTreeMap<String, u64>,
-    /// What happened, by kind.
-    pub events: BTreeMap<&'static str, u64>,
-}
-
-/// A state of both volumes at one moment.
-struct Moment {
-    origin: Backup,
-    cow: Backup,
-    /// Writes that had been done by then.
-    writes: usize,
-    /// What the COW file did not know by then: it may be that of an earlier series.
-    hazards: Vec<Hazard>,
-    /// `/etc/cowbird` is on a disk, too.
-    record: Option<u64>,
-    recorded: [u8; 16],
-    serial: u32,
-    recorded_serial: u32,
-    untracked: Option<u64>,
-}
-
-pub struct World {
-    io: Machine,
-    device: Option<Device>,
-    /// Where `/etc/cowbird` says that the COW file is.
-    record: Option<u64>,
-    /// And of which series.
-    recorded: [u8; 16],
-    /// The tool runs after each boot, and a process that watches. Otherwise all that there is of the record is a copy
-    /// in an initramfs.
-    remembers: bool,
-    /// The first boot in which nobody tracked, as the record has it.
-    untracked: Option<u64>,
-    /// What the origin's disk says of itself, and what `/etc/cowbird` has of it.
-    serial: u32,
-    recorded_serial: u32,
-    /// The COW file says that tracking is lost, since a reload was refused.
-    told: bool,
-    /// Another system has changed a block that was written last before an orderly end.
-    must_refuse: bool,
-    /// Content at the instants of epochs, which is what images show.
-    images: HashMap<([u8; 16], u64), Rc<Vec<u32>>>,
-    /// Epochs that were refused when their header was on disk: nobody has an image of them.
-    refused: BTreeSet<([u8; 16], u64)>,
-    /// Epochs whose image was complete when their snapshot was given up.
-    complete: BTreeSet<([u8; 16], u64)>,
-    /// Epochs whose snapshot was invalidated, and that an orderly end has saved as if they had an image.
-    forgetful: BTreeSet<([u8; 16], u64)>,
-    hazards: Vec<Hazard>,
-    moments: Vec<Moment>,
-    /// Something has happened to this series that may end its tracking.
-    troubled: bool,
-    /// Nothing but what every machine goes through.
-    ordinary: bool,
-    series: u8,
-    boots: u64,
-    pub trace: Vec<String>,
-    pub tally: Tally,
-}
 
 impl World {
     pub fn new(seed: u64, ordinary: bool, fault: Option<Fault>) -> Self {
@@ -147,15 +65,6 @@ impl World {
         };
         world.boot();
         world
-    }
-
-    fn rng(&mut self) -> &mut Rng {
-        &mut self.io.disks.rng
-    }
-
-    fn note(&mut self, what: &'static str, more: String) {
-        *self.tally.events.entry(what).or_default() += 1;
-        self.trace.push(format!("{what} {more}"));
     }
 
     fn boot(&mut self) {
@@ -231,19 +140,6 @@ impl World {
     }
 
     // ---- the ordinary ----
-
-    fn some_blocks(&mut self) -> (u64, u64) {
-        let blocks = self.io.blocks;
-        let longest = if self.rng().percent(10) { 300 } else { 4 };
-        let count = 1 + self.rng().below(longest);
-        // Places that come again, the head among them.
-        let first = match self.rng().below(3) {
-            0 => self.rng().below(20),
-            1 => self.rng().below(40) * 23 % blocks,
-            _ => self.rng().below(blocks),
-        };
-        (first, count.min(blocks - first))
-    }
 
     fn some_writes(&mut self) -> Result<(), Stop> {
         for _ in 0..=self.rng().below(4) {

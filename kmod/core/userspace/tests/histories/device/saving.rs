@@ -1,24 +1,15 @@
 //! Clean saves, as `save.c` does them.
 
-use std::collections::VecDeque;
-
 use cowbird_core::persist::{
-    FineRule, Kind, Mode, PAYLOAD, SAMPLES_LAST, SLOT_BYTES, Sample, Status, choose_samples,
-    encode_samples,
+    FineRule, Kind, Mode, PAYLOAD, SLOT_BYTES, Status, choose_samples, encode_samples,
 };
 
-use super::{Blocks, Device, Machine, OnDisk, Phase};
+use super::memory::{Blocks, Device, Machine, OnDisk, Phase};
 use crate::disks::{Health, ORIGIN, Stop};
 use crate::faults::Fault;
 
 /// Bits of a slot of a map.
 const SLOT_BITS: u64 = 32000;
-
-/// `cb_written_seed`: what a reload goes on from.
-pub(super) fn last_of(samples: &[Sample]) -> VecDeque<u64> {
-    let blocks = samples.iter().filter(|sample| sample.sectors == 8);
-    blocks.map(|sample| sample.sector / 8).collect()
-}
 
 impl Device {
     /// `cb_save`; false where it was given up. `meanwhile` are writes that come while maps are written ahead.
@@ -171,16 +162,6 @@ impl Device {
         Ok(())
     }
 
-    /// `cb_written_note`, and the write.
-    pub(super) fn let_go(&mut self, io: &mut Machine, first: u64, count: u64) -> Result<(), Stop> {
-        for block in [first, first + count - 1] {
-            self.last.push_front(block);
-            io.ends.push(block);
-        }
-        self.last.truncate(SAMPLES_LAST);
-        io.write_origin(first, count)
-    }
-
     /// `cb_samples_save`
     fn save_samples(&self, io: &mut Machine) -> Result<(), Stop> {
         let last: Vec<u64> = self.last.iter().copied().collect();
@@ -201,13 +182,5 @@ impl Device {
             &mut slot,
             false,
         )
-    }
-
-    /// `cb_meta_sync_origin`
-    pub(super) fn sync_origin(&self, io: &mut Machine) -> Result<(), Stop> {
-        if io.disks.is_one() {
-            return Ok(());
-        }
-        io.disks.flush(ORIGIN)
     }
 }

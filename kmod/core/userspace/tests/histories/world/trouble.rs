@@ -2,7 +2,7 @@
 
 use cowbird_core::persist::{self, Now};
 
-use super::{DISK_SECTORS, Moment, World};
+use super::state::{DISK_SECTORS, Moment, World};
 use crate::device::{Blocks, layout_of};
 use crate::disks::{At, Content, Health, ORIGIN, Stop};
 use crate::rows::{Hazard, Row};
@@ -167,10 +167,6 @@ impl World {
         (self.record, self.recorded) = (moment.record, moment.recorded);
         (self.serial, self.recorded_serial) = (moment.serial, moment.recorded_serial);
         self.untracked = moment.untracked;
-    }
-
-    pub(super) fn hazard(&mut self, row: Row, blocks: Blocks, boot: Option<u64>) {
-        self.hazards.push(Hazard::new(row, blocks, boot));
     }
 }
 

@@ -3,7 +3,7 @@
 use cowbird_core::Kept;
 use cowbird_core::persist::{self, Kind, Mode, Now, SLOT_BYTES, Series, State};
 
-use super::{Cause, DISK_SECTORS, World};
+use super::state::{Cause, DISK_SECTORS, World};
 use crate::device::{Device, Phase, layout_of};
 use crate::faults::Fault;
 use crate::rows::Row;

@@ -8,13 +8,20 @@ use std::path::Path;
 use std::process::Command;
 
 use cowbird_host::disk::{self, Filesystem, Partition};
-use cowbird_host::error::{HarnessError, HarnessResult, PathContext};
+use cowbird_host::error::{HarnessResult, PathContext};
 use cowbird_host::files::CellFiles;
+use cowbird_host::tool::{self, TOOL_LIMIT};
 use cowbird_model::SectorRange;
 
 use crate::blocks::Compared;
 use crate::judgement::Judgement;
 use crate::mapped::{of_range, untrusted};
+
+/// xfs_repair exits so when it finds errors.
+const XFS_CORRUPT: i32 = 1;
+
+/// xfs_repair exits so when the log was not replayed, as a filesystem leaves it that was not unmounted.
+const XFS_DIRTY: i32 = 2;
 
 /// What is known of the restored origin.
 #[derive(Debug, Clone, Default)]
@@ -78,26 +85,27 @@ impl Judgement {
 
 /// What is wrong with an xfs that was unmounted: the first complaint.
 fn xfs_error(path: &Path) -> HarnessResult<Option<String>> {
-    let output = Command::new("xfs_repair")
-        .args(["-n", "-f"])
-        .arg(path)
-        .output()
-        .map_err(|error| HarnessError::Tool {
-            tool: "xfs_repair",
-            detail: error.to_string(),
-            hint: "package xfsprogs",
-        })?;
-    if output.status.success() {
-        return Ok(None);
-    }
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
+    let ran = tool::run_to_end(
+        "xfs_repair",
+        "package xfsprogs",
+        Command::new("xfs_repair").args(["-n", "-f"]).arg(path),
+        path.parent().unwrap_or(path),
+        TOOL_LIMIT,
+    )?;
+    let said = match ran.code {
+        0 => return Ok(None),
+        _ => ran.said()? + &ran.complaints()?,
+    };
     let uninteresting = |line: &&str| {
         let line = line.trim_start();
         line.is_empty() || line.starts_with("Phase ") || line.starts_with("- ")
     };
     let first = said.lines().find(|line| !uninteresting(line));
-    Ok(Some(first.unwrap_or("no word why").trim().to_owned()))
+    let first = first.unwrap_or("no word why").trim();
+    match ran.code {
+        XFS_CORRUPT | XFS_DIRTY => Ok(Some(first.to_owned())),
+        code => Err(ran.failed(format!("exit status {code}: {first}"))),
+    }
 }
 
 #[cfg(test)]

@@ -158,8 +158,7 @@ impl Store {
             |entry| Build::is_whole(entry) && self.stock.is_intact(entry),
             waiting,
             |staging| {
-                self.stock
-                    .check_root(&kernel.spec, &kernel.root, kernel.root_digest)?;
+                let _in_use = self.stock.check_root(&kernel.spec, kernel.root_digest)?;
                 let task = self.stock.task(&build.describe());
                 build.make(staging)?;
                 compile::delete_unused(&self.stock.cache, &kernel.release, SystemTime::now())?;

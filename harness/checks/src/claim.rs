@@ -53,26 +53,32 @@ impl Claim {
     }
 }
 
-/// What a case leaves to be judged. Without any claim only the witnesses are on trial.
+/// What a case leaves to be judged. One without any claim is judged only if the case means that, as [`Evidence::witness_only`] does.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// What must be true, in the order in which it is looked at.
     pub claims: Vec<Claim>,
     /// What the module may say in the kernel log although it is a warning.
     pub expected_log: ExpectedLog,
+    /// Whether the case means to claim nothing.
+    pub unclaimed: bool,
 }
 
 impl Evidence {
     /// No claim: only the witnesses themselves are on trial.
     #[must_use]
     pub fn witness_only() -> Self {
-        Self::default()
+        Self {
+            unclaimed: true,
+            ..Self::default()
+        }
     }
 
-    /// The snapshot failed as it had to, and the module said so in the kernel log, with one of these texts.
+    /// The snapshot failed as it had to, which the case has seen itself, so that there is no image to judge. These warnings may be in the
+    /// kernel log; whether they are is not looked at.
     #[must_use]
     pub fn failed_snapshot(expected_log: ExpectedLog) -> Self {
-        Self::default().expecting(expected_log)
+        Self::witness_only().expecting(expected_log)
     }
 
     /// One claim.

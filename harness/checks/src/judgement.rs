@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cowbird_host::error::HarnessError;
 use cowbird_model::{
     BadBlock, Class, MAX_LISTED_BLOCKS, Marker, MarkerKey, TraceResult, WitnessLog, find_marker,
 };
@@ -9,6 +10,13 @@ use serde::{Deserialize, Serialize};
 
 /// What the module may say in the kernel log although it is a warning.
 pub type ExpectedLog = &'static [&'static str];
+
+/// What would pass because nothing was looked at: a fault of the case, never a verdict.
+pub(crate) fn nothing_judged(why: &str) -> HarnessError {
+    HarnessError::Plan {
+        detail: format!("nothing was judged: {why}; the case must claim something"),
+    }
+}
 
 /// How a script run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use cowbird_model::{
 };
 use cowbird_proto::rng::Rng;
 
-use crate::judgement::Judgement;
+use crate::judgement::{Judgement, nothing_judged};
 use crate::mapped::{DISCARD_MODEL, map, untrusted};
 use crate::power::survival;
 
@@ -65,6 +65,9 @@ pub struct EarlierPowerCuts {
 impl EarlierPowerCuts {
     /// Tries them on the witness of that boot, which agreed with its disk when the boot ended.
     pub(crate) fn check(&self, files: &CellFiles, judgement: &mut Judgement) -> HarnessResult<()> {
+        if self.cuts.cuts == 0 {
+            return Err(nothing_judged("there is no power cut"));
+        }
         let base = map(&files.earlier_base(self.boot))?;
         let witness = map(&files.earlier_witness(self.boot))?;
         let log = WitnessLog::parse(&witness).map_err(|error| untrusted(&error))?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change_map::ChangeMap;
 use crate::exhibits::Disk;
-use crate::judgement::{Judgement, ScriptRunOutcome};
+use crate::judgement::{Judgement, ScriptRunOutcome, nothing_judged};
 use crate::mapped::{DISCARD_MODEL, map, untrusted};
 
 /// Script runs of one boot at most; whoever wants more boots again.
@@ -104,6 +104,9 @@ pub(crate) fn check(
     disk: &Disk<'_>,
     judgement: &mut Judgement,
 ) -> HarnessResult<()> {
+    if script_runs.is_empty() {
+        return Err(nothing_judged("there is no script run"));
+    }
     let images = map(&disk.files.image())?;
     for script_run in script_runs {
         let mut of_one = Judgement::default();

@@ -11,13 +11,14 @@ use cowbird_checks::exhibits::Testimony;
 use cowbird_checks::image::{ImageClaim, OfImage};
 use cowbird_checks::judgement::Judgement;
 use cowbird_checks::lockstep_writers::CommonInstants;
+use cowbird_checks::power_cuts::{EarlierPowerCuts, PowerCuts};
 use cowbird_checks::restored::Restored;
 use cowbird_checks::verify;
 use cowbird_host::disk::{self, Filesystem, Partition};
 use cowbird_host::error::{HarnessError, HarnessResult};
 use cowbird_host::files::CellFiles;
 use cowbird_host::nature::{FurtherDisk, Nature, OriginKind};
-use cowbird_model::{Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
+use cowbird_model::{BlockSet, Class, Epoch, EpochHeader, MarkerKey, Sector, SectorRange};
 use cowbird_proto::message::{GoldenFile, LockstepWritersSpec, Observation, WorkloadId};
 use sha2::{Digest, Sha256};
 
@@ -442,4 +443,31 @@ fn a_claim_without_its_exhibit_is_the_harness_s_fault() {
         let error = verify::judge(&files, PLAIN, &Evidence::of(claim), lossy).unwrap_err();
         assert!(error.to_string().contains(said), "{error}");
     }
+}
+
+/// Goal: who claims nothing passes only if he means that. Method: each way to claim nothing.
+#[test]
+fn nothing_claimed_is_no_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, image) = scene(folder.path());
+    let no_cuts = EarlierPowerCuts {
+        cuts: PowerCuts {
+            first: image.marker,
+            origin: image.origin,
+            own: BlockSet::new(),
+            cuts: 0,
+            seed: 1,
+        },
+        boot: 0,
+    };
+    for evidence in [
+        Evidence::default(),
+        Evidence::of(Claim::ScriptRuns(Vec::new())),
+        Evidence::of(Claim::PowerCuts(no_cuts)),
+    ] {
+        let error = verify::judge(&files, PLAIN, &evidence, Testimony::default()).unwrap_err();
+        assert!(error.to_string().contains("nothing was judged"), "{error}");
+    }
+    let meant = Evidence::failed_snapshot(&[]);
+    assert!(verify::judge(&files, PLAIN, &meant, Testimony::default()).is_ok());
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{HarnessError, HarnessResult, PathContext};
+use crate::tool::{self, TOOL_LIMIT};
 
 /// Identity in the sectors of a disk's first content; workloads use others.
 pub const BASE_IDENTITY: u64 = 0xBA5E;
@@ -382,17 +383,14 @@ fn uuid(rng: &mut Rng) -> String {
 /// Runs a tool of the host and gives its standard output.
 ///
 /// # Errors
-/// When it is missing or its exit status is not 0.
+/// When it is missing, takes longer than [`TOOL_LIMIT`], or its exit status is not 0.
 pub fn run(tool: &'static str, hint: &'static str, command: &mut Command) -> HarnessResult<String> {
-    let failed = |detail: String| HarnessError::Tool { tool, detail, hint };
-    let output = command
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let ran = tool::run_to_end(tool, hint, command, &std::env::temp_dir(), TOOL_LIMIT)?;
+    if ran.code != 0 {
+        let said = ran.complaints()?;
+        return Err(ran.failed(format!("exit status: {}: {}", ran.code, said.trim())));
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("{}: {}", output.status, said.trim())))
+    Ok(String::from_utf8_lossy(&ran.output()?).into_owned())
 }
 
 /// Copies a file: by reflink where the filesystem can, else only its data, leaving holes.

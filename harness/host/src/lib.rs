@@ -13,3 +13,4 @@ pub mod limits;
 pub mod nature;
 pub mod program;
 pub mod scratch;
+pub mod tool;

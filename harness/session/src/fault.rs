@@ -329,7 +329,21 @@ impl Fault {
             Request::StartWorkload { spec } => match spec {
                 WorkloadSpec::Throttled(_) => vec![Self::LimitedGroup],
                 WorkloadSpec::Noise(noise) if noise.hotplug => vec![Self::CpuHotplug],
-                _ => Vec::new(),
+                // A new workload is not free of faults unless it is named here.
+                WorkloadSpec::FsChurn(_)
+                | WorkloadSpec::RawWriters(_)
+                | WorkloadSpec::Hot(_)
+                | WorkloadSpec::WriteKinds(_)
+                | WorkloadSpec::LockstepWriters(_)
+                | WorkloadSpec::Stopwatch(_)
+                | WorkloadSpec::Recorded(_)
+                | WorkloadSpec::Noise(_)
+                | WorkloadSpec::FsOps(_)
+                | WorkloadSpec::Programs(_)
+                | WorkloadSpec::Streams(_)
+                | WorkloadSpec::Swapper(_)
+                | WorkloadSpec::Timed(_)
+                | WorkloadSpec::Poll(_) => Vec::new(),
             },
             Request::WriteText { path, .. } if is_limit(path) => vec![Self::LimitedGroup],
             Request::Timed { request } => Self::of_request(request),
@@ -347,7 +361,44 @@ impl Fault {
             Request::PowerOffNow => vec![Self::HardPowerOff],
             Request::CrashKernel => vec![Self::KernelPanic],
             Request::GoSilent => vec![Self::SilentGuest],
-            _ => Vec::new(),
+            // A new request is not free of faults unless it is named here.
+            Request::Ping
+            | Request::InsertModule { .. }
+            | Request::RemoveModule { .. }
+            | Request::Run { .. }
+            | Request::GiveMemory
+            | Request::Remount { .. }
+            | Request::Mount { .. }
+            | Request::Umount { .. }
+            | Request::RemoveFile { .. }
+            | Request::Hold { .. }
+            | Request::WriteHeld { .. }
+            | Request::LetGo
+            | Request::Thaw { .. }
+            | Request::Stack { .. }
+            | Request::Unstack { .. }
+            | Request::Fiemap { .. }
+            | Request::SizeOf { .. }
+            | Request::ReadText { .. }
+            | Request::ReadFile { .. }
+            | Request::ReadPart { .. }
+            | Request::WriteDirect { .. }
+            | Request::ZeroOut { .. }
+            | Request::WriteText { .. }
+            | Request::NameAddresses { .. }
+            | Request::ReadInfo
+            | Request::ChangePartition { .. }
+            | Request::ReadPartitions { .. }
+            | Request::MakeDirty { .. }
+            | Request::Perform { .. }
+            | Request::CopyDevice { .. }
+            | Request::WorkloadStatus { .. }
+            | Request::EpochPassed { .. }
+            | Request::StopWorkload { .. }
+            | Request::KernelLog { .. }
+            | Request::DumpBlockedTasks
+            | Request::SyncAll
+            | Request::PowerOff => Vec::new(),
         }
     }
 }

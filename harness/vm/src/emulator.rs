@@ -10,15 +10,20 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use cowbird_host::disk;
 use cowbird_host::error::{HarnessResult, PathContext};
+use cowbird_host::tool;
 use rustix::process::geteuid;
 use rustix::thread::set_no_new_privs;
 use serde::{Deserialize, Serialize};
 
 /// The QEMU program.
 pub const QEMU: &str = "qemu-system-x86_64";
+
+/// How long QEMU may take to begin without a machine and to quit, which takes a tenth of a second. Whoever wants to know meanwhile waits.
+const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where libraries lie in a root.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -172,23 +177,13 @@ impl Emulator {
     }
 
     /// Whether it begins with that confinement. An option that it does not know ends it, as does a user that it cannot become; else it
-    /// is told to quit.
+    /// is told to quit. One that does neither within [`BEGIN_LIMIT`] is killed, and does not begin.
     fn begins(&self, confinement: Confinement) -> bool {
         let mut command = self.confined_by(confinement);
         command
             .args(["-machine", "none", "-nodefaults", "-display", "none", "-S"])
-            .args(["-monitor", "stdio"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let Ok(mut child) = command.spawn() else {
-            return false;
-        };
-        // One that has ended already does not read it, and its status says why.
-        if let Some(mut stdin) = child.stdin.take() {
-            let _ = stdin.write_all(b"quit\n");
-        }
-        child.wait().is_ok_and(|status| status.success())
+            .args(["-monitor", "stdio"]);
+        quits(&mut command, BEGIN_LIMIT)
     }
 
     /// First line of `qemu --version`, with the version of the distribution's package.
@@ -203,6 +198,23 @@ impl Emulator {
         )?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
+}
+
+/// Whether a program that is told to quit ends well within this time.
+fn quits(command: &mut Command, limit: Duration) -> bool {
+    let Ok((read, mut write)) = std::io::pipe() else {
+        return false;
+    };
+    // It fits into the pipe, whose other end is open here: nobody has to read it.
+    if write.write_all(b"quit\n").is_err() {
+        return false;
+    }
+    drop(write);
+    command
+        .stdin(read)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    tool::run_quietly(QEMU, command, limit)
 }
 
 /// Makes the folder of [`Emulator::folder_within`] for a user.
@@ -249,6 +261,19 @@ mod tests {
         assert_eq!(major_version(line), Some(10));
         assert_eq!(major_version("QEMU emulator version 7.2.9"), Some(7));
         assert_eq!(major_version("qemu"), None);
+    }
+
+    /// Goal: a QEMU that hangs at its start is not waited for. Method: a shell that never quits, and one that reads and does.
+    #[test]
+    fn one_that_hangs_does_not_begin() {
+        let shell = |script: &str, limit: Duration| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            quits(&mut command, limit)
+        };
+        assert!(!shell("exec sleep 1000", Duration::from_millis(50)));
+        assert!(shell("read said && test $said = quit", BEGIN_LIMIT));
+        assert!(!shell("exit 1", BEGIN_LIMIT));
     }
 
     /// Goal: a guest is confined where QEMU can, and runs where it cannot. Method: the host's QEMU, with a guest that is halted

@@ -21,6 +21,8 @@ use crate::Vm;
 use crate::accel::Accel;
 use crate::command::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB, VmConfig};
 use crate::emulator::Emulator;
+use crate::end::End;
+use crate::socket::CONNECT;
 
 /// A kernel that boots at all under KVM is at its Hello within 2 s; beyond this it is no faster
 /// than software emulation.
@@ -228,23 +230,39 @@ async fn probe(kernel: &ProbeKernel) -> HarnessResult<AccelChoice> {
         boot: PROBE_LIMIT,
         ..Limits::default()
     };
-    Ok(match Vm::boot(config, limits).await {
+    let booted = match Vm::boot(config, limits).await {
         Ok((mut vm, hello)) => {
             vm.stop().await;
-            let reason = format!("booted {} under KVM", hello.kernel_release);
-            AccelChoice {
-                accel: Accel::Kvm,
-                reason,
-            }
+            Ok(hello.kernel_release)
         }
-        Err(end) => {
-            let reason = format!("KVM is there but does not boot a kernel: {end}");
-            AccelChoice {
-                accel: Accel::Tcg,
-                reason,
-            }
-        }
-    })
+        Err(end) => Err(end),
+    };
+    concluded(booted)
+}
+
+/// What the boot of a kernel, whose release it gives, says of KVM. A host on which no file can be made says nothing of it. That QEMU
+/// ends, or never opens its socket, does: so it looks where KVM is there but refuses a machine.
+fn concluded(booted: Result<String, End>) -> HarnessResult<AccelChoice> {
+    match booted {
+        Ok(release) => Ok(AccelChoice {
+            accel: Accel::Kvm,
+            reason: format!("booted {release} under KVM"),
+        }),
+        Err(End::Infrastructure(
+            error @ (HarnessError::File { .. }
+            | HarnessError::Tool { .. }
+            | HarnessError::Plan { .. }),
+        )) if !is_of_the_socket(&error) => Err(error),
+        Err(end) => Ok(AccelChoice {
+            accel: Accel::Tcg,
+            reason: format!("KVM is there but does not boot a kernel: {end}"),
+        }),
+    }
+}
+
+/// Whether QEMU could not be reached.
+fn is_of_the_socket(error: &HarnessError) -> bool {
+    matches!(error, HarnessError::File { operation, .. } if *operation == CONNECT)
 }
 
 #[cfg(test)]
@@ -258,6 +276,32 @@ mod tests {
             accel,
             reason: "because".to_owned(),
         }
+    }
+
+    /// Goal: only what speaks of KVM becomes an answer that is remembered. Method: the ends of a probe, one of each kind.
+    #[test]
+    fn a_full_host_is_no_answer() {
+        let file = |operation| {
+            let path = Path::new("/tmp/x");
+            End::from(
+                Err::<(), _>(std::io::Error::from_raw_os_error(28))
+                    .on(operation, path)
+                    .unwrap_err(),
+            )
+        };
+        let error = concluded(Err(file("create"))).unwrap_err();
+        assert!(
+            error.to_string().contains("cannot create /tmp/x"),
+            "{error}"
+        );
+        let refused = End::from(HarnessError::Qemu {
+            detail: "it ended at once".into(),
+        });
+        let reason = "it hangs".to_owned();
+        for end in [file(CONNECT), refused, End::Hang { reason }] {
+            assert_eq!(concluded(Err(end)).unwrap().accel, Accel::Tcg);
+        }
+        assert_eq!(concluded(Ok("6.1".into())).unwrap().accel, Accel::Kvm);
     }
 
     /// Goal: a host that was busy once has KVM again soon, at once for who asks for it, and whoever gets a remembered

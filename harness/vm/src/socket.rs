@@ -9,6 +9,9 @@ use cowbird_host::limits::{SOCKET_LIMIT, SOCKET_POLL};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
+/// What an error names that means that QEMU does not open its socket.
+pub const CONNECT: &str = "connect to";
+
 /// Connects to a socket that QEMU is about to open.
 pub async fn connect(path: &Path) -> HarnessResult<UnixStream> {
     let deadline = Instant::now() + SOCKET_LIMIT;
@@ -24,7 +27,7 @@ pub async fn connect(path: &Path) -> HarnessResult<UnixStream> {
             {
                 sleep(SOCKET_POLL).await;
             }
-            Err(error) => return Err(error).on("connect to", path),
+            Err(error) => return Err(error).on(CONNECT, path),
         }
     }
 }

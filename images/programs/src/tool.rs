@@ -96,8 +96,7 @@ impl Tool {
         let log = File::create(&self.log).map_err(Error::io("create", &self.log))?;
         let errors = log.try_clone().map_err(Error::io("duplicate", &self.log))?;
         self.command.stdout(log).stderr(errors);
-        let mut child = self.spawn()?;
-        self.wait(&mut child, limit)
+        run_bounded(self.program, &mut self.command, self.ended_by, limit)
     }
 
     /// Runs to the end and returns the standard output; the standard error goes to the log.
@@ -108,8 +107,8 @@ impl Tool {
         let mut out = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
         let to = out.try_clone().map_err(Error::io("duplicate", &self.log))?;
         self.command.stdout(to).stderr(log);
-        let mut child = self.spawn()?;
-        if let Some(status) = self.wait(&mut child, limit)? {
+        let ended = run_bounded(self.program, &mut self.command, self.ended_by, limit)?;
+        if let Some(status) = ended {
             let excerpt = Excerpt::of(&read_lossy(&self.log));
             let tool = self.program.to_owned();
             return Err(Error::Tool {
@@ -127,52 +126,59 @@ impl Tool {
         // Names of files in packages are bytes.
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
+}
 
-    fn spawn(&mut self) -> Result<Child> {
-        let (signal, starter) = (self.ended_by, rustix::process::getpid());
-        // The signal is tied to the thread that starts the child, which waits for it.
-        // SAFETY: the closure runs between fork and exec and makes two system calls (prctl, getppid), which are
-        // async-signal-safe; it allocates nothing and takes no lock.
-        unsafe {
-            self.command.pre_exec(move || {
-                set_parent_process_death_signal(Some(signal))?;
-                match getppid() == Some(starter) {
-                    true => Ok(()),
-                    // It died before the signal was asked for.
-                    false => Err(io::ErrorKind::Interrupted.into()),
-                }
-            });
+/// Runs a command to the end, with the signal that ends it when its starter dies or its time is over; `None` is success. An error only if
+/// it cannot be run at all. Its output goes where the command sends it, which must not be a pipe that nobody reads.
+pub fn run_bounded(
+    program: &'static str,
+    command: &mut Command,
+    ended_by: Signal,
+    limit: Duration,
+) -> Result<Option<Ending>> {
+    let mut child = spawn(program, command, ended_by)?;
+    let started = Instant::now();
+    match wait_until(&mut child, started + limit) {
+        Ok(Some(status)) => Ok(ending(status)),
+        Ok(None) => {
+            stop(&mut child, ended_by);
+            Ok(Some(Ending::TimedOut(limit)))
         }
-        self.command.spawn().map_err(|reason| {
-            if reason.kind() == io::ErrorKind::NotFound && !crate::host::is_installed(self.program)
-            {
-                return Error::MissingTool {
-                    tool: self.program.to_owned(),
-                };
-            }
-            Error::Io {
-                operation: "run",
-                path: PathBuf::from(self.program),
-                reason,
-            }
-        })
+        Err(reason) => Err(Error::Io {
+            operation: "wait for",
+            path: PathBuf::from(program),
+            reason,
+        }),
     }
+}
 
-    fn wait(&self, child: &mut Child, limit: Duration) -> Result<Option<Ending>> {
-        let started = Instant::now();
-        match wait_until(child, started + limit) {
-            Ok(Some(status)) => Ok(ending(status)),
-            Ok(None) => {
-                stop(child, self.ended_by);
-                Ok(Some(Ending::TimedOut(limit)))
+fn spawn(program: &'static str, command: &mut Command, signal: Signal) -> Result<Child> {
+    let starter = rustix::process::getpid();
+    // The signal is tied to the thread that starts the child, which waits for it.
+    // SAFETY: the closure runs between fork and exec and makes two system calls (prctl, getppid), which are
+    // async-signal-safe; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(signal))?;
+            match getppid() == Some(starter) {
+                true => Ok(()),
+                // It died before the signal was asked for.
+                false => Err(io::ErrorKind::Interrupted.into()),
             }
-            Err(reason) => Err(Error::Io {
-                operation: "wait for",
-                path: PathBuf::from(self.program),
-                reason,
-            }),
-        }
+        });
     }
+    command.spawn().map_err(|reason| {
+        if reason.kind() == io::ErrorKind::NotFound && !crate::host::is_installed(program) {
+            return Error::MissingTool {
+                tool: program.to_owned(),
+            };
+        }
+        Error::Io {
+            operation: "run",
+            path: PathBuf::from(program),
+            reason,
+        }
+    })
 }
 
 fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {

@@ -47,7 +47,7 @@ impl Stock {
             waiting,
             |staging| {
                 let record: RootRecord = entry_record::read(root)?;
-                self.check_root(spec, root, record.digest)?;
+                let _in_use = self.check_root(spec, record.digest)?;
                 self.fetch(spec, locked)?;
                 let task = self.task(&format!("{}: compiling {}", spec.name, locked.release));
                 build.make(&self.cache, staging, &task)?;
@@ -70,55 +70,52 @@ impl Stock {
 
     /// The folder of a root, made anew where it is damaged.
     fn intact_root(&self, recipe: Recipe<'_>) -> Result<(PathBuf, InUse)> {
-        let entry = self.cache.entry(Kind::Roots, &recipe.entry_name());
-        if is_whole_root(&entry) && !self.is_intact(&entry) {
-            self.cache.discard(&entry)?;
-        }
-        let name = recipe.name;
-        let made = self.recipe_entry(recipe, name)?;
+        let made = self.recipe_entry(recipe, recipe.name, |entry| self.is_intact(entry))?;
         Ok((build_root::tree(&made), InUse::of(&made)))
     }
 
-    /// Makes sure of a build root before it is used; it is large, and most runs build nothing.
-    pub(super) fn check_root(
-        &self,
-        spec: &KernelSpec,
-        root: &Path,
-        digest: Sha256Digest,
-    ) -> Result<()> {
-        if self.is_intact(root) {
-            return Ok(());
-        }
-        self.cache.discard(root)?;
-        let made = self.root_entry(spec)?;
-        let record: RootRecord = entry_record::read(&made)?;
+    /// Makes sure of a build root, large as it is, before it is used; it is not deleted as long as the result is held.
+    pub(super) fn check_root(&self, spec: &KernelSpec, digest: Sha256Digest) -> Result<InUse> {
+        let sound = |entry: &Path| self.is_intact(entry);
+        let entry = self.recipe_entry(Recipe::of_kernel(spec), &spec.name, sound)?;
+        let in_use = InUse::of(&entry);
+        // Somebody else may have made it again, from other packages.
+        let record: RootRecord = entry_record::read(&entry)?;
         if record.digest != digest {
             return Err(Error::RootChanged {
                 root: spec.build_root.name.clone(),
             });
         }
-        Ok(())
+        Ok(in_use)
     }
 
     pub(super) fn root_entry(&self, spec: &KernelSpec) -> Result<PathBuf> {
-        self.recipe_entry(Recipe::of_kernel(spec), &spec.name)
+        self.recipe_entry(Recipe::of_kernel(spec), &spec.name, |_| true)
     }
 
-    fn recipe_entry(&self, root: Recipe<'_>, for_whom: &str) -> Result<PathBuf> {
+    /// The entry of a root. One that is absent or not `sound` is made; it is looked at again, and replaced, under the lock of who makes it,
+    /// so that of two who find it damaged the second takes what the first has made.
+    fn recipe_entry(
+        &self,
+        root: Recipe<'_>,
+        for_whom: &str,
+        sound: impl Fn(&Path) -> bool,
+    ) -> Result<PathBuf> {
         let name = root.entry_name();
         let waiting = || self.report_waiting(root.name);
-        let (entry, _) =
-            self.cache
-                .get_or_make(Kind::Roots, &name, is_whole_root, waiting, |staging| {
-                    self.need_network(for_whom, || format!("root {}", root.name))?;
-                    let task = self.task(&format!("making root {}", root.name));
-                    let log = self.cache.log(&format!("root-{}", root.name));
-                    let mirror = self.mirror(root.archive())?;
-                    apt::check_mirror(&mirror)?;
-                    build_root::make(root, &mirror, log, staging)?;
-                    task.done();
-                    Ok(())
-                })?;
+        let valid = |entry: &Path| is_whole_root(entry) && sound(entry);
+        let (entry, _) = self
+            .cache
+            .get_or_make(Kind::Roots, &name, valid, waiting, |staging| {
+                self.need_network(for_whom, || format!("root {}", root.name))?;
+                let task = self.task(&format!("making root {}", root.name));
+                let log = self.cache.log(&format!("root-{}", root.name));
+                let mirror = self.mirror(root.archive())?;
+                apt::check_mirror(&mirror)?;
+                build_root::make(root, &mirror, log, staging)?;
+                task.done();
+                Ok(())
+            })?;
         Ok(entry)
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cowbird_host::error::{HarnessError, HarnessResult};
+use cowbird_host::error::HarnessResult;
 use cowbird_host::files::CellFiles;
+use cowbird_host::tool::{self, TOOL_LIMIT};
 use cowbird_model::{
     Agreement, AgreementInput, BoundaryMarker, JournalledWrite, SECTOR_BYTES, Sector, SectorRange,
     TraceConclusion, TraceResult, TracedDisk, WitnessLog, check_agreement, check_instants,
@@ -199,23 +200,22 @@ fn take_disk(disks: &mut BTreeMap<String, TracedDisk>, mark: &BoundaryMarker) ->
 
 /// The events of a trace as lines, or why it is not complete.
 fn export(tracer: &Path, file: &Path) -> HarnessResult<Result<String, String>> {
-    let failed = |detail: String| HarnessError::Tool {
-        tool: "cowbird-trace",
-        detail,
-        hint: "run `cowbird-trace info` on the trace in the bundle",
-    };
-    let output = Command::new(tracer)
-        .args(["export", "--format", "jsonl"])
-        .arg(file)
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    match output.status.code() {
-        Some(0) => String::from_utf8(output.stdout)
+    let ran = tool::run_to_end(
+        "cowbird-trace",
+        "run `cowbird-trace info` on the trace in the bundle",
+        Command::new(tracer)
+            .args(["export", "--format", "jsonl"])
+            .arg(file),
+        file.parent().unwrap_or(file),
+        TOOL_LIMIT,
+    )?;
+    let said = || ran.complaints().map(|said| said.trim().to_owned());
+    match ran.code {
+        0 => String::from_utf8(ran.output()?)
             .map(Ok)
-            .map_err(|error| failed(error.to_string())),
-        Some(INCOMPLETE) => Ok(Err(said)),
-        _ => Err(failed(said)),
+            .map_err(|error| ran.failed(error.to_string())),
+        INCOMPLETE => Ok(Err(said()?)),
+        _ => Err(ran.failed(said()?)),
     }
 }
 

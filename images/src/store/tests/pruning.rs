@@ -127,6 +127,25 @@ fn a_root_in_use_stays() {
     );
     assert!(found.is_ok(), "{found:?}");
     drop(in_use);
+
+    // Whoever finds it damaged while another one makes it again takes what that one made.
+    let remaking = store.stock.hold(&format!("roots-{name}"), "test").unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| store.emulator(&bench.emulator));
+        while !bench
+            .warnings
+            .0
+            .lock()
+            .unwrap()
+            .concat()
+            .contains("waiting")
+        {
+            assert!(!second.is_finished());
+        }
+        crate::seal::write(&entry).unwrap();
+        drop(remaking);
+        assert_eq!(second.join().unwrap().unwrap().0, tree);
+    });
 }
 
 /// Goal: one kernel's unreadable record keeps nobody from pruning what is of others.

@@ -203,7 +203,9 @@ fn newest_kernel_is_unpacked() {
 fn an_expired_release_is_warned_about() {
     let bench = Bench::new();
     bench.online().unwrap();
-    let warnings = bench.warnings.0.lock().unwrap().clone();
+    let mut warnings = bench.warnings.0.lock().unwrap().clone();
+    // Another test may be starting a program at this moment: its child has all locks until it executes.
+    warnings.retain(|warning| !warning.contains("waiting for another process"));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
         warnings[0].contains("was valid until Thu, 02 Jan 2020"),

@@ -74,6 +74,7 @@ pub(crate) struct Cache {
 /// Where an entry is made.
 pub(crate) struct Staging {
     temp: TempDir,
+    _in_use: InUse,
 }
 
 impl Staging {
@@ -215,7 +216,8 @@ impl Cache {
             .prefix("make-")
             .tempdir_in(&tmp)
             .map_err(Error::io("create a folder in", &tmp))?;
-        let staging = Staging { temp };
+        let _in_use = InUse::of(temp.path());
+        let staging = Staging { temp, _in_use };
         create_dir(&staging.entry())?;
         create_dir(&staging.scratch())?;
         Ok(staging)
@@ -282,7 +284,9 @@ impl Cache {
                 .metadata()
                 .and_then(|meta| meta.modified())
                 .is_ok_and(|time| time < oldest);
+            // A clock may jump, and a machine sleep, while somebody works in it.
             if stale
+                && !InUse::by_anybody(&path)
                 && !InUse::by_anybody(&path.join(DISCARDED))
                 && fs::remove_dir_all(&path).is_err()
             {

@@ -37,9 +37,11 @@ const SETTINGS: [Setting; 3] = [
 
 /// Makes sure that build roots can be made and entered, before minutes are spent.
 pub(crate) fn ensure() -> Result<()> {
-    // What is allowed depends on the program as well (AppArmor), so the one that is used is tried.
+    // What is allowed depends on the program as well (AppArmor), and in a container on what is mounted over /proc: the program that
+    // is used is tried with all that is asked of it.
     let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "true"])
+        .args(["--user", "--map-root-user", "--mount", "--pid", "--net"])
+        .args(["--fork", "--mount-proc", "true"])
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output();

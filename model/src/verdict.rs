@@ -162,8 +162,8 @@ pub struct RunResults {
     pub seed: u64,
     /// `K/N` when the run was one shard of several, else null.
     pub shard: Option<String>,
-    /// SHA-256, in hexadecimal, of all that the run was to do, its other shards included, and of how it was split. Null in results
-    /// of older versions.
+    /// SHA-256, in hexadecimal, of the cells that the run was to do, its other shards included, of how they were split, and of the options
+    /// on the command line. Null in results of older versions.
     #[serde(default)]
     pub plan: Option<String>,
     /// One result per cell, in the order of the plan.

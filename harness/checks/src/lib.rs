@@ -7,6 +7,7 @@
 
 mod blocks;
 pub mod change_map;
+mod checkers;
 pub mod claim;
 mod crypt;
 pub mod exhibits;

@@ -244,6 +244,9 @@ pub fn make_filesystem(
                 "agcount=2",
                 "-m",
                 "bigtime=0,inobtcount=0",
+                // On by default from 6.5 of the tool on; no kernel before 5.19 mounts it.
+                "-i",
+                "nrext64=0",
                 "-m",
             ],
         ),

@@ -1,8 +1,8 @@
 //! Programs of the host that look at what a cell leaves: each runs for a bounded time, is ended with the harness, and has its output in
 //! files without a name.
 //!
-//! Not done here: what an exit status means. Only the end of a program that no status speaks of, by a signal or because its time was
-//! over, is an error of the infrastructure whatever the program was run for.
+//! Not done here: what an exit status means. Only an end that says nothing of what the program was given, by a signal of others or because
+//! its time was over, is an error of the infrastructure whatever the program was run for.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -19,6 +19,19 @@ use crate::error::{HarnessError, HarnessResult, PathContext};
 /// What a program may take. A checker needs seconds; on a busy host with a slow disk it needs minutes.
 pub const TOOL_LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// Signals by which a program ends that has crashed.
+const CRASHES: [i32; 6] = [
+    Signal::ILL.as_raw(),
+    Signal::TRAP.as_raw(),
+    Signal::ABORT.as_raw(),
+    Signal::BUS.as_raw(),
+    Signal::FPE.as_raw(),
+    Signal::SEGV.as_raw(),
+];
+
+/// The exit status of a program that has crashed is this and the signal, as in a shell.
+pub const CRASHED: i32 = 128;
+
 /// What is read of words for people: who wants more has the same tool.
 const SAID_BYTES_MAX: u64 = 1 << 20;
 
@@ -30,7 +43,7 @@ const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 pub struct Ran {
     tool: &'static str,
     hint: &'static str,
-    /// Its exit status.
+    /// Its exit status; [`CRASHED`] and the signal if it has crashed.
     pub code: i32,
     output: File,
     errors: File,
@@ -90,7 +103,7 @@ impl Ran {
 /// Runs a program to its end, with its output in files of a folder.
 ///
 /// # Errors
-/// When it cannot be run, a signal ends it, or it takes longer than the limit.
+/// When it cannot be run, somebody's signal ends it, or it takes longer than the limit.
 pub fn run_to_end(
     tool: &'static str,
     hint: &'static str,
@@ -109,6 +122,8 @@ pub fn run_to_end(
     let code = match ended.map_err(|error| failed(error.to_string()))? {
         None => 0,
         Some(Ending::Code(code)) => code,
+        // Nobody but the program itself sends these: it has crashed on what it was given.
+        Some(Ending::Signal(signal)) if CRASHES.contains(&signal) => CRASHED + signal,
         Some(ending @ (Ending::Signal(_) | Ending::TimedOut(_))) => {
             return Err(failed(format!("it {ending}")));
         }
@@ -151,6 +166,8 @@ mod tests {
         assert_eq!(ran.complaints().expect("the other"), "no\n");
         let error = run("kill -9 $$", TOOL_LIMIT).unwrap_err().to_string();
         assert!(error.contains("it was ended by signal 9"), "{error}");
+        let crashed = run("kill -SEGV $$", TOOL_LIMIT).expect("its own end");
+        assert_eq!(crashed.code, CRASHED + 11);
         let short = Duration::from_millis(50);
         let error = run("exec sleep 1000", short).unwrap_err().to_string();
         assert!(error.contains("it was killed after 0 s"), "{error}");

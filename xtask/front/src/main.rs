@@ -49,7 +49,9 @@ fn run() -> Result<ExitCode, String> {
         .map_err(|error| format!("cannot find the folder of this program: {error}"))?
         .with_file_name(PROGRAM);
     let mut become_it = Command::new(&program);
-    become_it.args(std::env::args_os().skip(1));
+    become_it
+        .args(std::env::args_os().skip(1))
+        .env("PATH", with_system_folders(std::env::var_os("PATH")));
     if let Some(front) = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from)
         && let Some(package) = front.parent()
     {
@@ -57,6 +59,22 @@ fn run() -> Result<ExitCode, String> {
     }
     let error = become_it.exec();
     Err(format!("cannot run {}: {error}", program.display()))
+}
+
+/// The folders of programs, with those of mkfs, fsck, depmod and chroot behind them: Debian has them on the path of root's login shell
+/// only.
+fn with_system_folders(path: Option<OsString>) -> OsString {
+    let mut path = path.unwrap_or_default();
+    for folder in ["/usr/sbin", "/sbin"] {
+        let is_there = std::env::split_paths(&path).any(|there| there == Path::new(folder));
+        if !is_there {
+            if !path.is_empty() {
+                path.push(":");
+            }
+            path.push(folder);
+        }
+    }
+    path
 }
 
 /// Runs cargo and shows what it says as it says it; its exit code if it fails.
@@ -81,4 +99,19 @@ fn show(mut cargo: Command) -> io::Result<Option<u8>> {
 /// Whether a line of cargo's says nothing when nothing had to be built.
 fn is_noise(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(b"Finished ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: tools of the administrator are found, once, behind what the user has.
+    #[test]
+    fn system_folders_come_last() {
+        let with = |path: &str| with_system_folders(Some(path.into()));
+        assert_eq!(with("/usr/bin:/bin"), "/usr/bin:/bin:/usr/sbin:/sbin");
+        assert_eq!(with("/usr/sbin:/bin"), "/usr/sbin:/bin:/sbin");
+        assert_eq!(with("/sbin:/usr/sbin"), "/sbin:/usr/sbin");
+        assert_eq!(with_system_folders(None), "/usr/sbin:/sbin");
+    }
 }

@@ -8,6 +8,9 @@ use crate::judge::{CellStatus, status_of};
 use crate::mutants::Mutant;
 use crate::table;
 
+/// In place of the kernel of a mutant that none has tried.
+const NO_KERNEL: &str = "-";
+
 /// What became of one mutant on one kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kill {
@@ -63,7 +66,7 @@ pub fn without_kernel(mutants: &[Mutant], results: &[CellResult]) -> Vec<Kill> {
     mutants
         .iter()
         .filter(|mutant| !has_cell(mutant))
-        .map(|mutant| kill(mutant, "-", &[]))
+        .map(|mutant| kill(mutant, NO_KERNEL, &[]))
         .collect()
 }
 
@@ -126,7 +129,9 @@ pub fn render(kills: &[Kill]) -> String {
     ];
     let mut whole = BTreeMap::<&str, bool>::new();
     for kill in kills {
-        *whole.entry(&kill.mutant).or_insert(true) &= kill.catch.is_some();
+        if kill.kernel != NO_KERNEL {
+            *whole.entry(&kill.mutant).or_insert(true) &= kill.catch.is_some();
+        }
         let (end, found, case, after) = match &kill.catch {
             Some(catch) => (
                 "caught",
@@ -149,7 +154,7 @@ pub fn render(kills: &[Kill]) -> String {
         ]);
     }
     let caught = whole.values().filter(|caught| **caught).count();
-    let untried = match kills.iter().filter(|kill| kill.kernel == "-").count() {
+    let untried = match kills.iter().filter(|kill| kill.kernel == NO_KERNEL).count() {
         0 => String::new(),
         count => format!("; {count} concern none of these kernels"),
     };

@@ -39,9 +39,24 @@ const KEPT_FILE_BYTES: u64 = 8 << 20;
 /// Held by the run that writes to the folder; the system releases it however the run ends.
 const LOCK: &str = ".lock";
 
-/// How the folders of running cells begin, and the file in each by which a later run knows that it is one.
+/// How the folders of running cells begin, and how the file beside each ends by which a later run knows that it is one.
 const RUNNING: &str = "running-";
-const RUNNING_MARK: &str = ".cowbird-running";
+const MARK: &str = "cowbird-cells";
+
+/// A folder for what running cells need; removed when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    // In this order: the mark goes last.
+    folder: tempfile::TempDir,
+    _mark: tempfile::TempPath,
+}
+
+impl Scratch {
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
 
 /// The folder of one run, which no other run can use meanwhile.
 #[derive(Clone, Debug)]
@@ -84,22 +99,30 @@ impl OutDir {
 
     /// A folder for what running cells need; removed when dropped. What killed runs left of theirs
     /// goes first: it is 500 MB each, and no other run can be using it.
-    pub fn scratch(&self) -> Result<tempfile::TempDir> {
+    pub fn scratch(&self) -> Result<Scratch> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for entry in entries {
             let named = entry.file_name().to_string_lossy().starts_with(RUNNING);
             // Somebody's own folder may have such a name.
-            if named && entry.path().join(RUNNING_MARK).is_file() {
-                // What cannot be removed only costs space.
-                let _ = std::fs::remove_dir_all(entry.path());
+            let mark = entry.path().with_extension(MARK);
+            if named && mark.is_file() {
+                // What cannot be removed only costs space, and keeps its mark.
+                if std::fs::remove_dir_all(entry.path()).is_ok() {
+                    let _ = std::fs::remove_file(mark);
+                }
             }
         }
         let scratch = tempfile::Builder::new()
             .prefix(RUNNING)
             .tempdir_in(&self.dir)
-            .and_then(|scratch| {
-                File::create(scratch.path().join(RUNNING_MARK))?;
-                Ok(scratch)
+            .and_then(|folder| {
+                let mark = folder.path().with_extension(MARK);
+                File::create(&mark)?;
+                let mark = tempfile::TempPath::try_from_path(mark)?;
+                Ok(Scratch {
+                    folder,
+                    _mark: mark,
+                })
             });
         scratch.with_context(|| format!("cannot create a folder in {}", self.dir.display()))
     }
@@ -267,12 +290,13 @@ mod tests {
     fn a_folder_is_of_one_run_at_a_time() {
         let dir = tempfile::tempdir().expect("a folder for the test");
         let first = OutDir::open(dir.path()).expect("nobody uses it");
-        let killed = first.scratch().expect("it can be made").keep();
+        let killed = first.scratch().expect("it can be made");
+        let killed = std::mem::ManuallyDrop::new(killed).path().to_owned();
         let own = dir.path().join("running-notes");
         std::fs::create_dir(&own).expect("it can be made");
         let scratch = first.scratch().expect("it can be made");
         assert!(scratch.path().exists());
-        assert!(!killed.exists());
+        assert!(!killed.exists() && !killed.with_extension(MARK).exists());
         assert!(own.exists(), "a folder that no run has made stays");
         let error = OutDir::open(dir.path()).expect_err("the first run still uses it");
         assert!(

@@ -261,6 +261,26 @@ mod tests {
         names.iter().map(ToString::to_string).collect()
     }
 
+    /// Goal: what may put a cell into another shard, or make it another cell, makes another digest.
+    #[test]
+    fn the_digest_is_of_all_that_a_run_does() {
+        let cells = |cases: &[&str], seed| plan(&names(&["k"]), &names(cases), &[], seed);
+        let even = |_: &CellId| 2.0;
+        let one = digest(&cells(&["a", "b"], 1), even, "(traced)");
+        assert_eq!(one, digest(&cells(&["a", "b"], 1), even, "(traced)"));
+        assert_eq!(one.len(), 64);
+        let uneven = |cell: &CellId| if cell.case == "a" { 3.0 } else { 2.0 };
+        for other in [
+            digest(&cells(&["a"], 1), even, "(traced)"),
+            digest(&cells(&["b", "a"], 1), even, "(traced)"),
+            digest(&cells(&["a", "b"], 2), even, "(traced)"),
+            digest(&cells(&["a", "b"], 1), uneven, "(traced)"),
+            digest(&cells(&["a", "b"], 1), even, "(untraced)"),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
     fn shard(text: &str) -> Shard {
         text.parse().expect("a shard")
     }

@@ -89,7 +89,8 @@ mkdir -p "$home/.cargo"
 rm -rf "$all/srv/repository"
 cp -r "$repository" "$all/srv/repository"
 [ "$user" = root ] || chown -R 1000:1000 "$home" "$all/srv/repository"
-[ "$user" = root ] || set -- setpriv --reuid=1000 --regid=1000 --clear-groups --no-new-privs
+# It is the first process of the machine, with which all others end. That it ends with `unshare` is forgotten when its user changes.
+[ "$user" = root ] || set -- setpriv --reuid=1000 --regid=1000 --clear-groups --no-new-privs --pdeathsig KILL
 [ "$user" != root ] || set --
 while IFS= read -r variable; do set -- "$@" env "$variable"; done < "$given/variables"
 # In a root that was only changed into, nobody may make user namespaces. No `umount` is here yet, but Perl always is: umount2, MNT_DETACH.
@@ -221,7 +222,9 @@ pub fn command(args: &FreshArgs, ui: &Arc<Ui>) -> Result<u8> {
                 wrong,
             });
         }
-        remove(&layer)?;
+        if let Err(error) = remove(&layer) {
+            ui.line(&format!("{error:#}; it takes room until it is removed"));
+        }
     }
     print(&format!("\n{}", summary(&tried)))?;
     Ok(u8::from(tried.iter().any(|tried| tried.wrong.is_some())))

@@ -217,6 +217,12 @@ pub fn ensure_with(
         return Ok(());
     }
     let (what, command) = describe(&lacking);
+    if !is_on_path("apt-get") {
+        bail!(
+            "missing {what}; this host has no apt-get, and packages can be named for Debian and its kin only: install these programs \
+             by their names here, or work in a container of Debian"
+        );
+    }
     if offline {
         bail!("missing {what}, and --offline forbids to install anything; run `{command}`");
     }

@@ -12,6 +12,7 @@ use cowbird_matrix::regression;
 use cowbird_matrix::resume::Earlier;
 use cowbird_matrix::select::Sharing;
 use cowbird_matrix::spec::{Cases, RunSpec, Selection};
+use cowbird_vm::command::DEFAULT_MEMORY_MIB;
 
 use crate::repo;
 use crate::run::checked::Run;
@@ -91,6 +92,7 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
         .shard
         .and_then(|_| durations.warning(cells.iter().map(|cell| &cell.id)));
     let options = (
+        &spec.cases,
         spec.traced,
         spec.record,
         spec.cpus,
@@ -157,9 +159,39 @@ fn random_seed() -> Result<u64> {
     Ok(plan::shorten_seed(u64::from_le_bytes(bytes)))
 }
 
-/// So many guests that they have as many CPUs as the host: a host that is busier than its CPUs makes its guests
-/// slow and their limits tight.
+/// So many guests that they have as many CPUs as the host, and fit in its memory: a host that is busier than its CPUs makes its guests
+/// slow and their limits tight, and one without memory kills them.
 fn default_jobs(cpus_of_each: u32) -> usize {
     let of_host = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    (of_host / cpus_of_each as usize).max(1)
+    let by_cpus = of_host / cpus_of_each as usize;
+    let by_memory = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| available_mib(&text))
+        .map_or(by_cpus, |mib| mib / MIB_OF_EACH);
+    by_cpus.min(by_memory).max(1)
+}
+
+/// Memory of the host that a guest takes: its own, that of QEMU, and what of its disks is in use.
+const MIB_OF_EACH: usize = DEFAULT_MEMORY_MIB as usize + 512;
+
+/// What `/proc/meminfo` says is available.
+fn available_mib(meminfo: &str) -> Option<usize> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        let text = "MemTotal:       24679528 kB\nMemFree:        17000000 kB\nMemAvailable:   23381234 kB\n";
+        assert_eq!(available_mib(text), Some(22833));
+        assert_eq!(available_mib("MemTotal: 1 kB\n"), None);
+        assert_eq!(available_mib("MemAvailable: much\n"), None);
+    }
 }

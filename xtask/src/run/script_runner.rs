@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use cowbird_cases::REGRESSIONS;
 use cowbird_checks::judgement::ScriptRunOutcome;
 use cowbird_checks::script_runs::ScriptRunPlan;
+use cowbird_matrix::output::Scratch;
 use cowbird_matrix::spec::{Cases, RunSpec, Selection};
 use cowbird_model::Class;
 use cowbird_session::input::CaseInput;
 use cowbird_session::plan::CellPlan;
 use cowbird_vm::probe::AccelRequest;
 use cowbird_workload::Script;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::host::runtime;
@@ -76,7 +76,7 @@ pub struct ScriptRunner {
     plan: CellPlan,
     ui: Arc<Ui>,
     boots: u32,
-    _scratch: TempDir,
+    _scratch: Scratch,
 }
 
 impl ScriptRunner {

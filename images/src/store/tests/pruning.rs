@@ -129,18 +129,22 @@ fn a_root_in_use_stays() {
     drop(in_use);
 
     // Whoever finds it damaged while another one makes it again takes what that one made.
+    bench.warnings.0.lock().unwrap().clear();
     let remaking = store.stock.hold(&format!("roots-{name}"), "test").unwrap();
     std::thread::scope(|scope| {
         let second = scope.spawn(|| store.emulator(&bench.emulator));
-        while !bench
-            .warnings
-            .0
-            .lock()
-            .unwrap()
-            .concat()
-            .contains("waiting")
-        {
+        let waits = || {
+            bench
+                .warnings
+                .0
+                .lock()
+                .unwrap()
+                .concat()
+                .contains("waiting")
+        };
+        while !waits() {
             assert!(!second.is_finished());
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         crate::seal::write(&entry).unwrap();
         drop(remaking);

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    raise_open_files();
     let ui = Ui::new();
     let done = match &cli.command {
         Command::TestMatrix(args) => test_matrix::command(args, &ui),
@@ -56,5 +57,24 @@ fn main() -> ExitCode {
             ui.line(&format!("error: {}", failure::describe(&error)));
             ExitCode::from(COULD_NOT_RUN)
         }
+    }
+}
+
+/// Open files that a run may need: one for each module that is in use, of all mutants on all kernels, and a dozen for each guest.
+const OPEN_FILES: u64 = 8192;
+
+/// Raises this program's limit of open files as far as it may, and no further than it needs: some programs that it starts go through all
+/// numbers below the limit.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < OPEN_FILES) {
+        limit.current = Some(
+            limit
+                .maximum
+                .map_or(OPEN_FILES, |most| most.min(OPEN_FILES)),
+        );
+        // With the old limit most runs work as well.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Command::Fresh(args) => fresh::command(args, &ui),
         Command::GenAbi(args) => gen_abi::command(*args),
         Command::GenDocs(args) => gen_docs::command(*args),
-        Command::Fuzz(args) => fuzz::command(args),
+        Command::Fuzz(args) => fuzz::command(args, &ui),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -147,8 +147,8 @@ mod tests {
     }
 
     /// Goal: a sound filesystem is without a complaint, a damaged one is not, with the words that speak of it, and an image that is not
-    /// there is the host's affair. Method: each kind of filesystem, then with its first MiB overwritten, then away; the superblock of an
-    /// ext4 with a field that contradicts its checksum.
+    /// there is the host's affair. Method: each kind of filesystem, then with its first MiB overwritten, then away; before that the superblock
+    /// of an ext4 with a field that contradicts its checksum, and an xfs with one damaged header.
     #[test]
     fn each_checker_sees_what_is_damaged() {
         for (kind, checker) in ALL {
@@ -165,6 +165,13 @@ mod tests {
                     .expect("it can be written");
                 let complaint = checker.look_at(&image).expect("it runs").expect("it sees");
                 assert!(complaint.all.contains("superblock"), "{complaint:?}");
+            }
+            if kind == Filesystem::Xfs {
+                // Sector 2 is the header of the inodes of the first allocation group.
+                file.write_all_at(&[0xEE; 64], 1024)
+                    .expect("it can be written");
+                let complaint = checker.look_at(&image).expect("it runs");
+                assert!(complaint.is_some());
             }
             file.write_all_at(&vec![0xa5; 1 << 20], 0)
                 .expect("it can be written");

@@ -181,7 +181,11 @@ fn spawn(program: &'static str, command: &mut Command, signal: Signal) -> Result
     })
 }
 
-fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+/// Waits for a child until a deadline; `None` if it has not ended by then.
+///
+/// # Errors
+/// When the system does not say how it ended.
+pub fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));

@@ -252,6 +252,14 @@ mod tests {
         ];
         let mutants = [mutant("late"), spoken, mutant("alive"), mutant("unknown")];
         insta::assert_snapshot!(render(&kills(&mutants, &results)));
+        // One that concerns none of the kernels is listed, and is neither caught nor missed.
+        let elsewhere = [mutant("late"), mutant("elsewhere")];
+        let mut all = kills(&elsewhere, &results[1..3]);
+        all.extend(without_kernel(&elsewhere, &results[1..3]));
+        let text = render(&all);
+        assert!(text.contains("NOT TRIED"), "{text}");
+        let last = "1 of 1 mutants caught on every kernel that they were tried on; 1 concern none of these kernels\n";
+        assert!(text.ends_with(last), "{text}");
     }
 
     /// Goal: a case is judged by the time of its guest alone. Method: two cells with the same wrong blocks, one of

@@ -43,10 +43,10 @@ pub struct FuzzArgs {
 }
 
 /// Runs the command; the value is the exit code. The program says itself what was found.
-pub fn command(args: &FuzzArgs) -> Result<u8> {
+pub fn command(args: &FuzzArgs, ui: &Ui) -> Result<u8> {
     Rooms::default().check()?;
     // Cargo says the rest: the first time it compiles for minutes, also for a list.
-    Ui::new().line("compiling the fuzz targets");
+    ui.line("compiling the fuzz targets");
     let mut cargo = repo::cargo();
     cargo
         .args(["run", "--profile", "fuzz", "-p", PROGRAM])

@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use cowbird_programs::install::{LOCK_WAIT_MAX, install_command, install_words};
 use cowbird_programs::locks::{lock_of_others, wait_for_locks};
+use cowbird_programs::tool::wait_until;
 
 /// How long apt-get itself waits for dpkg's lock before it is asked again. Of others, as that of the lists, it never waits.
 const LOCK_WAIT_ONCE_S: u64 = 3;
 
 /// How long one run is waited for: hundreds of packages from a slow mirror take less.
 const RUN_MAX: Duration = Duration::from_secs(60 * 60);
-
-/// How often a run is looked at.
-const POLL: Duration = Duration::from_millis(20);
 
 /// What it says when it may not remove what is in the way.
 const IN_THE_WAY: &str = "remove is disabled";
@@ -157,23 +155,17 @@ impl<'a> AptGet<'a> {
             .stdout(out.try_clone().with_context(cannot)?)
             .stderr(err.try_clone().with_context(cannot)?);
         let mut child = command.spawn().with_context(cannot)?;
-        let deadline = Instant::now() + self.run_max;
-        let status = loop {
-            if let Some(status) = child.try_wait().with_context(cannot)? {
-                break status;
-            }
-            if Instant::now() >= deadline {
-                // Whoever ends dpkg in the middle of its work leaves packages that are half installed.
-                bail!(
-                    "`{program} {}` has not ended within {} s; it still runs, as process {}, and was left alone: see what it waits \
-                     for, for example with `pstree -alp {}`, and run this command again when it has ended",
-                    words.join(" "),
-                    self.run_max.as_secs(),
-                    child.id(),
-                    child.id()
-                );
-            }
-            std::thread::sleep(POLL);
+        let ended = wait_until(&mut child, Instant::now() + self.run_max).with_context(cannot)?;
+        let Some(status) = ended else {
+            // Whoever ends dpkg in the middle of its work leaves packages that are half installed.
+            bail!(
+                "`{program} {}` has not ended within {} s; it still runs, as process {}, and was left alone: see what it waits for, for \
+                 example with `pstree -alp {}`, and run this command again when it has ended",
+                words.join(" "),
+                self.run_max.as_secs(),
+                child.id(),
+                child.id()
+            );
         };
         Ok(Output {
             status,

@@ -235,7 +235,7 @@ mod tests {
             inputs: None,
             seconds: None,
         };
-        let error = refused(crate::commands::fuzz::command(&fuzz));
+        let error = refused(crate::commands::fuzz::command(&fuzz, &crate::ui::Ui::new()));
         assert!(error.ends_with("CARGO_TARGET_DIR"), "{error}");
     }
 }

@@ -91,8 +91,17 @@ pub fn check(spec: &RunSpec) -> Result<Run> {
     let warning = spec
         .shard
         .and_then(|_| durations.warning(cells.iter().map(|cell| &cell.id)));
+    // The machines that share a run may have the recording in different places.
+    let recording = match &spec.cases {
+        Cases::Of(_) => None,
+        Cases::Recorded(recording) => Some((
+            recording.file.file_name(),
+            recording.timing,
+            recording.snapshot_at_percent,
+        )),
+    };
     let options = (
-        &spec.cases,
+        recording,
         spec.traced,
         spec.record,
         spec.cpus,
